@@ -1,0 +1,70 @@
+//! Files, synchronous: every caller runs where blocking is allowed.
+//!
+//! Contract (tested by `laws::disk`): written bytes are visible to later reads of the
+//! same process at once; they survive a crash only after [`File::sync`] returned Ok; a
+//! file's name survives a crash only after [`Disk::sync_dir`] of its directory returned
+//! Ok; unsynced writes may survive in part, in any order, torn at any byte. A failed
+//! sync leaves the fate of every write since the last good one unknown for ever.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// How to open a file for writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Create {
+    /// The file must not exist.
+    New,
+    /// Create it or empty it.
+    Truncate,
+}
+
+/// A directory tree of files.
+pub trait Disk: Send + Sync {
+    /// Opens an existing file for reading.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+    /// Creates a file for reading and writing.
+    fn create(&self, path: &Path, how: Create) -> io::Result<Arc<dyn File>>;
+    /// Creates a directory and its missing parents.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Atomically replaces `to` by `from`; both in the same file system.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file. A missing one is `NotFound`.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// The paths of the files and directories in `path`, sorted.
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
+    /// Whether something has this name.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
+    /// Takes an exclusive advisory lock on the file `path` (created if missing) that ends
+    /// with the process or with the returned guard. `Ok(None)`: somebody else holds it.
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>>;
+}
+
+/// Held as long as the lock is. The file's content is the holder's to write and
+/// everybody's to read.
+pub trait Lock: Send + Sync {
+    /// Replaces the content of the lock file: who holds it, for the next one's message.
+    fn describe(&self, holder: &str) -> io::Result<()>;
+}
+
+/// An open file.
+pub trait File: Send + Sync {
+    /// Reads exactly `buffer.len()` bytes at `offset`; `UnexpectedEof` if there are fewer.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Writes all of `bytes` at `offset`, growing the file if needed.
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Cuts or zero-extends the file to `len` bytes.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Current length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether the file holds no byte.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Makes everything written durable.
+    fn sync(&self) -> io::Result<()>;
+}

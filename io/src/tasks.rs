@@ -1,0 +1,56 @@
+//! Where work runs. The engine owns no thread: it asks the world for tasks, for one
+//! dedicated lane that may block, and for blocking jobs.
+
+use std::{future::Future, pin::Pin};
+
+/// A future that may move between threads.
+pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Builds the future of a dedicated lane on the lane's own thread.
+pub type Lane = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
+/// A job that may block on disk.
+pub type Job = Box<dyn FnOnce() + Send>;
+
+/// Starts futures. Whoever starts one keeps the means to end and to await it.
+pub trait Tasks: Send + Sync {
+    /// Runs `work` beside the others. `name` is for traces.
+    fn spawn(&self, name: &'static str, work: Work);
+
+    /// Runs a future on a lane of its own, where it may block the thread: in
+    /// production an OS thread with its own single-threaded runtime, in the
+    /// simulator a task like any other. Dropping the world's runtime ends it in the
+    /// simulator; in production it ends when its future does.
+    fn dedicate(&self, name: &'static str, lane: Lane);
+}
+
+/// Runs jobs that block on disk, several at a time, in no promised order.
+///
+/// In the simulator a job runs inline on the simulation's only thread after a
+/// seeded latency, and never reports back once its host has crashed.
+pub trait Blocking: Send + Sync {
+    /// Hands over a job. A job that is dropped without running has been lost to a
+    /// shutdown or crash; the submitter learns it by a closed reply channel.
+    fn submit(&self, job: Job);
+}
+
+/// The world ended before a job could answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the process is shutting down")]
+pub struct Gone;
+
+/// Runs `job` where blocking is allowed and returns its result.
+///
+/// # Errors
+/// [`Gone`] if the world ended before the job answered.
+pub async fn run<R: Send + 'static>(
+    blocking: &dyn Blocking,
+    job: impl FnOnce() -> R + Send + 'static,
+) -> Result<R, Gone> {
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    blocking.submit(Box::new(move || {
+        // A dropped receiver means that nobody waits any more.
+        drop(reply.send(job()));
+    }));
+    answer.await.map_err(|_| Gone)
+}

@@ -1,0 +1,22 @@
+//! One value that holds every way out of the process.
+
+use std::sync::Arc;
+
+use crate::{Blocking, Clock, Disk, Entropy, Sqlite, Tasks};
+
+/// All the I/O an engine may do. Cloning is cheap: every part is shared.
+#[derive(Clone)]
+pub struct World {
+    /// Wall time. Elapsed time is `tokio::time`, which both worlds control.
+    pub clock: Arc<dyn Clock>,
+    /// Seeds for hashers, ids and jitter.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where futures run.
+    pub tasks: Arc<dyn Tasks>,
+    /// Where jobs that block on disk run.
+    pub blocking: Arc<dyn Blocking>,
+    /// Files.
+    pub disk: Arc<dyn Disk>,
+    /// SQLite connections to files of `disk`.
+    pub sqlite: Arc<dyn Sqlite>,
+}
