@@ -1,1 +1,24 @@
+//! The durable-streams engine: a log, its fold, and the segments it is sealed into.
+//!
+//! ```text
+//! request ─▶ admit ─▶ decide ─▶ log ─fsync─▶ state (memtable) ─▶ answer, wake readers
+//!                                              │ seal
+//!                                              ▼
+//!                                           segment ─▶ read
+//! ```
+//! Knows no HTTP status, header, environment or flag. Every I/O goes through
+//! [`weir_io::World`]. Ranks, lowest first: `types`, the pure parts (`decide`, codecs),
+//! `state`, then the loops and verbs.
 
+pub mod config;
+mod engine;
+pub mod limits;
+mod live;
+pub mod metrics;
+pub mod request;
+pub mod types;
+
+pub use config::Config;
+pub use engine::{Engine, Health, OpenError};
+pub use live::{Change, Watch};
+pub use metrics::Metrics;

@@ -1,0 +1,123 @@
+//! Counters, gauges and histograms of one store.
+
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+/// Everything the engine counts. One value per store, so that two stores in a process do not mix.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Commits that became durable.
+    pub commits: Counter,
+    /// Commits that failed.
+    pub commits_failed: Counter,
+    /// Entries in those commits.
+    pub entries: Counter,
+    /// Bytes of those commits.
+    pub commit_bytes: Counter,
+    /// Seconds from handing a commit to SQLite until it is durable: one write and one fsync.
+    pub commit_seconds: Histogram,
+    /// Records appended.
+    pub records: Counter,
+    /// Payload bytes appended.
+    pub record_bytes: Counter,
+    /// Requests waiting for a commit.
+    pub queue_requests: Gauge,
+    /// Bytes waiting for a commit.
+    pub queue_bytes: Gauge,
+    /// Unsealed record bytes in memory.
+    pub memtable_bytes: Gauge,
+    /// Bytes in SQLite's write-ahead log file.
+    pub wal_bytes: Gauge,
+    /// Checkpoints that moved the whole WAL into the database.
+    pub checkpoints: Counter,
+    /// Seals finished.
+    pub seals: Counter,
+    /// Seals that failed and will be tried again.
+    pub seals_failed: Counter,
+    /// Live segments.
+    pub segments: Gauge,
+    /// Bytes of live segments.
+    pub segment_bytes: Gauge,
+    /// Longest time in microseconds that work beside commits held the writer.
+    pub writer_hold_max_us: Gauge,
+    /// Streams whose state is in memory.
+    pub streams_cached: Gauge,
+    /// Attached live readers.
+    pub live_readers: Gauge,
+    /// Wakes of live readers.
+    pub wakes: Counter,
+    /// Blocks read from segments.
+    pub blocks_read: Counter,
+    /// Blocks served from memory.
+    pub block_hits: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            commits: Counter::default(),
+            commits_failed: Counter::default(),
+            entries: Counter::default(),
+            commit_bytes: Counter::default(),
+            commit_seconds: Histogram::new(
+                [50e-6, 100e-6, 200e-6, 400e-6, 1e-3, 2e-3, 5e-3, 10e-3, 50e-3, 0.2, 1.0],
+            ),
+            records: Counter::default(),
+            record_bytes: Counter::default(),
+            queue_requests: Gauge::default(),
+            queue_bytes: Gauge::default(),
+            memtable_bytes: Gauge::default(),
+            wal_bytes: Gauge::default(),
+            checkpoints: Counter::default(),
+            seals: Counter::default(),
+            seals_failed: Counter::default(),
+            segments: Gauge::default(),
+            segment_bytes: Gauge::default(),
+            writer_hold_max_us: Gauge::default(),
+            streams_cached: Gauge::default(),
+            live_readers: Gauge::default(),
+            wakes: Counter::default(),
+            blocks_read: Counter::default(),
+            block_hits: Counter::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Names every metric in a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        let r = registry;
+        r.register("weir_log_commits", "Commits made durable", self.commits.clone());
+        r.register("weir_log_commits_failed", "Commits that failed", self.commits_failed.clone());
+        r.register("weir_log_entries", "Entries committed", self.entries.clone());
+        r.register("weir_log_bytes", "Bytes committed", self.commit_bytes.clone());
+        r.register(
+            "weir_log_commit_seconds",
+            "One write and one fsync",
+            self.commit_seconds.clone(),
+        );
+        r.register("weir_append_records", "Records appended", self.records.clone());
+        r.register("weir_append_bytes", "Payload bytes appended", self.record_bytes.clone());
+        r.register("weir_queue_requests", "Requests awaiting a commit", self.queue_requests.clone());
+        r.register("weir_queue_bytes", "Bytes awaiting a commit", self.queue_bytes.clone());
+        r.register("weir_memtable_bytes", "Unsealed record bytes", self.memtable_bytes.clone());
+        r.register("weir_wal_bytes", "Bytes of SQLite's WAL", self.wal_bytes.clone());
+        r.register("weir_wal_checkpoints", "Complete checkpoints", self.checkpoints.clone());
+        r.register("weir_seals", "Seals finished", self.seals.clone());
+        r.register("weir_seals_failed", "Seals failed", self.seals_failed.clone());
+        r.register("weir_segments", "Live segments", self.segments.clone());
+        r.register("weir_segment_bytes", "Bytes of live segments", self.segment_bytes.clone());
+        r.register(
+            "weir_writer_hold_max_us",
+            "Longest hold of the writer beside commits",
+            self.writer_hold_max_us.clone(),
+        );
+        r.register("weir_streams_cached", "Streams in memory", self.streams_cached.clone());
+        r.register("weir_live_readers", "Attached live readers", self.live_readers.clone());
+        r.register("weir_live_wakes", "Wakes of live readers", self.wakes.clone());
+        r.register("weir_blocks_read", "Blocks read from segments", self.blocks_read.clone());
+        r.register("weir_block_hits", "Blocks served from memory", self.block_hits.clone());
+    }
+}

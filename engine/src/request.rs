@@ -1,0 +1,317 @@
+//! What can be asked of an engine and what it answers.
+
+use bytes::Bytes;
+
+use crate::types::{
+    Closing, ContentType, Expiry, Form, Offset, ProducerId, ProducerTuple, Records, StreamName,
+    WallMs,
+};
+
+/// A stream to create (protocol §4).
+#[derive(Clone, Debug)]
+pub struct Create {
+    /// Its name.
+    pub name: StreamName,
+    /// Its content type.
+    pub content: ContentType,
+    /// When it ends by itself.
+    pub expiry: Expiry,
+    /// Whether it is closed from the start.
+    pub closing: Closing,
+    /// The initial body, undivided; empty for none. In JSON mode `[]` is also none.
+    pub body: Bytes,
+    /// Routing key of the initial records.
+    pub key: Option<Bytes>,
+}
+
+/// What a creation did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CreateOutcome {
+    /// The stream is new.
+    New,
+    /// It was there already, with the same configuration; the body was ignored.
+    Existing,
+}
+
+/// Answer to [`Create`].
+#[derive(Clone, Debug)]
+pub struct Created {
+    /// New or not.
+    pub outcome: CreateOutcome,
+    /// The stream as it is now.
+    pub head: Head,
+}
+
+/// Records to append, a closure, or both (protocol §5, §7).
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// Where to.
+    pub name: StreamName,
+    /// Type of the body; `None` if the request names none.
+    pub content: Option<ContentType>,
+    /// The body, undivided; empty for a close-only request.
+    pub body: Bytes,
+    /// Whether this is the end of the stream.
+    pub closing: Closing,
+    /// Who sends it, for exactly-once appends.
+    pub producer: Option<ProducerTuple>,
+    /// `Stream-Seq`: must be greater, byte by byte, than the last accepted one.
+    pub stream_seq: Option<Bytes>,
+    /// `Stream-Expected-Offset`: append only if this is the tail.
+    pub expected: Option<Offset>,
+    /// Routing key of the records.
+    pub key: Option<Bytes>,
+    /// When the records came to be, as the client says; clamped to `last..=now`.
+    pub timestamp: Option<WallMs>,
+}
+
+/// What an append did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendOutcome {
+    /// Records were written.
+    Written,
+    /// Nothing was written but the closure (which may have been there before).
+    Closed,
+    /// This producer's request had been accepted before.
+    Duplicate,
+}
+
+/// Answer to [`Append`]. Everything in it is durable.
+#[derive(Clone, Debug)]
+pub struct Appended {
+    /// What happened.
+    pub outcome: AppendOutcome,
+    /// The tail after this request; of a duplicate, the end of the request it repeats while
+    /// that is remembered, else the current tail.
+    pub next: Offset,
+    /// Whether the stream is closed by this request (or was, by the one it repeats).
+    pub closed: bool,
+    /// Producer epoch and its highest accepted sequence.
+    pub producer: Option<(u64, u64)>,
+}
+
+/// What is known of a stream without reading it.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// Name.
+    pub name: StreamName,
+    /// Content type as created.
+    pub content: ContentType,
+    /// Expiry as created.
+    pub expiry: Expiry,
+    /// The tail.
+    pub next: Offset,
+    /// Closed for good.
+    pub closed: bool,
+    /// When it was created.
+    pub created: WallMs,
+    /// Timestamp of the last append (creation time if none).
+    pub last_append: WallMs,
+}
+
+/// Where a read starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// At the first record.
+    Start,
+    /// At the tail.
+    Now,
+    /// After what this offset covers.
+    At(Offset),
+    /// At the first record whose timestamp is not before this.
+    Since(WallMs),
+}
+
+/// A catch-up read (protocol §10.2).
+#[derive(Clone, Debug)]
+pub struct Read {
+    /// Of which stream.
+    pub name: StreamName,
+    /// From where.
+    pub from: From,
+    /// Only records with this routing key.
+    pub key: Option<Bytes>,
+    /// Most payload bytes to return; at least one record comes if there is one.
+    pub bytes_max: usize,
+}
+
+/// A range of records, as they are on the wire.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The stream's content type.
+    pub content: ContentType,
+    /// The stream's expiry.
+    pub expiry: Expiry,
+    /// Where the page starts: the requested position in its current spelling.
+    pub start: Offset,
+    /// Where it ends: resume here.
+    pub next: Offset,
+    /// The tail when the page was made.
+    pub tail: Offset,
+    /// The page reaches the tail.
+    pub up_to_date: bool,
+    /// The stream is closed and the page reaches its end.
+    pub closed: bool,
+    /// The requested position lies beyond the tail: nothing to return, never cache.
+    pub beyond_tail: bool,
+    /// The pieces, one after the other, are the records in wire form (`types::Records`): JSON
+    /// messages joined by `,` without the brackets around them, other records back to back.
+    pub pieces: Vec<Bytes>,
+    /// Sum of the pieces' lengths.
+    pub bytes: usize,
+    /// How many records there are.
+    pub records: u64,
+    /// Names this incarnation of the stream for entity tags.
+    pub incarnation: u64,
+}
+
+impl Page {
+    /// How the bytes are to be treated.
+    #[must_use]
+    pub const fn form(&self) -> Form {
+        self.content.form()
+    }
+}
+
+/// One row of the list of streams.
+#[derive(Clone, Debug)]
+pub struct ListRow {
+    /// What HEAD says.
+    pub head: Head,
+    /// Absolute expiry in wall time if there is one (for a sliding window: as of now).
+    pub expires_at: Option<WallMs>,
+    /// Records in sealed segments: everything before this.
+    pub sealed_through: Offset,
+}
+
+/// A page of the list of streams, ordered by name.
+#[derive(Clone, Debug, Default)]
+pub struct List {
+    /// Rows to skip (the peer's paging).
+    pub skip: usize,
+    /// Start after this name (paging that stays O(page)).
+    pub after: Option<String>,
+    /// Only names with this prefix.
+    pub prefix: Option<String>,
+    /// Most rows to return.
+    pub limit: usize,
+}
+
+/// A refusal: the request must change, nothing was done. Carries what the client needs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// No such stream (404).
+    #[error("no such stream")]
+    NotFound,
+    /// Deleted, kept only for its forks (410).
+    #[error("stream is deleted")]
+    Gone,
+    /// The name is taken by a stream of another configuration (409).
+    #[error("stream exists with a different configuration")]
+    ConfigurationDiffers,
+    /// Nothing in the body, and not a close (400).
+    #[error("empty body")]
+    EmptyBody,
+    /// The body has no content type (400).
+    #[error("missing content-type")]
+    ContentTypeMissing,
+    /// The body has another content type than the stream (409).
+    #[error("content-type mismatch")]
+    ContentTypeDiffers,
+    /// Not JSON (400).
+    #[error("invalid JSON: {reason} at byte {at}")]
+    InvalidJson {
+        /// What is wrong.
+        reason: &'static str,
+        /// Where.
+        at: usize,
+    },
+    /// `[]` appended (400).
+    #[error("empty JSON array")]
+    EmptyArray,
+    /// The stream is closed (409).
+    #[error("stream is closed")]
+    Closed {
+        /// Its final offset.
+        tail: Offset,
+    },
+    /// `Stream-Seq` is not greater than the last one (409).
+    #[error("sequence conflict: Stream-Seq must be greater than the last accepted one")]
+    StreamSeq {
+        /// The last accepted one.
+        last: Bytes,
+        /// The tail.
+        tail: Offset,
+    },
+    /// `Stream-Expected-Offset` is not the tail (409).
+    #[error("the tail is not at the expected offset")]
+    ExpectedOffset {
+        /// The tail.
+        tail: Offset,
+    },
+    /// The producer's epoch is over (403).
+    #[error("producer epoch is fenced")]
+    StaleEpoch {
+        /// The current epoch.
+        current: u64,
+    },
+    /// A new producer epoch must start at sequence 0 (400).
+    #[error("a new producer epoch must start at sequence 0")]
+    EpochStart,
+    /// A producer sequence was skipped (409).
+    #[error("producer sequence gap: expected {expected}, received {received}")]
+    ProducerGap {
+        /// What should have come.
+        expected: u64,
+        /// What came.
+        received: u64,
+    },
+    /// One more producer than a stream may have (429 would not help: 409).
+    #[error("stream {0} has as many producers as it may have")]
+    TooManyProducers(StreamName),
+    /// The position lies in an epoch that this stream has left behind (410).
+    #[error("offset belongs to an earlier life of this stream")]
+    OffsetLost {
+        /// Where to go on.
+        next: Offset,
+    },
+}
+
+/// Why an operation has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Change the request.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// Too much is queued: nothing was done, try again (429).
+    #[error("ingest queue full")]
+    Busy,
+    /// The disk is full: nothing was done (507).
+    #[error("disk full: nothing was written")]
+    DiskFull,
+    /// The server is going down: nothing was done (503).
+    #[error("server shutting down")]
+    Draining,
+    /// The log can't be written until a restart: nothing was done (503).
+    #[error("the log failed: no writes until a restart")]
+    LogFailed,
+    /// The write may or may not survive (503).
+    #[error("outcome unknown: the write may or may not have been stored; check Stream-Next-Offset")]
+    Unknown,
+    /// Stored bytes are damaged (500).
+    #[error("stored data is damaged: {0}")]
+    Corrupt(String),
+    /// The disk refused a read (500).
+    #[error("read failed: {0}")]
+    ReadFailed(String),
+}
+
+/// Ids of producers are shown in errors and logs as text.
+impl std::fmt::Display for ProducerId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The records of a prepared body.
+pub type Prepared = Result<Option<Records>, Rejection>;
