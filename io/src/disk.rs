@@ -42,6 +42,13 @@ pub trait Disk: Send + Sync {
     /// Takes an exclusive advisory lock on the file `path` (created if missing) that ends
     /// with the process or with the returned guard. `Ok(None)`: somebody else holds it.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>>;
+    /// Whether the simulated machine has lost power: whoever blocked on this disk must then
+    /// never act on the result, not even on an error. A lane asks after every blocking call
+    /// and waits for ever if so; [`crate::tasks::run`] does it for blocking jobs. Always
+    /// false on a real machine, where nobody is left to ask.
+    fn is_dead(&self) -> bool {
+        false
+    }
 }
 
 /// Held as long as the lock is. The file's content is the holder's to write and

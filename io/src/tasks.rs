@@ -22,6 +22,10 @@ pub trait Tasks: Send + Sync {
     /// simulator a task like any other. Dropping the world's runtime ends it in the
     /// simulator; in production it ends when its future does.
     fn dedicate(&self, name: &'static str, lane: Lane);
+
+    /// Resolves once every dedicated lane has ended. A shutdown tells the lanes to end, then
+    /// awaits this before the process exits.
+    fn lanes_ended(&self) -> Work;
 }
 
 /// Runs jobs that block on disk, several at a time, in no promised order.
@@ -32,6 +36,11 @@ pub trait Blocking: Send + Sync {
     /// Hands over a job. A job that is dropped without running has been lost to a
     /// shutdown or crash; the submitter learns it by a closed reply channel.
     fn submit(&self, job: Job);
+
+    /// Whether the simulated machine has lost power, as [`crate::Disk::is_dead`].
+    fn is_dead(&self) -> bool {
+        false
+    }
 }
 
 /// The world ended before a job could answer.
@@ -39,7 +48,8 @@ pub trait Blocking: Send + Sync {
 #[error("the process is shutting down")]
 pub struct Gone;
 
-/// Runs `job` where blocking is allowed and returns its result.
+/// Runs `job` where blocking is allowed and returns its result. Never returns if the
+/// simulated machine lost power meanwhile: nobody may see what a dying call said.
 ///
 /// # Errors
 /// [`Gone`] if the world ended before the job answered.
@@ -52,5 +62,9 @@ pub async fn run<R: Send + 'static>(
         // A dropped receiver means that nobody waits any more.
         drop(reply.send(job()));
     }));
-    answer.await.map_err(|_| Gone)
+    let answer = answer.await;
+    if blocking.is_dead() {
+        std::future::pending::<()>().await;
+    }
+    answer.map_err(|_| Gone)
 }

@@ -1,5 +1,7 @@
 //! SQLite connections. Both worlds run the real SQLite; only the VFS below it differs.
 
+pub(crate) mod prove;
+
 use std::path::Path;
 
 use rusqlite::Connection;

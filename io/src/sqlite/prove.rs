@@ -1,0 +1,111 @@
+//! Opens a connection and proves that it keeps what it acknowledges.
+//!
+//! `PRAGMA journal_mode=WAL` hands out its row before the commit that writes the new file
+//! header. Whoever takes the row and resets the statement never learns that the commit
+//! failed: the connection says `wal` for ever after and works with a rollback journal. So
+//! every pragma that may write is stepped to its end, and the mode is then proven by
+//! a question which only a connection with a real WAL answers. Shared by both worlds.
+
+use std::path::Path;
+
+use rusqlite::{Connection, Error, OpenFlags, ffi};
+
+use super::Role;
+
+/// How long a statement waits for a lock of another connection before `SQLITE_BUSY`.
+const BUSY_TIMEOUT_MS: u32 = 5000;
+/// The page of most file systems and of most drives.
+const PAGE_BYTES: u32 = 4096;
+
+/// Opens `path` through the VFS called `vfs`, sets it up for `role` and proves WAL mode.
+pub(crate) fn open(path: &Path, vfs: &str, role: Role) -> rusqlite::Result<Connection> {
+    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    if role == Role::Writer {
+        flags |= OpenFlags::SQLITE_OPEN_CREATE;
+    }
+    let connection = Connection::open_with_flags_and_vfs(path, flags, vfs)?;
+    run(
+        &connection,
+        &format!("PRAGMA busy_timeout={BUSY_TIMEOUT_MS}"),
+    )?;
+    run(&connection, "PRAGMA temp_store=MEMORY")?;
+    run(&connection, "PRAGMA mmap_size=0")?;
+    // Same as FULL in WAL mode. Should the connection ever work with a rollback journal, it
+    // also syncs the directory after removing it: without that a crash brings the journal
+    // back, and the journal rolls acknowledged commits back.
+    run(&connection, "PRAGMA synchronous=EXTRA")?;
+    if role == Role::Writer {
+        create(&connection)?;
+    }
+    // Checkpoints have a connection of their own: in the commit path they make the tail
+    // latency, and SQLite swallows their errors there.
+    run(&connection, "PRAGMA wal_autocheckpoint=0")?;
+    prove_wal(&connection)?;
+    if role == Role::Reader {
+        run(&connection, "PRAGMA query_only=ON")?;
+    }
+    Ok(connection)
+}
+
+/// Decides what can be decided only once, before the first page exists, and asks for WAL.
+fn create(connection: &Connection) -> rusqlite::Result<()> {
+    if integers(connection, "PRAGMA page_count")?.first() == Some(&0) {
+        run(connection, &format!("PRAGMA page_size={PAGE_BYTES}"))?;
+        run(connection, "PRAGMA auto_vacuum=INCREMENTAL")?;
+    }
+    run(connection, "PRAGMA journal_mode=WAL")
+}
+
+fn prove_wal(connection: &Connection) -> rusqlite::Result<()> {
+    let mode = connection.prepare("PRAGMA journal_mode")?;
+    if text(mode)? != "wal" {
+        return Err(not_wal("the journal mode is another one"));
+    }
+    let row = integers(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
+    let [busy, log, _] = row[..] else {
+        return Err(not_wal("a checkpoint reports nothing"));
+    };
+    // Only the lock of a WAL can be busy, so a busy checkpoint proves as much as a log.
+    if busy == 0 && log < 0 {
+        return Err(not_wal("a checkpoint finds no log"));
+    }
+    Ok(())
+}
+
+/// Steps a statement to its end, so that an error of its commit is seen.
+fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
+}
+
+/// The only row of a statement, which is stepped to its end.
+fn integers(connection: &Connection, sql: &str) -> rusqlite::Result<Vec<i64>> {
+    let mut statement = connection.prepare(sql)?;
+    let columns = statement.column_count();
+    let mut rows = statement.query([])?;
+    let mut values = Vec::with_capacity(columns);
+    while let Some(row) = rows.next()? {
+        for column in 0..columns {
+            values.push(row.get(column)?);
+        }
+    }
+    Ok(values)
+}
+
+fn text(mut statement: rusqlite::Statement<'_>) -> rusqlite::Result<String> {
+    let mut rows = statement.query([])?;
+    let mut value = String::new();
+    while let Some(row) = rows.next()? {
+        value = row.get(0)?;
+    }
+    Ok(value)
+}
+
+fn not_wal(why: &str) -> Error {
+    Error::SqliteFailure(
+        ffi::Error::new(ffi::SQLITE_IOERR),
+        Some(format!("the database is not in WAL mode: {why}")),
+    )
+}
