@@ -10,6 +10,7 @@
 //! [`weir_io::World`]. Ranks, lowest first: `types`, the pure parts (`decide`, codecs),
 //! `state`, then the loops and verbs.
 
+pub(crate) mod admit;
 pub mod config;
 mod engine;
 pub mod limits;
