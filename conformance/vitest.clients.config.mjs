@@ -1,0 +1,13 @@
+// The tests of the published clients. The timeouts are longer than the suite's
+// because a test here starts, kills and restarts server processes; they bound a
+// failure and are never waited for.
+import { defineConfig } from "vitest/config"
+
+export default defineConfig({
+  test: {
+    include: ["clients/*.test.mjs"],
+    fileParallelism: false,
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+  },
+})
