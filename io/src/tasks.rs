@@ -3,6 +3,8 @@
 
 use std::{future::Future, pin::Pin};
 
+use tokio::sync::watch;
+
 /// A future that may move between threads.
 pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -26,6 +28,48 @@ pub trait Tasks: Send + Sync {
     /// Resolves once every dedicated lane has ended. A shutdown tells the lanes to end, then
     /// awaits this before the process exits.
     fn lanes_ended(&self) -> Work;
+}
+
+/// Counts the running lanes of a world, for whoever waits for them to end.
+#[derive(Clone, Debug)]
+pub(crate) struct Lanes {
+    running: watch::Sender<usize>,
+}
+
+impl Lanes {
+    pub(crate) fn new() -> Lanes {
+        Lanes {
+            running: watch::Sender::new(0),
+        }
+    }
+
+    /// Counts one lane until the guard drops, so that a lane which panics ends too.
+    pub(crate) fn enter(&self) -> Running {
+        self.running.send_modify(|running| *running += 1);
+        Running {
+            lanes: self.clone(),
+        }
+    }
+
+    pub(crate) fn ended(&self) -> Work {
+        let mut running = self.running.subscribe();
+        Box::pin(async move {
+            // An error means that the sender is gone, and with it every lane.
+            drop(running.wait_for(|&running| running == 0).await);
+        })
+    }
+}
+
+/// One running lane.
+#[derive(Debug)]
+pub(crate) struct Running {
+    lanes: Lanes,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.lanes.running.send_modify(|running| *running -= 1);
+    }
 }
 
 /// Runs jobs that block on disk, several at a time, in no promised order.

@@ -2,17 +2,16 @@
 
 use std::thread;
 
-use tokio::{runtime::Handle, sync::watch};
+use tokio::runtime::Handle;
 use tracing::Instrument;
 
-use crate::tasks::{Blocking, Job, Lane, Tasks, Work};
+use crate::tasks::{Blocking, Job, Lane, Lanes, Tasks, Work};
 
 /// Spawns on the runtime it was built with.
 #[derive(Debug)]
 pub struct TokioTasks {
     handle: Handle,
-    /// How many lanes run, for whoever waits for them to end.
-    lanes: watch::Sender<usize>,
+    lanes: Lanes,
 }
 
 impl TokioTasks {
@@ -21,7 +20,7 @@ impl TokioTasks {
     pub fn new(handle: Handle) -> TokioTasks {
         TokioTasks {
             handle,
-            lanes: watch::Sender::new(0),
+            lanes: Lanes::new(),
         }
     }
 }
@@ -36,7 +35,7 @@ impl Tasks for TokioTasks {
     }
 
     fn dedicate(&self, name: &'static str, lane: Lane) {
-        let running = Running::enter(self.lanes.clone());
+        let running = self.lanes.enter();
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
             let _running = running;
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -50,29 +49,7 @@ impl Tasks for TokioTasks {
     }
 
     fn lanes_ended(&self) -> Work {
-        let mut lanes = self.lanes.subscribe();
-        Box::pin(async move {
-            // An error means that the sender is gone, and with it every lane.
-            drop(lanes.wait_for(|&running| running == 0).await);
-        })
-    }
-}
-
-/// One running lane. Counted down by drop, so that a lane which panics counts too.
-struct Running {
-    lanes: watch::Sender<usize>,
-}
-
-impl Running {
-    fn enter(lanes: watch::Sender<usize>) -> Running {
-        lanes.send_modify(|running| *running += 1);
-        Running { lanes }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.lanes.send_modify(|running| *running -= 1);
+        self.lanes.ended()
     }
 }
 

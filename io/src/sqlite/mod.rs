@@ -1,6 +1,11 @@
 //! SQLite connections. Both worlds run the real SQLite; only the VFS below it differs.
 
+mod file;
+mod lock;
+pub(crate) mod mount;
 pub(crate) mod prove;
+mod shm;
+pub(crate) mod vfs;
 
 use std::path::Path;
 

@@ -1,0 +1,372 @@
+//! The drive behind a [`MemoryDisk`]: its medium, its power and its faults.
+//!
+//! The harness holds a [`Drive`]; the machine holds disks mounted from it. A cut is asked
+//! for in two steps, because a dying machine still runs destructors: [`Drive::kill`] makes
+//! every later call fail and change nothing, then, with the machine's futures dropped,
+//! [`Drive::power_cycle`] or [`Drive::restart_process`] decides what is left. A disk mounted
+//! before stays dead for ever.
+
+use std::{collections::BTreeMap, collections::BTreeSet, io, path::Path, sync::Arc};
+
+use parking_lot::Mutex;
+use rand::{Rng, RngExt};
+use rand_chacha::ChaCha8Rng;
+
+use super::{
+    MemoryDisk, STREAM_DRIVE, Trace, chance,
+    content::{Content, Cut},
+    faults::{Faults, broken, dead, no_space},
+    names::{FileId, Names, normal},
+};
+
+/// A simulated drive, for the harness.
+#[derive(Clone)]
+pub struct Drive {
+    state: Arc<Mutex<State>>,
+}
+
+impl Drive {
+    /// An empty healthy drive.
+    #[must_use]
+    pub fn new(seed: u64) -> Drive {
+        let state = State {
+            files: BTreeMap::new(),
+            names: Names::new(),
+            locked: BTreeSet::new(),
+            next_file: 0,
+            used_bytes: 0,
+            faults: Faults::default(),
+            chance: chance(seed, STREAM_DRIVE),
+            trace: Trace::new(),
+            mutations: 0,
+            kill_at: None,
+            killed: false,
+            life: 0,
+        };
+        Drive {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    /// The drive as one life of the machine sees it.
+    ///
+    /// # Panics
+    /// The drive is dead.
+    #[must_use]
+    pub fn mount(&self) -> MemoryDisk {
+        let state = self.state.lock();
+        assert!(
+            !state.killed,
+            "a dead drive is power-cycled before it is mounted again"
+        );
+        MemoryDisk::new(Arc::clone(&self.state), state.life)
+    }
+
+    /// Sets the faults from now on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.state.lock().faults = faults;
+    }
+
+    /// How many changing operations were asked for so far: each is a point to die at.
+    #[must_use]
+    pub fn mutations(&self) -> u64 {
+        self.state.lock().mutations
+    }
+
+    /// Kills the machine inside the `n`-th changing operation from now, counted from one. That
+    /// operation may or may not take place; nobody learns which.
+    pub fn kill_in(&self, n: u64) {
+        let mut state = self.state.lock();
+        state.kill_at = Some(state.mutations + n);
+    }
+
+    /// Kills the machine now: nothing mounted changes anything from here on.
+    pub fn kill(&self) {
+        self.state.lock().killed = true;
+    }
+
+    /// Whether the machine was killed and not yet restarted.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.state.lock().killed
+    }
+
+    /// The power went and is back: of everything not synced an arbitrary part is left.
+    pub fn power_cycle(&self) {
+        let state = &mut *self.state.lock();
+        let cut = Cut::draw(&mut state.chance);
+        state.names.cut(cut, &mut state.chance);
+        for content in state.files.values_mut() {
+            content.content.cut(cut, &mut state.chance);
+        }
+        state.next_life();
+    }
+
+    /// The process died and starts again on a machine that kept running: everything written
+    /// is there, and none of it more durable than before.
+    pub fn restart_process(&self) {
+        self.state.lock().next_life();
+    }
+
+    /// Inverts one bit of a file, on the medium too.
+    ///
+    /// # Errors
+    /// There is no such file or no such byte in it.
+    pub fn flip_bit(&self, path: &Path, byte: u64, bit: u8) -> io::Result<()> {
+        let state = &mut *self.state.lock();
+        let id = state.names.file(&normal(path))?;
+        if state.content(id).flip(place(byte)?, bit) {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+
+    /// Bytes of all files.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.state.lock().used_bytes
+    }
+
+    /// The hash of everything the drive was asked, in order, and of what it answered.
+    #[must_use]
+    pub fn trace(&self) -> u64 {
+        self.state.lock().trace.value()
+    }
+
+    /// [`Drive::trace`] and how far the drive's chance was drawn.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        let state = self.state.lock();
+        let mut trace = state.trace;
+        trace.add(state.chance.clone().next_u64());
+        trace.value()
+    }
+}
+
+/// What an operation is, for the trace.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub(super) enum Op {
+    Open,
+    Create,
+    CreateDir,
+    SyncDir,
+    Rename,
+    Remove,
+    List,
+    Exists,
+    Lock,
+    Read,
+    Write,
+    Resize,
+    Len,
+    Sync,
+}
+
+/// Everything a drive is.
+pub(super) struct State {
+    files: BTreeMap<FileId, Inode>,
+    pub(super) names: Names,
+    pub(super) locked: BTreeSet<FileId>,
+    next_file: u64,
+    used_bytes: u64,
+    pub(super) faults: Faults,
+    chance: ChaCha8Rng,
+    pub(super) trace: Trace,
+    mutations: u64,
+    kill_at: Option<u64>,
+    killed: bool,
+    /// Restarts so far. Handles of an earlier life are dead.
+    life: u64,
+}
+
+#[derive(Default)]
+struct Inode {
+    content: Content,
+    opened: u32,
+}
+
+impl State {
+    pub(super) fn is_dead(&self, life: u64) -> bool {
+        self.killed || self.life != life
+    }
+
+    pub(super) fn require_alive(&self, life: u64) -> io::Result<()> {
+        if self.is_dead(life) {
+            Err(dead())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Runs one changing operation: counts it, kills the machine in it if it is the chosen
+    /// one, fails it with `probability`, or lets it happen.
+    pub(super) fn mutate<R>(
+        &mut self,
+        life: u64,
+        probability: f64,
+        happen: impl FnOnce(&mut State) -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.require_alive(life)?;
+        self.mutations += 1;
+        if self.kill_at == Some(self.mutations) {
+            self.kill_at = None;
+            self.killed = true;
+            if self.chance.random_bool(0.5) {
+                // The caller is dead: whether it worked is nobody's to know.
+                drop(happen(self));
+            }
+            return Err(dead());
+        }
+        if self.roll(probability) {
+            return Err(broken("the simulated drive failed"));
+        }
+        happen(self)
+    }
+
+    pub(super) fn roll(&mut self, probability: f64) -> bool {
+        probability > 0.0 && self.chance.random_bool(probability)
+    }
+
+    pub(super) fn note(&mut self, op: Op, subject: u64, place: u64, bytes: &[u8]) {
+        self.trace.add(op as u64);
+        self.trace.add(subject);
+        self.trace.add(place);
+        self.trace.add_bytes(bytes);
+    }
+
+    pub(super) fn new_file(&mut self) -> FileId {
+        let id = FileId(self.next_file);
+        self.next_file += 1;
+        self.files.insert(id, Inode::default());
+        id
+    }
+
+    pub(super) fn content(&mut self, id: FileId) -> &mut Content {
+        &mut self
+            .files
+            .get_mut(&id)
+            .expect("a named or opened file is kept")
+            .content
+    }
+
+    pub(super) fn opened(&mut self, id: FileId) {
+        self.files
+            .get_mut(&id)
+            .expect("only a named file is opened")
+            .opened += 1;
+    }
+
+    pub(super) fn closed(&mut self, id: FileId, life: u64) {
+        // A restart has closed everything already.
+        if self.life == life
+            && let Some(inode) = self.files.get_mut(&id)
+        {
+            inode.opened -= 1;
+            if inode.opened == 0 {
+                self.forget_if_lost(id);
+            }
+        }
+    }
+
+    /// Writes, as far as there is space.
+    pub(super) fn write(&mut self, id: FileId, at: usize, bytes: &[u8]) -> io::Result<()> {
+        let grown = u64::try_from((at + bytes.len()).saturating_sub(self.content(id).len()))
+            .expect("lengths fit 64 bits");
+        if self.roll(self.faults.full) || self.lacks(grown) {
+            if self.chance.random_bool(0.5) && !bytes.is_empty() {
+                // Never more than the free space: the part is drawn from what would fit.
+                let fits = if self.lacks(grown) { 0 } else { bytes.len() };
+                let part = self.chance.random_range(0..=fits);
+                self.write_within(id, at, &bytes[..part]);
+            }
+            return Err(no_space());
+        }
+        self.write_within(id, at, bytes);
+        Ok(())
+    }
+
+    pub(super) fn resize(&mut self, id: FileId, len: usize) -> io::Result<()> {
+        let old = self.content(id).len();
+        let grown = u64::try_from(len.saturating_sub(old)).expect("lengths fit 64 bits");
+        if self.lacks(grown) {
+            return Err(no_space());
+        }
+        self.content(id).resize(len);
+        self.recount(old, len);
+        Ok(())
+    }
+
+    pub(super) fn sync(&mut self, id: FileId) -> io::Result<()> {
+        let faults = self.faults;
+        if self.roll(faults.sync_lies) {
+            return Ok(());
+        }
+        let State { files, chance, .. } = self;
+        let content = &mut files.get_mut(&id).expect("an opened file is kept").content;
+        if faults.sync > 0.0 && chance.random_bool(faults.sync) {
+            if faults.sync_forgets > 0.0 && chance.random_bool(faults.sync_forgets) {
+                content.sync_forgetting(chance);
+            }
+            return Err(broken("the simulated drive failed to sync"));
+        }
+        content.sync();
+        Ok(())
+    }
+
+    /// Frees files that neither a name nor a handle leads to.
+    pub(super) fn forget_lost(&mut self) {
+        let ids: Vec<FileId> = self.files.keys().copied().collect();
+        for id in ids {
+            self.forget_if_lost(id);
+        }
+    }
+
+    fn forget_if_lost(&mut self, id: FileId) {
+        let lost = self.files.get(&id).is_some_and(|inode| inode.opened == 0);
+        if lost && !self.names.mentions(id) {
+            let len = self.content(id).len();
+            self.recount(len, 0);
+            self.files.remove(&id);
+        }
+    }
+
+    fn write_within(&mut self, id: FileId, at: usize, bytes: &[u8]) {
+        let old = self.content(id).len();
+        self.content(id).write(at, bytes);
+        let new = self.content(id).len();
+        self.recount(old, new);
+    }
+
+    fn lacks(&self, grown: u64) -> bool {
+        self.faults
+            .capacity_bytes
+            .is_some_and(|capacity| grown > 0 && self.used_bytes + grown > capacity)
+    }
+
+    fn recount(&mut self, old: usize, new: usize) {
+        let wide = |len: usize| u64::try_from(len).expect("lengths fit 64 bits");
+        self.used_bytes = self.used_bytes - wide(old) + wide(new);
+    }
+
+    fn next_life(&mut self) {
+        self.life += 1;
+        self.killed = false;
+        self.kill_at = None;
+        self.locked.clear();
+        for inode in self.files.values_mut() {
+            inode.opened = 0;
+        }
+        self.forget_lost();
+        let used = self.files.values().map(|inode| inode.content.len());
+        self.used_bytes = used
+            .map(|len| u64::try_from(len).expect("lengths fit 64 bits"))
+            .sum();
+    }
+}
+
+/// An offset or length as an index of memory.
+pub(super) fn place(offset: u64) -> io::Result<usize> {
+    usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge.into())
+}
