@@ -4,9 +4,12 @@ use std::{io, path::Path};
 
 use crate::disk::{Create, Disk, File};
 
+/// Checks one promise in a directory of its own.
+type Law = fn(&dyn Disk, &Path);
+
 /// Every law, each in a directory of its own below `root`, which must exist and be empty.
 pub fn all(disk: &dyn Disk, root: &Path) {
-    let laws: [(&str, fn(&dyn Disk, &Path)); 9] = [
+    let laws: [(&str, Law); 9] = [
         ("visible", a_write_is_visible_at_once_to_every_handle),
         ("create", new_refuses_a_taken_name_and_truncate_empties_it),
         ("missing", a_missing_file_is_not_found),
