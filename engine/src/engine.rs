@@ -1,18 +1,37 @@
-//! The façade (skeleton).
-use std::sync::Arc;
+//! The façade: every verb of a store, from admission to answer.
 
-use weir_io::World;
+mod load;
+
+use std::sync::{
+    Arc,
+    atomic::Ordering,
+};
+
+use weir_io::{World, disk::Lock};
 
 use crate::{
-    Config, Metrics, Watch,
-    request::{Append, Appended, Create, Created, Error, Head, List, ListRow, Page, Read},
+    Config, Metrics, Watch, admit,
+    core::Core,
+    log::{
+        gate::{Gate, Outcome},
+        sequencer::{Decision, Mode, Submitted},
+    },
+    motion::seal,
+    open,
+    read::{self, Want},
+    request::{Append, Appended, Create, CreateOutcome, Created, Error, Head, List, ListRow, Page, Read, Rejection},
+    state::{
+        stream::StreamState,
+        view::{Life, Stream},
+    },
     types::StreamName,
 };
 
 /// A running store. Clones share it.
 #[derive(Clone)]
 pub struct Engine {
-    _inner: Arc<()>,
+    core: Arc<Core>,
+    _lock: Arc<dyn Lock>,
 }
 
 /// Whether the store takes writes.
@@ -65,51 +84,184 @@ pub enum OpenError {
 
 impl Engine {
     /// Opens the store in `config.dir`, creating it if the directory is empty, and replays
-    /// the log.
+    /// the log. `holder` is what the next process to try is told of this one.
     ///
     /// # Errors
     /// [`OpenError`] names what is in the way.
-    pub async fn open(_world: World, _config: Config, _holder: &str) -> Result<Self, OpenError> {
-        unreachable!("skeleton")
+    pub async fn open(world: World, config: Config, holder: &str) -> Result<Self, OpenError> {
+        let (core, lock) = open::open(world, config, holder).await?;
+        Ok(Self { core, _lock: Arc::from(lock) })
     }
-    /// Creates a stream or confirms that it is there.
-    pub async fn create(&self, _create: Create) -> Result<Created, Error> {
-        unreachable!("skeleton")
+
+    /// Creates a stream or confirms that it is there (protocol §4).
+    ///
+    /// # Errors
+    /// [`Rejection::ConfigurationDiffers`], [`Rejection::InvalidJson`], or that the store takes
+    /// no writes; then no stream is left behind.
+    pub async fn create(&self, create: Create) -> Result<Created, Error> {
+        let prepared = admit::prepare(&create.content, &create.body);
+        loop {
+            let now = self.core.now();
+            match self.core.sequencer.create(&create, prepared.clone(), now)? {
+                Submitted::Load(missing) => self.core.load(&create.name, missing).await?,
+                Submitted::Decided(decision) => {
+                    let (outcome, stream, state) = settled(decision).await?;
+                    if outcome == CreateOutcome::Existing {
+                        self.core.keep_alive(&stream).await;
+                    }
+                    return Ok(Created { outcome, head: head_of(&stream, &state) });
+                }
+            }
+        }
     }
-    /// Appends, closes, or both. The answer is durable.
-    pub async fn append(&self, _append: Append) -> Result<Appended, Error> {
-        unreachable!("skeleton")
+
+    /// Appends, closes, or both (protocol §5 to §7). The answer is durable.
+    ///
+    /// # Errors
+    /// A [`Rejection`] leaves no trace; [`Error::Unknown`] means that only a restart will tell.
+    pub async fn append(&self, append: Append) -> Result<Appended, Error> {
+        let prepared = match &append.content {
+            Some(content) => admit::prepare(content, &append.body),
+            None => Ok(None),
+        };
+        loop {
+            let now = self.core.now();
+            match self.core.sequencer.append(&append, prepared.clone(), now)? {
+                Submitted::Load(missing) => self.core.load(&append.name, missing).await?,
+                Submitted::Decided(decision) => return settled(decision).await,
+            }
+        }
     }
-    /// Deletes a stream.
-    pub async fn delete(&self, _name: &StreamName) -> Result<(), Error> {
-        unreachable!("skeleton")
+
+    /// Deletes a stream (protocol §8).
+    ///
+    /// # Errors
+    /// [`Rejection::NotFound`], or that the store takes no writes.
+    pub async fn delete(&self, name: &StreamName) -> Result<(), Error> {
+        loop {
+            match self.core.sequencer.delete(name, self.core.now())? {
+                Submitted::Load(missing) => self.core.load(name, missing).await?,
+                Submitted::Decided(decision) => return settled(decision).await,
+            }
+        }
     }
-    /// Metadata; never extends a sliding window.
-    pub async fn head(&self, _name: &StreamName) -> Result<Head, Error> {
-        unreachable!("skeleton")
+
+    /// Metadata; never extends a sliding window (protocol §9).
+    ///
+    /// # Errors
+    /// [`Rejection::NotFound`].
+    pub async fn head(&self, name: &StreamName) -> Result<Head, Error> {
+        let stream = self.core.living(name).await?;
+        let durable = stream.durable.lock();
+        if durable.life != Life::Live {
+            return Err(Rejection::NotFound.into());
+        }
+        Ok(head_of(&stream, &durable.state))
     }
-    /// A catch-up read.
-    pub async fn read(&self, _read: Read) -> Result<Page, Error> {
-        unreachable!("skeleton")
+
+    /// A catch-up read (protocol §10.2).
+    ///
+    /// # Errors
+    /// [`Rejection::NotFound`], [`Rejection::OffsetLost`], or what keeps the records from being
+    /// read.
+    pub async fn read(&self, read: Read) -> Result<Page, Error> {
+        let stream = self.core.living(&read.name).await?;
+        self.core.keep_alive(&stream).await;
+        let want = Want { from: read.from, key: read.key, bytes_max: read.bytes_max };
+        read::page(&self.core, &stream, want).await
     }
+
     /// Attaches a live reader. While it is attached a sliding window does not pass.
-    pub async fn watch(&self, _name: &StreamName) -> Result<Watch, Error> {
-        unreachable!("skeleton")
+    ///
+    /// # Errors
+    /// [`Rejection::NotFound`].
+    pub async fn watch(&self, name: &StreamName) -> Result<Watch, Error> {
+        let stream = self.core.living(name).await?;
+        self.core.keep_alive(&stream).await;
+        Ok(Watch::new(Arc::clone(&self.core), stream))
     }
+
     /// Lists streams by name.
-    pub async fn list(&self, _list: List) -> Result<Vec<ListRow>, Error> {
-        unreachable!("skeleton")
+    ///
+    /// # Errors
+    /// The catalogue could not be read.
+    pub async fn list(&self, list: List) -> Result<Vec<ListRow>, Error> {
+        self.core.list(list).await
     }
+
     /// Whether writes are taken.
+    #[must_use]
     pub fn health(&self) -> Health {
-        unreachable!("skeleton")
+        match self.core.sequencer.mode() {
+            Mode::Serving => Health::Serving,
+            Mode::DiskFull => Health::DiskFull,
+            Mode::Failed(reason) => Health::LogFailed { reason },
+            Mode::Draining => Health::Draining,
+        }
     }
+
     /// Counters and gauges.
+    #[must_use]
     pub fn metrics(&self) -> &Metrics {
-        unreachable!("skeleton")
+        let (requests, bytes) = self.core.sequencer.queued();
+        let metrics = &self.core.metrics;
+        metrics.queue_requests.set(i64::try_from(requests).unwrap_or(i64::MAX));
+        metrics.queue_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        metrics
     }
-    /// Refuses new writes, commits what was admitted, seals, and ends the loops.
+
+    /// Refuses new writes, commits what was admitted, lets live readers go, seals, and ends the
+    /// loops.
     pub async fn close(&self) {
-        unreachable!("skeleton")
+        let core = &self.core;
+        core.sequencer.drain();
+        core.leaving.send_replace(true);
+        while core.sequencer.queued().0 > 0 && !*core.ended.borrow() {
+            // One turn of the writer: it answers after what was queued before.
+            if core.on_writer(|_| ()).await.is_err() {
+                break;
+            }
+        }
+        core.stopping.store(true, Ordering::Release);
+        core.keeper.notify_one();
+        if !matches!(core.sequencer.mode(), Mode::Failed(_)) {
+            seal::run(core).await;
+        }
+        core.writer_may_end.store(true, Ordering::Release);
+        core.sequencer.work.notify_one();
+        let mut ended = core.ended.subscribe();
+        // Only fails if the lane is gone already.
+        drop(ended.wait_for(|ended| *ended).await);
+        core.readers.lock().clear();
+    }
+}
+
+/// Waits until what a decision rests on is durable, then tells it.
+async fn settled<A>(decision: Decision<A>) -> Result<A, Error> {
+    if let Some(gate) = decision.gate {
+        durable(&gate).await?;
+    }
+    Ok(decision.answer?)
+}
+
+/// Waits for a group.
+pub(crate) async fn durable(gate: &Gate) -> Result<(), Error> {
+    match gate.wait().await {
+        Outcome::Durable => Ok(()),
+        Outcome::Full => Err(Error::DiskFull),
+        Outcome::Unknown => Err(Error::Unknown),
+    }
+}
+
+fn head_of(stream: &Stream, state: &StreamState) -> Head {
+    let identity = &stream.identity;
+    Head {
+        name: identity.name.clone(),
+        content: identity.content.clone(),
+        expiry: identity.expiry,
+        next: state.tail(),
+        closed: state.closed.is_some(),
+        created: identity.created,
+        last_append: state.last_append,
     }
 }

@@ -10,13 +10,21 @@
 //! [`weir_io::World`]. Ranks, lowest first: `types`, the pure parts (`decide`, codecs),
 //! `state`, then the loops and verbs.
 
-pub(crate) mod admit;
+mod admit;
 pub mod config;
+mod core;
+mod decide;
 mod engine;
 pub mod limits;
 mod live;
+mod log;
 pub mod metrics;
+mod motion;
+mod open;
+mod read;
 pub mod request;
+mod segment;
+mod state;
 pub mod types;
 
 pub use config::Config;

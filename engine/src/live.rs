@@ -1,10 +1,23 @@
-//! Live readers (skeleton).
+//! Live readers: a hold on one incarnation of a stream, a bell to wait at, and frames that are
+//! encoded once for all readers of the stream.
+
+use std::sync::{Arc, atomic::Ordering};
+
 use bytes::Bytes;
 
 use crate::{
+    core::Core,
+    read::{self, Want},
     request::{Error, From, Page},
+    state::{
+        stream::Place,
+        view::{Frame, Life, Stream},
+    },
     types::Offset,
 };
+
+/// Frames kept per stream: readers that are at most this many frames behind share.
+const FRAMES_KEPT: usize = 4;
 
 /// Why a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,25 +31,94 @@ pub enum Change {
 }
 
 /// A live reader's hold on one incarnation of a stream. Detaches when dropped.
-pub struct Watch {}
+pub struct Watch {
+    core: Arc<Core>,
+    stream: Arc<Stream>,
+}
 
 impl Watch {
+    pub(crate) fn new(core: Arc<Core>, stream: Arc<Stream>) -> Self {
+        stream.pulse.watchers.fetch_add(1, Ordering::AcqRel);
+        core.metrics.live_readers.inc();
+        Self { core, stream }
+    }
+
     /// Reads on, of this incarnation only.
-    pub async fn read(
-        &self,
-        _from: From,
-        _key: Option<&[u8]>,
-        _bytes_max: usize,
-    ) -> Result<Page, Error> {
-        unreachable!("skeleton")
+    ///
+    /// # Errors
+    /// As [`Engine::read`](crate::Engine::read).
+    pub async fn read(&self, from: From, key: Option<&[u8]>, bytes_max: usize) -> Result<Page, Error> {
+        let key = key.map(Bytes::copy_from_slice);
+        read::page(&self.core, &self.stream, Want { from, key, bytes_max }).await
     }
+
     /// Waits until the stream has something other than an open tail at `from`; cancel safe.
-    pub async fn changed(&self, _from: Offset) -> Change {
-        unreachable!("skeleton")
+    pub async fn changed(&self, from: Offset) -> Change {
+        let mut leaving = self.core.leaving.subscribe();
+        let mut waited = false;
+        loop {
+            let bell = self.stream.bell.notified();
+            let mut bell = std::pin::pin!(bell);
+            // Enlist before looking, or a ring in between would be missed.
+            bell.as_mut().enable();
+            if let Some(change) = self.look(from, *leaving.borrow_and_update()) {
+                if waited {
+                    self.core.metrics.wakes.inc();
+                }
+                return change;
+            }
+            waited = true;
+            tokio::select! {
+                biased;
+                () = &mut bell => {}
+                left = leaving.changed() => {
+                    if left.is_err() {
+                        return Change::Gone;
+                    }
+                }
+            }
+        }
     }
-    /// The encoded form of the records `start..next`, made once and shared by all readers
-    /// who ask for the same range.
-    pub fn frame(&self, _start: Offset, _next: Offset, _encode: impl FnOnce() -> Bytes) -> Bytes {
-        unreachable!("skeleton")
+
+    fn look(&self, from: Offset, leaving: bool) -> Option<Change> {
+        let durable = self.stream.durable.lock();
+        if durable.life != Life::Live {
+            return Some(Change::Gone);
+        }
+        let state = &durable.state;
+        match state.lineage.place(from, state.next) {
+            Place::At(seq) if seq < state.next => Some(Change::Data),
+            Place::Lost(_) => Some(Change::Data),
+            _ if state.closed.is_some() => Some(Change::Closed),
+            _ if leaving => Some(Change::Gone),
+            Place::At(_) | Place::Beyond => None,
+        }
+    }
+
+    /// The encoded form of the records `start..next`, made once and shared by all readers who ask
+    /// for the same range.
+    pub fn frame(&self, start: Offset, next: Offset, encode: impl FnOnce() -> Bytes) -> Bytes {
+        let mut frames = self.stream.frames.lock();
+        let same = |frame: &&Frame| frame.start == start.next && frame.next == next.next;
+        if let Some(frame) = frames.iter().find(same) {
+            return frame.bytes.clone();
+        }
+        let bytes = encode();
+        if frames.len() == FRAMES_KEPT {
+            frames.pop_front();
+        }
+        frames.push_back(Frame { start: start.next, next: next.next, bytes: bytes.clone() });
+        bytes
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // The window of a sliding stream starts anew when its last reader leaves.
+        self.stream.pulse.touch(self.core.store_now());
+        if self.stream.pulse.watchers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.stream.frames.lock().clear();
+        }
+        self.core.metrics.live_readers.dec();
     }
 }

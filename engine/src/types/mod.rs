@@ -1,6 +1,7 @@
 //! The words of the engine: ids, positions, names, content types, expiry and records.
 //! Plain values without I/O; every part above may use them.
 
+mod chunk;
 mod content;
 mod ids;
 mod name;
@@ -8,12 +9,13 @@ pub mod offset;
 mod producer;
 mod records;
 
+pub use chunk::Chunk;
 pub use content::{ContentType, Form};
 pub use ids::{Epoch, Lsn, SegmentId, Seq, StoreMs, StreamId, WallMs};
 pub use name::{BadName, StreamName};
 pub use offset::{Offset, OffsetFormat};
 pub use producer::{ProducerId, ProducerTuple};
-pub use records::{Ends, Records};
+pub use records::{Ends, Records, separator_len};
 
 /// When a stream ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,155 @@
+//! What the parts of a running store share.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize},
+    },
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use weir_io::{
+    World,
+    sqlite::Role,
+    tasks::{self, Gone},
+};
+
+use crate::{
+    Config, Metrics,
+    decide::Now,
+    log::{
+        commit::{Link, StoreId},
+        sequencer::Sequencer,
+    },
+    read::segments::SegmentSet,
+    segment::BlockCache,
+    state::{catalogue::Failure, shelf::Shelf, view::Stream},
+    types::{Epoch, StoreMs, StreamId, StreamName, WallMs},
+};
+
+/// Reading connections kept open.
+const READERS_KEPT: usize = 4;
+
+/// A piece of work for the writer between two commits: at most one short transaction.
+pub(crate) type Slice = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// A running store.
+pub(crate) struct Core {
+    pub(crate) world: World,
+    pub(crate) config: Config,
+    pub(crate) store: StoreId,
+    pub(crate) metrics: Metrics,
+    pub(crate) sequencer: Sequencer,
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) segments: ArcSwap<SegmentSet>,
+    pub(crate) blocks: BlockCache<ahash::RandomState>,
+    pub(crate) unfolded: Mutex<Unfolded>,
+    /// Payload bytes in chunks that no segment holds yet.
+    pub(crate) memtable_bytes: AtomicUsize,
+    /// The last durable commit. Set after the streams it touched are on the list in `unfolded`.
+    pub(crate) durable: Mutex<Link>,
+    /// Bytes committed since the last checkpoint.
+    pub(crate) wal_growth: AtomicU64,
+    pub(crate) slices: mpsc::Sender<Slice>,
+    /// Rings when the keeper should look around.
+    pub(crate) keeper: Notify,
+    /// Reading connections not in use.
+    pub(crate) readers: Mutex<Vec<Connection>>,
+    /// The loops are to end.
+    pub(crate) stopping: AtomicBool,
+    /// Nothing will be handed to the writer any more.
+    pub(crate) writer_may_end: AtomicBool,
+    /// Turns true when live readers must go.
+    pub(crate) leaving: watch::Sender<bool>,
+    /// Store time when this process's clock started.
+    pub(crate) store_base: StoreMs,
+    pub(crate) next_segment: AtomicU64,
+    /// Turns true when the writer's lane has ended.
+    pub(crate) ended: watch::Sender<bool>,
+}
+
+/// What the next fold has to write.
+#[derive(Default)]
+pub(crate) struct Unfolded {
+    pub(crate) streams: Vec<Arc<Stream>>,
+    pub(crate) burials: Vec<Burial>,
+    /// Names whose presence differs from the catalogue's, with the stream that has it now.
+    pub(crate) names: BTreeMap<StreamName, Option<Arc<Stream>>>,
+    /// The same for the changes that a running fold is writing.
+    pub(crate) folding: BTreeMap<StreamName, Option<Arc<Stream>>>,
+    /// Store time of the oldest unsealed change.
+    pub(crate) since: Option<StoreMs>,
+}
+
+/// A stream that has ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Burial {
+    pub(crate) id: StreamId,
+    pub(crate) name: StreamName,
+    pub(crate) epoch: Epoch,
+}
+
+impl Core {
+    pub(crate) fn now(&self) -> Now {
+        Now { wall: WallMs::new(self.world.clock.wall_ms()), store: self.store_now() }
+    }
+
+    pub(crate) fn store_now(&self) -> StoreMs {
+        let elapsed = self.world.clock.elapsed().as_millis();
+        self.store_base.plus(u64::try_from(elapsed).expect("584 million years of uptime"))
+    }
+
+    pub(crate) fn durable_link(&self) -> Link {
+        *self.durable.lock()
+    }
+
+    /// Runs a job on the writer's connection between two commits.
+    pub(crate) async fn on_writer<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Connection) -> R + Send + 'static,
+    ) -> Result<R, Gone> {
+        let (reply, answer) = oneshot::channel();
+        let slice: Slice = Box::new(move |conn| drop(reply.send(job(conn))));
+        self.slices.send(slice).await.map_err(|_| Gone)?;
+        self.sequencer.work.notify_one();
+        answer.await.map_err(|_| Gone)
+    }
+
+    /// Runs a job where blocking is allowed, with a connection that reads.
+    pub(crate) async fn on_reader<R: Send + 'static>(
+        self: &Arc<Self>,
+        job: impl FnOnce(&Connection) -> Result<R, Failure> + Send + 'static,
+    ) -> Result<R, Failure> {
+        let core = Arc::clone(self);
+        let ran = tasks::run(&*self.world.blocking, move || {
+            let conn = match core.readers.lock().pop() {
+                Some(conn) => conn,
+                None => core.world.sqlite.open(&core.database(), Role::Reader)?,
+            };
+            let result = job(&conn)?;
+            let mut readers = core.readers.lock();
+            if readers.len() < READERS_KEPT {
+                readers.push(conn);
+            }
+            Ok(result)
+        });
+        ran.await.unwrap_or_else(|Gone| Err(Failure::Damaged("the process is shutting down".into())))
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        database(&self.config)
+    }
+
+    pub(crate) fn segment_dir(&self) -> PathBuf {
+        self.config.dir.join("segments")
+    }
+}
+
+pub(crate) fn database(config: &Config) -> PathBuf {
+    config.dir.join("weir.sqlite")
+}

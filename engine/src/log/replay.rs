@@ -1,0 +1,255 @@
+//! Replay: folds the log's suffix above `folded_through` into memory at start, so that boot costs
+//! what the memtable holds, whatever the number of streams.
+//!
+//! A state row that a crash left ahead of the fold has some entries in it already; it carries the
+//! lsn it reflects, and entries up to that are not folded in again. Records are taken in if no
+//! segment has them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use rusqlite::Connection;
+
+use super::{
+    commit::{self, Link, StoreId},
+    entry::{self, Entry},
+};
+use crate::{
+    core::{Burial, Unfolded},
+    state::{
+        catalogue::{self, Failure},
+        shelf::Shelf,
+        stream::{Identity, Producer, StreamState},
+        view::{Life, Stream},
+    },
+    types::{Lsn, StoreMs, StreamId},
+};
+
+/// What replay found.
+pub(crate) struct Replayed {
+    pub(crate) link: Link,
+    pub(crate) store_ms: StoreMs,
+    pub(crate) next_stream: u64,
+    pub(crate) unfolded: Unfolded,
+    pub(crate) memtable_bytes: usize,
+    pub(crate) commits: u64,
+}
+
+struct Replay<'a> {
+    conn: &'a Connection,
+    shelf: &'a Shelf,
+    streams: BTreeMap<StreamId, Arc<Stream>>,
+    /// Streams that entries named but that are nowhere: a fold that a crash cut short buried them
+    /// already, so each of their ends must follow in the log.
+    orphans: BTreeSet<StreamId>,
+    found: Replayed,
+}
+
+/// Reads the log and folds it.
+pub(crate) fn run(conn: &Connection, shelf: &Shelf, store: StoreId) -> Result<Replayed, Failure> {
+    let folded = Lsn::new(catalogue::meta_u64(conn, "folded_through")?);
+    let crc = u32::try_from(catalogue::meta_u64(conn, "folded_crc")?)
+        .map_err(|_| Failure::Damaged("folded_crc is no checksum".into()))?;
+    let mut replay = Replay {
+        conn,
+        shelf,
+        streams: BTreeMap::new(),
+        orphans: BTreeSet::new(),
+        found: Replayed {
+            link: Link { lsn: folded, crc },
+            store_ms: StoreMs::new(catalogue::meta_u64(conn, "store_ms")?),
+            next_stream: catalogue::meta_u64(conn, "next_stream")?,
+            unfolded: Unfolded::default(),
+            memtable_bytes: 0,
+            commits: 0,
+        },
+    };
+    catalogue::scan_log(conn, folded, |lsn, row| replay.commit(store, lsn, row))?;
+    let Replay { streams, orphans, mut found, .. } = replay;
+    if let Some(id) = orphans.first() {
+        return Err(Failure::Damaged(format!("the log names stream {id}, which is nowhere")));
+    }
+    found.unfolded.since = (!streams.is_empty()).then_some(found.store_ms);
+    found.unfolded.streams = streams.into_values().collect();
+    Ok(found)
+}
+
+impl Replay<'_> {
+    fn commit(&mut self, store: StoreId, lsn: Lsn, row: Vec<u8>) -> Result<(), Failure> {
+        let damaged = |what: &str| Failure::Damaged(format!("log commit {lsn}: {what}"));
+        let (header, link, body) =
+            commit::open(&Bytes::from(row)).map_err(|bad| damaged(&bad.to_string()))?;
+        if header.store != store {
+            return Err(damaged("belongs to another store"));
+        }
+        if header.lsn != lsn {
+            return Err(damaged("lies under another number"));
+        }
+        if header.before != self.found.link {
+            return Err(damaged("does not follow the commit before it"));
+        }
+        let entries = entry::decode_all(body).map_err(|bad| damaged(&bad.to_string()))?;
+        if u32::try_from(entries.len()) != Ok(header.entries) {
+            return Err(damaged("has another number of entries than it says"));
+        }
+        for entry in entries {
+            self.entry(entry, lsn)?;
+        }
+        self.found.link = link;
+        self.found.store_ms = self.found.store_ms.max(header.store_ms);
+        self.found.commits += 1;
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: Entry, lsn: Lsn) -> Result<(), Failure> {
+        match entry {
+            Entry::Create(create) => self.create(create, lsn),
+            Entry::Write(write) => self.write(write, lsn),
+            Entry::Delete(delete) => self.delete(&delete, lsn),
+            Entry::Renew { stream, deadline } => {
+                let Some(stream) = self.stream(stream)? else { return Ok(()) };
+                let mut durable = stream.durable.lock();
+                if lsn > durable.state.lsn {
+                    durable.state.deadline = Some(deadline);
+                    durable.state.lsn = lsn;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn create(&mut self, create: entry::Create, lsn: Lsn) -> Result<(), Failure> {
+        self.found.next_stream = self.found.next_stream.max(create.stream.get() + 1);
+        let stream = match catalogue::find_id(self.conn, create.stream)? {
+            Some(row) => {
+                weir_io::sometimes!("replay met a row ahead of the fold");
+                Arc::new(Stream::loaded(row.identity, row.state, row.sealed))
+            }
+            None => {
+                let identity = Identity {
+                    id: create.stream,
+                    name: create.name.clone(),
+                    content: create.content,
+                    expiry: create.expiry,
+                    created: create.created,
+                };
+                let state = StreamState::new(create.epoch, create.created, create.deadline, lsn);
+                // Not part of any fold yet, so the row below this entry is empty.
+                let stream = Stream::unborn(identity, state);
+                stream.durable.lock().life = Life::Live;
+                Arc::new(stream)
+            }
+        };
+        self.found.unfolded.names.insert(create.name, Some(Arc::clone(&stream)));
+        self.shelve(&stream, create.epoch);
+        self.streams.insert(create.stream, stream);
+        Ok(())
+    }
+
+    fn write(&mut self, mut write: entry::Write, lsn: Lsn) -> Result<(), Failure> {
+        let Some(stream) = self.stream(write.stream)? else { return Ok(()) };
+        let after = self.producer_after(&stream, &write, lsn)?;
+        if let Some(records) = &mut write.records {
+            // The commit's bytes came in one piece; a stream must not hold all of them.
+            records.payload = Bytes::copy_from_slice(&records.payload);
+        }
+        let mut durable = stream.durable.lock();
+        let state = &durable.state;
+        let expected = lsn <= state.lsn || (write.first == state.next && state.closed.is_none());
+        if !expected {
+            let (at, next) = (write.first, state.next);
+            let name = &stream.identity.name;
+            return Err(Failure::Damaged(format!(
+                "log commit {lsn}: write at {at} of stream '{name}', whose tail is {next}"
+            )));
+        }
+        self.found.memtable_bytes += durable.apply(write, after, lsn);
+        Ok(())
+    }
+
+    /// The producer's state after a write, `None` if the catalogue has a later one.
+    fn producer_after(
+        &self,
+        stream: &Stream,
+        write: &entry::Write,
+        lsn: Lsn,
+    ) -> Result<Option<Producer>, Failure> {
+        let Some(tuple) = &write.producer else { return Ok(None) };
+        let unfolded = stream.durable.lock().producers.get(&tuple.id).map(|(it, _)| it.clone());
+        let known = match unfolded {
+            Some(known) => Some(known),
+            None => {
+                let id = stream.identity.id;
+                let row = catalogue::producer(self.conn, id, tuple.id.as_str())?;
+                if row.as_ref().is_some_and(|(_, reflects)| *reflects >= lsn) {
+                    return Ok(None);
+                }
+                row.map(|(producer, _)| producer)
+            }
+        };
+        let count = write.records.as_ref().map_or(0, crate::types::Records::count);
+        Ok(Some(Producer::after(known.as_ref(), tuple, write.first.after(count))))
+    }
+
+    fn delete(&mut self, delete: &entry::Delete, lsn: Lsn) -> Result<(), Failure> {
+        if let Some(stream) = self.stream(delete.stream)? {
+            let mut durable = stream.durable.lock();
+            durable.life = Life::Dead;
+            durable.state.lsn = durable.state.lsn.max(lsn);
+            let dropped = durable.chunks.drain(..).map(|chunk| chunk.records.payload.len());
+            self.found.memtable_bytes -= dropped.sum::<usize>();
+        }
+        self.orphans.remove(&delete.stream);
+        self.found.unfolded.names.insert(delete.name.clone(), None);
+        self.found.unfolded.burials.push(Burial {
+            id: delete.stream,
+            name: delete.name.clone(),
+            epoch: delete.epoch,
+        });
+        self.shelf.change(&delete.name, |slot| {
+            slot.visible = None;
+            slot.latest = None;
+            slot.epoch = Some(delete.epoch);
+            slot.burials += 1;
+        });
+        Ok(())
+    }
+
+    /// A stream that an entry names: met before, or in the catalogue.
+    fn stream(&mut self, id: StreamId) -> Result<Option<Arc<Stream>>, Failure> {
+        if let Some(stream) = self.streams.get(&id) {
+            return Ok(Some(Arc::clone(stream)));
+        }
+        let Some(row) = catalogue::find_id(self.conn, id)? else {
+            weir_io::sometimes!("replay met a stream that a cut-off fold had buried");
+            self.orphans.insert(id);
+            return Ok(None);
+        };
+        let epoch = row.state.lineage.newest();
+        let stream = Arc::new(Stream::loaded(row.identity, row.state, row.sealed));
+        self.shelve(&stream, epoch);
+        self.streams.insert(id, Arc::clone(&stream));
+        Ok(Some(stream))
+    }
+
+    fn shelve(&self, stream: &Arc<Stream>, epoch: crate::types::Epoch) {
+        self.shelf.change(&stream.identity.name, |slot| {
+            slot.visible = Some(Arc::clone(stream));
+            slot.latest = Some(Arc::clone(stream));
+            slot.epoch = Some(epoch);
+        });
+    }
+}
+
+/// After replay: the decided view starts where the durable one ends, and every stream is on the
+/// list of the next fold.
+pub(crate) fn align(streams: &[Arc<Stream>]) {
+    for stream in streams {
+        let mut durable = stream.durable.lock();
+        durable.dirty = true;
+        stream.decided.lock().roll_back(&durable);
+    }
+}

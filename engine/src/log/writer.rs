@@ -1,0 +1,233 @@
+//! The writer: the one lane that writes to SQLite. It commits groups, one row and one fsync
+//! each, and between two commits runs at most one slice of other work (a fold, a trim, the end
+//! of a checkpoint), so that nothing beside a commit holds it for long.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use rusqlite::Connection;
+use tokio::sync::mpsc;
+
+use super::{
+    commit::{self, Header, Link},
+    gate::Outcome,
+    sequencer::{Change, Effect, Group},
+};
+use crate::{
+    core::{Burial, Core, Slice},
+    state::{catalogue, view::Life},
+};
+
+/// The lane's own state.
+pub(crate) struct Writer {
+    core: Arc<Core>,
+    conn: Connection,
+    link: Link,
+    slices: mpsc::Receiver<Slice>,
+    writer_epoch: u64,
+}
+
+impl Writer {
+    pub(crate) const fn new(
+        core: Arc<Core>,
+        conn: Connection,
+        link: Link,
+        writer_epoch: u64,
+        slices: mpsc::Receiver<Slice>,
+    ) -> Self {
+        Self { core, conn, link, slices, writer_epoch }
+    }
+
+    /// Works until the store stops and nothing is left to write.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let group = self.core.sequencer.take();
+            let slice = self.slices.try_recv().ok();
+            let idle = group.is_none() && slice.is_none();
+            if let Some(group) = group {
+                self.commit(group).await;
+            }
+            if let Some(slice) = slice {
+                self.run_slice(slice).await;
+            }
+            if idle {
+                if self.core.writer_may_end.load(Ordering::Acquire) {
+                    return;
+                }
+                self.core.sequencer.work.notified().await;
+            }
+        }
+    }
+
+    async fn commit(&mut self, mut group: Group) {
+        let core = Arc::clone(&self.core);
+        let now = core.now();
+        let header = Header {
+            store: core.store,
+            lsn: group.lsn,
+            writer_epoch: self.writer_epoch,
+            wall: now.wall,
+            store_ms: now.store,
+            entries: group.entries,
+            before: self.link,
+        };
+        let link = commit::finish(&header, &mut group.bytes);
+        let started = core.world.clock.elapsed();
+        let stored = catalogue::append_commit(&self.conn, group.lsn, &group.bytes);
+        self.survive().await;
+        core.metrics.commit_seconds.observe((core.world.clock.elapsed() - started).as_secs_f64());
+        match stored {
+            Ok(()) => {
+                self.link = link;
+                settle(&core, group, link);
+            }
+            Err(error) if is_full(&error) && self.conn.is_autocommit() => {
+                core.metrics.commits_failed.inc();
+                tracing::warn!(lsn = %group.lsn, "disk full: commit refused, nothing of it is stored");
+                weir_io::sometimes!("a commit was refused by a full disk");
+                core.sequencer.refuse_full(group);
+                core.keeper.notify_one();
+            }
+            Err(error) => {
+                core.metrics.commits_failed.inc();
+                tracing::error!(lsn = %group.lsn, %error, "commit failed: no writes until a restart");
+                weir_io::sometimes!("a commit ended with an unknown outcome");
+                core.sequencer.fail(group, &error.to_string());
+            }
+        }
+    }
+
+    async fn run_slice(&mut self, slice: Slice) {
+        let clock = &self.core.world.clock;
+        let started = clock.elapsed();
+        slice(&mut self.conn);
+        let held = clock.elapsed() - started;
+        self.survive().await;
+        let held_us = i64::try_from(held.as_micros()).unwrap_or(i64::MAX);
+        let longest = &self.core.metrics.writer_hold_max_us;
+        longest.set(longest.get().max(held_us));
+        if held > Duration::from_millis(5) {
+            tracing::debug!(held_us, "a slice held the writer for long");
+        }
+    }
+
+    /// On a simulated machine that has just lost power nothing may act on the result of the
+    /// call that was cut off.
+    async fn survive(&self) {
+        if self.core.world.disk.is_dead() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+}
+
+/// Makes a durable group visible, then answers and wakes: in this order (INV-2).
+fn settle(core: &Core, group: Group, link: Link) {
+    let lsn = group.lsn;
+    let metrics = &core.metrics;
+    metrics.commits.inc();
+    metrics.entries.inc_by(u64::from(group.entries));
+    let bytes = u64::try_from(group.bytes.len()).expect("usize fits u64");
+    metrics.commit_bytes.inc_by(bytes);
+    core.wal_growth.fetch_add(bytes, Ordering::Relaxed);
+    let body = group.bytes.freeze();
+    let mut gained = 0;
+    let mut fresh = Vec::new();
+    let mut rung = Vec::with_capacity(group.effects.len());
+    for Effect { stream, change } in group.effects {
+        let mut durable = stream.durable.lock();
+        let presence = matches!(change, Change::Born | Change::Dead);
+        match change {
+            Change::Born => durable.life = Life::Live,
+            Change::Write { mut write, payload, after } => {
+                if let Some(records) = &mut write.records {
+                    records.payload = body.slice(payload);
+                    metrics.records.inc_by(records.count());
+                }
+                gained += durable.apply(write, after, lsn);
+            }
+            Change::Dead => {
+                durable.life = Life::Dead;
+                durable.state.lsn = lsn;
+            }
+            Change::Renew(deadline) => {
+                durable.state.deadline = Some(deadline);
+                durable.state.lsn = lsn;
+            }
+        }
+        let life = durable.life;
+        if !std::mem::replace(&mut durable.dirty, true) {
+            fresh.push(Arc::clone(&stream));
+        }
+        drop(durable);
+        if presence {
+            show(core, &stream, life, &group.gate);
+        }
+        rung.push(stream);
+    }
+    if gained > 0 {
+        metrics.record_bytes.inc_by(u64::try_from(gained).expect("usize fits u64"));
+    }
+    remember(core, fresh, gained);
+    *core.durable.lock() = link;
+    group.gate.open(Outcome::Durable);
+    for stream in rung {
+        stream.bell.notify_waiters();
+    }
+}
+
+/// Puts a birth or an end before the readers' eyes.
+fn show(
+    core: &Core,
+    stream: &Arc<crate::state::view::Stream>,
+    life: Life,
+    gate: &Arc<super::gate::Gate>,
+) {
+    let name = &stream.identity.name;
+    let buried = core.shelf.change(name, |slot| {
+        if slot.gate.as_ref().is_some_and(|it| Arc::ptr_eq(it, gate)) {
+            slot.gate = None;
+        }
+        let visible = slot.visible.as_ref().is_some_and(|it| Arc::ptr_eq(it, stream));
+        match life {
+            Life::Live => slot.visible = Some(Arc::clone(stream)),
+            Life::Dead if visible => {
+                slot.visible = None;
+                slot.burials += 1;
+                return true;
+            }
+            Life::Dead | Life::Unborn => {}
+        }
+        false
+    });
+    let mut unfolded = core.unfolded.lock();
+    if life == Life::Live {
+        unfolded.names.insert(name.clone(), Some(Arc::clone(stream)));
+    }
+    if buried {
+        unfolded.names.insert(name.clone(), None);
+        let epoch = stream.durable.lock().state.lineage.newest();
+        let (id, name) = (stream.identity.id, name.clone());
+        unfolded.burials.push(Burial { id, name, epoch });
+    }
+}
+
+/// Notes what the next fold must write, and calls the keeper when there is enough of it.
+fn remember(core: &Core, fresh: Vec<Arc<crate::state::view::Stream>>, gained: usize) {
+    let mut unfolded = core.unfolded.lock();
+    unfolded.since.get_or_insert(core.store_now());
+    unfolded.streams.extend(fresh);
+    drop(unfolded);
+    let held = core.memtable_bytes.fetch_add(gained, Ordering::Relaxed) + gained;
+    core.metrics.memtable_bytes.set(i64::try_from(held).unwrap_or(i64::MAX));
+    if held >= core.config.memtable_bytes_max
+        || core.wal_growth.load(Ordering::Relaxed) >= core.config.wal_checkpoint_bytes
+    {
+        core.keeper.notify_one();
+    }
+}

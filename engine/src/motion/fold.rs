@@ -1,0 +1,179 @@
+//! Fold: brings the catalogue up to a commit in slices between appends, then lets go of the log
+//! and of memory.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use rusqlite::Connection;
+
+use super::seal::{Failed, NewSegment, Snapshot};
+use crate::{
+    core::{Burial, Core},
+    log::commit::Link,
+    state::catalogue::{self, Failure},
+    types::{Lsn, StoreMs, StreamId},
+};
+
+/// Rows written in one slice at most.
+const ROWS_PER_SLICE: usize = 256;
+/// Time after which a slice takes no further row.
+const SLICE_MAX: std::time::Duration = std::time::Duration::from_millis(2);
+/// Producer states a stream's decided view keeps beside those it needs.
+const PRODUCERS_KEPT: usize = 64;
+
+/// Folds a sealed batch.
+pub(crate) async fn run(
+    core: &Arc<Core>,
+    through: Link,
+    snapshots: Vec<Snapshot>,
+    burials: Vec<Burial>,
+    files: Vec<NewSegment>,
+) -> Result<(), Failed> {
+    register(core, &files).await?;
+    core.show_segments(files);
+    bury(core, &burials).await?;
+    let snapshots = Arc::new(snapshots);
+    write_rows(core, &snapshots).await?;
+    let next_stream = core.sequencer.next_stream();
+    let store_now = core.store_now();
+    core.on_writer(move |conn| finish(conn, through, next_stream, store_now)).await??;
+    release(core, &snapshots, &burials);
+    trim(core, through.lsn).await
+}
+
+async fn register(core: &Arc<Core>, files: &[NewSegment]) -> Result<(), Failed> {
+    let rows: Vec<_> = files.iter().map(|file| (file.id, file.bytes)).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    core.on_writer(move |conn| -> Result<(), Failure> {
+        let tx = conn.transaction()?;
+        for (id, bytes) in rows {
+            catalogue::put_segment(&tx, id, bytes)?;
+        }
+        Ok(tx.commit()?)
+    })
+    .await??;
+    Ok(())
+}
+
+async fn bury(core: &Arc<Core>, burials: &[Burial]) -> Result<(), Failed> {
+    let burials: Arc<[Burial]> = burials.into();
+    let mut done = 0;
+    while done < burials.len() {
+        let (clock, burials) = (Arc::clone(&core.world.clock), Arc::clone(&burials));
+        done = core
+            .on_writer(move |conn| {
+                in_slice(conn, &*clock, done, burials.len(), |tx, index| {
+                    let Burial { id, name, epoch } = &burials[index];
+                    catalogue::bury(tx, *id, name.as_str(), *epoch)
+                })
+            })
+            .await??;
+    }
+    Ok(())
+}
+
+async fn write_rows(core: &Arc<Core>, snapshots: &Arc<Vec<Snapshot>>) -> Result<(), Failed> {
+    let mut done = 0;
+    while done < snapshots.len() {
+        let (clock, snapshots) = (Arc::clone(&core.world.clock), Arc::clone(snapshots));
+        done = core
+            .on_writer(move |conn| {
+                in_slice(conn, &*clock, done, snapshots.len(), |tx, index| {
+                    let snapshot = &snapshots[index];
+                    for ((id, producer), lsn) in &snapshot.producers {
+                        catalogue::put_producer(tx, snapshot.row.identity.id, id, producer, *lsn)?;
+                    }
+                    catalogue::put_stream(tx, &snapshot.row)
+                })
+            })
+            .await??;
+    }
+    Ok(())
+}
+
+/// One transaction over items `from..count`, cut short by rows and time. Returns how far it got.
+fn in_slice(
+    conn: &mut Connection,
+    clock: &dyn weir_io::Clock,
+    from: usize,
+    count: usize,
+    mut each: impl FnMut(&Connection, usize) -> Result<(), Failure>,
+) -> Result<usize, Failure> {
+    let started = clock.elapsed();
+    let tx = conn.transaction()?;
+    let limit = count.min(from + ROWS_PER_SLICE);
+    let mut done = from;
+    while done < limit && (done == from || clock.elapsed() - started < SLICE_MAX) {
+        each(&tx, done)?;
+        done += 1;
+    }
+    tx.commit()?;
+    Ok(done)
+}
+
+/// Everything up to `through` is in the catalogue and in segments.
+fn finish(
+    conn: &mut Connection,
+    through: Link,
+    next_stream: StreamId,
+    store_now: StoreMs,
+) -> Result<(), Failure> {
+    let tx = conn.transaction()?;
+    catalogue::put_meta(&tx, "folded_through", &through.lsn.get().to_le_bytes())?;
+    catalogue::put_meta(&tx, "folded_crc", &u64::from(through.crc).to_le_bytes())?;
+    catalogue::put_meta(&tx, "next_stream", &next_stream.get().to_le_bytes())?;
+    catalogue::put_meta(&tx, "store_ms", &store_now.get().to_le_bytes())?;
+    Ok(tx.commit()?)
+}
+
+/// Lets go of what is in the catalogue and in segments now.
+fn release(core: &Core, snapshots: &[Snapshot], burials: &[Burial]) {
+    let mut freed = 0;
+    for snapshot in snapshots {
+        let lsn = snapshot.row.state.lsn;
+        let mut durable = snapshot.stream.durable.lock();
+        freed += match durable.life {
+            crate::state::view::Life::Dead => {
+                durable.chunks.drain(..).map(|chunk| chunk.records.payload.len()).sum()
+            }
+            _ => durable.sealed_through(snapshot.row.sealed),
+        };
+        durable.producers.retain(|_, (_, changed)| *changed > lsn);
+        let kept = durable.producers.clone();
+        drop(durable);
+        core.sequencer.forget_producers(&snapshot.stream, PRODUCERS_KEPT, |id| kept.contains_key(id));
+    }
+    let held = core.memtable_bytes.fetch_sub(freed, Ordering::Relaxed) - freed;
+    core.metrics.memtable_bytes.set(i64::try_from(held).unwrap_or(i64::MAX));
+    core.unfolded.lock().folding.clear();
+    let names: Vec<_> = burials.iter().map(|burial| burial.name.clone()).collect();
+    core.shelf.fold_finished(&names);
+    core.metrics.streams_cached.set(i64::try_from(core.shelf.len()).unwrap_or(i64::MAX));
+}
+
+/// Deletes the log rows that are folded, a few at a time.
+async fn trim(core: &Arc<Core>, through: Lsn) -> Result<(), Failed> {
+    loop {
+        let clock = Arc::clone(&core.world.clock);
+        let left = core
+            .on_writer(move |conn| -> Result<bool, Failure> {
+                let started = clock.elapsed();
+                let tx = conn.transaction()?;
+                let mut rows = 0;
+                while rows < ROWS_PER_SLICE && (rows == 0 || clock.elapsed() - started < SLICE_MAX) {
+                    if catalogue::trim_log(&tx, through, 1)? == 0 {
+                        tx.commit()?;
+                        return Ok(false);
+                    }
+                    rows += 1;
+                }
+                tx.commit()?;
+                Ok(true)
+            })
+            .await??;
+        if !left {
+            return Ok(());
+        }
+    }
+}

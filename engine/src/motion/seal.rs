@@ -1,0 +1,233 @@
+//! Seal: writes what is in memory as segments, then folds state into the catalogue.
+//!
+//! Order (each step durable before the next): segment files, their names in the directory, their
+//! rows, readers see them, state rows, `folded_through`, log rows go, memory goes. A crash in
+//! between leaves either unknown files, which boot removes, or rows ahead of `folded_through`,
+//! over which replay is idempotent because each carries the lsn it reflects.
+
+use std::{path::PathBuf, sync::Arc};
+
+use super::fold;
+use crate::{
+    core::{Burial, Core},
+    log::commit::Link,
+    segment,
+    state::{
+        rows::StreamRow,
+        stream::ProducerRow,
+        view::{Life, Stream},
+    },
+    types::{Chunk, Form, Lsn, SegmentId, StreamId},
+};
+
+/// A stream with this many unsealed bytes gets a segment of its own.
+const OWN_SEGMENT_BYTES: usize = 16 << 20;
+
+/// What is taken out of memory in one go.
+pub(crate) struct Batch {
+    pub(crate) through: Link,
+    pub(crate) streams: Vec<Arc<Stream>>,
+    pub(crate) burials: Vec<Burial>,
+}
+
+/// A stream as it was when its turn came.
+pub(crate) struct Snapshot {
+    pub(crate) stream: Arc<Stream>,
+    pub(crate) row: StreamRow,
+    pub(crate) producers: Vec<(ProducerRow, Lsn)>,
+}
+
+/// Why a seal ended early; everything stays in memory and is tried again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failed {
+    #[error("segment: {0}")]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Read(#[from] segment::ReadError),
+    #[error(transparent)]
+    Merge(#[from] segment::MergeError),
+    #[error(transparent)]
+    Catalogue(#[from] crate::state::catalogue::Failure),
+    #[error(transparent)]
+    Gone(#[from] weir_io::tasks::Gone),
+}
+
+/// Seals everything that is in memory now. A failure is logged and leaves everything to the
+/// next time.
+pub(crate) async fn run(core: &Arc<Core>) {
+    let Some(batch) = freeze(core) else { return };
+    let (streams, burials) = (batch.streams.clone(), batch.burials.clone());
+    match seal(core, batch).await {
+        Ok(()) => {
+            core.metrics.seals.inc();
+        }
+        Err(error) => {
+            core.metrics.seals_failed.inc();
+            tracing::warn!(%error, "seal failed and will be tried again");
+            weir_io::sometimes!("a seal failed and was tried again");
+            thaw(core, streams, burials);
+        }
+    }
+}
+
+/// Takes the list of what changed. The link is read first: every commit up to it has put its
+/// streams on the list.
+fn freeze(core: &Core) -> Option<Batch> {
+    let through = core.durable_link();
+    let mut unfolded = core.unfolded.lock();
+    unfolded.since?;
+    unfolded.since = None;
+    let streams = std::mem::take(&mut unfolded.streams);
+    let burials = std::mem::take(&mut unfolded.burials);
+    unfolded.folding = std::mem::take(&mut unfolded.names);
+    Some(Batch { through, streams, burials })
+}
+
+/// Puts everything back.
+fn thaw(core: &Core, streams: Vec<Arc<Stream>>, burials: Vec<Burial>) {
+    let mut back = Vec::with_capacity(streams.len());
+    for stream in streams {
+        // Those that changed meanwhile are on the new list already.
+        stream.durable.lock().dirty = true;
+        back.push(stream);
+    }
+    let mut unfolded = core.unfolded.lock();
+    back.append(&mut unfolded.streams);
+    back.sort_by_key(|stream| stream.identity.id);
+    back.dedup_by_key(|stream| stream.identity.id);
+    unfolded.streams = back;
+    let newer = std::mem::replace(&mut unfolded.burials, burials);
+    unfolded.burials.extend(newer);
+    let newer = std::mem::take(&mut unfolded.names);
+    unfolded.names = std::mem::take(&mut unfolded.folding);
+    unfolded.names.extend(newer);
+    unfolded.since.get_or_insert(core.store_now());
+}
+
+async fn seal(core: &Arc<Core>, batch: Batch) -> Result<(), Failed> {
+    let builder = Arc::clone(core);
+    let mut streams = batch.streams;
+    let through = batch.through;
+    let (snapshots, files) = weir_io::tasks::run(&*core.world.blocking, move || {
+        streams.sort_by_key(|stream| stream.identity.id);
+        build(&builder, streams, through.lsn)
+    })
+    .await??;
+    fold::run(core, through, snapshots, batch.burials, files).await
+}
+
+/// A finished segment file.
+pub(crate) struct NewSegment {
+    pub(crate) id: SegmentId,
+    pub(crate) bytes: u64,
+    pub(crate) segment: Arc<segment::Segment>,
+}
+
+/// Writes the segments of a batch. Runs where blocking is allowed.
+fn build(
+    core: &Core,
+    streams: Vec<Arc<Stream>>,
+    through: Lsn,
+) -> Result<(Vec<Snapshot>, Vec<NewSegment>), Failed> {
+    let mut snapshots = Vec::with_capacity(streams.len());
+    let mut shared: Vec<Run> = Vec::new();
+    let mut files = Vec::new();
+    for stream in streams {
+        let (snapshot, chunks) = photograph(&stream);
+        let form = stream.identity.content.form();
+        let bytes: usize = chunks.iter().map(|chunk| chunk.records.payload.len()).sum();
+        let run = Run { stream: stream.identity.id, form, chunks };
+        snapshots.push(snapshot);
+        if bytes >= OWN_SEGMENT_BYTES {
+            files.push(write_runs(core, through, &[run])?);
+        } else if bytes > 0 {
+            shared.push(run);
+        }
+    }
+    if !shared.is_empty() {
+        files.push(write_runs(core, through, &shared)?);
+    }
+    if !files.is_empty() {
+        // A row must not name a file that the crash forgets (INV-14).
+        core.world.disk.sync_dir(&core.segment_dir())?;
+    }
+    Ok((snapshots, files))
+}
+
+/// The unsealed records of one stream.
+struct Run {
+    stream: StreamId,
+    form: Form,
+    chunks: Vec<Chunk>,
+}
+
+fn write_runs(core: &Core, through: Lsn, runs: &[Run]) -> Result<NewSegment, Failed> {
+    write(core, (through, through), |builder| {
+        for run in runs {
+            for chunk in &run.chunks {
+                builder.push(run.stream, run.form, chunk)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Takes a stream's durable state and its unsealed records, and takes it off the list. What
+/// changes from here on puts it on the next one.
+fn photograph(stream: &Arc<Stream>) -> (Snapshot, Vec<Chunk>) {
+    let mut durable = stream.durable.lock();
+    durable.dirty = false;
+    let state = durable.state.clone();
+    let chunks: Vec<Chunk> = match durable.life {
+        Life::Dead => Vec::new(),
+        Life::Live | Life::Unborn => durable.chunks.iter().cloned().collect(),
+    };
+    let producers = durable
+        .producers
+        .iter()
+        .map(|(id, (producer, lsn))| ((id.clone(), producer.clone()), *lsn))
+        .collect();
+    // A dead stream's records are dropped, not sealed: nobody can read them any more.
+    let sealed = match chunks.last() {
+        Some(last) => last.limit(),
+        None => durable.sealed,
+    };
+    drop(durable);
+    let row = StreamRow { identity: stream.identity.clone(), state, sealed };
+    (Snapshot { stream: Arc::clone(stream), row, producers }, chunks)
+}
+
+/// Writes a segment file that covers the given commits: under a temporary name, then, complete
+/// and durable, under its own. The caller syncs the directory.
+pub(crate) fn write(
+    core: &Core,
+    (first, last): (Lsn, Lsn),
+    fill: impl FnOnce(&mut segment::Builder<'_>) -> Result<(), Failed>,
+) -> Result<NewSegment, Failed> {
+    let id = core.next_segment.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let id = SegmentId::new(id);
+    let path = path(core, id);
+    let temporary = path.with_extension("tmp");
+    let disk = &*core.world.disk;
+    let file = disk.create(&temporary, weir_io::disk::Create::Truncate)?;
+    let mut written = 0;
+    let mut sink = |bytes: &[u8]| {
+        file.write_all_at(bytes, written)?;
+        written += u64::try_from(bytes.len()).expect("usize fits u64");
+        Ok(())
+    };
+    let mut builder = segment::Builder::new(core.store.0, id, segment::Codec::None, &mut sink)?;
+    fill(&mut builder)?;
+    let footer = builder.finish(first, last)?;
+    file.sync()?;
+    disk.rename(&temporary, &path)?;
+    let segment = segment::Segment::open(disk.open(&path)?)?;
+    let bytes = footer.file_bytes();
+    tracing::debug!(segment = %id, bytes, records = footer.records, "sealed");
+    Ok(NewSegment { id, bytes, segment: Arc::new(segment) })
+}
+
+/// The file of a segment.
+pub(crate) fn path(core: &Core, id: SegmentId) -> PathBuf {
+    core.segment_dir().join(format!("{:016x}.seg", id.get()))
+}

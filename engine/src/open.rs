@@ -1,0 +1,256 @@
+//! Opening a store: lock, tables, segments, replay, then the loops.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize},
+    },
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use tokio::sync::{Notify, mpsc, watch};
+use weir_io::{World, disk::Lock, sqlite::Role};
+
+use crate::{
+    Config, Metrics, OpenError,
+    core::{Core, Slice, database},
+    log::{
+        commit::{Link, StoreId},
+        replay,
+        sequencer::Sequencer,
+        writer::Writer,
+    },
+    motion::{checkpoint, keeper},
+    read::segments::SegmentSet,
+    segment::{BlockCache, Segment},
+    state::{
+        catalogue::{self, Failure},
+        shelf::Shelf,
+    },
+    types::{SegmentId, StreamId},
+};
+
+/// Version of everything below the directory of a store.
+const FORMAT: u64 = 1;
+/// Slices waiting for the writer.
+const SLICES_MAX: usize = 4;
+
+/// A store that is open but whose loops do not run yet.
+struct Opened {
+    core: Arc<Core>,
+    lock: Box<dyn Lock>,
+    conn: Connection,
+    link: Link,
+    writer_epoch: u64,
+    slices: mpsc::Receiver<Slice>,
+}
+
+/// Opens the store and starts its loops. The lock is held as long as what is returned.
+pub(crate) async fn open(
+    world: World,
+    config: Config,
+    holder: &str,
+) -> Result<(Arc<Core>, Box<dyn Lock>), OpenError> {
+    let holder = holder.to_owned();
+    let blocking = Arc::clone(&world.blocking);
+    let opened = weir_io::tasks::run(&*blocking, move || open_blocking(world, config, &holder)).await;
+    let opened = opened.unwrap_or_else(|gone| {
+        Err(OpenError::Io { what: "opening the store".into(), source: io::Error::other(gone) })
+    })?;
+    let Opened { core, lock, conn, link, writer_epoch, slices } = opened;
+    start(&core, conn, link, writer_epoch, slices);
+    Ok((core, lock))
+}
+
+fn start(
+    core: &Arc<Core>,
+    conn: Connection,
+    link: Link,
+    writer_epoch: u64,
+    slices: mpsc::Receiver<Slice>,
+) {
+    let tasks = Arc::clone(&core.world.tasks);
+    let lane = Arc::clone(core);
+    tasks.dedicate(
+        "writer",
+        Box::new(move || {
+            Box::pin(async move {
+                Writer::new(Arc::clone(&lane), conn, link, writer_epoch, slices).run().await;
+                lane.ended.send_replace(true);
+            })
+        }),
+    );
+    tasks.spawn("keeper", Box::pin(keeper::run(Arc::clone(core))));
+    tasks.spawn("checkpoint", Box::pin(checkpoint::run(Arc::clone(core))));
+}
+
+fn io_error(what: String) -> impl FnOnce(io::Error) -> OpenError {
+    move |source| OpenError::Io { what, source }
+}
+
+fn failure(error: Failure) -> OpenError {
+    match error {
+        Failure::Sqlite(source) => OpenError::Sqlite { what: "catalogue".into(), source },
+        Failure::Malformed(bad) => OpenError::Corrupt(bad.to_string()),
+        Failure::Damaged(text) => OpenError::Corrupt(text),
+    }
+}
+
+fn open_blocking(world: World, config: Config, holder: &str) -> Result<Opened, OpenError> {
+    let lock = prepare_directory(&world, &config, holder)?;
+    let path = database(&config);
+    let mut conn = world
+        .sqlite
+        .open(&path, Role::Writer)
+        .map_err(|source| OpenError::Sqlite { what: path.display().to_string(), source })?;
+    if catalogue::is_new(&conn).map_err(failure)? {
+        let mut id = [0; 16];
+        world.entropy.fill(&mut id);
+        catalogue::create(&mut conn, &[("format", &FORMAT.to_le_bytes()), ("store", &id)])
+            .map_err(failure)?;
+        // SQLite does not make the name of a new database durable.
+        world.disk.sync_dir(&config.dir).map_err(io_error("syncing the store directory".into()))?;
+    }
+    let (store, writer_epoch) = claim(&conn)?;
+    let (segments, next_segment) = open_segments(&world, &config, &conn, store)?;
+    let seed = std::array::from_fn(|_| world.entropy.next_u64());
+    let shelf = Arc::new(Shelf::new(config.streams_cached_max, seed));
+    let found = replay::run(&conn, &shelf, store).map_err(failure)?;
+    replay::align(&found.unfolded.streams);
+    tracing::info!(
+        commits = found.commits,
+        streams = found.unfolded.streams.len(),
+        through = %found.link.lsn,
+        "replayed the log"
+    );
+    let (slices, received) = mpsc::channel(SLICES_MAX);
+    let hasher = ahash::RandomState::with_seeds(seed[3], seed[2], seed[1], seed[0]);
+    let started = u64::try_from(world.clock.elapsed().as_millis()).unwrap_or(0);
+    let core = Arc::new(Core {
+        sequencer: Sequencer::new(
+            Arc::clone(&shelf),
+            found.link.lsn.next(),
+            StreamId::new(found.next_stream.max(1)),
+            &config,
+        ),
+        shelf,
+        store,
+        metrics: Metrics::default(),
+        segments: ArcSwap::default(),
+        blocks: BlockCache::new(config.block_cache_bytes, hasher),
+        unfolded: Mutex::new(found.unfolded),
+        memtable_bytes: AtomicUsize::new(found.memtable_bytes),
+        durable: Mutex::new(found.link),
+        wal_growth: AtomicU64::new(0),
+        slices,
+        keeper: Notify::new(),
+        readers: Mutex::new(Vec::new()),
+        stopping: AtomicBool::new(false),
+        writer_may_end: AtomicBool::new(false),
+        leaving: watch::Sender::new(false),
+        ended: watch::Sender::new(false),
+        store_base: crate::types::StoreMs::new(found.store_ms.get().saturating_sub(started)),
+        next_segment: AtomicU64::new(next_segment),
+        world,
+        config,
+    });
+    core.put_segments(SegmentSet::new(segments));
+    Ok(Opened { core, lock, conn, link: found.link, writer_epoch, slices: received })
+}
+
+/// Makes the directories, takes the lock and sets space aside.
+fn prepare_directory(world: &World, config: &Config, holder: &str) -> Result<Box<dyn Lock>, OpenError> {
+    let disk = &*world.disk;
+    let dir = &config.dir;
+    let shown = dir.display().to_string();
+    let segments = dir.join("segments");
+    disk.create_dir_all(&segments).map_err(io_error(format!("creating {}", segments.display())))?;
+    let lock_path = dir.join("lock");
+    let lock = disk.lock(&lock_path).map_err(io_error(format!("locking {shown}")))?;
+    let Some(lock) = lock else {
+        return Err(OpenError::Locked { dir: shown, holder: read_holder(world, &lock_path) });
+    };
+    lock.describe(holder).map_err(io_error(format!("writing {}", lock_path.display())))?;
+    let reserve = dir.join("reserve");
+    if !disk.exists(&reserve).unwrap_or(false)
+        && let Err(error) = keeper::set_aside(disk, &reserve)
+    {
+        tracing::warn!(%error, "no space could be set aside: the disk is nearly full");
+    }
+    for path in [segments.as_path(), dir.as_path()].into_iter().chain(dir.parent()) {
+        let path = if path.as_os_str().is_empty() { std::path::Path::new(".") } else { path };
+        disk.sync_dir(path).map_err(io_error(format!("syncing {}", path.display())))?;
+    }
+    Ok(lock)
+}
+
+fn read_holder(world: &World, path: &std::path::Path) -> String {
+    let read = || -> io::Result<String> {
+        let file = world.disk.open(path)?;
+        let mut text = vec![0; usize::try_from(file.len()?.min(512)).unwrap_or(0)];
+        file.read_exact_at(&mut text, 0)?;
+        Ok(String::from_utf8_lossy(&text).trim().to_owned())
+    };
+    match read() {
+        Ok(holder) if !holder.is_empty() => holder,
+        _ => "another process".to_owned(),
+    }
+}
+
+/// Checks the format, and counts this process as the newest writer.
+fn claim(conn: &Connection) -> Result<(StoreId, u64), OpenError> {
+    let format = catalogue::meta_u64(conn, "format").map_err(failure)?;
+    if format != FORMAT {
+        return Err(OpenError::Corrupt(format!(
+            "the store has format {format}, this server reads format {FORMAT}"
+        )));
+    }
+    let id = catalogue::meta(conn, "store").map_err(failure)?.unwrap_or_default();
+    let id = id.try_into().map_err(|_| OpenError::Corrupt("the store has no identity".into()))?;
+    let epoch = catalogue::meta_u64(conn, "writer_epoch").map_err(failure)? + 1;
+    catalogue::put_meta(conn, "writer_epoch", &epoch.to_le_bytes()).map_err(failure)?;
+    Ok((StoreId(id), epoch))
+}
+
+/// Opens every segment that the catalogue names and removes every other file.
+fn open_segments(
+    world: &World,
+    config: &Config,
+    conn: &Connection,
+    store: StoreId,
+) -> Result<(Vec<Arc<Segment>>, u64), OpenError> {
+    let dir = config.dir.join("segments");
+    let rows = catalogue::segments(conn).map_err(failure)?;
+    let mut segments = Vec::with_capacity(rows.len());
+    let mut named = Vec::with_capacity(rows.len());
+    let mut next = 1;
+    for (id, _) in rows {
+        let path = segment_path(config, id);
+        let shown = path.display().to_string();
+        let file = world.disk.open(&path).map_err(io_error(format!("opening {shown}")))?;
+        let segment = Segment::open(file).map_err(|bad| OpenError::Corrupt(format!("{shown}: {bad}")))?;
+        if segment.store() != store.0 || segment.id() != id {
+            return Err(OpenError::Corrupt(format!("{shown} belongs to another store or row")));
+        }
+        next = next.max(id.get() + 1);
+        named.push(path);
+        segments.push(Arc::new(segment));
+    }
+    for path in world.disk.list(&dir).map_err(io_error(format!("listing {}", dir.display())))? {
+        if !named.contains(&path) {
+            weir_io::sometimes!("boot removed a segment file that a crash had left behind");
+            tracing::info!(path = %path.display(), "removed a file that no row names");
+            let what = format!("removing {}", path.display());
+            world.disk.remove(&path).map_err(io_error(what))?;
+        }
+    }
+    Ok((segments, next))
+}
+
+/// The file of a segment.
+pub(crate) fn segment_path(config: &Config, id: SegmentId) -> std::path::PathBuf {
+    config.dir.join("segments").join(format!("{:016x}.seg", id.get()))
+}

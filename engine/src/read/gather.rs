@@ -1,0 +1,169 @@
+//! Collects consecutive records into the pieces of one page.
+//!
+//! Small pieces are copied together, large ones are shared: a page of many small appends is one
+//! buffer, a page out of large ones copies nothing.
+
+use std::collections::VecDeque;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::{
+    segment::Part,
+    types::{Chunk, Ends, Form, Seq},
+};
+
+/// Pieces shorter than this are copied.
+const COPY_BYTES_MAX: usize = 4096;
+
+/// A page in the making.
+pub(crate) struct Gather {
+    form: Form,
+    key: Option<Bytes>,
+    bytes_max: usize,
+    scan_left: usize,
+    /// The first record not yet looked at.
+    pub(crate) next: Seq,
+    pub(crate) records: u64,
+    bytes: usize,
+    pieces: Vec<Bytes>,
+    small: BytesMut,
+    done: bool,
+}
+
+impl Gather {
+    pub(crate) fn new(
+        form: Form,
+        key: Option<Bytes>,
+        bytes_max: usize,
+        scan_bytes_max: usize,
+        start: Seq,
+    ) -> Self {
+        Self {
+            form,
+            key,
+            bytes_max,
+            scan_left: scan_bytes_max,
+            next: start,
+            records: 0,
+            bytes: 0,
+            pieces: Vec::new(),
+            small: BytesMut::new(),
+            done: false,
+        }
+    }
+
+    /// Whether the page has its fill.
+    pub(crate) const fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Takes from a part of a segment's block all that are wanted and fit, up to `limit`.
+    pub(crate) fn take_part(&mut self, part: &Part, limit: Seq) {
+        let limit = limit.min(part.limit());
+        if self.key.is_some() {
+            for chunk in part.chunks(self.next..limit) {
+                if self.done {
+                    return;
+                }
+                let records = &chunk.records;
+                self.take(chunk.first, &records.ends, &records.payload, chunk.key.as_ref());
+            }
+            return;
+        }
+        let room = self.bytes_max.saturating_sub(self.bytes);
+        let fitting = part.limit_within(self.next, room).min(limit);
+        let piece = part.slice(self.next..fitting);
+        if self.records > 0 && piece.len() > room {
+            self.done = true;
+            return;
+        }
+        self.push(piece);
+        self.records += fitting.since(self.next);
+        self.next = fitting;
+        self.done = fitting < limit || self.bytes >= self.bytes_max;
+    }
+
+    /// Takes from records in memory all that are wanted and fit.
+    pub(crate) fn take_chunks(&mut self, chunks: &VecDeque<Chunk>) {
+        let first = chunks.partition_point(|chunk| chunk.limit() <= self.next);
+        for chunk in chunks.range(first..) {
+            if self.done {
+                return;
+            }
+            assert!(chunk.first <= self.next, "INV-4 no hole between records in memory");
+            let records = &chunk.records;
+            self.take(chunk.first, &records.ends, &records.payload, chunk.key.as_ref());
+        }
+    }
+
+    /// Takes from one run of records with one key, of which the first has position `first`,
+    /// those that are wanted and fit.
+    pub(crate) fn take(&mut self, first: Seq, ends: &Ends, payload: &Bytes, key: Option<&Bytes>) {
+        let skip = usize::try_from(self.next.since(first)).expect("checked by the caller");
+        let count = usize::try_from(ends.count()).expect("bounded by the body limit");
+        let limit = first.after(ends.count());
+        if self.key.is_some() && self.key.as_ref() != key {
+            self.pass_over(payload.len(), limit);
+            return;
+        }
+        let fits = self.fitting(skip, count, ends, payload.len());
+        if fits == skip {
+            self.done = true;
+            return;
+        }
+        let range = ends.slice(skip..fits, payload.len(), self.form);
+        self.push(payload.slice(range));
+        let taken = u64::try_from(fits - skip).expect("usize fits u64");
+        self.records += taken;
+        self.next = self.next.after(taken);
+        self.done = fits < count || self.bytes >= self.bytes_max;
+    }
+
+    /// Skips records that are not wanted; a page may skip only so many bytes.
+    pub(crate) fn pass_over(&mut self, bytes: usize, limit: Seq) {
+        self.next = limit;
+        self.scan_left = self.scan_left.saturating_sub(bytes);
+        self.done = self.scan_left == 0;
+    }
+
+    /// How many of the records `..count` can be on the page; always one if the page is empty.
+    fn fitting(&self, skip: usize, count: usize, ends: &Ends, payload_len: usize) -> usize {
+        let room = self.bytes_max.saturating_sub(self.bytes);
+        let fits = |limit: usize| ends.slice(skip..limit, payload_len, self.form).len() <= room;
+        if fits(count) {
+            return count;
+        }
+        // Largest limit that fits, by halving: `skip` fits (nothing), `count` does not.
+        let (mut good, mut bad) = (skip, count);
+        while bad - good > 1 {
+            let middle = good.midpoint(bad);
+            if fits(middle) { good = middle } else { bad = middle }
+        }
+        if good == skip && self.records == 0 { skip + 1 } else { good }
+    }
+
+    fn push(&mut self, piece: Bytes) {
+        if self.records > 0 && self.form == Form::Json {
+            self.small.put_u8(b',');
+            self.bytes += 1;
+        }
+        self.bytes += piece.len();
+        if piece.len() < COPY_BYTES_MAX && self.records > 0 {
+            self.small.put_slice(&piece);
+            return;
+        }
+        if !self.small.is_empty() {
+            let small = self.small.split().freeze();
+            self.pieces.push(small);
+        }
+        self.pieces.push(piece);
+    }
+
+    /// The pieces and the sum of their lengths.
+    pub(crate) fn into_pieces(mut self) -> (Vec<Bytes>, usize) {
+        if !self.small.is_empty() {
+            self.pieces.push(self.small.freeze());
+        }
+        (self.pieces, self.bytes)
+    }
+}

@@ -1,0 +1,139 @@
+//! Reading: from a position to a page of records, out of segments and memory.
+//!
+//! A read takes what it plans with it (segments by reference count, records in memory as shared
+//! bytes), so that a seal or a merge beside it can neither skip nor repeat a record.
+
+mod gather;
+pub(crate) mod segments;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use self::gather::Gather;
+use crate::{
+    core::Core,
+    request::{Error, From, Page, Rejection},
+    state::{
+        stream::Place,
+        view::{Durable, Life, Stream},
+    },
+    types::{Offset, Seq, WallMs},
+};
+
+/// Payload bytes a keyed read may pass over in one page.
+const SCAN_BYTES_MAX: usize = 16 << 20;
+
+/// What limits a page.
+pub(crate) struct Want {
+    pub(crate) from: From,
+    pub(crate) key: Option<Bytes>,
+    pub(crate) bytes_max: usize,
+}
+
+/// Where a read begins, or why it has nothing to do.
+enum Start {
+    At(Seq),
+    Beyond(Offset),
+    /// The first record not before this, among those in segments.
+    Search(WallMs),
+}
+
+/// Reads one page of one incarnation.
+pub(crate) async fn page(core: &Arc<Core>, stream: &Arc<Stream>, want: Want) -> Result<Page, Error> {
+    let form = stream.identity.content.form();
+    let start = begin(&stream.durable.lock(), want.from)?;
+    let start = match start {
+        Start::At(seq) => seq,
+        Start::Beyond(offset) => return Ok(beyond(stream, offset)),
+        Start::Search(since) => segments::since(core, stream, since).await?,
+    };
+    let mut gather = Gather::new(form, want.key, want.bytes_max, SCAN_BYTES_MAX, start);
+    loop {
+        {
+            let durable = stream.durable.lock();
+            if durable.life != Life::Live {
+                return Err(Rejection::NotFound.into());
+            }
+            if gather.next >= durable.sealed {
+                gather.take_chunks(&durable.chunks);
+                return Ok(finish(stream, &durable, gather, start));
+            }
+            if gather.is_done() {
+                return Ok(finish(stream, &durable, gather, start));
+            }
+        }
+        gather = segments::read(core, stream, gather).await?;
+    }
+}
+
+fn begin(durable: &Durable, from: From) -> Result<Start, Error> {
+    if durable.life != Life::Live {
+        return Err(Rejection::NotFound.into());
+    }
+    let state = &durable.state;
+    match from {
+        From::Start => Ok(Start::At(Seq::ZERO)),
+        From::Now => Ok(Start::At(state.next)),
+        From::At(offset) => match state.lineage.place(offset, state.next) {
+            Place::At(seq) => Ok(Start::At(seq)),
+            Place::Beyond => Ok(Start::Beyond(offset)),
+            Place::Lost(next) => {
+                Err(Rejection::OffsetLost { next: state.lineage.offset(next) }.into())
+            }
+        },
+        From::Since(since) => Ok(begin_since(durable, since)),
+    }
+}
+
+/// Timestamps never decrease, so if the first record in memory is older than `since`, everything
+/// in segments is too.
+fn begin_since(durable: &Durable, since: WallMs) -> Start {
+    let chunks = &durable.chunks;
+    let older = chunks.partition_point(|chunk| chunk.timestamp < since);
+    if older == 0 && durable.sealed > Seq::ZERO {
+        return Start::Search(since);
+    }
+    Start::At(chunks.get(older).map_or(durable.state.next, |chunk| chunk.first))
+}
+
+fn finish(stream: &Stream, durable: &Durable, gather: Gather, start: Seq) -> Page {
+    let state = &durable.state;
+    assert!(gather.next <= state.next, "INV-2 nothing beyond the durable tail is served");
+    let up_to_date = gather.next == state.next;
+    let (next, records) = (gather.next, gather.records);
+    let (pieces, bytes) = gather.into_pieces();
+    Page {
+        content: stream.identity.content.clone(),
+        expiry: stream.identity.expiry,
+        start: state.lineage.offset(start),
+        next: state.lineage.offset(next),
+        tail: state.tail(),
+        up_to_date,
+        closed: up_to_date && state.closed.is_some(),
+        beyond_tail: false,
+        pieces,
+        bytes,
+        records,
+        incarnation: stream.identity.id.get(),
+    }
+}
+
+/// Nothing, and the position as it was asked for.
+fn beyond(stream: &Stream, offset: Offset) -> Page {
+    let tail = stream.durable.lock().state.tail();
+    Page {
+        content: stream.identity.content.clone(),
+        expiry: stream.identity.expiry,
+        start: offset,
+        next: offset,
+        tail,
+        up_to_date: false,
+        closed: false,
+        beyond_tail: true,
+        pieces: Vec::new(),
+        bytes: 0,
+        records: 0,
+        incarnation: stream.identity.id.get(),
+    }
+}

@@ -1,0 +1,208 @@
+//! Records out of segments.
+//!
+//! Segments are ordered by the commits they cover, so the records of one stream lie in them in
+//! order. Which of them hold a stream is asked of their filters in memory; the right one among
+//! these is found by halving, so that a position or a moment costs a logarithmic number of
+//! block reads. A filter that is wrong about a segment costs one block read, never a record.
+
+use std::sync::Arc;
+
+use super::gather::Gather;
+use crate::{
+    core::Core,
+    motion::seal::NewSegment,
+    request::Error,
+    segment::{ReadError, Segment},
+    state::view::Stream,
+    types::{SegmentId, Seq, StreamId, WallMs},
+};
+
+/// The live segments, oldest first.
+#[derive(Default)]
+pub(crate) struct SegmentSet {
+    all: Vec<Arc<Segment>>,
+}
+
+impl SegmentSet {
+    pub(crate) fn new(mut all: Vec<Arc<Segment>>) -> Self {
+        all.sort_by_key(|segment| (segment.footer().last_lsn, segment.id()));
+        Self { all }
+    }
+
+    pub(crate) fn all(&self) -> &[Arc<Segment>] {
+        &self.all
+    }
+
+    fn holding(&self, stream: StreamId) -> Vec<Arc<Segment>> {
+        self.all.iter().filter(|segment| segment.holds(stream)).cloned().collect()
+    }
+}
+
+impl Core {
+    /// Shows finished segments to readers.
+    pub(crate) fn show_segments(&self, files: Vec<NewSegment>) {
+        let mut all = self.segments.load().all().to_vec();
+        all.extend(files.into_iter().map(|file| file.segment));
+        self.put_segments(SegmentSet::new(all));
+    }
+
+    /// Shows a merged segment instead of those it was made of.
+    pub(crate) fn replace_segments(&self, old: &[SegmentId], new: NewSegment) {
+        let all = self.segments.load();
+        let kept = all.all().iter().filter(|segment| !old.contains(&segment.id())).cloned();
+        self.put_segments(SegmentSet::new(kept.chain([new.segment]).collect()));
+    }
+
+    pub(crate) fn put_segments(&self, set: SegmentSet) {
+        let bytes: u64 = set.all.iter().map(|segment| segment.footer().file_bytes()).sum();
+        self.metrics.segments.set(i64::try_from(set.all.len()).unwrap_or(i64::MAX));
+        self.metrics.segment_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.segments.store(Arc::new(set));
+    }
+}
+
+/// Goes on with a page whose next record lies in a segment, up to the page's fill or the end of
+/// the segments.
+pub(crate) async fn read(core: &Arc<Core>, stream: &Arc<Stream>, mut gather: Gather) -> Result<Gather, Error> {
+    let (shared, stream) = (Arc::clone(core), Arc::clone(stream));
+    blocking(core, move || {
+        // After `sealed` was read: whatever it promises is in this set.
+        let candidates = shared.segments.load().holding(stream.identity.id);
+        let before = gather.next;
+        let segment = find_position(&shared, &candidates, stream.identity.id, gather.next)?;
+        take(&shared, &segment, stream.identity.id, &mut gather)?;
+        if gather.next == before && !gather.is_done() {
+            return Err(Error::Corrupt(format!(
+                "record {before} of stream '{}' is in no segment",
+                stream.identity.name
+            )));
+        }
+        Ok(gather)
+    })
+    .await
+}
+
+/// Takes from one segment as much as is wanted, block by block.
+fn take(core: &Core, segment: &Arc<Segment>, stream: StreamId, gather: &mut Gather) -> Result<(), Error> {
+    while !gather.is_done() {
+        let Some(no) = segment.locate(stream, gather.next) else { return Ok(()) };
+        let block = core.blocks.block(segment, no).map_err(|error| read_error(segment, &error))?;
+        let Some(part) = block.part(stream) else { return Ok(()) };
+        if part.first() > gather.next || part.limit() <= gather.next {
+            return Ok(());
+        }
+        gather.take_part(part, part.limit());
+    }
+    Ok(())
+}
+
+/// Where the records of a stream in a segment begin and end.
+struct Extent {
+    first: Seq,
+    limit: Seq,
+    newest: WallMs,
+}
+
+fn extent(core: &Core, segment: &Arc<Segment>, stream: StreamId) -> Result<Option<Extent>, Error> {
+    let get = |no| core.blocks.block(segment, no).map_err(|error| read_error(segment, &error));
+    let Some(no) = segment.locate(stream, Seq::ZERO) else { return Ok(None) };
+    let head = get(no)?;
+    let Some(first) = head.part(stream).map(crate::segment::Part::first) else { return Ok(None) };
+    let Some(no) = segment.locate_last(stream) else { return Ok(None) };
+    let last = get(no)?;
+    let Some(part) = last.part(stream) else { return Ok(None) };
+    Ok(Some(Extent { first, limit: part.limit(), newest: part.newest() }))
+}
+
+/// The newest segment whose records of the stream begin at or before `position`.
+fn find_position(
+    core: &Core,
+    candidates: &[Arc<Segment>],
+    stream: StreamId,
+    position: Seq,
+) -> Result<Arc<Segment>, Error> {
+    let mut candidates = candidates.to_vec();
+    let (mut good, mut bad) = (0, candidates.len());
+    // `..good` begin at or before the position, `bad..` after it.
+    while good < bad {
+        let middle = good.midpoint(bad);
+        match extent(core, &candidates[middle], stream)? {
+            None => {
+                candidates.remove(middle);
+                bad -= 1;
+            }
+            Some(extent) if extent.first <= position => good = middle + 1,
+            Some(_) => bad = middle,
+        }
+    }
+    // Segments of a seal that was tried again overlap: an older one may reach further.
+    for segment in candidates[..good].iter().rev() {
+        let reaches = extent(core, segment, stream)?.is_some_and(|it| it.limit > position);
+        if reaches {
+            return Ok(Arc::clone(segment));
+        }
+    }
+    Err(Error::Corrupt(format!("record {position} of stream {stream} is in no segment")))
+}
+
+/// The first record in segments whose timestamp is not before `since`; the sealed position if
+/// there is none.
+pub(crate) async fn since(core: &Arc<Core>, stream: &Arc<Stream>, since: WallMs) -> Result<Seq, Error> {
+    let (shared, stream) = (Arc::clone(core), Arc::clone(stream));
+    blocking(core, move || {
+        let sealed = stream.durable.lock().sealed;
+        let id = stream.identity.id;
+        let mut candidates = shared.segments.load().holding(id);
+        let (mut older, mut limit) = (0, candidates.len());
+        // Everything in `..older` is older than `since`, something in `limit..` is not.
+        while older < limit {
+            let middle = older.midpoint(limit);
+            match extent(&shared, &candidates[middle], id)? {
+                None => {
+                    candidates.remove(middle);
+                    limit -= 1;
+                }
+                Some(extent) if extent.newest < since => older = middle + 1,
+                Some(_) => limit = middle,
+            }
+        }
+        let Some(segment) = candidates.get(older) else { return Ok(sealed) };
+        let found = search(&shared, segment, id, since)?;
+        Ok(found.unwrap_or(sealed).min(sealed))
+    })
+    .await
+}
+
+/// Within a segment: halves the positions between its first and last record of the stream.
+fn search(core: &Core, segment: &Arc<Segment>, stream: StreamId, since: WallMs) -> Result<Option<Seq>, Error> {
+    let Some(extent) = extent(core, segment, stream)? else { return Ok(None) };
+    let (mut older, mut limit) = (extent.first, extent.limit);
+    while older < limit {
+        let middle = Seq::new(older.get().midpoint(limit.get()));
+        let Some(no) = segment.locate(stream, middle) else { break };
+        let block = core.blocks.block(segment, no).map_err(|error| read_error(segment, &error))?;
+        let Some(part) = block.part(stream) else { break };
+        match part.first_at_or_after(since) {
+            None => older = part.limit(),
+            Some(found) if found > part.first() => return Ok(Some(found)),
+            Some(found) => limit = found,
+        }
+    }
+    Ok(Some(limit))
+}
+
+fn read_error(segment: &Segment, error: &ReadError) -> Error {
+    match error {
+        ReadError::Damaged(damaged) => Error::Corrupt(format!("segment {}: {damaged}", segment.id())),
+        ReadError::Failed { source, .. } => {
+            Error::ReadFailed(format!("segment {}: {error}: {source}", segment.id()))
+        }
+    }
+}
+
+async fn blocking<R: Send + 'static>(
+    core: &Core,
+    job: impl FnOnce() -> Result<R, Error> + Send + 'static,
+) -> Result<R, Error> {
+    weir_io::tasks::run(&*core.world.blocking, job).await.unwrap_or(Err(Error::Draining))
+}

@@ -1,0 +1,291 @@
+//! The catalogue: SQLite tables of the log, of what it was folded into, and of the segments.
+//! The only place that speaks SQL.
+//!
+//! Every function is one short transaction or one read that copies its bytes out; a statement
+//! that writes is stepped to its end (`execute`), never cut off after a row. Positions are
+//! stored as SQLite's signed integers; none of ours comes near 2^63.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{
+    rows::{self, StreamRow},
+    stream::Producer,
+};
+use crate::{
+    log::codec::Malformed,
+    types::{Epoch, Expiry, Lsn, ProducerId, SegmentId, StoreMs, StreamId, StreamName, WallMs},
+};
+
+const SCHEMA: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE log (lsn INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE streams (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, lsn INTEGER NOT NULL,
+    due_store INTEGER, due_wall INTEGER, row BLOB NOT NULL);
+CREATE INDEX streams_due_store ON streams (due_store) WHERE due_store IS NOT NULL;
+CREATE INDEX streams_due_wall ON streams (due_wall) WHERE due_wall IS NOT NULL;
+CREATE TABLE tombstones (name TEXT PRIMARY KEY, epoch INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE producers (
+    stream INTEGER NOT NULL, producer TEXT NOT NULL, lsn INTEGER NOT NULL, row BLOB NOT NULL,
+    PRIMARY KEY (stream, producer)) WITHOUT ROWID;
+CREATE TABLE segments (id INTEGER PRIMARY KEY, bytes INTEGER NOT NULL);
+";
+
+/// Why the catalogue has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("catalogue: {0}")]
+    Malformed(#[from] Malformed),
+    #[error("catalogue: {0}")]
+    Damaged(String),
+}
+
+type Outcome<T> = Result<T, Failure>;
+
+/// What is known of a name that is not in memory.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Stream(Box<StreamRow>),
+    /// No stream; the last epoch its name was used under, if ever.
+    Absent(Option<Epoch>),
+}
+
+fn column(value: u64) -> i64 {
+    i64::try_from(value).expect("positions and times stay below 2^63")
+}
+
+fn position(value: i64) -> Outcome<u64> {
+    u64::try_from(value).map_err(|_| Failure::Damaged(format!("negative position {value}")))
+}
+
+/// Whether the tables are there.
+pub(crate) fn is_new(conn: &Connection) -> Outcome<bool> {
+    let mut query = conn.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'meta'")?;
+    Ok(!query.exists([])?)
+}
+
+/// Makes the tables and the first meta rows in one transaction.
+pub(crate) fn create(conn: &mut Connection, meta: &[(&str, &[u8])]) -> Outcome<()> {
+    let tx = conn.transaction()?;
+    tx.execute_batch(SCHEMA)?;
+    for (key, value) in meta {
+        put_meta(&tx, key, value)?;
+    }
+    tx.commit()?;
+    Ok(())
+}
+
+/// Reads a meta value.
+pub(crate) fn meta(conn: &Connection, key: &str) -> Outcome<Option<Vec<u8>>> {
+    let mut query = conn.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
+    Ok(query.query_row([key], |row| row.get(0)).optional()?)
+}
+
+/// Reads a meta number; 0 if it was never written.
+pub(crate) fn meta_u64(conn: &Connection, key: &str) -> Outcome<u64> {
+    match meta(conn, key)? {
+        None => Ok(0),
+        Some(bytes) => match bytes.try_into() {
+            Ok(bytes) => Ok(u64::from_le_bytes(bytes)),
+            Err(_) => Err(Failure::Damaged(format!("meta value '{key}' is no number"))),
+        },
+    }
+}
+
+/// Writes a meta value.
+pub(crate) fn put_meta(conn: &Connection, key: &str, value: &[u8]) -> Outcome<()> {
+    conn.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?
+        .execute(params![key, value])?;
+    Ok(())
+}
+
+/// Appends a commit to the log: one row, one transaction, one fsync.
+pub(crate) fn append_commit(conn: &Connection, lsn: Lsn, body: &[u8]) -> rusqlite::Result<()> {
+    conn.prepare_cached("INSERT INTO log (lsn, body) VALUES (?1, ?2)")?
+        .execute(params![column(lsn.get()), body])?;
+    Ok(())
+}
+
+/// Hands every commit after `after` to `each`, in order.
+pub(crate) fn scan_log(
+    conn: &Connection,
+    after: Lsn,
+    mut each: impl FnMut(Lsn, Vec<u8>) -> Outcome<()>,
+) -> Outcome<()> {
+    let mut query = conn.prepare("SELECT lsn, body FROM log WHERE lsn > ?1 ORDER BY lsn")?;
+    let mut found = query.query([column(after.get())])?;
+    while let Some(row) = found.next()? {
+        each(Lsn::new(position(row.get(0)?)?), row.get(1)?)?;
+    }
+    Ok(())
+}
+
+/// Deletes up to `limit` commits at or before `through`. Returns how many there were.
+pub(crate) fn trim_log(conn: &Connection, through: Lsn, limit: u32) -> Outcome<usize> {
+    let mut trim = conn.prepare_cached(
+        "DELETE FROM log WHERE lsn IN (SELECT lsn FROM log WHERE lsn <= ?1 ORDER BY lsn LIMIT ?2)",
+    )?;
+    Ok(trim.execute(params![column(through.get()), limit])?)
+}
+
+const STREAM_COLUMNS: &str = "SELECT id, name, lsn, row FROM streams";
+
+fn read_stream(row: &rusqlite::Row<'_>) -> Outcome<StreamRow> {
+    let id = StreamId::new(position(row.get(0)?)?);
+    let name: String = row.get(1)?;
+    let lsn = Lsn::new(position(row.get(2)?)?);
+    let name = StreamName::new(&name)
+        .map_err(|bad| Failure::Damaged(format!("stream {id} has a bad name: {bad}")))?;
+    Ok(rows::decode_stream(id, name, lsn, row.get(3)?)?)
+}
+
+/// Looks a name up.
+pub(crate) fn find(conn: &Connection, name: &str) -> Outcome<Found> {
+    let mut query = conn.prepare_cached(&format!("{STREAM_COLUMNS} WHERE name = ?1"))?;
+    if let Some(row) = query.query([name])?.next()? {
+        return Ok(Found::Stream(Box::new(read_stream(row)?)));
+    }
+    let mut query = conn.prepare_cached("SELECT epoch FROM tombstones WHERE name = ?1")?;
+    let epoch: Option<u32> = query.query_row([name], |row| row.get(0)).optional()?;
+    Ok(Found::Absent(epoch.map(Epoch::new)))
+}
+
+/// Looks an id up.
+pub(crate) fn find_id(conn: &Connection, id: StreamId) -> Outcome<Option<StreamRow>> {
+    let mut query = conn.prepare_cached(&format!("{STREAM_COLUMNS} WHERE id = ?1"))?;
+    match query.query([column(id.get())])?.next()? {
+        Some(row) => read_stream(row).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Up to `limit` streams in name order: after `after` (or from it on), skipping `skip`.
+pub(crate) fn list(
+    conn: &Connection,
+    from: &str,
+    skip: usize,
+    limit: usize,
+) -> Outcome<Vec<StreamRow>> {
+    let sql = format!("{STREAM_COLUMNS} WHERE name >= ?1 ORDER BY name LIMIT ?2 OFFSET ?3");
+    let mut query = conn.prepare_cached(&sql)?;
+    let bound = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    let mut found = query.query(params![from, bound(limit), bound(skip)])?;
+    let mut rows = Vec::new();
+    while let Some(row) = found.next()? {
+        rows.push(read_stream(row)?);
+    }
+    Ok(rows)
+}
+
+/// Names of up to `limit` streams whose stored deadline has passed.
+pub(crate) fn due(
+    conn: &Connection,
+    store: StoreMs,
+    wall: WallMs,
+    limit: u32,
+) -> Outcome<Vec<StreamName>> {
+    let mut query = conn.prepare_cached(
+        "SELECT name FROM streams WHERE due_store <= ?1
+         UNION ALL SELECT name FROM streams WHERE due_wall <= ?2 LIMIT ?3",
+    )?;
+    let mut found = query.query(params![column(store.get()), column(wall.get()), limit])?;
+    let mut names = Vec::new();
+    while let Some(row) = found.next()? {
+        let name: String = row.get(0)?;
+        names.push(StreamName::new(&name).map_err(|bad| Failure::Damaged(bad.to_string()))?);
+    }
+    Ok(names)
+}
+
+/// Writes a stream's row.
+pub(crate) fn put_stream(conn: &Connection, row: &StreamRow) -> Outcome<()> {
+    let due_wall = match row.identity.expiry {
+        Expiry::At(at) => Some(column(at.get().min(1 << 62))),
+        Expiry::Never | Expiry::Sliding { .. } => None,
+    };
+    let due_store = row.state.deadline.map(|at| column(at.get().min(1 << 62)));
+    let body = rows::encode_stream(&row.identity, &row.state, row.sealed);
+    conn.prepare_cached(
+        "INSERT INTO streams (id, name, lsn, due_store, due_wall, row) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (id) DO UPDATE SET lsn = excluded.lsn, due_store = excluded.due_store,
+             due_wall = excluded.due_wall, row = excluded.row",
+    )?
+    .execute(params![
+        column(row.identity.id.get()),
+        row.identity.name.as_str(),
+        column(row.state.lsn.get()),
+        due_store,
+        due_wall,
+        &body[..],
+    ])?;
+    Ok(())
+}
+
+/// Removes a stream and remembers the epoch its name was last used under.
+pub(crate) fn bury(conn: &Connection, id: StreamId, name: &str, epoch: Epoch) -> Outcome<()> {
+    conn.prepare_cached("DELETE FROM streams WHERE id = ?1")?.execute([column(id.get())])?;
+    conn.prepare_cached("DELETE FROM producers WHERE stream = ?1")?.execute([column(id.get())])?;
+    conn.prepare_cached(
+        "INSERT INTO tombstones (name, epoch) VALUES (?1, ?2)
+         ON CONFLICT (name) DO UPDATE SET epoch = max(epoch, excluded.epoch)",
+    )?
+    .execute(params![name, epoch.get()])?;
+    Ok(())
+}
+
+/// Looks a producer up: its state and the commit that state reflects.
+pub(crate) fn producer(
+    conn: &Connection,
+    stream: StreamId,
+    id: &str,
+) -> Outcome<Option<(Producer, Lsn)>> {
+    let mut query =
+        conn.prepare_cached("SELECT row, lsn FROM producers WHERE stream = ?1 AND producer = ?2")?;
+    let row: Option<(Vec<u8>, i64)> = query
+        .query_row(params![column(stream.get()), id], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((row, lsn)) = row else { return Ok(None) };
+    Ok(Some((rows::decode_producer(row)?, Lsn::new(position(lsn)?))))
+}
+
+/// Writes a producer's row.
+pub(crate) fn put_producer(
+    conn: &Connection,
+    stream: StreamId,
+    id: &ProducerId,
+    producer: &Producer,
+    lsn: Lsn,
+) -> Outcome<()> {
+    let body = rows::encode_producer(producer);
+    conn.prepare_cached(
+        "INSERT OR REPLACE INTO producers (stream, producer, lsn, row) VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute(params![column(stream.get()), id.as_str(), column(lsn.get()), &body[..]])?;
+    Ok(())
+}
+
+/// Records that a segment file is complete and durable.
+pub(crate) fn put_segment(conn: &Connection, id: SegmentId, bytes: u64) -> Outcome<()> {
+    conn.prepare_cached("INSERT INTO segments (id, bytes) VALUES (?1, ?2)")?
+        .execute(params![column(id.get()), column(bytes)])?;
+    Ok(())
+}
+
+/// Forgets a segment.
+pub(crate) fn drop_segment(conn: &Connection, id: SegmentId) -> Outcome<()> {
+    conn.prepare_cached("DELETE FROM segments WHERE id = ?1")?.execute([column(id.get())])?;
+    Ok(())
+}
+
+/// All segments with their sizes.
+pub(crate) fn segments(conn: &Connection) -> Outcome<Vec<(SegmentId, u64)>> {
+    let mut query = conn.prepare("SELECT id, bytes FROM segments ORDER BY id")?;
+    let mut found = query.query([])?;
+    let mut all = Vec::new();
+    while let Some(row) = found.next()? {
+        all.push((SegmentId::new(position(row.get(0)?)?), position(row.get(1)?)?));
+    }
+    Ok(all)
+}

@@ -1,0 +1,8 @@
+//! State as the fold of the log: what streams are, where they are kept in memory, and the
+//! catalogue they are folded into. The catalogue is the only place that speaks SQL.
+
+pub(crate) mod catalogue;
+pub(crate) mod rows;
+pub(crate) mod shelf;
+pub(crate) mod stream;
+pub(crate) mod view;

@@ -1,0 +1,196 @@
+//! The state of one stream as the fold of its log entries, without its records.
+//!
+//! [`StreamState::apply`] is the only writer of state: the sequencer applies what it decided to
+//! its speculative copy, the writer applies what became durable to the visible one, and replay
+//! applies what it reads. It consults no clock and no disk.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::{
+    limits,
+    log::entry::Write,
+    types::{
+        ContentType, Epoch, Expiry, Lsn, Offset, ProducerId, ProducerTuple, Seq, StoreMs, StreamId,
+        StreamName, WallMs,
+    },
+};
+
+/// What never changes in an incarnation of a stream.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) id: StreamId,
+    pub(crate) name: StreamName,
+    pub(crate) content: ContentType,
+    pub(crate) expiry: Expiry,
+    pub(crate) created: WallMs,
+}
+
+/// Which epoch counts which positions: (epoch, first position), both increasing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lineage(SmallVec<[(Epoch, Seq); 1]>);
+
+/// What an offset means in a lineage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// This position.
+    At(Seq),
+    /// Beyond every position there is.
+    Beyond,
+    /// In a stretch that was left behind; reading goes on at this position.
+    Lost(Seq),
+}
+
+impl Lineage {
+    pub(crate) fn starting(epoch: Epoch) -> Self {
+        Self(smallvec::smallvec![(epoch, Seq::ZERO)])
+    }
+
+    /// Takes what a codec read; `None` unless both parts increase and there is one.
+    pub(crate) fn from_parts(parts: SmallVec<[(Epoch, Seq); 1]>) -> Option<Self> {
+        let rises = parts.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1);
+        (!parts.is_empty() && rises).then_some(Self(parts))
+    }
+
+    pub(crate) fn parts(&self) -> &[(Epoch, Seq)] {
+        &self.0
+    }
+
+    pub(crate) fn newest(&self) -> Epoch {
+        self.0.last().expect("a lineage has at least one epoch").0
+    }
+
+    /// The offset of a position, minted under the newest epoch that counts it.
+    pub(crate) fn offset(&self, next: Seq) -> Offset {
+        let epoch = self.0.iter().rev().find(|(_, first)| *first <= next);
+        let (epoch, _) = epoch.or(self.0.first()).expect("a lineage has at least one epoch");
+        Offset { epoch: *epoch, next }
+    }
+
+    /// Where an offset points to (design: Identity).
+    pub(crate) fn place(&self, offset: Offset, tail: Seq) -> Place {
+        if offset == Offset::START {
+            return Place::At(Seq::ZERO);
+        }
+        if offset.epoch > self.newest() {
+            return Place::Beyond;
+        }
+        let Some(index) = self.0.iter().position(|(epoch, _)| *epoch == offset.epoch) else {
+            let (_, first) = self.0.iter().find(|(epoch, _)| *epoch > offset.epoch).expect(
+                "the epoch is not above the newest and not in the lineage, so one above it is",
+            );
+            return Place::Lost(*first);
+        };
+        let (_, first) = self.0[index];
+        match self.0.get(index + 1) {
+            _ if offset.next < first => Place::Lost(first),
+            Some((_, limit)) if offset.next > *limit => Place::Lost(*limit),
+            None if offset.next > tail => Place::Beyond,
+            _ => Place::At(offset.next),
+        }
+    }
+}
+
+/// Who closed a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClosedBy {
+    /// The request that did, if a producer sent it: its repetition is a duplicate.
+    pub(crate) producer: Option<ProducerTuple>,
+}
+
+/// The fold of a stream's entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StreamState {
+    pub(crate) lineage: Lineage,
+    /// The tail: one past the last record.
+    pub(crate) next: Seq,
+    pub(crate) closed: Option<ClosedBy>,
+    pub(crate) stream_seq: Option<Bytes>,
+    pub(crate) last_append: WallMs,
+    /// When a sliding window passes at the latest, in store time.
+    pub(crate) deadline: Option<StoreMs>,
+    /// Payload bytes ever appended.
+    pub(crate) bytes: u64,
+    /// How many producers have state.
+    pub(crate) producers: u32,
+    /// The last entry folded in.
+    pub(crate) lsn: Lsn,
+}
+
+impl StreamState {
+    pub(crate) fn new(epoch: Epoch, created: WallMs, deadline: Option<StoreMs>, lsn: Lsn) -> Self {
+        Self {
+            lineage: Lineage::starting(epoch),
+            next: Seq::ZERO,
+            closed: None,
+            stream_seq: None,
+            last_append: created,
+            deadline,
+            bytes: 0,
+            producers: 0,
+            lsn,
+        }
+    }
+
+    pub(crate) fn tail(&self) -> Offset {
+        self.lineage.offset(self.next)
+    }
+
+    /// Folds one write in.
+    pub(crate) fn apply(&mut self, write: &Write, lsn: Lsn) {
+        assert!(self.closed.is_none(), "INV-6 closed is final: decide refuses writes to it");
+        assert!(write.first == self.next, "INV-3 offsets are dense: a write starts at the tail");
+        if let Some(records) = &write.records {
+            self.next = self.next.after(records.count());
+            self.bytes += u64::try_from(records.payload.len()).expect("usize fits u64");
+            assert!(write.timestamp >= self.last_append, "INV-9 timestamps never decrease");
+            self.last_append = write.timestamp;
+        }
+        if write.introduces {
+            self.producers += 1;
+        }
+        if let Some(seq) = &write.stream_seq {
+            self.stream_seq = Some(seq.clone());
+        }
+        if write.closes {
+            self.closed = Some(ClosedBy { producer: write.producer.clone() });
+        }
+        self.deadline = write.deadline.or(self.deadline);
+        self.lsn = lsn;
+    }
+}
+
+/// What a stream remembers of one producer (protocol §6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Producer {
+    pub(crate) epoch: u64,
+    /// The highest accepted sequence of that epoch.
+    pub(crate) seq: u64,
+    /// Where its last requests ended, oldest first; the last one is that of `seq`.
+    pub(crate) ends: SmallVec<[Seq; 2]>,
+}
+
+impl Producer {
+    /// The state after an accepted request that ends at `end`.
+    pub(crate) fn after(known: Option<&Self>, tuple: &ProducerTuple, end: Seq) -> Self {
+        let mut ends = match known {
+            Some(known) if known.epoch == tuple.epoch => known.ends.clone(),
+            _ => SmallVec::new(),
+        };
+        if ends.len() == limits::PRODUCER_ENDS_KEPT {
+            ends.remove(0);
+        }
+        ends.push(end);
+        Self { epoch: tuple.epoch, seq: tuple.seq, ends }
+    }
+
+    /// Where request `seq` of this epoch ended, if that is still remembered.
+    pub(crate) fn end_of(&self, seq: u64) -> Option<Seq> {
+        let back = usize::try_from(self.seq.checked_sub(seq)?).ok()?;
+        let index = self.ends.len().checked_sub(back + 1)?;
+        self.ends.get(index).copied()
+    }
+}
+
+/// A producer's name with its state.
+pub(crate) type ProducerRow = (ProducerId, Producer);

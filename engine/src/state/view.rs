@@ -1,0 +1,215 @@
+//! One incarnation of a stream in memory, with its two views: *decided*, which the sequencer
+//! alone reads and which runs ahead of the disk, and *durable*, which is everybody else's.
+//!
+//! Locks: `decided` is taken only while the sequencer's own lock is held; `durable` is never
+//! held while another lock is taken, nor across an await.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::stream::{Identity, Producer, StreamState};
+use crate::{
+    log::{entry::Write, gate::Gate},
+    types::{Chunk, Expiry, Lsn, ProducerId, Seq, StoreMs},
+};
+
+/// A stream in memory.
+pub(crate) struct Stream {
+    pub(crate) identity: Identity,
+    pub(crate) decided: Mutex<Decided>,
+    pub(crate) durable: Mutex<Durable>,
+    /// Rings when durable records, a closure or the end arrive.
+    pub(crate) bell: Notify,
+    pub(crate) pulse: Pulse,
+    /// The last encoded live frames, newest last.
+    pub(crate) frames: Mutex<VecDeque<Frame>>,
+    /// Looked up since the eviction hand last passed.
+    pub(crate) recent: AtomicBool,
+}
+
+/// What the sequencer has decided, durable or not.
+pub(crate) struct Decided {
+    pub(crate) state: StreamState,
+    /// Producers looked up so far; `None`: known to have no state.
+    pub(crate) producers: BTreeMap<ProducerId, Option<Producer>>,
+    /// The group of the last change, until it is durable.
+    pub(crate) gate: Option<Arc<Gate>>,
+    pub(crate) deleted: bool,
+}
+
+/// Where an incarnation is in its life, as far as the disk knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// Its creation is not durable yet: it does not exist for anybody.
+    Unborn,
+    Live,
+    Dead,
+}
+
+/// What is durable.
+pub(crate) struct Durable {
+    pub(crate) state: StreamState,
+    pub(crate) life: Life,
+    /// Records before this lie in segments, those from here on in `chunks`.
+    pub(crate) sealed: Seq,
+    pub(crate) chunks: VecDeque<Chunk>,
+    /// Producers changed since the last fold.
+    pub(crate) producers: BTreeMap<ProducerId, (Producer, Lsn)>,
+    /// On the list of streams that the next fold will write.
+    pub(crate) dirty: bool,
+}
+
+/// Signs of life that need no log entry.
+#[derive(Default)]
+pub(crate) struct Pulse {
+    /// Store time of the last touch plus one; 0 if none is remembered.
+    touched: AtomicU64,
+    /// Live readers attached.
+    pub(crate) watchers: AtomicU32,
+    /// A renewal is on its way.
+    pub(crate) renewing: AtomicBool,
+}
+
+/// An encoded range of records.
+#[derive(Clone)]
+pub(crate) struct Frame {
+    pub(crate) start: Seq,
+    pub(crate) next: Seq,
+    pub(crate) bytes: Bytes,
+}
+
+impl Pulse {
+    pub(crate) fn touch(&self, now: StoreMs) {
+        self.touched.fetch_max(now.get().saturating_add(1), Ordering::Relaxed);
+    }
+
+    pub(crate) fn touched(&self) -> Option<StoreMs> {
+        self.touched.load(Ordering::Relaxed).checked_sub(1).map(StoreMs::new)
+    }
+}
+
+impl Stream {
+    /// A stream loaded from the catalogue: both views agree.
+    pub(crate) fn loaded(identity: Identity, state: StreamState, sealed: Seq) -> Self {
+        Self::new(identity, state, sealed, Life::Live)
+    }
+
+    /// A stream just decided, unknown to the disk.
+    pub(crate) fn unborn(identity: Identity, state: StreamState) -> Self {
+        Self::new(identity, state, Seq::ZERO, Life::Unborn)
+    }
+
+    fn new(identity: Identity, state: StreamState, sealed: Seq, life: Life) -> Self {
+        Self {
+            identity,
+            decided: Mutex::new(Decided {
+                state: state.clone(),
+                producers: BTreeMap::new(),
+                gate: None,
+                deleted: false,
+            }),
+            durable: Mutex::new(Durable {
+                state,
+                life,
+                sealed,
+                chunks: VecDeque::new(),
+                producers: BTreeMap::new(),
+                dirty: false,
+            }),
+            bell: Notify::new(),
+            pulse: Pulse::default(),
+            frames: Mutex::new(VecDeque::new()),
+            recent: AtomicBool::new(true),
+        }
+    }
+
+    /// The sliding window in seconds, if the stream has one.
+    pub(crate) const fn ttl_seconds(&self) -> Option<u64> {
+        match self.identity.expiry {
+            Expiry::Sliding { ttl_seconds } => Some(ttl_seconds),
+            Expiry::Never | Expiry::At(_) => None,
+        }
+    }
+
+    /// Whether the stream has ended by itself; attached readers keep a sliding window open.
+    pub(crate) fn has_expired(&self, deadline: Option<StoreMs>, now: crate::decide::Now) -> bool {
+        let sliding = matches!(self.identity.expiry, Expiry::Sliding { .. });
+        if sliding && self.pulse.watchers.load(Ordering::Acquire) > 0 {
+            return false;
+        }
+        let touched = self.pulse.touched();
+        crate::decide::expiry::has_passed(self.identity.expiry, deadline, touched, now)
+    }
+}
+
+impl Decided {
+    /// Folds a decided write in. Returns the state of its producer after it.
+    pub(crate) fn apply(&mut self, write: &Write, lsn: Lsn) -> Option<Producer> {
+        self.state.apply(write, lsn);
+        let tuple = write.producer.as_ref()?;
+        let known = self.producers.get(&tuple.id).and_then(Option::as_ref);
+        let after = Producer::after(known, tuple, self.state.next);
+        self.producers.insert(tuple.id.clone(), Some(after.clone()));
+        Some(after)
+    }
+
+    /// Forgets everything that never became durable.
+    pub(crate) fn roll_back(&mut self, durable: &Durable) {
+        self.state = durable.state.clone();
+        self.producers = durable
+            .producers
+            .iter()
+            .map(|(id, (producer, _))| (id.clone(), Some(producer.clone())))
+            .collect();
+        self.gate = None;
+        self.deleted = durable.life == Life::Dead;
+    }
+}
+
+impl Durable {
+    /// Folds a durable write in and keeps its records. `after`: its producer's state after it.
+    /// Returns the payload bytes that the memtable gained.
+    pub(crate) fn apply(&mut self, write: Write, after: Option<Producer>, lsn: Lsn) -> usize {
+        // A state row that a crash left ahead of the fold has this entry in it already.
+        if lsn > self.state.lsn {
+            self.state.apply(&write, lsn);
+        }
+        if let (Some(tuple), Some(after)) = (&write.producer, after) {
+            self.producers.insert(tuple.id.clone(), (after, lsn));
+        }
+        let Some(records) = write.records else { return 0 };
+        if write.first < self.sealed {
+            return 0;
+        }
+        let gained = records.payload.len();
+        let Write { first, timestamp, key, .. } = write;
+        self.chunks.push_back(Chunk { first, records, timestamp, key });
+        gained
+    }
+
+    /// Drops the records before `limit`: they lie in a segment now. Returns the payload bytes freed.
+    pub(crate) fn sealed_through(&mut self, limit: Seq) -> usize {
+        let mut freed = 0;
+        while let Some(chunk) = self.chunks.front() {
+            if chunk.limit() > limit {
+                break;
+            }
+            freed += chunk.records.payload.len();
+            self.chunks.pop_front();
+        }
+        if self.chunks.is_empty() {
+            self.chunks.shrink_to_fit();
+        }
+        self.sealed = self.sealed.max(limit);
+        freed
+    }
+}
