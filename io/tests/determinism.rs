@@ -1,5 +1,9 @@
 //! A seed reproduces everything. Alone in its process: SQLite's generator belongs to all
 //! threads, so nothing else may use it meanwhile.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set itself up has failed"
+)]
 
 use std::{path::Path, time::Duration};
 

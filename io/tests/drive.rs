@@ -1,4 +1,8 @@
 //! What the simulated drive leaves after a power cut, and how its faults look.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set itself up has failed"
+)]
 
 use std::{
     collections::BTreeSet,

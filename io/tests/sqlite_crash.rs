@@ -1,5 +1,9 @@
 //! SQLite, as this crate opens it, keeps what it acknowledged through power cuts and failing
 //! drives; and the harness that says so notices when a drive lies.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set itself up has failed"
+)]
 
 use std::{path::Path, time::Duration};
 
@@ -7,8 +11,9 @@ use rand::RngExt;
 use rusqlite::Connection;
 use tokio::task::LocalSet;
 use weir_io::{
+    World,
     memory::{Faults, Machine, STREAM_FREE, chance},
-    sqlite::{Role, Sqlite},
+    sqlite::Role,
 };
 
 const SEEDS: u64 = 1000;
@@ -57,13 +62,13 @@ fn rounds(seed: u64, faults: Faults) -> Result<Outcome, String> {
             machine.drive().kill_in(chance.random_range(1..120));
         }
         let world = machine.boot(Duration::ZERO);
-        outcome.failures += write(&machine, &*world.sqlite, &mut told, &mut chance);
+        outcome.failures += write(&machine, &world, &mut told, &mut chance);
         outcome.deaths_inside += u32::from(machine.drive().is_dead());
         machine.drive().kill();
         machine.drive().set_faults(Faults::default());
         machine.drive().power_cycle();
         let world = machine.boot(Duration::ZERO);
-        let found = check(&*world.sqlite, told).map_err(|why| format!("round {round}: {why}"))?;
+        let found = check(&world, told).map_err(|why| format!("round {round}: {why}"))?;
         // What was not acknowledged and yet is there is kept from now on.
         told = Told {
             acked: found,
@@ -77,12 +82,7 @@ fn rounds(seed: u64, faults: Faults) -> Result<Outcome, String> {
 
 /// Up to twelve transactions, with a checkpoint now and then. Any error but a full drive drops
 /// the connections and opens new ones, as the engine does. Returns how many errors there were.
-fn write(
-    machine: &Machine,
-    sqlite: &dyn Sqlite,
-    told: &mut Told,
-    chance: &mut impl rand::Rng,
-) -> u32 {
+fn write(machine: &Machine, world: &World, told: &mut Told, chance: &mut impl rand::Rng) -> u32 {
     let mut failures = 0;
     let mut connections = None;
     for _ in 0..12 {
@@ -94,7 +94,7 @@ fn write(
         let step: rusqlite::Result<()> = (|| {
             let (writer, checkpointer) = match &mut connections {
                 Some(open) => open,
-                none => none.insert(open(sqlite, told)?),
+                none => none.insert(open(world, told)?),
             };
             told.asked = told.acked + rows;
             append(writer, told.acked, rows)?;
@@ -116,29 +116,38 @@ fn write(
     failures
 }
 
-/// Opens the writer and makes the tables if they are not there.
-fn open_writer(sqlite: &dyn Sqlite) -> rusqlite::Result<Connection> {
-    let writer = sqlite.open(Path::new(PATH), Role::Writer)?;
+/// Opens the writer as the contract of `Sqlite` asks: the directory is synced and something is
+/// committed before anything is read.
+fn open_writer(world: &World) -> rusqlite::Result<Connection> {
+    let writer = world.sqlite.open(Path::new(PATH), Role::Writer)?;
+    world.disk.sync_dir(Path::new("/data")).map_err(io_error)?;
     writer.execute_batch(
         "BEGIN IMMEDIATE;
-         CREATE TABLE IF NOT EXISTS counter (id INTEGER PRIMARY KEY, last INTEGER);
-         INSERT OR IGNORE INTO counter VALUES (0, 0);
+         CREATE TABLE IF NOT EXISTS counter (id INTEGER PRIMARY KEY, last INTEGER, opened INTEGER);
          CREATE TABLE IF NOT EXISTS entry (id INTEGER PRIMARY KEY, body TEXT);
+         INSERT INTO counter VALUES (0, 0, 1) ON CONFLICT DO UPDATE SET opened = opened + 1;
          COMMIT;",
     )?;
     Ok(writer)
 }
 
+fn io_error(error: std::io::Error) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(Box::new(error))
+}
+
 /// Opens both connections and learns what the last failed commit came to.
-fn open(sqlite: &dyn Sqlite, told: &mut Told) -> rusqlite::Result<(Connection, Connection)> {
-    let writer = open_writer(sqlite)?;
+fn open(world: &World, told: &mut Told) -> rusqlite::Result<(Connection, Connection)> {
+    let writer = open_writer(world)?;
     let last: i64 = writer.query_row("SELECT last FROM counter", [], |row| row.get(0))?;
     assert!(
         (told.acked..=told.asked).contains(&last),
         "{last} is not in {told:?}"
     );
     told.acked = last;
-    Ok((writer, sqlite.open(Path::new(PATH), Role::Checkpointer)?))
+    Ok((
+        writer,
+        world.sqlite.open(Path::new(PATH), Role::Checkpointer)?,
+    ))
 }
 
 fn append(writer: &mut Connection, from: i64, rows: i64) -> rusqlite::Result<()> {
@@ -155,9 +164,9 @@ fn body(id: i64) -> String {
 }
 
 /// How many entries there are, if they are what they must be.
-fn check(sqlite: &dyn Sqlite, told: Told) -> Result<i64, String> {
+fn check(world: &World, told: Told) -> Result<i64, String> {
     let text = |error: rusqlite::Error| error.to_string();
-    let writer = open_writer(sqlite).map_err(text)?;
+    let writer = open_writer(world).map_err(text)?;
     let intact: String = writer
         .query_row("PRAGMA integrity_check", [], |row| row.get(0))
         .map_err(text)?;

@@ -6,7 +6,12 @@
 //! [`Drive::power_cycle`] or [`Drive::restart_process`] decides what is left. A disk mounted
 //! before stays dead for ever.
 
-use std::{collections::BTreeMap, collections::BTreeSet, io, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::Path,
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 use rand::{Rng, RngExt};
@@ -96,8 +101,8 @@ impl Drive {
         let state = &mut *self.state.lock();
         let cut = Cut::draw(&mut state.chance);
         state.names.cut(cut, &mut state.chance);
-        for content in state.files.values_mut() {
-            content.content.cut(cut, &mut state.chance);
+        for inode in state.files.values_mut() {
+            inode.content.cut(cut, &mut state.chance);
         }
         state.next_life();
     }

@@ -1,4 +1,8 @@
 //! SQLite connections. Both worlds run the real SQLite; only the VFS below it differs.
+//!
+//! `prove` sets a connection up and proves it, for both worlds. The rest is the simulated
+//! VFS: `mount` finds the disk, `file` answers with SQLite's codes, `lock` and `shm` are what
+//! connections share, and `vfs` alone touches pointers.
 
 mod file;
 mod lock;
@@ -26,8 +30,17 @@ pub enum Role {
 /// `wal_autocheckpoint=0`, `temp_store=MEMORY`, `mmap_size=0`.
 ///
 /// The proof steps `PRAGMA journal_mode=WAL` to completion and checks that
-/// `PRAGMA wal_checkpoint(PASSIVE)` reports a log (not -1): SQLite can claim `wal` and not be in
+/// `PRAGMA wal_checkpoint` reports a log (not -1): SQLite can claim `wal` and not be in
 /// it when the commit of the header failed, and would then lose acknowledged commits.
+///
+/// A writer also begins the log anew, because a sync that failed earlier may have left a hole
+/// in it. This needs every reader to be between transactions; one that is not makes `open` fail
+/// with `SQLITE_BUSY` after the busy timeout.
+///
+/// After any error but a full disk the outcome of the commit is unknown. Drop all connections,
+/// open them again, sync the directory and commit something (a boot counter will do) before
+/// believing what the new connection reads: until then a power cut may still bring back what it
+/// does not show, or take away what it shows: one crash test in thousands did.
 pub trait Sqlite: Send + Sync {
     /// Opens `path`.
     fn open(&self, path: &Path, role: Role) -> rusqlite::Result<Connection>;

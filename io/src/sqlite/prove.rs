@@ -4,7 +4,8 @@
 //! header. Whoever takes the row and resets the statement never learns that the commit
 //! failed: the connection says `wal` for ever after and works with a rollback journal. So
 //! every pragma that may write is stepped to its end, and the mode is then proven by
-//! a question which only a connection with a real WAL answers. Shared by both worlds.
+//! a question which only a connection with a real WAL answers. Knows no VFS: both worlds
+//! share it.
 
 use std::path::Path;
 
@@ -40,7 +41,7 @@ pub(crate) fn open(path: &Path, vfs: &str, role: Role) -> rusqlite::Result<Conne
     // Checkpoints have a connection of their own: in the commit path they make the tail
     // latency, and SQLite swallows their errors there.
     run(&connection, "PRAGMA wal_autocheckpoint=0")?;
-    prove_wal(&connection)?;
+    prove_wal(&connection, role)?;
     if role == Role::Reader {
         run(&connection, "PRAGMA query_only=ON")?;
     }
@@ -56,18 +57,33 @@ fn create(connection: &Connection) -> rusqlite::Result<()> {
     run(connection, "PRAGMA journal_mode=WAL")
 }
 
-fn prove_wal(connection: &Connection) -> rusqlite::Result<()> {
+fn prove_wal(connection: &Connection, role: Role) -> rusqlite::Result<()> {
     let mode = connection.prepare("PRAGMA journal_mode")?;
     if text(mode)? != "wal" {
         return Err(not_wal("the journal mode is another one"));
     }
-    let row = integers(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
+    // A sync that failed may have left a hole in the log which only the medium knows: the cache
+    // still shows the frames, and later syncs succeed. Frames appended behind the hole would be
+    // lost with the next power cut. So a writer first moves everything it can see into the
+    // database, by writes of its own, and begins the log anew.
+    let sql = match role {
+        Role::Writer => "PRAGMA wal_checkpoint(TRUNCATE)",
+        Role::Reader | Role::Checkpointer => "PRAGMA wal_checkpoint(PASSIVE)",
+    };
+    let row = integers(connection, sql)?;
     let [busy, log, _] = row[..] else {
         return Err(not_wal("a checkpoint reports nothing"));
     };
-    // Only the lock of a WAL can be busy, so a busy checkpoint proves as much as a log.
     if busy == 0 && log < 0 {
         return Err(not_wal("a checkpoint finds no log"));
+    }
+    // Only the lock of a WAL can be busy, so to the others that proves as much as a log.
+    if busy != 0 && role == Role::Writer {
+        let code = ffi::Error::new(ffi::SQLITE_BUSY);
+        return Err(Error::SqliteFailure(
+            code,
+            Some("the log is in use".to_owned()),
+        ));
     }
     Ok(())
 }
