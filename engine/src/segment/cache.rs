@@ -1,0 +1,60 @@
+//! Decoded blocks, kept by bytes and loaded once for all who wait.
+//!
+//! Blocks are immutable and segment numbers are never reused, so nothing is ever stale;
+//! blocks of a removed segment just grow cold. One number of shards on every machine and a
+//! hasher seeded by the caller: what is evicted replays.
+
+use std::{hash::BuildHasher, sync::Arc};
+
+use quick_cache::{OptionsBuilder, Weighter, sync::Cache};
+
+use super::{Block, BlockNo, ReadError, Segment};
+use crate::{limits, types::SegmentId};
+
+type Key = (SegmentId, BlockNo);
+
+/// Enough that readers on all cores rarely meet at a lock.
+const SHARDS: usize = 8;
+
+/// A bounded cache of decoded blocks.
+pub(crate) struct BlockCache<S> {
+    blocks: Cache<Key, Arc<Block>, Bytes, S>,
+}
+
+/// Weighs a block by the memory it holds.
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<Key, Arc<Block>> for Bytes {
+    fn weight(&self, _: &Key, block: &Arc<Block>) -> u64 {
+        u64::try_from(block.bytes()).expect("usize fits u64")
+    }
+}
+
+impl<S: BuildHasher + Clone> BlockCache<S> {
+    /// A cache of at most `bytes_max` bytes. A block over an eighth of that is not kept.
+    pub(crate) fn new(bytes_max: u64, hasher: S) -> Self {
+        let target = u64::try_from(limits::BLOCK_BYTES_TARGET).expect("usize fits u64");
+        let blocks_max = usize::try_from(bytes_max / target).unwrap_or(usize::MAX);
+        let options = OptionsBuilder::new()
+            .shards(SHARDS)
+            .estimated_items_capacity(blocks_max)
+            .weight_capacity(bytes_max)
+            .build()
+            .expect("both capacities are given");
+        Self { blocks: Cache::with_options(options, Bytes, hasher, Default::default()) }
+    }
+
+    /// The block, from memory or from the segment. Whoever asks for a block that is being
+    /// loaded waits for that load; if it fails, the next one tries again.
+    pub(crate) fn block(&self, segment: &Segment, no: BlockNo) -> Result<Arc<Block>, ReadError> {
+        let key = (segment.id(), no);
+        self.blocks.get_or_insert_with(&key, || segment.block(no).map(Arc::new))
+    }
+
+    /// Bytes held now.
+    #[allow(dead_code, reason = "what a memory metric asks")]
+    pub(crate) fn bytes(&self) -> u64 {
+        self.blocks.weight()
+    }
+}

@@ -1,0 +1,33 @@
+//! Segments: immutable files of records of many streams, sorted by (stream, sequence).
+//!
+//! ```text
+//! header │ block │ block │ … │ index │ filter │ footer │ trailer
+//!          └ part(stream 3, 0..9) part(stream 7, 40..41) …
+//! ```
+//! A [`Builder`] streams blocks into a sink and keeps only index and stream ids; a
+//! [`Segment`] holds index and filter in memory and reads one block at a time. Every byte is
+//! covered by a checksum or compared with a known value: a damaged file yields a named
+//! [`format::Damaged`], never wrong records and never a panic. The bytes are specified in
+//! docs/FORMATS.md. Knows no stream state, no log and no catalogue; all of it is
+//! synchronous and runs where blocking is allowed.
+
+mod block;
+mod builder;
+mod cache;
+mod fields;
+mod filter;
+mod format;
+mod merge;
+mod part;
+mod reader;
+
+pub(crate) use block::Block;
+pub(crate) use builder::Builder;
+pub(crate) use cache::BlockCache;
+pub(crate) use format::{BlockNo, Codec, ReadError};
+pub(crate) use merge::{Keep, MergeError, merge};
+pub(crate) use part::Part;
+pub(crate) use reader::Segment;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+//! Reads a segment: index and filter in memory, one block per read.
+//!
+//! ```text
+//! index  (first 3:0, limit 7:42) (first 7:42, limit 7:90) (first 7:90, limit 9:5)
+//! locate(7, 50) ────────────────────────┘   first block whose limit lies after 7:50
+//! ```
+//! Opening verifies every section but the blocks, which are verified whenever they are read.
+
+use std::{io, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use weir_io::File;
+
+use super::{
+    block::{BLOCK_HEADER_LEN, Block},
+    fields::Take,
+    filter::Filter,
+    format::{
+        BlockNo, Damaged, ENTRY_LEN, Entry, FOOTER_LEN, Footer, HEADER_LEN, Header, ReadError,
+        Section, Span, TRAILER_LEN, Trailer,
+    },
+};
+use crate::types::{SegmentId, Seq, StreamId, WallMs};
+
+/// An open segment.
+pub(crate) struct Segment {
+    file: Arc<dyn File>,
+    header: Header,
+    footer: Footer,
+    index: Box<[Entry]>,
+    filter: Filter,
+}
+
+impl Segment {
+    /// Reads and verifies everything but the blocks.
+    pub(crate) fn open(file: Arc<dyn File>) -> Result<Self, ReadError> {
+        let failed = |source| ReadError::Failed { section: Section::Trailer, source };
+        let file_len = file.len().map_err(failed)?;
+        let header = read(&*file, Section::Header, 0, to_u64(HEADER_LEN))?;
+        let header = Header::decode(&header)?;
+
+        let at = file_len.saturating_sub(to_u64(TRAILER_LEN));
+        let trailer = read(&*file, Section::Trailer, at, to_u64(TRAILER_LEN))?;
+        let trailer = Trailer::decode(&trailer, at)?;
+        let footer = section(&*file, Section::Footer, trailer.footer)?;
+        assert_eq!(footer.len(), FOOTER_LEN, "checked with the trailer");
+        let footer = Footer::decode(&footer, trailer.footer.offset)?;
+        let index = section(&*file, Section::Index, footer.index)?;
+        let index = decode_index(&index, &footer)?;
+        let filter = section(&*file, Section::Filter, footer.filter)?;
+        let filter = Filter::decode(&filter, footer.filter.offset)?;
+        Ok(Self { file, header, footer, index, filter })
+    }
+
+    /// The store it was written by.
+    pub(crate) const fn store(&self) -> [u8; 16] {
+        self.header.store
+    }
+
+    /// Its number.
+    pub(crate) const fn id(&self) -> SegmentId {
+        self.header.segment
+    }
+
+    /// What it holds, in numbers.
+    pub(crate) const fn footer(&self) -> &Footer {
+        &self.footer
+    }
+
+    /// Whether the segment may have records of `stream`. No I/O; wrong for one in 256 of
+    /// the streams it has none of, never for those it has.
+    pub(crate) fn holds(&self, stream: StreamId) -> bool {
+        let (Some(first), Some(last)) = (self.index.first(), self.index.last()) else {
+            return false;
+        };
+        (first.first.0..=last.limit.0).contains(&stream) && self.filter.admits(stream)
+    }
+
+    /// The block where the records of `stream` from `seq` on begin. `None` if there can be
+    /// none. The block may still lack them, if it only spans where the stream would be;
+    /// then no other block has them.
+    pub(crate) fn locate(&self, stream: StreamId, seq: Seq) -> Option<BlockNo> {
+        if !self.holds(stream) {
+            return None;
+        }
+        let no = self.index.partition_point(|entry| entry.limit <= (stream, seq));
+        let entry = self.index.get(no)?;
+        (entry.first.0 <= stream).then(|| block_no(no))
+    }
+
+    /// The block where the records of `stream` end, if it has any here. `None` if there can be
+    /// none.
+    pub(crate) fn locate_last(&self, stream: StreamId) -> Option<BlockNo> {
+        if !self.holds(stream) {
+            return None;
+        }
+        let later = self.index.partition_point(|entry| entry.first.0 <= stream);
+        later.checked_sub(1).map(block_no)
+    }
+
+    /// The block in which to look for the first record of `stream` whose timestamp is not
+    /// before `since`. If all of the stream's records there are older, the next block's
+    /// first is the one.
+    #[allow(dead_code, reason = "one block read for a read by time")]
+    pub(crate) fn locate_since(&self, stream: StreamId, since: WallMs) -> Option<BlockNo> {
+        let from = self.locate(stream, Seq::ZERO)?.index();
+        // Blocks after the first that start with the stream have its timestamps in order.
+        let later = &self.index[from + 1..];
+        let older =
+            later.partition_point(|entry| entry.first.0 == stream && entry.first_timestamp < since);
+        Some(block_no(from + older))
+    }
+
+    /// The next block, if records of `stream` go on there.
+    #[allow(dead_code, reason = "goes with locate_since")]
+    pub(crate) fn following(&self, no: BlockNo, stream: StreamId) -> Option<BlockNo> {
+        let next = no.index() + 1;
+        let entry = self.index.get(next)?;
+        (entry.first.0 == stream).then(|| block_no(next))
+    }
+
+    /// The numbers of all blocks.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = BlockNo> + use<> {
+        (0..self.footer.blocks).map(BlockNo)
+    }
+
+    /// Reads, verifies and decodes one block. The number must be one of this segment's.
+    pub(crate) fn block(&self, no: BlockNo) -> Result<Block, ReadError> {
+        let entry = &self.index[no.index()];
+        let len = to_u64(BLOCK_HEADER_LEN) + u64::from(entry.stored_len);
+        let stored = read(&*self.file, Section::Block(no), entry.offset, len)?;
+        Ok(Block::decode(no, entry, &stored)?)
+    }
+}
+
+/// Reads a section and verifies its checksum.
+fn section(file: &dyn File, section: Section, span: Span) -> Result<Bytes, ReadError> {
+    let bytes = read(file, section, span.offset, span.len)?;
+    if crc32c::crc32c(&bytes) == span.crc {
+        return Ok(bytes);
+    }
+    Err(Damaged { section, at: span.offset, reason: "checksum differs" }.into())
+}
+
+/// Reads `len` bytes which have been found to lie within the file, or are about to be.
+fn read(file: &dyn File, section: Section, at: u64, len: u64) -> Result<Bytes, ReadError> {
+    let cut_short = Damaged { section, at, reason: "cut short" };
+    let failed = |source| ReadError::Failed { section, source };
+    // Before reserving memory for them.
+    let file_len = file.len().map_err(failed)?;
+    if at.checked_add(len).is_none_or(|end| end > file_len) {
+        return Err(cut_short.into());
+    }
+    let mut buffer = BytesMut::zeroed(usize::try_from(len).map_err(|_| cut_short)?);
+    match file.read_exact_at(&mut buffer, at) {
+        Ok(()) => Ok(buffer.freeze()),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(cut_short.into()),
+        Err(source) => Err(failed(source)),
+    }
+}
+
+/// Reads an index whose checksum has been verified. Blocks must follow each other without a
+/// gap in the file, and in order of their records.
+fn decode_index(bytes: &[u8], footer: &Footer) -> Result<Box<[Entry]>, Damaged> {
+    let mut take = Take::new(bytes, Section::Index, footer.index.offset);
+    let mut entries: Vec<Entry> = Vec::with_capacity(bytes.len() / ENTRY_LEN);
+    let mut offset = to_u64(HEADER_LEN);
+    for _ in 0..footer.blocks {
+        let entry = Entry::decode(&mut take)?;
+        take.check(entry.offset == offset, "place of a block")?;
+        let ascends = entries.last().is_none_or(|last| last.limit <= entry.first);
+        take.check(ascends, "order of the blocks")?;
+        let len = to_u64(BLOCK_HEADER_LEN) + u64::from(entry.stored_len);
+        offset = offset.checked_add(len).ok_or(take.damaged("place of a block"))?;
+        entries.push(entry);
+    }
+    take.end()?;
+    take.check(offset == footer.index.offset, "place of the index")?;
+    Ok(entries.into_boxed_slice())
+}
+
+fn block_no(index: usize) -> BlockNo {
+    BlockNo(u32::try_from(index).expect("blocks are counted in u32"))
+}
+
+fn to_u64(len: usize) -> u64 {
+    u64::try_from(len).expect("usize fits u64")
+}
+
+#[cfg(test)]
+impl Segment {
+    /// Where the blocks start in the file.
+    pub(super) fn index_offsets(&self) -> impl Iterator<Item = u64> + '_ {
+        self.index.iter().map(|entry| entry.offset)
+    }
+}
