@@ -56,6 +56,9 @@ pub(crate) struct Core {
     /// Bytes committed since the last checkpoint.
     pub(crate) wal_growth: AtomicU64,
     pub(crate) slices: mpsc::Sender<Slice>,
+    /// Held by whoever seals or merges: one at a time, or a later seal could move
+    /// `folded_through` past rows that an earlier one has yet to write.
+    pub(crate) sealing: tokio::sync::Mutex<()>,
     /// Rings when the keeper should look around.
     pub(crate) keeper: Notify,
     /// Reading connections not in use.
@@ -99,6 +102,12 @@ impl Core {
         Now { wall: WallMs::new(self.world.clock.wall_ms()), store: self.store_now() }
     }
 
+    /// Whether so much waits to be sealed that appends must wait too.
+    pub(crate) fn is_overfull(&self) -> bool {
+        let held = self.memtable_bytes.load(std::sync::atomic::Ordering::Relaxed);
+        held >= self.config.memtable_bytes_max.saturating_mul(2)
+    }
+
     pub(crate) fn store_now(&self) -> StoreMs {
         let elapsed = self.world.clock.elapsed().as_millis();
         self.store_base.plus(u64::try_from(elapsed).expect("584 million years of uptime"))
@@ -138,7 +147,8 @@ impl Core {
             }
             Ok(result)
         });
-        ran.await.unwrap_or_else(|Gone| Err(Failure::Damaged("the process is shutting down".into())))
+        ran.await
+            .unwrap_or_else(|Gone| Err(Failure::Damaged("the process is shutting down".into())))
     }
 
     pub(crate) fn database(&self) -> PathBuf {

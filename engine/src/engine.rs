@@ -2,10 +2,7 @@
 
 mod load;
 
-use std::sync::{
-    Arc,
-    atomic::Ordering,
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use weir_io::{World, disk::Lock};
 
@@ -19,8 +16,12 @@ use crate::{
     motion::seal,
     open,
     read::{self, Want},
-    request::{Append, Appended, Create, CreateOutcome, Created, Error, Head, List, ListRow, Page, Read, Rejection},
+    request::{
+        Append, Appended, Create, CreateOutcome, Created, Error, Head, List, ListRow, Page, Read,
+        Rejection,
+    },
     state::{
+        catalogue,
         stream::StreamState,
         view::{Life, Stream},
     },
@@ -120,6 +121,9 @@ impl Engine {
     /// # Errors
     /// A [`Rejection`] leaves no trace; [`Error::Unknown`] means that only a restart will tell.
     pub async fn append(&self, append: Append) -> Result<Appended, Error> {
+        if self.core.is_overfull() {
+            return Err(Error::Busy);
+        }
         let prepared = match &append.content {
             Some(content) => admit::prepare(content, &append.body),
             None => Ok(None),
@@ -226,6 +230,13 @@ impl Engine {
         core.keeper.notify_one();
         if !matches!(core.sequencer.mode(), Mode::Failed(_)) {
             seal::run(core).await;
+        }
+        let store_now = core.store_now();
+        let noted = core.on_writer(move |conn| {
+            catalogue::put_meta(conn, "store_ms", &store_now.get().to_le_bytes())
+        });
+        if let Ok(Err(error)) = noted.await {
+            tracing::warn!(%error, "the store's running time was not noted");
         }
         core.writer_may_end.store(true, Ordering::Release);
         core.sequencer.work.notify_one();

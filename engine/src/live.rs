@@ -47,7 +47,12 @@ impl Watch {
     ///
     /// # Errors
     /// As [`Engine::read`](crate::Engine::read).
-    pub async fn read(&self, from: From, key: Option<&[u8]>, bytes_max: usize) -> Result<Page, Error> {
+    pub async fn read(
+        &self,
+        from: From,
+        key: Option<&[u8]>,
+        bytes_max: usize,
+    ) -> Result<Page, Error> {
         let key = key.map(Bytes::copy_from_slice);
         read::page(&self.core, &self.stream, Want { from, key, bytes_max }).await
     }

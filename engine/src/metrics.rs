@@ -61,9 +61,9 @@ impl Default for Metrics {
             commits_failed: Counter::default(),
             entries: Counter::default(),
             commit_bytes: Counter::default(),
-            commit_seconds: Histogram::new(
-                [50e-6, 100e-6, 200e-6, 400e-6, 1e-3, 2e-3, 5e-3, 10e-3, 50e-3, 0.2, 1.0],
-            ),
+            commit_seconds: Histogram::new([
+                50e-6, 100e-6, 200e-6, 400e-6, 1e-3, 2e-3, 5e-3, 10e-3, 50e-3, 0.2, 1.0,
+            ]),
             records: Counter::default(),
             record_bytes: Counter::default(),
             queue_requests: Gauge::default(),
@@ -87,6 +87,7 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Names every metric in a registry.
+    #[expect(clippy::too_many_lines, reason = "a table")]
     pub fn register(&self, registry: &mut Registry) {
         let r = registry;
         r.register("weir_log_commits", "Commits made durable", self.commits.clone());
@@ -100,7 +101,11 @@ impl Metrics {
         );
         r.register("weir_append_records", "Records appended", self.records.clone());
         r.register("weir_append_bytes", "Payload bytes appended", self.record_bytes.clone());
-        r.register("weir_queue_requests", "Requests awaiting a commit", self.queue_requests.clone());
+        r.register(
+            "weir_queue_requests",
+            "Requests awaiting a commit",
+            self.queue_requests.clone(),
+        );
         r.register("weir_queue_bytes", "Bytes awaiting a commit", self.queue_bytes.clone());
         r.register("weir_memtable_bytes", "Unsealed record bytes", self.memtable_bytes.clone());
         r.register("weir_wal_bytes", "Bytes of SQLite's WAL", self.wal_bytes.clone());

@@ -56,7 +56,8 @@ pub(crate) async fn open(
 ) -> Result<(Arc<Core>, Box<dyn Lock>), OpenError> {
     let holder = holder.to_owned();
     let blocking = Arc::clone(&world.blocking);
-    let opened = weir_io::tasks::run(&*blocking, move || open_blocking(world, config, &holder)).await;
+    let opened =
+        weir_io::tasks::run(&*blocking, move || open_blocking(world, config, &holder)).await;
     let opened = opened.unwrap_or_else(|gone| {
         Err(OpenError::Io { what: "opening the store".into(), source: io::Error::other(gone) })
     })?;
@@ -126,10 +127,26 @@ fn open_blocking(world: World, config: Config, holder: &str) -> Result<Opened, O
         through = %found.link.lsn,
         "replayed the log"
     );
+    let link = found.link;
     let (slices, received) = mpsc::channel(SLICES_MAX);
+    let core = assemble(world, config, store, (seed, shelf), found, slices, next_segment);
+    core.put_segments(SegmentSet::new(segments));
+    Ok(Opened { core, lock, conn, link, writer_epoch, slices: received })
+}
+
+/// Puts the parts together.
+fn assemble(
+    world: World,
+    config: Config,
+    store: StoreId,
+    (seed, shelf): ([u64; 4], Arc<Shelf>),
+    found: replay::Replayed,
+    slices: mpsc::Sender<Slice>,
+    next_segment: u64,
+) -> Arc<Core> {
     let hasher = ahash::RandomState::with_seeds(seed[3], seed[2], seed[1], seed[0]);
     let started = u64::try_from(world.clock.elapsed().as_millis()).unwrap_or(0);
-    let core = Arc::new(Core {
+    Arc::new(Core {
         sequencer: Sequencer::new(
             Arc::clone(&shelf),
             found.link.lsn.next(),
@@ -146,6 +163,7 @@ fn open_blocking(world: World, config: Config, holder: &str) -> Result<Opened, O
         durable: Mutex::new(found.link),
         wal_growth: AtomicU64::new(0),
         slices,
+        sealing: tokio::sync::Mutex::new(()),
         keeper: Notify::new(),
         readers: Mutex::new(Vec::new()),
         stopping: AtomicBool::new(false),
@@ -156,13 +174,15 @@ fn open_blocking(world: World, config: Config, holder: &str) -> Result<Opened, O
         next_segment: AtomicU64::new(next_segment),
         world,
         config,
-    });
-    core.put_segments(SegmentSet::new(segments));
-    Ok(Opened { core, lock, conn, link: found.link, writer_epoch, slices: received })
+    })
 }
 
 /// Makes the directories, takes the lock and sets space aside.
-fn prepare_directory(world: &World, config: &Config, holder: &str) -> Result<Box<dyn Lock>, OpenError> {
+fn prepare_directory(
+    world: &World,
+    config: &Config,
+    holder: &str,
+) -> Result<Box<dyn Lock>, OpenError> {
     let disk = &*world.disk;
     let dir = &config.dir;
     let shown = dir.display().to_string();
@@ -231,7 +251,8 @@ fn open_segments(
         let path = segment_path(config, id);
         let shown = path.display().to_string();
         let file = world.disk.open(&path).map_err(io_error(format!("opening {shown}")))?;
-        let segment = Segment::open(file).map_err(|bad| OpenError::Corrupt(format!("{shown}: {bad}")))?;
+        let segment =
+            Segment::open(file).map_err(|bad| OpenError::Corrupt(format!("{shown}: {bad}")))?;
         if segment.store() != store.0 || segment.id() != id {
             return Err(OpenError::Corrupt(format!("{shown} belongs to another store or row")));
         }

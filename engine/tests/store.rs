@@ -36,6 +36,12 @@ impl Drop for Dir {
     }
 }
 
+/// Closes the store and checks that every seal went through.
+async fn closed(engine: &Engine) {
+    engine.close().await;
+    assert_eq!(engine.metrics().seals_failed.get(), 0);
+}
+
 fn name(text: &str) -> StreamName {
     StreamName::new(text).expect("a good name")
 }
@@ -85,10 +91,13 @@ async fn what_was_acked_is_there_after_seal_and_restart() {
     let engine = dir.open(dir.config()).await;
     engine.create(create("j", "application/json")).await.expect("creates");
     engine.append(append("j", "application/json", "[1, 2]")).await.expect("appends");
-    engine.append(by("p", 0, append("j", "application/json", "{\"a\": 1.0}"))).await.expect("appends");
+    engine
+        .append(by("p", 0, append("j", "application/json", "{\"a\": 1.0}")))
+        .await
+        .expect("appends");
     let page = engine.read(read("j", From::Start)).await.expect("reads");
     assert_eq!(text(&page), "1,2,{\"a\": 1.0}");
-    engine.close().await;
+    closed(&engine).await;
     drop(engine);
 
     let engine = dir.open(dir.config()).await;
@@ -102,7 +111,7 @@ async fn what_was_acked_is_there_after_seal_and_restart() {
     assert_eq!(text(&page), "1,2,{\"a\": 1.0},4");
     let rest = engine.read(read("j", From::At(page.next))).await.expect("reads the tail");
     assert_eq!((rest.bytes, rest.next), (0, page.next));
-    engine.close().await;
+    closed(&engine).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,24 +126,27 @@ async fn a_recreated_stream_meets_nothing_of_the_old_one() {
         let born = engine.create(create("s", "text/plain")).await.expect("creates").head.next;
         assert!(born.epoch > old.epoch, "{reopen}");
         let lost = engine.read(read("s", From::At(old))).await;
-        assert!(matches!(lost, Err(Error::Rejected(Rejection::OffsetLost { next })) if next == born));
+        assert!(
+            matches!(lost, Err(Error::Rejected(Rejection::OffsetLost { next })) if next == born)
+        );
     }
     engine.append(append("s", "text/plain", "new")).await.expect("appends");
     assert_eq!(text(&engine.read(read("s", From::Start)).await.expect("reads")), "new");
     engine.delete(&name("s")).await.expect("deletes");
-    engine.close().await;
+    closed(&engine).await;
     drop(engine);
     let engine = dir.open(dir.config()).await;
     assert!(engine.head(&name("s")).await.is_err());
     let born = engine.create(create("s", "text/plain")).await.expect("creates").head.next;
     assert_eq!(born.epoch.get(), 3, "the epoch outlives restarts");
-    engine.close().await;
+    closed(&engine).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_streams_and_seals_read_back_whole() {
     let dir = Dir::new("many");
-    let config = Config { memtable_bytes_max: 64 << 10, block_cache_bytes: 1 << 20, ..dir.config() };
+    let config =
+        Config { memtable_bytes_max: 64 << 10, block_cache_bytes: 1 << 20, ..dir.config() };
     let engine = dir.open(config.clone()).await;
     for stream in 0..20 {
         engine.create(create(&format!("s/{stream}"), "text/plain")).await.expect("creates");
@@ -177,10 +189,10 @@ async fn many_streams_and_seals_read_back_whole() {
         }
         let rows = engine.list(List { limit: 100, ..List::default() }).await.expect("lists");
         assert_eq!(rows.len(), 20);
-        engine.close().await;
+        closed(&engine).await;
         drop(engine);
         engine = dir.open(config.clone()).await;
     }
     assert!(engine.metrics().segments.get() > 0);
-    engine.close().await;
+    closed(&engine).await;
 }

@@ -97,7 +97,12 @@ fn on_closed(
     Err(Rejection::Closed { tail: state.tail() })
 }
 
-fn duplicate(state: &StreamState, known: &Producer, tuple: &ProducerTuple, closed: bool) -> Appended {
+fn duplicate(
+    state: &StreamState,
+    known: &Producer,
+    tuple: &ProducerTuple,
+    closed: bool,
+) -> Appended {
     let end: Seq = known.end_of(tuple.seq).unwrap_or(state.next);
     Appended {
         outcome: AppendOutcome::Duplicate,

@@ -13,7 +13,9 @@ pub(super) enum Turn {
 
 /// Compares a tuple with what is known of its producer.
 pub(super) fn decide(known: Option<&Producer>, tuple: &ProducerTuple) -> Result<Turn, Rejection> {
-    let Some(known) = known else { return first_contact(tuple) };
+    let Some(known) = known else {
+        return first_contact(tuple);
+    };
     if tuple.epoch < known.epoch {
         return Err(Rejection::StaleEpoch { current: known.epoch });
     }

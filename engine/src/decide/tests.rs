@@ -45,13 +45,17 @@ impl Bench {
     }
 
     fn run(&mut self, append: &Append) -> Result<Appended, Rejection> {
-        let prepared = append.content.as_ref().map_or(Ok(None), |it| admit::prepare(it, &append.body));
+        let prepared =
+            append.content.as_ref().map_or(Ok(None), |it| admit::prepare(it, &append.body));
         let before = self.state.clone();
         let known = self.producer.as_ref();
         let result = append::decide(&self.identity, &self.state, known, append, prepared, NOW);
-        let Ok(verdict) = result else {
-            assert_eq!(self.state, before, "a refusal leaves no trace");
-            return Err(result.err().expect("checked"));
+        let verdict = match result {
+            Ok(verdict) => verdict,
+            Err(rejection) => {
+                assert_eq!(self.state, before, "a refusal leaves no trace");
+                return Err(rejection);
+            }
         };
         if let Some(write) = verdict.change {
             self.lsn = self.lsn.next();

@@ -26,7 +26,11 @@ fn unreadable(error: Failure) -> Error {
 
 impl Core {
     /// Puts on the shelf what a request needs to be decided.
-    pub(crate) async fn load(self: &Arc<Self>, name: &StreamName, missing: Missing) -> Result<(), Error> {
+    pub(crate) async fn load(
+        self: &Arc<Self>,
+        name: &StreamName,
+        missing: Missing,
+    ) -> Result<(), Error> {
         match missing {
             Missing::Name => self.load_name(name).await.map(drop),
             Missing::Producer(stream, id) => {
@@ -59,7 +63,10 @@ impl Core {
     }
 
     /// The stream that readers see under a name.
-    pub(crate) async fn visible(self: &Arc<Self>, name: &StreamName) -> Result<Option<Arc<Stream>>, Error> {
+    pub(crate) async fn visible(
+        self: &Arc<Self>,
+        name: &StreamName,
+    ) -> Result<Option<Arc<Stream>>, Error> {
         loop {
             if let Some(visible) = self.shelf.get(name, |slot| slot.visible.clone()) {
                 return Ok(visible);
@@ -93,7 +100,9 @@ impl Core {
     /// Notes a touch. Writes only if the durable deadline would otherwise come too early after a
     /// crash, at most once per quantum; then waits for it (INV-12 a window never passes early).
     pub(crate) async fn keep_alive(self: &Arc<Self>, stream: &Arc<Stream>) {
-        let Some(ttl_seconds) = stream.ttl_seconds() else { return };
+        let Some(ttl_seconds) = stream.ttl_seconds() else {
+            return;
+        };
         let now = self.now();
         stream.pulse.touch(now.store);
         let end = expiry::window_end(ttl_seconds, now.store);
@@ -124,7 +133,9 @@ impl Core {
                     }
                     continue;
                 }
-                let Some(row) = self.list_row(stream) else { continue };
+                let Some(row) = self.list_row(stream) else {
+                    continue;
+                };
                 if skip > 0 {
                     skip -= 1;
                 } else if rows.len() < list.limit {
@@ -142,7 +153,11 @@ impl Core {
     }
 
     /// Streams in name order from `from` on, about `limit`, and whether there may be more.
-    async fn names_from(self: &Arc<Self>, from: &str, limit: usize) -> Result<(Vec<(StreamName, Listed)>, bool), Error> {
+    async fn names_from(
+        self: &Arc<Self>,
+        from: &str,
+        limit: usize,
+    ) -> Result<(Vec<(StreamName, Listed)>, bool), Error> {
         let start = from.to_owned();
         let rows = self
             .on_reader(move |conn| catalogue::list(conn, &start, 0, limit))
@@ -163,7 +178,9 @@ impl Core {
             for (name, stream) in inside {
                 match stream {
                     None => drop(names.remove(name)),
-                    Some(stream) => drop(names.insert(name.clone(), Listed::Stream(Arc::clone(stream)))),
+                    Some(stream) => {
+                        drop(names.insert(name.clone(), Listed::Stream(Arc::clone(stream))))
+                    }
                 }
             }
         }
@@ -192,7 +209,9 @@ impl Core {
             Expiry::Never => None,
             Expiry::At(at) => Some(at),
             Expiry::Sliding { .. } => deadline.map(|deadline| {
-                WallMs::new(now.wall.get().saturating_add(deadline.get().saturating_sub(now.store.get())))
+                WallMs::new(
+                    now.wall.get().saturating_add(deadline.get().saturating_sub(now.store.get())),
+                )
             }),
         };
         let sealed_through = durable.state.lineage.offset(durable.sealed);

@@ -78,7 +78,10 @@ impl Take {
         Ok(taken)
     }
 
-    pub(crate) fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], Malformed> {
+    pub(crate) fn array<const N: usize>(
+        &mut self,
+        what: &'static str,
+    ) -> Result<[u8; N], Malformed> {
         let taken = self.slice(N, what)?;
         Ok(taken.as_ref().try_into().expect("sliced to this length"))
     }

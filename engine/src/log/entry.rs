@@ -187,7 +187,9 @@ fn encode_write(write: &Write, out: &mut BytesMut) -> std::ops::Range<usize> {
     if write.deadline.is_some() {
         put_deadline(write.deadline, out);
     }
-    let Some(records) = &write.records else { return out.len()..out.len() };
+    let Some(records) = &write.records else {
+        return out.len()..out.len();
+    };
     encode_ends(&records.ends, out);
     out.put_slice(&records.payload);
     out.len() - records.payload.len()..out.len()

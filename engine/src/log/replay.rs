@@ -110,7 +110,9 @@ impl Replay<'_> {
             Entry::Write(write) => self.write(write, lsn),
             Entry::Delete(delete) => self.delete(&delete, lsn),
             Entry::Renew { stream, deadline } => {
-                let Some(stream) = self.stream(stream)? else { return Ok(()) };
+                let Some(stream) = self.stream(stream)? else {
+                    return Ok(());
+                };
                 let mut durable = stream.durable.lock();
                 if lsn > durable.state.lsn {
                     durable.state.deadline = Some(deadline);
@@ -150,7 +152,9 @@ impl Replay<'_> {
     }
 
     fn write(&mut self, mut write: entry::Write, lsn: Lsn) -> Result<(), Failure> {
-        let Some(stream) = self.stream(write.stream)? else { return Ok(()) };
+        let Some(stream) = self.stream(write.stream)? else {
+            return Ok(());
+        };
         let after = self.producer_after(&stream, &write, lsn)?;
         if let Some(records) = &mut write.records {
             // The commit's bytes came in one piece; a stream must not hold all of them.
@@ -177,7 +181,9 @@ impl Replay<'_> {
         write: &entry::Write,
         lsn: Lsn,
     ) -> Result<Option<Producer>, Failure> {
-        let Some(tuple) = &write.producer else { return Ok(None) };
+        let Some(tuple) = &write.producer else {
+            return Ok(None);
+        };
         let unfolded = stream.durable.lock().producers.get(&tuple.id).map(|(it, _)| it.clone());
         let known = match unfolded {
             Some(known) => Some(known),

@@ -73,6 +73,10 @@ pub(crate) struct Effect {
     pub(crate) change: Change,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every change is a write; a box would be an allocation per append"
+)]
 pub(crate) enum Change {
     Born,
     Write {
@@ -112,7 +116,8 @@ impl Group {
     }
 
     fn is_full(&self) -> bool {
-        self.bytes.len() >= limits::GROUP_BYTES_MAX || self.effects.len() >= limits::GROUP_ENTRIES_MAX
+        self.bytes.len() >= limits::GROUP_BYTES_MAX
+            || self.effects.len() >= limits::GROUP_ENTRIES_MAX
     }
 }
 
@@ -147,7 +152,8 @@ impl Sequencer {
         now: Now,
     ) -> Result<Submitted<Appended>, Error> {
         let mut inner = self.admit(append.body.len())?;
-        let Some(slot) = self.shelf.get(&append.name, |slot| (slot.latest.clone(), slot.gate.clone()))
+        let Some(slot) =
+            self.shelf.get(&append.name, |slot| (slot.latest.clone(), slot.gate.clone()))
         else {
             return Ok(Submitted::Load(Missing::Name));
         };
@@ -162,7 +168,12 @@ impl Sequencer {
         let known = match &append.producer {
             Some(tuple) => match known_producer(&decided, &tuple.id) {
                 Some(known) => known,
-                None => return Ok(Submitted::Load(Missing::Producer(Arc::clone(&stream), tuple.id.clone()))),
+                None => {
+                    return Ok(Submitted::Load(Missing::Producer(
+                        Arc::clone(&stream),
+                        tuple.id.clone(),
+                    )));
+                }
             },
             None => None,
         };
@@ -195,9 +206,9 @@ impl Sequencer {
         now: Now,
     ) -> Result<Submitted<(CreateOutcome, Arc<Stream>, StreamState)>, Error> {
         let mut inner = self.admit(create.body.len())?;
-        let known = self.shelf.get(&create.name, |slot| {
-            (slot.latest.clone(), slot.epoch, slot.gate.clone())
-        });
+        let known = self
+            .shelf
+            .get(&create.name, |slot| (slot.latest.clone(), slot.epoch, slot.gate.clone()));
         let Some((latest, mut epoch, gate)) = known else {
             return Ok(Submitted::Load(Missing::Name));
         };
@@ -234,7 +245,9 @@ impl Sequencer {
         let Some((latest, gate)) = slot else {
             return Ok(Submitted::Load(Missing::Name));
         };
-        let Some(stream) = latest else { return Ok(refuse(Rejection::NotFound, pending(gate))) };
+        let Some(stream) = latest else {
+            return Ok(refuse(Rejection::NotFound, pending(gate)));
+        };
         let mut decided = stream.decided.lock();
         let expired = stream.has_expired(decided.state.deadline, now);
         let why = if expired { entry::Why::Expired } else { entry::Why::Asked };
@@ -245,7 +258,11 @@ impl Sequencer {
 
     /// Ends a stream whose time has passed. Returns the gate to wait for if there is one; `None`
     /// if the stream is alive or gone already.
-    pub(crate) fn expire(&self, stream: &Arc<Stream>, now: Now) -> Result<Option<Arc<Gate>>, Error> {
+    pub(crate) fn expire(
+        &self,
+        stream: &Arc<Stream>,
+        now: Now,
+    ) -> Result<Option<Arc<Gate>>, Error> {
         let mut inner = self.admit_internal()?;
         let mut decided = stream.decided.lock();
         if decided.deleted {
@@ -262,11 +279,14 @@ impl Sequencer {
         let mut inner = self.admit_internal()?;
         let mut decided = stream.decided.lock();
         let deadline = decide::expiry::deadline(stream.identity.expiry, now.store);
-        let Some(deadline) = deadline.filter(|_| !decided.deleted) else { return Ok(None) };
+        let Some(deadline) = deadline.filter(|_| !decided.deleted) else {
+            return Ok(None);
+        };
         decided.state.deadline = Some(deadline);
         decided.state.lsn = inner.open.lsn;
         let id = stream.identity.id;
-        let gate = inner.put(stream, &Entry::Renew { stream: id, deadline }, |_| Change::Renew(deadline));
+        let gate =
+            inner.put(stream, &Entry::Renew { stream: id, deadline }, |_| Change::Renew(deadline));
         decided.gate = Some(Arc::clone(&gate));
         self.work.notify_one();
         Ok(Some(gate))
@@ -274,7 +294,13 @@ impl Sequencer {
 
     /// Puts a producer's stored state on the shelf, unless a fold has finished since it was asked
     /// for.
-    pub(crate) fn learn(&self, stream: &Stream, id: ProducerId, found: Option<Producer>, asked: Folds) {
+    pub(crate) fn learn(
+        &self,
+        stream: &Stream,
+        id: ProducerId,
+        found: Option<Producer>,
+        asked: Folds,
+    ) {
         let _inner = self.inner.lock();
         if self.shelf.folds() == asked {
             stream.decided.lock().producers.entry(id).or_insert(found);
@@ -365,7 +391,9 @@ impl Sequencer {
             Mode::Draining => return Err(Error::Draining),
         }
         let bytes = inner.bytes.saturating_add(body);
-        if inner.requests >= self.queue_requests_max || (bytes > self.queue_bytes_max && inner.bytes > 0) {
+        if inner.requests >= self.queue_requests_max
+            || (bytes > self.queue_bytes_max && inner.bytes > 0)
+        {
             return Err(Error::Busy);
         }
         inner.close_if_full();
@@ -395,17 +423,13 @@ impl Sequencer {
     }
 
     /// Lets go of producer states that the catalogue has, if there are more than `kept`.
-    pub(crate) fn forget_producers(
-        &self,
-        stream: &Stream,
-        kept: usize,
-        needed: impl Fn(&ProducerId) -> bool,
-    ) {
+    pub(crate) fn forget_producers(&self, stream: &Stream, kept: usize) {
         let _inner = self.inner.lock();
         let mut decided = stream.decided.lock();
         // A pending group may hold states that are in no other view yet.
         if decided.producers.len() > kept && pending(decided.gate.clone()).is_none() {
-            decided.producers.retain(|id, _| needed(id));
+            let durable = stream.durable.lock();
+            decided.producers.retain(|id, _| durable.producers.contains_key(id));
         }
     }
 
@@ -506,7 +530,12 @@ impl Inner {
         Arc::clone(&self.open.gate)
     }
 
-    fn put_write(&mut self, stream: &Arc<Stream>, entry: Entry, after: Option<Producer>) -> Arc<Gate> {
+    fn put_write(
+        &mut self,
+        stream: &Arc<Stream>,
+        entry: Entry,
+        after: Option<Producer>,
+    ) -> Arc<Gate> {
         let before = self.open.bytes.len();
         let payload = entry::encode(&entry, &mut self.open.bytes);
         self.bytes += self.open.bytes.len() - before;

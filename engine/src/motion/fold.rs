@@ -1,7 +1,10 @@
 //! Fold: brings the catalogue up to a commit in slices between appends, then lets go of the log
 //! and of memory.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 use rusqlite::Connection;
 
@@ -31,12 +34,17 @@ pub(crate) async fn run(
     register(core, &files).await?;
     core.show_segments(files);
     bury(core, &burials).await?;
+    // A stream that this batch buries must not get its row back. One that died after the batch
+    // was taken gets a row, which the next batch will bury.
+    let buried: BTreeSet<StreamId> = burials.iter().map(|burial| burial.id).collect();
+    let (dead, snapshots): (Vec<_>, Vec<_>) =
+        snapshots.into_iter().partition(|it| buried.contains(&it.row.identity.id));
     let snapshots = Arc::new(snapshots);
     write_rows(core, &snapshots).await?;
     let next_stream = core.sequencer.next_stream();
     let store_now = core.store_now();
     core.on_writer(move |conn| finish(conn, through, next_stream, store_now)).await??;
-    release(core, &snapshots, &burials);
+    release(core, snapshots.iter().chain(&dead), &burials);
     trim(core, through.lsn).await
 }
 
@@ -128,7 +136,7 @@ fn finish(
 }
 
 /// Lets go of what is in the catalogue and in segments now.
-fn release(core: &Core, snapshots: &[Snapshot], burials: &[Burial]) {
+fn release<'a>(core: &Core, snapshots: impl Iterator<Item = &'a Snapshot>, burials: &[Burial]) {
     let mut freed = 0;
     for snapshot in snapshots {
         let lsn = snapshot.row.state.lsn;
@@ -140,9 +148,8 @@ fn release(core: &Core, snapshots: &[Snapshot], burials: &[Burial]) {
             _ => durable.sealed_through(snapshot.row.sealed),
         };
         durable.producers.retain(|_, (_, changed)| *changed > lsn);
-        let kept = durable.producers.clone();
         drop(durable);
-        core.sequencer.forget_producers(&snapshot.stream, PRODUCERS_KEPT, |id| kept.contains_key(id));
+        core.sequencer.forget_producers(&snapshot.stream, PRODUCERS_KEPT);
     }
     let held = core.memtable_bytes.fetch_sub(freed, Ordering::Relaxed) - freed;
     core.metrics.memtable_bytes.set(i64::try_from(held).unwrap_or(i64::MAX));
@@ -161,7 +168,8 @@ async fn trim(core: &Arc<Core>, through: Lsn) -> Result<(), Failed> {
                 let started = clock.elapsed();
                 let tx = conn.transaction()?;
                 let mut rows = 0;
-                while rows < ROWS_PER_SLICE && (rows == 0 || clock.elapsed() - started < SLICE_MAX) {
+                while rows < ROWS_PER_SLICE && (rows == 0 || clock.elapsed() - started < SLICE_MAX)
+                {
                     if catalogue::trim_log(&tx, through, 1)? == 0 {
                         tx.commit()?;
                         return Ok(false);

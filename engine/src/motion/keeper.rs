@@ -8,12 +8,7 @@ use std::{
 use weir_io::disk::Create;
 
 use super::{merge, seal};
-use crate::{
-    core::Core,
-    log::sequencer::Mode,
-    state::catalogue,
-    types::StreamName,
-};
+use crate::{core::Core, log::sequencer::Mode, state::catalogue, types::StreamName};
 
 /// How often the keeper looks around unrung.
 const ROUND: Duration = Duration::from_secs(1);
@@ -56,7 +51,8 @@ fn seal_is_due(core: &Core) -> bool {
 /// Ends streams whose stored deadline has passed; the sequencer decides whether it really has.
 async fn end_expired(core: &Arc<Core>) {
     let now = core.now();
-    let due = core.on_reader(move |conn| catalogue::due(conn, now.store, now.wall, EXPIRED_PER_ROUND));
+    let due =
+        core.on_reader(move |conn| catalogue::due(conn, now.store, now.wall, EXPIRED_PER_ROUND));
     let due: Vec<StreamName> = match due.await {
         Ok(due) => due,
         Err(error) => {

@@ -2,7 +2,10 @@
 //! stored: when [`FAN_IN`] neighbours of one size class lie side by side they become one. Records
 //! of streams that are gone are left out.
 
-use std::{cell::Cell, sync::Arc};
+use std::{
+    cell::Cell,
+    sync::{Arc, atomic::Ordering},
+};
 
 use rusqlite::Connection;
 
@@ -17,13 +20,14 @@ use crate::{
 /// How many neighbours of one class become one segment.
 const FAN_IN: usize = 8;
 /// Segments of at least this size are left alone.
-const MERGED_BYTES_MAX: u64 = 1 << 30;
+const MERGED_BYTES_MAX: u64 = 256 << 20;
 /// Segments up to this size are all of one class.
 const CLASS_BYTES_MIN: u64 = 1 << 20;
 
 /// Merges as long as something is to be merged.
 pub(crate) async fn run(core: &Arc<Core>) {
-    while let Some(inputs) = choose(core) {
+    let _turn = core.sealing.lock().await;
+    while let Some(inputs) = choose(core).filter(|_| !core.stopping.load(Ordering::Acquire)) {
         if let Err(error) = merge(core, inputs).await {
             tracing::warn!(%error, "merge failed and will be tried again");
             return;
@@ -93,9 +97,8 @@ fn build(core: &Core, conn: &Connection, inputs: &[Arc<Segment>]) -> Result<NewS
     };
     let first = inputs.iter().map(|it| it.footer().first_lsn).min().expect("a merge has inputs");
     let last = inputs.iter().map(|it| it.footer().last_lsn).max().expect("a merge has inputs");
-    let new = seal::write(core, (first, last), |builder| {
-        Ok(segment::merge(inputs, &keep, builder)?)
-    })?;
+    let new =
+        seal::write(core, (first, last), |builder| Ok(segment::merge(inputs, &keep, builder)?))?;
     core.world.disk.sync_dir(&core.segment_dir())?;
     Ok(new)
 }

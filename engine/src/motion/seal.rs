@@ -55,6 +55,7 @@ pub(crate) enum Failed {
 /// Seals everything that is in memory now. A failure is logged and leaves everything to the
 /// next time.
 pub(crate) async fn run(core: &Arc<Core>) {
+    let _turn = core.sealing.lock().await;
     let Some(batch) = freeze(core) else { return };
     let (streams, burials) = (batch.streams.clone(), batch.burials.clone());
     match seal(core, batch).await {

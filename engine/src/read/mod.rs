@@ -40,7 +40,11 @@ enum Start {
 }
 
 /// Reads one page of one incarnation.
-pub(crate) async fn page(core: &Arc<Core>, stream: &Arc<Stream>, want: Want) -> Result<Page, Error> {
+pub(crate) async fn page(
+    core: &Arc<Core>,
+    stream: &Arc<Stream>,
+    want: Want,
+) -> Result<Page, Error> {
     let form = stream.identity.content.form();
     let start = begin(&stream.durable.lock(), want.from)?;
     let start = match start {

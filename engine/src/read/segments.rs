@@ -63,7 +63,11 @@ impl Core {
 
 /// Goes on with a page whose next record lies in a segment, up to the page's fill or the end of
 /// the segments.
-pub(crate) async fn read(core: &Arc<Core>, stream: &Arc<Stream>, mut gather: Gather) -> Result<Gather, Error> {
+pub(crate) async fn read(
+    core: &Arc<Core>,
+    stream: &Arc<Stream>,
+    mut gather: Gather,
+) -> Result<Gather, Error> {
     let (shared, stream) = (Arc::clone(core), Arc::clone(stream));
     blocking(core, move || {
         // After `sealed` was read: whatever it promises is in this set.
@@ -83,11 +87,20 @@ pub(crate) async fn read(core: &Arc<Core>, stream: &Arc<Stream>, mut gather: Gat
 }
 
 /// Takes from one segment as much as is wanted, block by block.
-fn take(core: &Core, segment: &Arc<Segment>, stream: StreamId, gather: &mut Gather) -> Result<(), Error> {
+fn take(
+    core: &Core,
+    segment: &Arc<Segment>,
+    stream: StreamId,
+    gather: &mut Gather,
+) -> Result<(), Error> {
     while !gather.is_done() {
-        let Some(no) = segment.locate(stream, gather.next) else { return Ok(()) };
+        let Some(no) = segment.locate(stream, gather.next) else {
+            return Ok(());
+        };
         let block = core.blocks.block(segment, no).map_err(|error| read_error(segment, &error))?;
-        let Some(part) = block.part(stream) else { return Ok(()) };
+        let Some(part) = block.part(stream) else {
+            return Ok(());
+        };
         if part.first() > gather.next || part.limit() <= gather.next {
             return Ok(());
         }
@@ -105,12 +118,20 @@ struct Extent {
 
 fn extent(core: &Core, segment: &Arc<Segment>, stream: StreamId) -> Result<Option<Extent>, Error> {
     let get = |no| core.blocks.block(segment, no).map_err(|error| read_error(segment, &error));
-    let Some(no) = segment.locate(stream, Seq::ZERO) else { return Ok(None) };
+    let Some(no) = segment.locate(stream, Seq::ZERO) else {
+        return Ok(None);
+    };
     let head = get(no)?;
-    let Some(first) = head.part(stream).map(crate::segment::Part::first) else { return Ok(None) };
-    let Some(no) = segment.locate_last(stream) else { return Ok(None) };
+    let Some(first) = head.part(stream).map(crate::segment::Part::first) else {
+        return Ok(None);
+    };
+    let Some(no) = segment.locate_last(stream) else {
+        return Ok(None);
+    };
     let last = get(no)?;
-    let Some(part) = last.part(stream) else { return Ok(None) };
+    let Some(part) = last.part(stream) else {
+        return Ok(None);
+    };
     Ok(Some(Extent { first, limit: part.limit(), newest: part.newest() }))
 }
 
@@ -147,7 +168,11 @@ fn find_position(
 
 /// The first record in segments whose timestamp is not before `since`; the sealed position if
 /// there is none.
-pub(crate) async fn since(core: &Arc<Core>, stream: &Arc<Stream>, since: WallMs) -> Result<Seq, Error> {
+pub(crate) async fn since(
+    core: &Arc<Core>,
+    stream: &Arc<Stream>,
+    since: WallMs,
+) -> Result<Seq, Error> {
     let (shared, stream) = (Arc::clone(core), Arc::clone(stream));
     blocking(core, move || {
         let sealed = stream.durable.lock().sealed;
@@ -166,7 +191,9 @@ pub(crate) async fn since(core: &Arc<Core>, stream: &Arc<Stream>, since: WallMs)
                 Some(_) => limit = middle,
             }
         }
-        let Some(segment) = candidates.get(older) else { return Ok(sealed) };
+        let Some(segment) = candidates.get(older) else {
+            return Ok(sealed);
+        };
         let found = search(&shared, segment, id, since)?;
         Ok(found.unwrap_or(sealed).min(sealed))
     })
@@ -174,14 +201,25 @@ pub(crate) async fn since(core: &Arc<Core>, stream: &Arc<Stream>, since: WallMs)
 }
 
 /// Within a segment: halves the positions between its first and last record of the stream.
-fn search(core: &Core, segment: &Arc<Segment>, stream: StreamId, since: WallMs) -> Result<Option<Seq>, Error> {
-    let Some(extent) = extent(core, segment, stream)? else { return Ok(None) };
+fn search(
+    core: &Core,
+    segment: &Arc<Segment>,
+    stream: StreamId,
+    since: WallMs,
+) -> Result<Option<Seq>, Error> {
+    let Some(extent) = extent(core, segment, stream)? else {
+        return Ok(None);
+    };
     let (mut older, mut limit) = (extent.first, extent.limit);
     while older < limit {
         let middle = Seq::new(older.get().midpoint(limit.get()));
-        let Some(no) = segment.locate(stream, middle) else { break };
+        let Some(no) = segment.locate(stream, middle) else {
+            break;
+        };
         let block = core.blocks.block(segment, no).map_err(|error| read_error(segment, &error))?;
-        let Some(part) = block.part(stream) else { break };
+        let Some(part) = block.part(stream) else {
+            break;
+        };
         match part.first_at_or_after(since) {
             None => older = part.limit(),
             Some(found) if found > part.first() => return Ok(Some(found)),
@@ -193,7 +231,9 @@ fn search(core: &Core, segment: &Arc<Segment>, stream: StreamId, since: WallMs) 
 
 fn read_error(segment: &Segment, error: &ReadError) -> Error {
     match error {
-        ReadError::Damaged(damaged) => Error::Corrupt(format!("segment {}: {damaged}", segment.id())),
+        ReadError::Damaged(damaged) => {
+            Error::Corrupt(format!("segment {}: {damaged}", segment.id()))
+        }
         ReadError::Failed { source, .. } => {
             Error::ReadFailed(format!("segment {}: {error}: {source}", segment.id()))
         }

@@ -246,7 +246,9 @@ pub(crate) fn producer(
     let row: Option<(Vec<u8>, i64)> = query
         .query_row(params![column(stream.get()), id], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    let Some((row, lsn)) = row else { return Ok(None) };
+    let Some((row, lsn)) = row else {
+        return Ok(None);
+    };
     Ok(Some((rows::decode_producer(row)?, Lsn::new(position(lsn)?))))
 }
 

@@ -100,8 +100,17 @@ pub(crate) fn decode_stream(
         return Err(take.malformed("stream row"));
     }
     let identity = Identity { id, name, content, expiry, created };
-    let state =
-        StreamState { lineage, next, closed, stream_seq, last_append, deadline, bytes, producers, lsn };
+    let state = StreamState {
+        lineage,
+        next,
+        closed,
+        stream_seq,
+        last_append,
+        deadline,
+        bytes,
+        producers,
+        lsn,
+    };
     Ok(StreamRow { identity, state, sealed })
 }
 

@@ -14,10 +14,7 @@ use std::sync::{
 use indexmap::IndexMap;
 use parking_lot::RwLock;
 
-use super::{
-    catalogue::Found,
-    view::Stream,
-};
+use super::{catalogue::Found, view::Stream};
 use crate::{
     log::gate::Gate,
     types::{Epoch, StreamName},
@@ -125,7 +122,11 @@ impl Shelf {
         for name in buried {
             let slot = slots.by_name.get_mut(name).expect("INV-11 an unfolded name is shelved");
             slot.burials -= 1;
-            if slot.burials == 0 && slot.latest.is_none() && slot.visible.is_none() && slot.gate.is_none() {
+            if slot.burials == 0
+                && slot.latest.is_none()
+                && slot.visible.is_none()
+                && slot.gate.is_none()
+            {
                 slots.by_name.swap_remove(name);
             }
         }

@@ -186,7 +186,9 @@ impl Durable {
         if let (Some(tuple), Some(after)) = (&write.producer, after) {
             self.producers.insert(tuple.id.clone(), (after, lsn));
         }
-        let Some(records) = write.records else { return 0 };
+        let Some(records) = write.records else {
+            return 0;
+        };
         if write.first < self.sealed {
             return 0;
         }
