@@ -84,12 +84,7 @@ struct Wire {
 
 impl Wire {
     const fn starting_at(start: usize) -> Self {
-        Self {
-            start,
-            end: start,
-            copied: None,
-            ends: Vec::new(),
-        }
+        Self { start, end: start, copied: None, ends: Vec::new() }
     }
 
     /// Adds the message `body[start..end]`.
@@ -160,11 +155,7 @@ impl Nesting {
     fn innermost(&self) -> Option<Container> {
         let index = self.depth.checked_sub(1)?;
         let object = self.bits[index / 64] >> (index % 64) & 1 == 1;
-        Some(if object {
-            Container::Object
-        } else {
-            Container::Array
-        })
+        Some(if object { Container::Object } else { Container::Array })
     }
 }
 
@@ -187,20 +178,13 @@ impl Scanner<'_> {
 
     /// Refuses the byte at the current position, or its absence.
     fn wrong(&self, reason: &'static str) -> Rejection {
-        let reason = if self.at < self.bytes.len() {
-            reason
-        } else {
-            "unexpected end"
-        };
+        let reason = if self.at < self.bytes.len() { reason } else { "unexpected end" };
         reject(reason, self.at)
     }
 
     /// Passes one value; the position must be at its first byte.
     fn value(&mut self) -> Result<(), Rejection> {
-        let mut open = Nesting {
-            bits: [0; limits::JSON_DEPTH_MAX / 64],
-            depth: 0,
-        };
+        let mut open = Nesting { bits: [0; limits::JSON_DEPTH_MAX / 64], depth: 0 };
         loop {
             match self.peek() {
                 Some(b'{') => {
@@ -372,8 +356,6 @@ fn plain_len(bytes: &[u8]) -> usize {
         }
     }
     let rest = words.remainder();
-    let special = rest
-        .iter()
-        .position(|&byte| byte < 0x20 || matches!(byte, b'"' | b'\\'));
+    let special = rest.iter().position(|&byte| byte < 0x20 || matches!(byte, b'"' | b'\\'));
     bytes.len() - rest.len() + special.unwrap_or(rest.len())
 }

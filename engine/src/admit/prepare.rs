@@ -25,9 +25,5 @@ pub(crate) fn prepare(content: &ContentType, body: &Bytes) -> Prepared {
 /// Why an append may not carry a body in which [`prepare`] found no record. Bytes without
 /// a record can only be an empty JSON array.
 pub(crate) const fn rejection_of_nothing(body: &Bytes) -> Rejection {
-    if body.is_empty() {
-        Rejection::EmptyBody
-    } else {
-        Rejection::EmptyArray
-    }
+    if body.is_empty() { Rejection::EmptyBody } else { Rejection::EmptyArray }
 }

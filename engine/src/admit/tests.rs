@@ -21,11 +21,7 @@ fn messages(records: &Records) -> Vec<Bytes> {
     let count = usize::try_from(records.count()).unwrap();
     let len = records.payload.len();
     (0..count)
-        .map(|index| {
-            records
-                .payload
-                .slice(records.ends.slice(index..index + 1, len, Form::Json))
-        })
+        .map(|index| records.payload.slice(records.ends.slice(index..index + 1, len, Form::Json)))
         .collect()
 }
 
@@ -42,10 +38,7 @@ fn check(body: &str, wire: &str, ends: &[u32]) {
 #[track_caller]
 fn refuses(body: impl AsRef<[u8]>, reason: &str, at: usize) {
     match json(body.as_ref()) {
-        Err(Rejection::InvalidJson {
-            reason: found,
-            at: found_at,
-        }) => {
+        Err(Rejection::InvalidJson { reason: found, at: found_at }) => {
             assert_eq!((found, found_at), (reason, at));
         }
         other => panic!("{other:?}"),
@@ -63,16 +56,8 @@ fn messages_keep_their_bytes_and_lose_what_is_around_them() {
     check("[[1, 2],[]]", "[1, 2],[]", &[6, 9]);
     check("\"x\"", "\"x\"", &[3]);
     check("-0.5e+10", "-0.5e+10", &[8]);
-    check(
-        "[true,false,null,{}]",
-        "true,false,null,{}",
-        &[4, 10, 15, 18],
-    );
-    check(
-        "\"\\ud800 \\u00e9\\/\\\"\"",
-        "\"\\ud800 \\u00e9\\/\\\"\"",
-        &[19],
-    );
+    check("[true,false,null,{}]", "true,false,null,{}", &[4, 10, 15, 18]);
+    check("\"\\ud800 \\u00e9\\/\\\"\"", "\"\\ud800 \\u00e9\\/\\\"\"", &[19]);
     check("{\"a\":1,\"a\":2}", "{\"a\":1,\"a\":2}", &[13]);
     check("[\"]\",\",\"]", "\"]\",\",\"", &[3, 7]);
 }
@@ -83,10 +68,7 @@ fn a_compact_array_is_not_copied() {
     for text in [" [1,{\"a\": 2},3 ] ", "{}", " [5]"] {
         let body = Bytes::copy_from_slice(text.as_bytes());
         let records = prepare(&content, &body).unwrap().unwrap();
-        assert!(
-            body.as_ptr_range().contains(&records.payload.as_ptr()),
-            "{text}"
-        );
+        assert!(body.as_ptr_range().contains(&records.payload.as_ptr()), "{text}");
     }
 }
 
@@ -143,25 +125,15 @@ fn nothing_is_told_from_no_body() {
         assert_eq!(json(body.as_bytes()), Ok(None));
     }
     assert_eq!(rejection_of_nothing(&Bytes::new()), Rejection::EmptyBody);
-    assert_eq!(
-        rejection_of_nothing(&Bytes::from_static(b"[]")),
-        Rejection::EmptyArray
-    );
+    assert_eq!(rejection_of_nothing(&Bytes::from_static(b"[]")), Rejection::EmptyArray);
 }
 
 #[test]
 fn other_types_are_one_record_as_they_came() {
     let body = Bytes::from_static(b"[1,");
-    for content in [
-        "text/plain",
-        "application/octet-stream",
-        "application/x-ndjson",
-    ] {
+    for content in ["text/plain", "application/octet-stream", "application/x-ndjson"] {
         let content = ContentType::parse(content).unwrap();
-        assert_eq!(
-            prepare(&content, &body),
-            Ok(Some(Records::one(body.clone())))
-        );
+        assert_eq!(prepare(&content, &body), Ok(Some(Records::one(body.clone()))));
         assert_eq!(prepare(&content, &Bytes::new()), Ok(None));
     }
 }
@@ -194,10 +166,7 @@ fn agrees(body: &[u8]) {
                     .collect(),
             )
         }
-        Err(Rejection::InvalidJson {
-            reason: "nested too deeply",
-            ..
-        }) => return,
+        Err(Rejection::InvalidJson { reason: "nested too deeply", .. }) => return,
         Err(Rejection::InvalidJson { at, .. }) => {
             assert!(at <= body.len());
             None
@@ -276,10 +245,7 @@ struct Lcg(u64);
 
 impl Lcg {
     fn below(&mut self, bound: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(0x5851_f42d_4c95_7f2d)
-            .wrapping_add(0x1405_7b7e_f767_814f);
+        self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
         usize::try_from(self.0 >> 33).unwrap() % bound
     }
 }
