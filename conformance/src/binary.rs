@@ -32,14 +32,8 @@ pub fn weir() -> Result<&'static Path> {
 fn find() -> Result<PathBuf> {
     if let Some(named) = env::var_os("WEIR_BINARY") {
         let path = PathBuf::from(named);
-        ensure!(
-            path.is_file(),
-            "WEIR_BINARY is {} which is not a file",
-            path.display()
-        );
-        return path
-            .canonicalize()
-            .context("WEIR_BINARY has no absolute path");
+        ensure!(path.is_file(), "WEIR_BINARY is {} which is not a file", path.display());
+        return path.canonicalize().context("WEIR_BINARY has no absolute path");
     }
     build()
 }
@@ -49,20 +43,12 @@ fn build() -> Result<PathBuf> {
     let output = Command::new(cargo)
         .current_dir(package())
         .args(["build", "--package", "weir-http", "--bin", "weir"])
-        .args([
-            "--profile",
-            profile(),
-            "--message-format",
-            "json-render-diagnostics",
-        ])
+        .args(["--profile", profile(), "--message-format", "json-render-diagnostics"])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
         .context("cargo could not be started")?;
-    ensure!(
-        output.status.success(),
-        "`cargo build --package weir-http --bin weir` failed"
-    );
+    ensure!(output.status.success(), "`cargo build --package weir-http --bin weir` failed");
     let messages = String::from_utf8(output.stdout).context("cargo writes UTF-8")?;
     for line in messages.lines() {
         if let Some(path) = executable(line) {
@@ -75,11 +61,7 @@ fn build() -> Result<PathBuf> {
 /// The profile of the code that asks: the tests' own for a debug build, so that
 /// both share their compiled dependencies, and `release` for a release build.
 fn profile() -> &'static str {
-    if cfg!(debug_assertions) {
-        "test"
-    } else {
-        "release"
-    }
+    if cfg!(debug_assertions) { "test" } else { "release" }
 }
 
 /// The path in one of cargo's messages, if that message announces our binary.

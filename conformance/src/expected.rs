@@ -42,13 +42,8 @@ pub type Report = BTreeMap<String, Outcome>;
 /// Reads the committed list: `pass NAME` or `fail NAME` a line, `#` for remarks.
 pub fn parse_list(text: &str) -> Result<List> {
     let mut list = List::new();
-    for line in text
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-    {
-        let (word, name) = line
-            .split_once(' ')
-            .context("a line is `pass NAME` or `fail NAME`")?;
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (word, name) = line.split_once(' ').context("a line is `pass NAME` or `fail NAME`")?;
         let expectation = match word {
             "pass" => Expectation::Pass,
             "fail" => Expectation::Fail,
@@ -64,14 +59,10 @@ pub fn parse_list(text: &str) -> Result<List> {
 /// tests ran is an error with the reporter's message.
 pub fn parse_report(json: &str) -> Result<Report> {
     let run: Value = serde_json::from_str(json).context("vitest writes JSON")?;
-    let files = run["testResults"]
-        .as_array()
-        .context("a report has testResults")?;
+    let files = run["testResults"].as_array().context("a report has testResults")?;
     let mut report = Report::new();
     for file in files {
-        let tests = file["assertionResults"]
-            .as_array()
-            .context("a file has assertionResults")?;
+        let tests = file["assertionResults"].as_array().context("a file has assertionResults")?;
         let message = file["message"].as_str().unwrap_or_default();
         ensure!(!tests.is_empty(), "{} ran no test: {message}", file["name"]);
         for test in tests {
@@ -85,9 +76,7 @@ pub fn parse_report(json: &str) -> Result<Report> {
 }
 
 fn full_name(test: &Value) -> Result<String> {
-    let sections = test["ancestorTitles"]
-        .as_array()
-        .context("a test has ancestorTitles")?;
+    let sections = test["ancestorTitles"].as_array().context("a test has ancestorTitles")?;
     let titles = sections.iter().chain([&test["title"]]);
     let titles: Option<Vec<&str>> = titles.map(Value::as_str).collect();
     Ok(titles.context("titles are strings")?.join(BETWEEN_TITLES))
@@ -99,18 +88,10 @@ fn outcome(test: &Value) -> Result<Outcome> {
         "passed" => Outcome::Passed,
         "failed" => {
             let text = test["failureMessages"][0].as_str().unwrap_or("no message");
-            let lines: Vec<&str> = text
-                .lines()
-                .take(MESSAGE_LINES_MAX)
-                .map(str::trim)
-                .collect();
-            Outcome::Failed {
-                message: lines.join(" | "),
-            }
+            let lines: Vec<&str> = text.lines().take(MESSAGE_LINES_MAX).map(str::trim).collect();
+            Outcome::Failed { message: lines.join(" | ") }
         }
-        other => Outcome::NotRun {
-            status: other.to_owned(),
-        },
+        other => Outcome::NotRun { status: other.to_owned() },
     })
 }
 
@@ -129,10 +110,7 @@ impl fmt::Display for Difference {
         match self {
             Difference::Failed { name, message } => write!(f, "failed: {name}\n    {message}"),
             Difference::PassedAgainstTheList { name } => {
-                write!(
-                    f,
-                    "passed, but is listed as `fail`, list it as `pass`: {name}"
-                )
+                write!(f, "passed, but is listed as `fail`, list it as `pass`: {name}")
             }
             Difference::NotRun { name, status } => write!(f, "did not run ({status}): {name}"),
             Difference::Vanished { name } => write!(f, "listed, but not in the suite: {name}"),
@@ -157,23 +135,14 @@ pub fn compare(list: &List, report: &Report) -> Vec<Difference> {
                 differences.push(Difference::PassedAgainstTheList { name });
             }
             (Expectation::Pass, Outcome::Failed { message }) => {
-                differences.push(Difference::Failed {
-                    name,
-                    message: message.clone(),
-                });
+                differences.push(Difference::Failed { name, message: message.clone() });
             }
             (_, Outcome::NotRun { status }) => {
-                differences.push(Difference::NotRun {
-                    name,
-                    status: status.clone(),
-                });
+                differences.push(Difference::NotRun { name, status: status.clone() });
             }
         }
     }
-    let vanished = list
-        .keys()
-        .filter(|name| !report.contains_key(*name))
-        .cloned();
+    let vanished = list.keys().filter(|name| !report.contains_key(*name)).cloned();
     differences.extend(vanished.map(|name| Difference::Vanished { name }));
     differences
 }
@@ -185,12 +154,7 @@ pub fn ensure_same(list: &List, report: &Report) -> Result<()> {
         return Ok(());
     }
     let lines: Vec<String> = differences.iter().map(|each| format!("  {each}")).collect();
-    bail!(
-        "{} of {} tests differ from the list:\n{}",
-        lines.len(),
-        list.len(),
-        lines.join("\n")
-    );
+    bail!("{} of {} tests differ from the list:\n{}", lines.len(), list.len(), lines.join("\n"));
 }
 
 #[cfg(test)]
@@ -201,11 +165,7 @@ mod tests {
 
     fn test(title: &str, status: &str) -> String {
         let (section, title) = title.split_once(" > ").expect("a section and a title");
-        let message = if status == "failed" {
-            r#""expected 1\nto be 2""#
-        } else {
-            ""
-        };
+        let message = if status == "failed" { r#""expected 1\nto be 2""# } else { "" };
         format!(
             r#"{{"ancestorTitles":["{section}"],"title":"{title}","status":"{status}",
                 "failureMessages":[{message}]}}"#
@@ -213,74 +173,36 @@ mod tests {
     }
 
     fn check(tests: &[(&str, &str)], expect: &[&str]) {
-        let tests: Vec<String> = tests
-            .iter()
-            .map(|(name, status)| test(name, status))
-            .collect();
-        let json = format!(
-            r#"{{"testResults":[{{"assertionResults":[{}]}}]}}"#,
-            tests.join(",")
-        );
+        let tests: Vec<String> = tests.iter().map(|(name, status)| test(name, status)).collect();
+        let json = format!(r#"{{"testResults":[{{"assertionResults":[{}]}}]}}"#, tests.join(","));
         let list = parse_list(LIST).expect("well formed");
         let report = parse_report(&json).expect("well formed");
-        let found: Vec<String> = compare(&list, &report)
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let found: Vec<String> = compare(&list, &report).iter().map(ToString::to_string).collect();
         assert_eq!(found, expect);
     }
 
     #[test]
     fn a_run_as_listed_is_green() {
-        check(
-            &[
-                ("A > one", "passed"),
-                ("A > two", "passed"),
-                ("B > three", "failed"),
-            ],
-            &[],
-        );
+        check(&[("A > one", "passed"), ("A > two", "passed"), ("B > three", "failed")], &[]);
     }
 
     #[test]
     fn every_kind_of_difference_is_red_and_named() {
         check(
-            &[
-                ("A > one", "failed"),
-                ("A > two", "passed"),
-                ("B > three", "failed"),
-            ],
+            &[("A > one", "failed"), ("A > two", "passed"), ("B > three", "failed")],
             &["failed: A > one\n    expected 1 | to be 2"],
         );
         check(
-            &[
-                ("A > one", "passed"),
-                ("A > two", "skipped"),
-                ("B > three", "pending"),
-            ],
-            &[
-                "did not run (skipped): A > two",
-                "did not run (pending): B > three",
-            ],
+            &[("A > one", "passed"), ("A > two", "skipped"), ("B > three", "pending")],
+            &["did not run (skipped): A > two", "did not run (pending): B > three"],
         );
         check(
-            &[
-                ("A > one", "passed"),
-                ("A > two", "passed"),
-                ("B > three", "passed"),
-            ],
+            &[("A > one", "passed"), ("A > two", "passed"), ("B > three", "passed")],
             &["passed, but is listed as `fail`, list it as `pass`: B > three"],
         );
         check(
-            &[
-                ("A > one", "passed"),
-                ("B > three", "failed"),
-                ("C > new", "passed"),
-            ],
-            &[
-                "in the suite, but not listed: C > new",
-                "listed, but not in the suite: A > two",
-            ],
+            &[("A > one", "passed"), ("B > three", "failed"), ("C > new", "passed")],
+            &["in the suite, but not listed: C > new", "listed, but not in the suite: A > two"],
         );
     }
 

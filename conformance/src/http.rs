@@ -56,37 +56,19 @@ pub struct Client {
 
 impl Client {
     pub fn new(port: u16) -> Client {
-        Client {
-            port,
-            connection: None,
-        }
+        Client { port, connection: None }
     }
 
     pub fn get(&mut self, target: &str) -> io::Result<Response> {
-        self.send(Request {
-            method: "GET",
-            target,
-            headers: &[],
-            body: &[],
-        })
+        self.send(Request { method: "GET", target, headers: &[], body: &[] })
     }
 
     pub fn head(&mut self, target: &str) -> io::Result<Response> {
-        self.send(Request {
-            method: "HEAD",
-            target,
-            headers: &[],
-            body: &[],
-        })
+        self.send(Request { method: "HEAD", target, headers: &[], body: &[] })
     }
 
     pub fn delete(&mut self, target: &str) -> io::Result<Response> {
-        self.send(Request {
-            method: "DELETE",
-            target,
-            headers: &[],
-            body: &[],
-        })
+        self.send(Request { method: "DELETE", target, headers: &[], body: &[] })
     }
 
     pub fn put(
@@ -95,12 +77,7 @@ impl Client {
         headers: &[Header<'_>],
         body: &[u8],
     ) -> io::Result<Response> {
-        self.send(Request {
-            method: "PUT",
-            target,
-            headers,
-            body,
-        })
+        self.send(Request { method: "PUT", target, headers, body })
     }
 
     pub fn post(
@@ -109,12 +86,7 @@ impl Client {
         headers: &[Header<'_>],
         body: &[u8],
     ) -> io::Result<Response> {
-        self.send(Request {
-            method: "POST",
-            target,
-            headers,
-            body,
-        })
+        self.send(Request { method: "POST", target, headers, body })
     }
 
     /// Sends a request and reads the whole answer. After an error the outcome of
@@ -127,22 +99,13 @@ impl Client {
         let mut reader = Body::new(connection, framing);
         reader.read_to_end(&mut body)?;
         self.connection = reader.into_connection(&head);
-        Ok(Response {
-            status: head.status,
-            headers: head.headers,
-            body,
-        })
+        Ok(Response { status: head.status, headers: head.headers, body })
     }
 
     /// Sends a GET and hands back its body while it is still being written. The
     /// connection belongs to the body from then on.
     pub fn open(mut self, target: &str) -> io::Result<(Head, Body)> {
-        let request = Request {
-            method: "GET",
-            target,
-            headers: &[],
-            body: &[],
-        };
+        let request = Request { method: "GET", target, headers: &[], body: &[] };
         let mut connection = self.dispatch(request)?;
         let head = read_head(&mut connection)?;
         let framing = Framing::of("GET", &head)?;
@@ -154,9 +117,7 @@ impl Client {
             Some(connection) => connection,
             None => connect(self.port)?,
         };
-        connection
-            .get_mut()
-            .write_all(&encode(self.port, request))?;
+        connection.get_mut().write_all(&encode(self.port, request))?;
         Ok(connection)
     }
 }
@@ -173,12 +134,7 @@ fn connect(port: u16) -> io::Result<BufReader<TcpStream>> {
 /// The request as one piece of bytes: a kill between two writes of ours would
 /// test the client.
 fn encode(port: u16, request: Request<'_>) -> Vec<u8> {
-    let Request {
-        method,
-        target,
-        headers,
-        body,
-    } = request;
+    let Request { method, target, headers, body } = request;
     let mut bytes =
         format!("{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n").into_bytes();
     for (name, value) in headers {
@@ -206,9 +162,7 @@ impl Head {
 }
 
 fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    let mut found = headers
-        .iter()
-        .filter(|(key, _)| key.eq_ignore_ascii_case(name));
+    let mut found = headers.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
     found.next().map(|(_, value)| value.as_str())
 }
 
@@ -225,9 +179,7 @@ fn read_head(connection: &mut impl BufRead) -> io::Result<Head> {
         if line.is_empty() {
             return Ok(Head { status, headers });
         }
-        let (name, value) = line
-            .split_once(':')
-            .ok_or_else(|| malformed("header", &line))?;
+        let (name, value) = line.split_once(':').ok_or_else(|| malformed("header", &line))?;
         headers.push((name.to_owned(), value.trim().to_owned()));
         if headers.len() > HEADERS_MAX {
             return Err(malformed("header count", &line));
@@ -238,10 +190,7 @@ fn read_head(connection: &mut impl BufRead) -> io::Result<Head> {
 /// One line without its CRLF.
 fn read_line(connection: &mut impl BufRead) -> io::Result<String> {
     let mut bytes = Vec::new();
-    connection
-        .by_ref()
-        .take(LINE_BYTES_MAX)
-        .read_until(b'\n', &mut bytes)?;
+    connection.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut bytes)?;
     if bytes.pop() != Some(b'\n') || bytes.pop() != Some(b'\r') {
         return Err(ErrorKind::UnexpectedEof.into());
     }
@@ -249,10 +198,7 @@ fn read_line(connection: &mut impl BufRead) -> io::Result<String> {
 }
 
 fn malformed(what: &str, line: &str) -> Error {
-    Error::new(
-        ErrorKind::InvalidData,
-        format!("malformed {what}: {line:?}"),
-    )
+    Error::new(ErrorKind::InvalidData, format!("malformed {what}: {line:?}"))
 }
 
 /// How the end of a body is known.
@@ -278,10 +224,7 @@ impl Framing {
             return Ok(Framing::Chunked(0));
         }
         match head.header("Content-Length") {
-            Some(text) => text
-                .parse()
-                .map(Framing::Length)
-                .map_err(|_| malformed("length", text)),
+            Some(text) => text.parse().map(Framing::Length).map_err(|_| malformed("length", text)),
             None => Ok(Framing::Close),
         }
     }
@@ -297,25 +240,18 @@ pub struct Body {
 
 impl Body {
     fn new(connection: BufReader<TcpStream>, framing: Framing) -> Body {
-        Body {
-            connection,
-            framing,
-        }
+        Body { connection, framing }
     }
 
     /// The connection for the next request, if the server keeps it.
     fn into_connection(self, head: &Head) -> Option<BufReader<TcpStream>> {
-        let closing = head
-            .header("Connection")
-            .is_some_and(|v| v.eq_ignore_ascii_case("close"));
+        let closing = head.header("Connection").is_some_and(|v| v.eq_ignore_ascii_case("close"));
         let kept = !closing && self.framing != Framing::Close;
         kept.then_some(self.connection)
     }
 
     fn read_some(&mut self, buffer: &mut [u8], left: u64) -> io::Result<u64> {
-        let room = usize::try_from(left)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
+        let room = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
         let count = self.connection.read(&mut buffer[..room])?;
         if count == 0 && room > 0 {
             return Err(ErrorKind::UnexpectedEof.into());
@@ -350,11 +286,7 @@ impl Read for Body {
             }
             Framing::Chunked(0) => {
                 let length = self.next_chunk()?;
-                self.framing = if length == 0 {
-                    Framing::Ended
-                } else {
-                    Framing::Chunked(length)
-                };
+                self.framing = if length == 0 { Framing::Ended } else { Framing::Chunked(length) };
                 return self.read(buffer);
             }
             Framing::Chunked(left) => {

@@ -24,5 +24,5 @@ pub mod node;
 pub mod python;
 pub mod suite;
 
-//KILL
+pub mod kill;
 pub mod life;

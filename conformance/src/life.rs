@@ -24,14 +24,8 @@ const EXPIRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Pairs of what to send and how it must come back inside the JSON array.
 const JSON_MESSAGES: [(&str, &[&str]); 3] = [
-    (
-        r#"{"b":1.0e2,"a":[ 1, 2 ]}"#,
-        &[r#"{"b":1.0e2,"a":[ 1, 2 ]}"#],
-    ),
-    (
-        r#"[12345678901234567890,[1,[2]]]"#,
-        &["12345678901234567890", "[1,[2]]"],
-    ),
+    (r#"{"b":1.0e2,"a":[ 1, 2 ]}"#, &[r#"{"b":1.0e2,"a":[ 1, 2 ]}"#]),
+    (r#"[12345678901234567890,[1,[2]]]"#, &["12345678901234567890", "[1,[2]]"]),
     (r#"[null,"\u00e9"]"#, &["null", r#""\u00e9""#]),
 ];
 
@@ -58,49 +52,20 @@ pub struct Memory {
 pub fn first_half(client: &mut Client) -> Result<Memory> {
     let bytes: Vec<u8> = (0..=255).collect();
     let written = vec![
-        write(
-            client,
-            "bytes",
-            "application/octet-stream",
-            &[&bytes, b"\0", &bytes],
-        )?,
-        write(
-            client,
-            "text",
-            "text/plain",
-            &["ä\r\n".as_bytes(), b"two\n", b"three"],
-        )?,
+        write(client, "bytes", "application/octet-stream", &[&bytes, b"\0", &bytes])?,
+        write(client, "text", "text/plain", &["ä\r\n".as_bytes(), b"two\n", b"three"])?,
         write_json(client)?,
     ];
     let produced = produce(client)?;
     let sequenced = sequence(client)?;
     let closed = close(client)?;
-    create(
-        client,
-        "ttl",
-        &[("Content-Type", "text/plain"), ("Stream-TTL", TTL_SECONDS)],
-    )?;
-    create(
-        client,
-        "short",
-        &[("Content-Type", "text/plain"), ("Stream-TTL", "1")],
-    )?;
+    create(client, "ttl", &[("Content-Type", "text/plain"), ("Stream-TTL", TTL_SECONDS)])?;
+    create(client, "short", &[("Content-Type", "text/plain"), ("Stream-TTL", "1")])?;
     create(client, "deleted", &[("Content-Type", "text/plain")])?;
-    append(
-        client,
-        "deleted",
-        &[("Content-Type", "text/plain")],
-        b"before",
-        204,
-    )?;
+    append(client, "deleted", &[("Content-Type", "text/plain")], b"before", 204)?;
     let gone = client.delete(&path("deleted"))?;
     expect_status(&gone, 204, "delete")?;
-    Ok(Memory {
-        written,
-        produced,
-        sequenced,
-        closed,
-    })
+    Ok(Memory { written, produced, sequenced, closed })
 }
 
 pub fn second_half(client: &mut Client, memory: &Memory) -> Result<()> {
@@ -149,18 +114,11 @@ fn write(
 ) -> Result<Written> {
     let headers = [("Content-Type", content_type)];
     let start = next_offset(&create(client, name, &headers)?)?;
-    let mut stream = Written {
-        name,
-        content_type,
-        body: Vec::new(),
-        marks: vec![(start, 0)],
-    };
+    let mut stream = Written { name, content_type, body: Vec::new(), marks: vec![(start, 0)] };
     for record in records {
         let answer = append(client, name, &headers, record, 204)?;
         stream.body.extend_from_slice(record);
-        stream
-            .marks
-            .push((next_offset(&answer)?, stream.body.len()));
+        stream.marks.push((next_offset(&answer)?, stream.body.len()));
     }
     Ok(stream)
 }
@@ -169,31 +127,21 @@ fn write_json(client: &mut Client) -> Result<Written> {
     let (name, content_type) = ("json", "application/json");
     let headers = [("Content-Type", content_type)];
     let start = next_offset(&create(client, name, &headers)?)?;
-    let mut stream = Written {
-        name,
-        content_type,
-        body: Vec::new(),
-        marks: vec![(start, 0)],
-    };
+    let mut stream = Written { name, content_type, body: Vec::new(), marks: vec![(start, 0)] };
     for (sent, messages) in JSON_MESSAGES {
         let answer = append(client, name, &headers, sent.as_bytes(), 204)?;
         for message in messages {
             stream.body.extend_from_slice(message.as_bytes());
             stream.body.push(b',');
         }
-        stream
-            .marks
-            .push((next_offset(&answer)?, stream.body.len()));
+        stream.marks.push((next_offset(&answer)?, stream.body.len()));
     }
     Ok(stream)
 }
 
 fn producer<'a>(epoch: &'a str, seq: &'a str) -> Vec<Header<'a>> {
     let fixed = [("Content-Type", "text/plain"), ("Producer-Id", "p")];
-    fixed
-        .into_iter()
-        .chain([("Producer-Epoch", epoch), ("Producer-Seq", seq)])
-        .collect()
+    fixed.into_iter().chain([("Producer-Epoch", epoch), ("Producer-Seq", seq)]).collect()
 }
 
 fn produce(client: &mut Client) -> Result<Vec<String>> {
@@ -201,13 +149,7 @@ fn produce(client: &mut Client) -> Result<Vec<String>> {
     let mut offsets = Vec::new();
     for seq in ["0", "1", "2"] {
         let body = format!("p{seq};");
-        let answer = append(
-            client,
-            "producer",
-            &producer("1", seq),
-            body.as_bytes(),
-            200,
-        )?;
+        let answer = append(client, "producer", &producer("1", seq), body.as_bytes(), 200)?;
         offsets.push(next_offset(&answer)?);
     }
     Ok(offsets)
@@ -232,18 +174,9 @@ fn close(client: &mut Client) -> Result<Vec<(&'static str, Vec<Header<'static>>,
     let mut closed = Vec::new();
     for (name, headers, body, status) in ways {
         create(client, name, &[("Content-Type", "text/plain")])?;
-        append(
-            client,
-            name,
-            &[("Content-Type", "text/plain")],
-            b"first;",
-            204,
-        )?;
+        append(client, name, &[("Content-Type", "text/plain")], b"first;", 204)?;
         let answer = append(client, name, headers, body, status)?;
-        ensure!(
-            answer.header("Stream-Closed") == Some("true"),
-            "{name} does not say closed"
-        );
+        ensure!(answer.header("Stream-Closed") == Some("true"), "{name} does not say closed");
         closed.push((name, headers.to_vec(), next_offset(&answer)?));
     }
     Ok(closed)
@@ -255,16 +188,8 @@ fn keeps_what_was_acked(client: &mut Client, stream: &Written) -> Result<()> {
     let head = client.head(&path(stream.name))?;
     expect_status(&head, 200, "head")?;
     let (tail, _) = stream.marks.last().context("a stream has its start")?;
-    ensure!(
-        next_offset(&head)? == *tail,
-        "the tail moved: {:?} is not {tail}",
-        head.headers
-    );
-    ensure!(
-        head.header("Content-Type") == Some(stream.content_type),
-        "{:?}",
-        head.headers
-    );
+    ensure!(next_offset(&head)? == *tail, "the tail moved: {:?} is not {tail}", head.headers);
+    ensure!(head.header("Content-Type") == Some(stream.content_type), "{:?}", head.headers);
     for (offset, length) in &stream.marks {
         let read = client.get(&format!("{}?offset={offset}", path(stream.name)))?;
         expect_status(&read, 200, "read")?;
@@ -294,51 +219,25 @@ fn continues_after_it(client: &mut Client, stream: &Written) -> Result<()> {
     let answer = append(client, stream.name, &headers, b"123", 204)?;
     let next = next_offset(&answer)?;
     ensure!(next > *tail, "{next} is not after {tail}");
-    let polled = client.get(&format!(
-        "{}?offset={tail}&live=long-poll",
-        path(stream.name)
-    ))?;
+    let polled = client.get(&format!("{}?offset={tail}&live=long-poll", path(stream.name)))?;
     expect_status(&polled, 200, "long-poll")?;
-    ensure!(
-        polled.body == framed(stream, b"123"),
-        "polled {:?}",
-        polled.text()
-    );
-    ensure!(
-        next_offset(&polled)? == next,
-        "{:?} is not {next}",
-        polled.headers
-    );
+    ensure!(polled.body == framed(stream, b"123"), "polled {:?}", polled.text());
+    ensure!(next_offset(&polled)? == next, "{:?} is not {next}", polled.headers);
     Ok(())
 }
 
 fn still_knows_its_producer(client: &mut Client, offsets: &[String]) -> Result<()> {
     for (seq, offset) in ["0", "1", "2"].iter().zip(offsets) {
         let again = append(client, "producer", &producer("1", seq), b"again", 204)?;
-        ensure!(
-            again.header("Producer-Seq") == Some("2"),
-            "{:?}",
-            again.headers
-        );
+        ensure!(again.header("Producer-Seq") == Some("2"), "{:?}", again.headers);
         // The peer names no offset with a duplicate; whoever names one names its own.
         let named = again.header("Stream-Next-Offset").unwrap_or(offset);
-        ensure!(
-            named == offset,
-            "the duplicate of {seq} ends at {named}, not at {offset}"
-        );
+        ensure!(named == offset, "the duplicate of {seq} ends at {named}, not at {offset}");
     }
     let gap = append(client, "producer", &producer("1", "4"), b"gap", 409)?;
-    ensure!(
-        gap.header("Producer-Expected-Seq") == Some("3"),
-        "{:?}",
-        gap.headers
-    );
+    ensure!(gap.header("Producer-Expected-Seq") == Some("3"), "{:?}", gap.headers);
     let stale = append(client, "producer", &producer("0", "3"), b"stale", 403)?;
-    ensure!(
-        stale.header("Producer-Epoch") == Some("1"),
-        "{:?}",
-        stale.headers
-    );
+    ensure!(stale.header("Producer-Epoch") == Some("1"), "{:?}", stale.headers);
     append(client, "producer", &producer("1", "3"), b"p3;", 200)?;
     append(client, "producer", &producer("2", "0"), b"q0;", 200)?;
     let read = client.get(&path("producer"))?;
@@ -353,11 +252,7 @@ fn still_orders_its_writers(client: &mut Client, tail: &str) -> Result<()> {
     }
     let headers = [("Content-Type", "text/plain"), ("Stream-Seq", "c")];
     let answer = append(client, "sequenced", &headers, b"c", 204)?;
-    ensure!(
-        next_offset(&answer)?.as_str() > tail,
-        "{:?}",
-        answer.headers
-    );
+    ensure!(next_offset(&answer)?.as_str() > tail, "{:?}", answer.headers);
     let read = client.get(&path("sequenced"))?;
     ensure!(read.text() == "bc", "{:?}", read.text());
     Ok(())
@@ -365,46 +260,20 @@ fn still_orders_its_writers(client: &mut Client, tail: &str) -> Result<()> {
 
 fn stays_closed(client: &mut Client, name: &str, headers: &[Header<'_>], last: &str) -> Result<()> {
     let body: &[u8] = if name == "closed-alone" { b"" } else { b"last" };
-    let refused = append(
-        client,
-        name,
-        &[("Content-Type", "text/plain")],
-        b"more",
-        409,
-    )?;
-    ensure!(
-        refused.header("Stream-Closed") == Some("true"),
-        "{:?}",
-        refused.headers
-    );
-    ensure!(
-        next_offset(&refused)? == last,
-        "{:?} is not {last}",
-        refused.headers
-    );
+    let refused = append(client, name, &[("Content-Type", "text/plain")], b"more", 409)?;
+    ensure!(refused.header("Stream-Closed") == Some("true"), "{:?}", refused.headers);
+    ensure!(next_offset(&refused)? == last, "{:?} is not {last}", refused.headers);
     // What closed it, once more: a duplicate where it can be told from new data.
     let status = if name == "closed-with-data" { 409 } else { 204 };
     let again = append(client, name, headers, body, status)?;
-    ensure!(
-        again.header("Stream-Closed") == Some("true"),
-        "{:?}",
-        again.headers
-    );
+    ensure!(again.header("Stream-Closed") == Some("true"), "{:?}", again.headers);
 
     let read = client.get(&path(name))?;
     ensure!(read.body == [b"first;", body].concat(), "{:?}", read.text());
-    ensure!(
-        read.header("Stream-Closed") == Some("true"),
-        "{:?}",
-        read.headers
-    );
+    ensure!(read.header("Stream-Closed") == Some("true"), "{:?}", read.headers);
     let polled = client.get(&format!("{}?offset={last}&live=long-poll", path(name)))?;
     expect_status(&polled, 204, "long-poll at the end")?;
-    ensure!(
-        polled.header("Stream-Closed") == Some("true"),
-        "{:?}",
-        polled.headers
-    );
+    ensure!(polled.header("Stream-Closed") == Some("true"), "{:?}", polled.headers);
     Ok(())
 }
 
@@ -422,18 +291,11 @@ fn stays_deleted(client: &mut Client) -> Result<()> {
 fn keeps_its_time_to_live(client: &mut Client) -> Result<()> {
     let long = client.head(&path("ttl"))?;
     expect_status(&long, 200, "an hour has not passed")?;
-    ensure!(
-        long.header("Stream-TTL") == Some(TTL_SECONDS),
-        "{:?}",
-        long.headers
-    );
+    ensure!(long.header("Stream-TTL") == Some(TTL_SECONDS), "{:?}", long.headers);
     // HEAD does not renew, so asking again and again lets the second pass.
     let start = Instant::now();
     while client.head(&path("short"))?.status != 404 {
-        ensure!(
-            start.elapsed() < EXPIRY_MAX,
-            "a second outlived {EXPIRY_MAX:?}"
-        );
+        ensure!(start.elapsed() < EXPIRY_MAX, "a second outlived {EXPIRY_MAX:?}");
         thread::sleep(EXPIRY_PAUSE);
     }
     Ok(())
@@ -441,9 +303,7 @@ fn keeps_its_time_to_live(client: &mut Client) -> Result<()> {
 
 fn next_offset(answer: &Response) -> Result<String> {
     let header = answer.header("Stream-Next-Offset");
-    Ok(header
-        .with_context(|| format!("no offset in {answer:?}"))?
-        .to_owned())
+    Ok(header.with_context(|| format!("no offset in {answer:?}"))?.to_owned())
 }
 
 fn expect_status(answer: &Response, status: u16, what: &str) -> Result<()> {

@@ -47,13 +47,7 @@ pub fn vitest(run: &Run<'_>) -> Result<Verdict> {
     command
         .current_dir(package())
         .arg(modules.join("vitest/vitest.mjs"))
-        .args([
-            "run",
-            "--config",
-            run.config,
-            "--reporter=dot",
-            "--reporter=json",
-        ])
+        .args(["run", "--config", run.config, "--reporter=dot", "--reporter=json"])
         .arg(format!("--outputFile.json={}", output.display()))
         .env("NO_COLOR", "1")
         .stdin(Stdio::null());
@@ -66,10 +60,7 @@ pub fn vitest(run: &Run<'_>) -> Result<Verdict> {
     println!("{words}\n{complaints}");
     let json = fs::read_to_string(&output)
         .with_context(|| format!("vitest wrote no report:\n{words}\n{complaints}"))?;
-    Ok(Verdict {
-        report: expected::parse_report(&json)?,
-        success: finished.status.success(),
-    })
+    Ok(Verdict { report: expected::parse_report(&json)?, success: finished.status.success() })
 }
 
 /// The folder of the pinned packages, installed by now.
@@ -78,9 +69,7 @@ fn install() -> Result<PathBuf> {
     let modules = package().join("node_modules");
     let lock_path = package().join("package-lock.json");
     let lock_file = File::open(&lock_path).context("package-lock.json is committed")?;
-    lock_file
-        .lock()
-        .context("package-lock.json can be locked")?;
+    lock_file.lock().context("package-lock.json can be locked")?;
     let wanted = fs::read(&lock_path)?;
     let stamp = modules.join(".installed-from");
     if fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
@@ -103,37 +92,21 @@ fn require_node() -> Result<()> {
         "Node is not installed: install Node {NODE_MAJOR_MIN}, 22 or 24 with npm, the conformance \
          suite and the published clients run on it"
     );
-    let output = match Command::new("node")
-        .arg("--version")
-        .stdin(Stdio::null())
-        .output()
-    {
+    let output = match Command::new("node").arg("--version").stdin(Stdio::null()).output() {
         Err(error) if error.kind() == ErrorKind::NotFound => bail!(missing),
         other => other.context("node could not be started")?,
     };
     let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    let major = version
-        .trim_start_matches('v')
-        .split('.')
-        .next()
-        .and_then(|n| n.parse().ok());
-    let Some(major) = major else {
-        bail!("`node --version` says {version:?}")
-    };
+    let major = version.trim_start_matches('v').split('.').next().and_then(|n| n.parse().ok());
+    let Some(major) = major else { bail!("`node --version` says {version:?}") };
     let recent: u32 = major;
-    ensure!(
-        recent >= NODE_MAJOR_MIN,
-        "Node {version} is too old: {missing}"
-    );
+    ensure!(recent >= NODE_MAJOR_MIN, "Node {version} is too old: {missing}");
     Ok(())
 }
 
 fn npm(arguments: &[&str]) -> Result<std::process::Output> {
     let mut command = Command::new("npm");
-    command
-        .current_dir(package())
-        .args(arguments)
-        .stdin(Stdio::null());
+    command.current_dir(package()).args(arguments).stdin(Stdio::null());
     match command.output() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             bail!("npm is not installed: install the npm that belongs to your Node")
@@ -145,10 +118,6 @@ fn npm(arguments: &[&str]) -> Result<std::process::Output> {
 /// With two copies of vitest the suite registers its tests in the wrong one.
 fn require_one_vitest(modules: &Path) -> Result<()> {
     let nested = modules.join("@durable-streams/server-conformance-tests/node_modules/vitest");
-    ensure!(
-        !nested.exists(),
-        "npm installed a second vitest in {}",
-        nested.display()
-    );
+    ensure!(!nested.exists(), "npm installed a second vitest in {}", nested.display());
     Ok(())
 }

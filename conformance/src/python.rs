@@ -20,23 +20,15 @@ use crate::binary::package;
 pub fn unittest(file: &str, variables: &[(&str, &OsStr)]) -> Result<()> {
     let interpreter = install()?;
     let mut command = Command::new(interpreter);
-    command
-        .current_dir(package())
-        .args(["-m", "unittest", "--verbose", file]);
+    command.current_dir(package()).args(["-m", "unittest", "--verbose", file]);
     for (name, value) in variables {
         command.env(name, value);
     }
     let output = finish(&mut command)?;
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.success(), "{file} failed:\n{words}");
-    ensure!(
-        !words.contains("skipped"),
-        "{file} skipped a test:\n{words}"
-    );
-    ensure!(
-        !words.contains("Ran 0 tests"),
-        "{file} ran no test:\n{words}"
-    );
+    ensure!(!words.contains("skipped"), "{file} skipped a test:\n{words}");
+    ensure!(!words.contains("Ran 0 tests"), "{file} ran no test:\n{words}");
     println!("{words}");
     Ok(())
 }
@@ -64,14 +56,7 @@ fn install() -> Result<PathBuf> {
         String::from_utf8_lossy(&output.stderr)
     );
     let mut fill = Command::new(&interpreter);
-    fill.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--require-hashes",
-        "--requirement",
-    ]);
+    fill.args(["-m", "pip", "install", "--quiet", "--require-hashes", "--requirement"]);
     let output = finish(fill.arg(&requirements))?;
     ensure!(
         output.status.success(),

@@ -16,7 +16,7 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
-        mpsc::{RecvTimeoutError, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
     time::{Duration, Instant},
@@ -70,16 +70,17 @@ impl Server {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn client(&self) -> http::Client {
         http::Client::new(self.port)
     }
 
     /// `kill -9`, over when the process is gone. Nothing is flushed or told.
     pub fn kill(&mut self) -> Result<()> {
-        let mut child = self
-            .child
-            .take()
-            .context("a server is killed once per start")?;
+        let mut child = self.child.take().context("a server is killed once per start")?;
         child.kill().context("SIGKILL")?;
         child.wait().context("the killed process is reaped")?;
         Ok(())
@@ -87,6 +88,27 @@ impl Server {
 
     /// Starts the killed server again: same directory, same port.
     pub fn restart(&mut self) -> Result<()> {
+        let announced = self.spawn()?;
+        match announced.recv_timeout(START_MAX) {
+            Ok(()) => self.await_health(),
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("the server did not print {} in {START_MAX:?}{}", self.url(), self.log.tail())
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                bail!("the server ended without printing {}{}", self.url(), self.log.tail())
+            }
+        }
+    }
+
+    /// Starts the killed server and kills it so soon that it may not be up yet.
+    pub fn start_and_kill_after(&mut self, delay: Duration) -> Result<()> {
+        self.spawn()?;
+        thread::sleep(delay);
+        self.kill()
+    }
+
+    /// The process, and a word when it has printed its address.
+    fn spawn(&mut self) -> Result<Receiver<()>> {
         ensure!(self.child.is_none(), "the server is still running");
         let mut child = Command::new(&self.binary)
             .args(["serve", "--port", &self.port.to_string(), "--data"])
@@ -107,24 +129,7 @@ impl Server {
         self.log.follow(stdout, announce.clone(), self.url());
         self.log.follow(stderr, announce, self.url());
         self.child = Some(child);
-
-        match announced.recv_timeout(START_MAX) {
-            Ok(()) => self.await_health(),
-            Err(RecvTimeoutError::Timeout) => {
-                bail!(
-                    "the server did not print {} in {START_MAX:?}{}",
-                    self.url(),
-                    self.log.tail()
-                )
-            }
-            Err(RecvTimeoutError::Disconnected) => {
-                bail!(
-                    "the server ended without printing {}{}",
-                    self.url(),
-                    self.log.tail()
-                )
-            }
-        }
+        Ok(announced)
     }
 
     fn await_health(&mut self) -> Result<()> {
@@ -136,16 +141,10 @@ impl Server {
             }
             let child = self.child.as_mut().context("the server was just started")?;
             if let Some(status) = child.try_wait()? {
-                bail!(
-                    "the server ended with {status} before it was healthy{}",
-                    self.log.tail()
-                );
+                bail!("the server ended with {status} before it was healthy{}", self.log.tail());
             }
             if start.elapsed() > START_MAX {
-                bail!(
-                    "/health is not 200 after {START_MAX:?}: {answer:?}{}",
-                    self.log.tail()
-                );
+                bail!("/health is not 200 after {START_MAX:?}: {answer:?}{}", self.log.tail());
             }
             thread::sleep(HEALTH_PAUSE);
         }
@@ -155,11 +154,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!(
-                "data kept in {}{}",
-                self.directory.path().display(),
-                self.log.tail()
-            );
+            eprintln!("data kept in {}{}", self.directory.path().display(), self.log.tail());
             self.directory.keep = true;
         }
         if let Some(mut child) = self.child.take() {
@@ -251,9 +246,8 @@ fn free_port() -> Result<u16> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let span = u32::from(PORTS.end - PORTS.start);
     for _ in 0..span {
-        let step = process::id()
-            .wrapping_mul(97)
-            .wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed));
+        let step =
+            process::id().wrapping_mul(97).wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed));
         let port = PORTS.start + u16::try_from(step % span).context("the span is of ports")?;
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return Ok(port);

@@ -21,11 +21,7 @@ pub fn next(reader: &mut impl BufRead) -> io::Result<Option<Event>> {
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line)? == 0 {
-            return if begun {
-                Err(ErrorKind::UnexpectedEof.into())
-            } else {
-                Ok(None)
-            };
+            return if begun { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(None) };
         }
         let Some(line) = line.strip_suffix('\n') else {
             return Err(ErrorKind::UnexpectedEof.into());
@@ -61,33 +57,16 @@ mod tests {
     fn check(bytes: &str, expect: &[(&str, &str)]) {
         let mut reader = bytes.as_bytes();
         for (name, data) in expect {
-            let event = next(&mut reader)
-                .expect("well formed")
-                .expect("an event is left");
-            assert_eq!(
-                event,
-                Event {
-                    name: (*name).to_owned(),
-                    data: (*data).to_owned()
-                }
-            );
+            let event = next(&mut reader).expect("well formed").expect("an event is left");
+            assert_eq!(event, Event { name: (*name).to_owned(), data: (*data).to_owned() });
         }
-        assert!(
-            !matches!(next(&mut reader), Ok(Some(_))),
-            "{bytes:?} has another event"
-        );
+        assert!(!matches!(next(&mut reader), Ok(Some(_))), "{bytes:?} has another event");
     }
 
     #[test]
     fn an_event_is_its_data_lines_joined() {
-        check(
-            "event: data\ndata:a\ndata: b\ndata:\n\n",
-            &[("data", "a\nb\n")],
-        );
-        check(
-            "event: a\ndata:1\n\nevent: b\ndata:2\n\n",
-            &[("a", "1"), ("b", "2")],
-        );
+        check("event: data\ndata:a\ndata: b\ndata:\n\n", &[("data", "a\nb\n")]);
+        check("event: a\ndata:1\n\nevent: b\ndata:2\n\n", &[("a", "1"), ("b", "2")]);
         check(": keep-alive\n\nevent: a\ndata:1\n\n", &[("a", "1")]);
         check(": keep-alive\nevent: a\n: other\ndata:1\n\n", &[("a", "1")]);
     }

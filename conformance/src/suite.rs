@@ -21,12 +21,7 @@ pub fn run(url: &str) -> Result<()> {
     })?;
     expected::ensure_same(&list, &verdict.report)?;
     // An error outside of every test shows in vitest's exit code alone.
-    let all_pass = list
-        .values()
-        .all(|expectation| *expectation == Expectation::Pass);
-    ensure!(
-        verdict.success || !all_pass,
-        "every test passed, yet vitest reports an error"
-    );
+    let all_pass = list.values().all(|expectation| *expectation == Expectation::Pass);
+    ensure!(verdict.success || !all_pass, "every test passed, yet vitest reports an error");
     Ok(())
 }
