@@ -73,6 +73,7 @@ fn install() -> Result<PathBuf> {
     let wanted = fs::read(&lock_path)?;
     let stamp = modules.join(".installed-from");
     if fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
+        require_one_vitest(&modules)?;
         return Ok(modules);
     }
     let output = npm(&["ci", "--ignore-scripts", "--no-audit", "--no-fund"])?;
