@@ -21,7 +21,7 @@ pub struct Config {
     pub block_cache_bytes: u64,
     /// WAL bytes from which the checkpointer works.
     pub wal_checkpoint_bytes: u64,
-    /// WAL bytes from which the writer itself completes the checkpoint.
+    /// WAL bytes at which commits wait until the checkpointer has caught up.
     pub wal_bytes_max: u64,
 }
 
@@ -38,7 +38,7 @@ impl Config {
             streams_cached_max: 100_000,
             block_cache_bytes: 64 << 20,
             wal_checkpoint_bytes: 4 << 20,
-            wal_bytes_max: 64 << 20,
+            wal_bytes_max: 128 << 20,
         }
     }
 }

@@ -53,8 +53,8 @@ pub(crate) struct Core {
     pub(crate) memtable_bytes: AtomicUsize,
     /// The last durable commit. Set after the streams it touched are on the list in `unfolded`.
     pub(crate) durable: Mutex<Link>,
-    /// Bytes committed since the last checkpoint.
-    pub(crate) wal_growth: AtomicU64,
+    /// Bytes committed since the WAL last started over.
+    pub(crate) wal_bytes: AtomicU64,
     pub(crate) slices: mpsc::Sender<Slice>,
     /// Held by whoever seals or merges: one at a time, or a later seal could move
     /// `folded_through` past rows that an earlier one has yet to write.
@@ -100,6 +100,11 @@ pub(crate) struct Burial {
 impl Core {
     pub(crate) fn now(&self) -> Now {
         Now { wall: WallMs::new(self.world.clock.wall_ms()), store: self.store_now() }
+    }
+
+    /// Whether commits must wait for the checkpointer.
+    pub(crate) fn wal_is_full(&self) -> bool {
+        self.wal_bytes.load(std::sync::atomic::Ordering::Relaxed) >= self.config.wal_bytes_max
     }
 
     /// Whether so much waits to be sealed that appends must wait too.

@@ -210,6 +210,8 @@ impl Engine {
         let (requests, bytes) = self.core.sequencer.queued();
         let metrics = &self.core.metrics;
         metrics.queue_requests.set(i64::try_from(requests).unwrap_or(i64::MAX));
+        let cached = self.core.blocks.bytes();
+        metrics.block_cache_bytes.set(i64::try_from(cached).unwrap_or(i64::MAX));
         metrics.queue_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         metrics
     }

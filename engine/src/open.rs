@@ -146,6 +146,7 @@ fn assemble(
 ) -> Arc<Core> {
     let hasher = ahash::RandomState::with_seeds(seed[3], seed[2], seed[1], seed[0]);
     let started = u64::try_from(world.clock.elapsed().as_millis()).unwrap_or(0);
+    let metrics = Metrics::default();
     Arc::new(Core {
         sequencer: Sequencer::new(
             Arc::clone(&shelf),
@@ -155,13 +156,13 @@ fn assemble(
         ),
         shelf,
         store,
-        metrics: Metrics::default(),
         segments: ArcSwap::default(),
-        blocks: BlockCache::new(config.block_cache_bytes, hasher),
+        blocks: BlockCache::new(config.block_cache_bytes, hasher, metrics.blocks_read.clone()),
+        metrics,
         unfolded: Mutex::new(found.unfolded),
         memtable_bytes: AtomicUsize::new(found.memtable_bytes),
         durable: Mutex::new(found.link),
-        wal_growth: AtomicU64::new(0),
+        wal_bytes: AtomicU64::new(0),
         slices,
         sealing: tokio::sync::Mutex::new(()),
         keeper: Notify::new(),

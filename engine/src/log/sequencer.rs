@@ -349,6 +349,7 @@ impl Sequencer {
         }
         stream.decided.lock().gate = Some(Arc::clone(&gate));
         self.shelf.change(&name, |slot| {
+            assert!(slot.epoch < Some(epoch), "INV-10 a name never uses an epoch twice");
             slot.latest = Some(Arc::clone(&stream));
             slot.epoch = Some(epoch);
             slot.gate = Some(Arc::clone(&gate));

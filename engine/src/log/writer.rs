@@ -43,7 +43,10 @@ impl Writer {
     /// Works until the store stops and nothing is left to write.
     pub(crate) async fn run(mut self) {
         loop {
-            let group = self.core.sequencer.take();
+            let group = match self.core.wal_is_full() {
+                true => None,
+                false => self.core.sequencer.take(),
+            };
             let slice = self.slices.try_recv().ok();
             let idle = group.is_none() && slice.is_none();
             if let Some(group) = group {
@@ -80,6 +83,7 @@ impl Writer {
         core.metrics.commit_seconds.observe((core.world.clock.elapsed() - started).as_secs_f64());
         match stored {
             Ok(()) => {
+                assert!(self.conn.is_autocommit(), "INV-1 acked is kept: no transaction is open");
                 self.link = link;
                 settle(&core, group, link);
             }
@@ -134,7 +138,7 @@ fn settle(core: &Core, group: Group, link: Link) {
     metrics.entries.inc_by(u64::from(group.entries));
     let bytes = u64::try_from(group.bytes.len()).expect("usize fits u64");
     metrics.commit_bytes.inc_by(bytes);
-    core.wal_growth.fetch_add(bytes, Ordering::Relaxed);
+    core.wal_bytes.fetch_add(bytes, Ordering::Relaxed);
     let body = group.bytes.freeze();
     let mut gained = 0;
     let mut fresh = Vec::new();
@@ -225,9 +229,7 @@ fn remember(core: &Core, fresh: Vec<Arc<crate::state::view::Stream>>, gained: us
     drop(unfolded);
     let held = core.memtable_bytes.fetch_add(gained, Ordering::Relaxed) + gained;
     core.metrics.memtable_bytes.set(i64::try_from(held).unwrap_or(i64::MAX));
-    if held >= core.config.memtable_bytes_max
-        || core.wal_growth.load(Ordering::Relaxed) >= core.config.wal_checkpoint_bytes
-    {
+    if held >= core.config.memtable_bytes_max {
         core.keeper.notify_one();
     }
 }

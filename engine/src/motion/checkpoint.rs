@@ -1,8 +1,10 @@
 //! Keeps SQLite's write-ahead log bounded (INV-13).
 //!
-//! A checkpoint beside the writer moves most of the WAL into the database file; it can't finish
-//! while commits go on. When little is left, or the WAL has passed its bound, the writer itself
-//! moves the rest between two commits, and the next commit starts the WAL over, in place.
+//! A checkpoint beside the writer moves the WAL into the database file, but commits go on and the
+//! WAL starts over only when all of it has been moved. So the checkpointer makes pass after pass,
+//! each over what came during the one before, until little is left; that the writer moves itself
+//! between two commits, and the next commit starts the WAL over, in place. A disk on which passes
+//! don't catch up is the bottleneck anyway: then the writer waits for them.
 
 use std::{
     path::PathBuf,
@@ -15,12 +17,14 @@ use weir_io::{sqlite::Role, tasks};
 
 use crate::core::Core;
 
-/// Frames the writer moves itself without being held up.
-const REST_FRAMES_MAX: i64 = 256;
+/// Bytes the writer moves itself without being held up.
+const REST_BYTES_MAX: u64 = 128 << 10;
+/// Passes in one round; commits outrun them rarely, and then the next round goes on.
+const PASSES_MAX: usize = 16;
 /// How often the checkpointer looks around.
-const ROUND: Duration = Duration::from_millis(100);
+const ROUND: Duration = Duration::from_millis(50);
 
-/// What a checkpoint left.
+/// What a checkpoint saw and moved, in frames.
 #[derive(Clone, Copy, Debug)]
 struct Progress {
     frames: i64,
@@ -32,10 +36,9 @@ pub(crate) async fn run(core: Arc<Core>) {
     let mut conn: Option<Connection> = None;
     while !core.stopping.load(Ordering::Acquire) {
         tokio::time::sleep(ROUND).await;
-        if core.wal_growth.load(Ordering::Relaxed) < core.config.wal_checkpoint_bytes {
+        if core.wal_bytes.load(Ordering::Relaxed) < core.config.wal_checkpoint_bytes {
             continue;
         }
-        core.wal_growth.store(0, Ordering::Relaxed);
         conn = match round(&core, conn.take()).await {
             Ok(conn) => Some(conn),
             Err(error) => {
@@ -46,30 +49,58 @@ pub(crate) async fn run(core: Arc<Core>) {
     }
 }
 
-async fn round(core: &Arc<Core>, conn: Option<Connection>) -> Result<Connection, why::Failed> {
+async fn round(core: &Arc<Core>, mut conn: Option<Connection>) -> Result<Connection, why::Failed> {
+    for pass in 1.. {
+        let before = core.wal_bytes.load(Ordering::Relaxed);
+        let used = beside_writer(core, conn.take()).await?;
+        conn = Some(used);
+        let rest = core.wal_bytes.load(Ordering::Relaxed) - before;
+        // The longer commits outrun the passes, the more the writer may take on itself.
+        if rest <= REST_BYTES_MAX << (pass / 4) {
+            finish(core).await?;
+            break;
+        }
+        if pass == PASSES_MAX {
+            weir_io::sometimes!("commits outran the checkpointer");
+            break;
+        }
+    }
+    let bytes = wal_len(core).await?;
+    core.metrics.wal_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    Ok(conn.expect("every pass gives it back"))
+}
+
+/// One pass, without holding up anybody.
+async fn beside_writer(
+    core: &Arc<Core>,
+    conn: Option<Connection>,
+) -> Result<Connection, why::Failed> {
     let (world, path) = (core.world.clone(), core.database());
-    let (conn, progress) = tasks::run(&*core.world.blocking, move || {
+    let conn = tasks::run(&*core.world.blocking, move || {
         let conn = match conn {
             Some(conn) => conn,
             None => world.sqlite.open(&path, Role::Checkpointer)?,
         };
-        let progress = checkpoint(&conn)?;
-        Ok::<_, rusqlite::Error>((conn, progress))
+        checkpoint(&conn)?;
+        Ok::<_, rusqlite::Error>(conn)
     })
     .await??;
-    let rest = progress.frames - progress.moved;
-    let bound = i64::try_from(core.config.wal_bytes_max / 4096).unwrap_or(i64::MAX);
-    if rest > 0 && (rest <= REST_FRAMES_MAX || progress.frames > bound) {
-        let left = core.on_writer(|conn| checkpoint(conn)).await??;
-        if left.frames == left.moved {
-            core.metrics.checkpoints.inc();
-        }
-    } else if rest == 0 {
-        core.metrics.checkpoints.inc();
-    }
-    let bytes = wal_len(core).await?;
-    core.metrics.wal_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     Ok(conn)
+}
+
+/// The last part, by the writer, between two commits.
+async fn finish(core: &Arc<Core>) -> Result<(), why::Failed> {
+    let shared = Arc::clone(core);
+    core.on_writer(move |conn| -> rusqlite::Result<()> {
+        let left = checkpoint(conn)?;
+        if left.frames == left.moved {
+            shared.wal_bytes.store(0, Ordering::Relaxed);
+            shared.metrics.checkpoints.inc();
+        }
+        Ok(())
+    })
+    .await??;
+    Ok(())
 }
 
 /// Moves what can be moved without waiting for anybody. Steps the pragma to its end.

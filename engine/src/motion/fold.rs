@@ -127,6 +127,8 @@ fn finish(
     next_stream: StreamId,
     store_now: StoreMs,
 ) -> Result<(), Failure> {
+    let before = catalogue::meta_u64(conn, "folded_through")?;
+    assert!(through.lsn.get() >= before, "INV-8 the fold only moves forward");
     let tx = conn.transaction()?;
     catalogue::put_meta(&tx, "folded_through", &through.lsn.get().to_le_bytes())?;
     catalogue::put_meta(&tx, "folded_crc", &u64::from(through.crc).to_le_bytes())?;

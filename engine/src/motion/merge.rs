@@ -97,8 +97,9 @@ fn build(core: &Core, conn: &Connection, inputs: &[Arc<Segment>]) -> Result<NewS
     };
     let first = inputs.iter().map(|it| it.footer().first_lsn).min().expect("a merge has inputs");
     let last = inputs.iter().map(|it| it.footer().last_lsn).max().expect("a merge has inputs");
-    let new =
-        seal::write(core, (first, last), |builder| Ok(segment::merge(inputs, &keep, builder)?))?;
+    let new = seal::write(core, segment::Codec::Zstd, (first, last), |builder| {
+        Ok(segment::merge(inputs, &keep, builder)?)
+    })?;
     core.world.disk.sync_dir(&core.segment_dir())?;
     Ok(new)
 }

@@ -163,7 +163,8 @@ struct Run {
 }
 
 fn write_runs(core: &Core, through: Lsn, runs: &[Run]) -> Result<NewSegment, Failed> {
-    write(core, (through, through), |builder| {
+    // Plain, so that the page cache is the hot cache.
+    write(core, segment::Codec::None, (through, through), |builder| {
         for run in runs {
             for chunk in &run.chunks {
                 builder.push(run.stream, run.form, chunk)?;
@@ -183,6 +184,11 @@ fn photograph(stream: &Arc<Stream>) -> (Snapshot, Vec<Chunk>) {
         Life::Dead => Vec::new(),
         Life::Live | Life::Unborn => durable.chunks.iter().cloned().collect(),
     };
+    let mut expected = durable.sealed;
+    for chunk in &chunks {
+        assert!(chunk.first == expected, "INV-7 what is sealed has no hole and no overlap");
+        expected = chunk.limit();
+    }
     let producers = durable
         .producers
         .iter()
@@ -202,6 +208,7 @@ fn photograph(stream: &Arc<Stream>) -> (Snapshot, Vec<Chunk>) {
 /// and durable, under its own. The caller syncs the directory.
 pub(crate) fn write(
     core: &Core,
+    codec: segment::Codec,
     (first, last): (Lsn, Lsn),
     fill: impl FnOnce(&mut segment::Builder<'_>) -> Result<(), Failed>,
 ) -> Result<NewSegment, Failed> {
@@ -217,7 +224,7 @@ pub(crate) fn write(
         written += u64::try_from(bytes.len()).expect("usize fits u64");
         Ok(())
     };
-    let mut builder = segment::Builder::new(core.store.0, id, segment::Codec::None, &mut sink)?;
+    let mut builder = segment::Builder::new(core.store.0, id, codec, &mut sink)?;
     fill(&mut builder)?;
     let footer = builder.finish(first, last)?;
     file.sync()?;

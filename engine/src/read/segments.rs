@@ -12,7 +12,7 @@ use crate::{
     core::Core,
     motion::seal::NewSegment,
     request::Error,
-    segment::{ReadError, Segment},
+    segment::{Block, BlockNo, Part, ReadError, Segment},
     state::view::Stream,
     types::{SegmentId, Seq, StreamId, WallMs},
 };
@@ -97,7 +97,7 @@ fn take(
         let Some(no) = segment.locate(stream, gather.next) else {
             return Ok(());
         };
-        let block = core.blocks.block(segment, no).map_err(|error| read_error(segment, &error))?;
+        let block = get(core, segment, no)?;
         let Some(part) = block.part(stream) else {
             return Ok(());
         };
@@ -117,12 +117,12 @@ struct Extent {
 }
 
 fn extent(core: &Core, segment: &Arc<Segment>, stream: StreamId) -> Result<Option<Extent>, Error> {
-    let get = |no| core.blocks.block(segment, no).map_err(|error| read_error(segment, &error));
+    let get = |no| get(core, segment, no);
     let Some(no) = segment.locate(stream, Seq::ZERO) else {
         return Ok(None);
     };
     let head = get(no)?;
-    let Some(first) = head.part(stream).map(crate::segment::Part::first) else {
+    let Some(first) = head.part(stream).map(Part::first) else {
         return Ok(None);
     };
     let Some(no) = segment.locate_last(stream) else {
@@ -200,33 +200,25 @@ pub(crate) async fn since(
     .await
 }
 
-/// Within a segment: halves the positions between its first and last record of the stream.
+/// The first record of the stream in this segment whose timestamp is not before `since`.
 fn search(
     core: &Core,
     segment: &Arc<Segment>,
     stream: StreamId,
     since: WallMs,
 ) -> Result<Option<Seq>, Error> {
-    let Some(extent) = extent(core, segment, stream)? else {
-        return Ok(None);
-    };
-    let (mut older, mut limit) = (extent.first, extent.limit);
-    while older < limit {
-        let middle = Seq::new(older.get().midpoint(limit.get()));
-        let Some(no) = segment.locate(stream, middle) else {
-            break;
-        };
-        let block = core.blocks.block(segment, no).map_err(|error| read_error(segment, &error))?;
-        let Some(part) = block.part(stream) else {
-            break;
-        };
-        match part.first_at_or_after(since) {
-            None => older = part.limit(),
-            Some(found) if found > part.first() => return Ok(Some(found)),
-            Some(found) => limit = found,
-        }
+    let get = |no| get(core, segment, no);
+    let Some(no) = segment.locate_since(stream, since) else { return Ok(None) };
+    if let Some(found) = get(no)?.part(stream).and_then(|part| part.first_at_or_after(since)) {
+        return Ok(Some(found));
     }
-    Ok(Some(limit))
+    let Some(no) = segment.following(no, stream) else { return Ok(None) };
+    Ok(get(no)?.part(stream).map(Part::first))
+}
+
+fn get(core: &Core, segment: &Segment, no: BlockNo) -> Result<Arc<Block>, Error> {
+    core.metrics.blocks_asked.inc();
+    core.blocks.block(segment, no).map_err(|error| read_error(segment, &error))
 }
 
 fn read_error(segment: &Segment, error: &ReadError) -> Error {

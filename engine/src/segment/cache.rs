@@ -6,6 +6,7 @@
 
 use std::{hash::BuildHasher, sync::Arc};
 
+use prometheus_client::metrics::counter::Counter;
 use quick_cache::{OptionsBuilder, Weighter, sync::Cache};
 
 use super::{Block, BlockNo, ReadError, Segment};
@@ -19,6 +20,8 @@ const SHARDS: usize = 8;
 /// A bounded cache of decoded blocks.
 pub(crate) struct BlockCache<S> {
     blocks: Cache<Key, Arc<Block>, Bytes, S>,
+    /// Counts blocks read from segments.
+    read: Counter,
 }
 
 /// Weighs a block by the memory it holds.
@@ -33,7 +36,7 @@ impl Weighter<Key, Arc<Block>> for Bytes {
 
 impl<S: BuildHasher + Clone> BlockCache<S> {
     /// A cache of at most `bytes_max` bytes. A block over an eighth of that is not kept.
-    pub(crate) fn new(bytes_max: u64, hasher: S) -> Self {
+    pub(crate) fn new(bytes_max: u64, hasher: S, read: Counter) -> Self {
         let target = u64::try_from(limits::BLOCK_BYTES_TARGET).expect("usize fits u64");
         let blocks_max = usize::try_from(bytes_max / target).unwrap_or(usize::MAX);
         let options = OptionsBuilder::new()
@@ -42,18 +45,21 @@ impl<S: BuildHasher + Clone> BlockCache<S> {
             .weight_capacity(bytes_max)
             .build()
             .expect("both capacities are given");
-        Self { blocks: Cache::with_options(options, Bytes, hasher, Default::default()) }
+        let blocks = Cache::with_options(options, Bytes, hasher, Default::default());
+        Self { blocks, read }
     }
 
     /// The block, from memory or from the segment. Whoever asks for a block that is being
     /// loaded waits for that load; if it fails, the next one tries again.
     pub(crate) fn block(&self, segment: &Segment, no: BlockNo) -> Result<Arc<Block>, ReadError> {
         let key = (segment.id(), no);
-        self.blocks.get_or_insert_with(&key, || segment.block(no).map(Arc::new))
+        self.blocks.get_or_insert_with(&key, || {
+            self.read.inc();
+            segment.block(no).map(Arc::new)
+        })
     }
 
     /// Bytes held now.
-    #[allow(dead_code, reason = "what a memory metric asks")]
     pub(crate) fn bytes(&self) -> u64 {
         self.blocks.weight()
     }

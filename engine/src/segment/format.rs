@@ -33,7 +33,6 @@ pub(crate) enum Codec {
     #[default]
     None,
     /// As one zstd frame, where that is shorter.
-    #[allow(dead_code, reason = "written once compaction asks for it, read always")]
     Zstd,
 }
 

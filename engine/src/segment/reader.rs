@@ -101,7 +101,6 @@ impl Segment {
     /// The block in which to look for the first record of `stream` whose timestamp is not
     /// before `since`. If all of the stream's records there are older, the next block's
     /// first is the one.
-    #[allow(dead_code, reason = "one block read for a read by time")]
     pub(crate) fn locate_since(&self, stream: StreamId, since: WallMs) -> Option<BlockNo> {
         let from = self.locate(stream, Seq::ZERO)?.index();
         // Blocks after the first that start with the stream have its timestamps in order.
@@ -112,7 +111,6 @@ impl Segment {
     }
 
     /// The next block, if records of `stream` go on there.
-    #[allow(dead_code, reason = "goes with locate_since")]
     pub(crate) fn following(&self, no: BlockNo, stream: StreamId) -> Option<BlockNo> {
         let next = no.index() + 1;
         let entry = self.index.get(next)?;

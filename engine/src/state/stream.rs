@@ -173,8 +173,11 @@ pub(crate) struct Producer {
 impl Producer {
     /// The state after an accepted request that ends at `end`.
     pub(crate) fn after(known: Option<&Self>, tuple: &ProducerTuple, end: Seq) -> Self {
+        let same = known.is_some_and(|known| known.epoch == tuple.epoch);
+        let turn = known.filter(|_| same).map_or(0, |known| known.seq + 1);
+        assert!(tuple.seq == turn, "INV-5 a producer's requests are accepted once, in order");
         let mut ends = match known {
-            Some(known) if known.epoch == tuple.epoch => known.ends.clone(),
+            Some(known) if same => known.ends.clone(),
             _ => SmallVec::new(),
         };
         if ends.len() == limits::PRODUCER_ENDS_KEPT {

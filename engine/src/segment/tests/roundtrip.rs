@@ -2,6 +2,7 @@
 
 use std::{hash::BuildHasherDefault, ops::Range, sync::Arc};
 
+use prometheus_client::metrics::counter::Counter;
 use proptest::prelude::*;
 
 use super::*;
@@ -238,7 +239,7 @@ fn the_cache_loads_a_block_once_and_forgets_by_bytes() {
     let (bytes, _) = write(&kibibytes(1, 2000), Codec::None);
     let file = MemoryFile::of(bytes);
     let segment = Segment::open(Arc::clone(&file) as Arc<dyn File>).unwrap();
-    let cache = BlockCache::new(1 << 20, Hasher::default());
+    let cache = BlockCache::new(1 << 20, Hasher::default(), Counter::default());
     let opened = file.reads();
 
     file.refuse(true);

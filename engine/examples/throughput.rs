@@ -1,0 +1,81 @@
+//! Appends in a closed loop without HTTP: how fast the engine alone is on this disk.
+//!
+//! `cargo run --release -p weir-engine --example throughput -- DIR CLIENTS BYTES SECONDS`
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use weir_engine::{
+    Config, Engine,
+    request::{Append, Create},
+    types::{Closing, ContentType, Expiry, StreamName},
+};
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let mut args = std::env::args().skip(1);
+    let dir = args.next().expect("DIR");
+    let mut number = || args.next().and_then(|text| text.parse::<u64>().ok()).expect("a number");
+    let (clients, bytes, seconds) = (number(), number(), number());
+    let world = weir_io::os::world().expect("inside a runtime");
+    let engine = Engine::open(world, Config::new(dir), "bench").await.expect("opens");
+    let content = ContentType::parse("application/octet-stream").expect("a type");
+    let body = Bytes::from(vec![b'x'; usize::try_from(bytes).expect("small")]);
+    let running = Arc::new(AtomicBool::new(true));
+    let done = Arc::new(AtomicU64::new(0));
+    let mut tasks = Vec::new();
+    for client in 0..clients {
+        let name = StreamName::new(&format!("bench/{client}")).expect("a name");
+        let create = Create {
+            name: name.clone(),
+            content: content.clone(),
+            expiry: Expiry::Never,
+            closing: Closing::KeepOpen,
+            body: Bytes::new(),
+            key: None,
+        };
+        engine.create(create).await.expect("creates");
+        let append = Append {
+            name,
+            content: Some(content.clone()),
+            body: body.clone(),
+            closing: Closing::KeepOpen,
+            producer: None,
+            stream_seq: None,
+            expected: None,
+            key: None,
+            timestamp: None,
+        };
+        let (engine, running, done) = (engine.clone(), Arc::clone(&running), Arc::clone(&done));
+        tasks.push(tokio::spawn(async move {
+            while running.load(Ordering::Relaxed) {
+                if engine.append(append.clone()).await.is_ok() {
+                    done.fetch_add(1, Ordering::Relaxed);
+                } else {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }));
+    }
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    running.store(false, Ordering::Relaxed);
+    for task in tasks {
+        task.await.expect("ends");
+    }
+    let metrics = engine.metrics();
+    println!(
+        "{} appends/s, {} commits, {} seals, wal {} B, longest hold {} us",
+        done.load(Ordering::Relaxed) / seconds,
+        metrics.commits.get(),
+        metrics.seals.get(),
+        metrics.wal_bytes.get(),
+        metrics.writer_hold_max_us.get(),
+    );
+    engine.close().await;
+}
