@@ -7,4 +7,6 @@ pub(crate) mod entry;
 pub(crate) mod gate;
 pub(crate) mod replay;
 pub(crate) mod sequencer;
+#[cfg(test)]
+mod tests;
 pub(crate) mod writer;

@@ -5,4 +5,6 @@ pub(crate) mod catalogue;
 pub(crate) mod rows;
 pub(crate) mod shelf;
 pub(crate) mod stream;
+#[cfg(test)]
+mod tests;
 pub(crate) mod view;
