@@ -1,1 +1,21 @@
+//! The HTTP face of Streamweir: the durable-streams protocol on an engine.
+//!
+//! ```text
+//! socket ─▶ server (limits, framing) ─▶ handle (one verb a file) ─▶ engine
+//!                                         ▲
+//!                                        wire (pure: headers, queries, events)
+//! ```
+//! Knows status codes, headers, flags and the environment; knows nothing of how records are
+//! stored. [`server::serve`] runs on any [`weir_io::net::Listener`], so the simulator drives
+//! the same server as production.
 
+mod app;
+pub mod cli;
+pub mod config;
+mod handle;
+mod metrics;
+pub mod server;
+mod wire;
+
+pub use app::App;
+pub use config::HttpConfig;

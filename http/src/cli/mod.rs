@@ -1,0 +1,253 @@
+//! `weir serve`: opens the store, listens, and goes down in order.
+//!
+//! ```text
+//! bind ─▶ open (lock, replay) ─▶ announce ─▶ serve ─signal─▶ drain ─▶ close the engine ─▶ exit
+//! ```
+
+pub mod flags;
+
+use std::{io, net::SocketAddr, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+
+use clap::Parser as _;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+use tracing::{info, warn};
+use weir_engine::{Engine, OpenError};
+use weir_io::{
+    World,
+    net::Listener as _,
+    os::{self, OsListener},
+};
+
+use crate::{
+    App,
+    config::{self, Auth, ConfigError, Settings},
+    server,
+    wire::date,
+};
+
+/// From the signal to the exit. Draining has its own part of it.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(9);
+/// Descriptors for files, SQLite and standard streams.
+const DESCRIPTORS_RESERVED: u64 = 256;
+
+/// Why the server did not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The settings make no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// `--log` makes no sense.
+    #[error("--log: {0}")]
+    Log(#[from] tracing_subscriber::filter::ParseError),
+    /// The system refused something.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The store did not open.
+    #[error("cannot open {}: {source}", dir.display())]
+    Open {
+        /// Which store.
+        dir: PathBuf,
+        /// Why.
+        source: OpenError,
+    },
+    /// The store did not come to rest in time; nothing acknowledged is lost.
+    #[error("the store did not close in time: the next start replays its log")]
+    SlowClose,
+}
+
+/// Settings from the command line and the environment.
+///
+/// # Errors
+/// They make no sense. `--help` and `--version` end the process here.
+pub fn settings() -> Result<Settings, ServeError> {
+    let flags = flags::Cli::parse().into_serve();
+    Ok(Settings::resolve(flags, config::environment)?)
+}
+
+/// Runs the server until a signal ends it.
+///
+/// # Errors
+/// It could not start, or not stop in time.
+pub async fn serve(settings: Settings) -> Result<(), ServeError> {
+    start_log(&settings.log)?;
+    let mut interrupts = Signals::new()?;
+    let world = os::world().map_err(|source| io_error("the system", source))?;
+    let mut settings = settings;
+    settings.http.connections_max =
+        settings.http.connections_max.min(connections_within_descriptors());
+
+    // A port chosen by the system must be known before the store is opened, because the lock
+    // names it; a port chosen by the operator is bound after, so that two servers of one
+    // directory meet at the lock, which says more than "address in use".
+    let early = if settings.port == 0 { Some(bind(&settings).await?) } else { None };
+    let url = url(&early, &settings)?;
+    let engine = open(&world, &settings, &url).await?;
+    let listener = match early {
+        Some(listener) => listener,
+        None => bind(&settings).await?,
+    };
+    announce(&settings, &url);
+
+    let app = Arc::new(App::new(engine.clone(), settings.http.clone(), world.clone()));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = async {
+        // The sender is dropped to stop: either way the channel speaks once.
+        server::serve(listener, app, async { drop(stopped.await) }).await;
+        info!("drained");
+        close(&engine, &world, settings.http.patience.drain).await
+    };
+    let mut running = pin!(running);
+    tokio::select! {
+        biased;
+        ended = &mut running => return ended,
+        () = interrupts.next() => drop(stop),
+    }
+    tokio::select! {
+        biased;
+        ended = &mut running => ended,
+        () = interrupts.next() => std::process::exit(1),
+    }
+}
+
+/// Commits what was admitted, seals and ends the lanes, in what draining left of the time.
+async fn close(engine: &Engine, world: &World, drained: Duration) -> Result<(), ServeError> {
+    let closed = async {
+        engine.close().await;
+        world.tasks.lanes_ended().await;
+    };
+    let left = SHUTDOWN_MAX.saturating_sub(drained);
+    tokio::time::timeout(left, closed).await.map_err(|_| ServeError::SlowClose)?;
+    info!("closed");
+    Ok(())
+}
+
+fn start_log(filter: &str) -> Result<(), ServeError> {
+    let filter: tracing_subscriber::EnvFilter = filter.parse()?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A subscriber that is there already was set by whoever embeds the server.
+    drop(subscriber.try_init());
+    Ok(())
+}
+
+async fn bind(settings: &Settings) -> Result<OsListener, ServeError> {
+    let address = SocketAddr::new(settings.host, settings.port);
+    let bound = OsListener::bind(address).await;
+    bound.map_err(|source| io_error(&format!("cannot listen on {address}"), source))
+}
+
+fn url(listener: &Option<OsListener>, settings: &Settings) -> Result<String, ServeError> {
+    let address = match listener {
+        Some(listener) => {
+            listener.local_addr().map_err(|source| io_error("the bound address", source))?
+        }
+        None => SocketAddr::new(settings.host, settings.port),
+    };
+    Ok(format!("http://{address}"))
+}
+
+async fn open(world: &World, settings: &Settings, url: &str) -> Result<Engine, ServeError> {
+    let (store, bucket) = (settings.data.join("store"), settings.data.join("bucket"));
+    for dir in [&store, &bucket] {
+        let made = world.disk.create_dir_all(dir);
+        made.map_err(|source| io_error(&format!("cannot create {}", dir.display()), source))?;
+    }
+    let config = weir_engine::Config {
+        memtable_bytes_max: settings.memtable_bytes_max,
+        seal_age: settings.seal_age,
+        ..weir_engine::Config::new(&store)
+    };
+    let holder = format!(
+        "pid {}, weir {}, {url}, since {}",
+        std::process::id(),
+        env!("CARGO_PKG_VERSION"),
+        date::rfc3339(weir_engine::types::WallMs::new(world.clock.wall_ms())),
+    );
+    let opened = Engine::open(world.clone(), config, &holder).await;
+    opened.map_err(|source| ServeError::Open { dir: store, source })
+}
+
+/// Says what runs where and what an ack rests on.
+fn announce(settings: &Settings, url: &str) {
+    let data = settings.data.display();
+    let http = &settings.http;
+    let auth = match http.auth {
+        Auth::Open => "none, everybody who can connect may ask",
+        Auth::ApiKey(_) => "api-key",
+    };
+    println!("weir {} listens on {url}", env!("CARGO_PKG_VERSION"));
+    println!("  data          {data}");
+    println!("  durability    local: an answer is given after the log in {data}/store is fsynced");
+    println!("  object store  local: {data}/bucket (on the same disk it is no backup)");
+    println!("  auth          {auth}");
+    info!(
+        %url,
+        data = %data,
+        auth,
+        offset_format = ?http.offset_format,
+        long_poll_timeout = ?http.long_poll_timeout,
+        long_poll_max = ?http.long_poll_max,
+        sse_recycle = ?http.sse_recycle,
+        sse_keepalive = ?http.sse_keepalive,
+        body_bytes_max = http.body_bytes_max,
+        read_bytes_max = http.read_bytes_max,
+        connections_max = http.connections_max,
+        idle_timeout = ?http.patience.idle,
+        memtable_bytes_max = settings.memtable_bytes_max,
+        seal_age = ?settings.seal_age,
+        public_url = http.public_url.as_ref().map(config::PublicUrl::as_str),
+        "started"
+    );
+}
+
+/// Raises the soft limit of descriptors to the hard one and says how many connections fit.
+fn connections_within_descriptors() -> u32 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            warn!(%error, "could not raise the limit of descriptors");
+            limit.current
+        }
+    };
+    let room = current.map_or(u64::MAX, |it| it.saturating_sub(DESCRIPTORS_RESERVED).max(1));
+    u32::try_from(room).unwrap_or(u32::MAX)
+}
+
+fn io_error(what: &str, source: io::Error) -> ServeError {
+    ServeError::Io { what: what.to_owned(), source }
+}
+
+/// The two signals that end the server.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, ServeError> {
+        let listen = |kind| signal(kind).map_err(|source| io_error("signals", source));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => info!(signal = "SIGTERM", "asked to stop"),
+            _ = self.interrupt.recv() => info!(signal = "SIGINT", "asked to stop"),
+        }
+    }
+}

@@ -1,0 +1,498 @@
+//! Settings of the server: from flags and the environment, validated once, printed at start.
+//!
+//! The only place that reads the environment. A flag wins over an environment variable, which
+//! wins over the default.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use hyper::http::uri::{Authority, Uri};
+use weir_engine::types::OffsetFormat;
+
+use crate::cli::flags::{AuthStrategy, ObjectStore, ServeFlags};
+
+/// Bytes of requests that may wait for a commit; no body may be larger.
+const BODY_BYTES_LIMIT: usize = 64 << 20;
+const READ_BYTES_LIMIT: usize = 256 << 20;
+const API_KEY_UNITS_MIN: usize = 10;
+
+/// What the server needs to know, whoever runs it.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// Who may ask.
+    pub auth: Auth,
+    /// Which `Host` a request may name.
+    pub hosts: Hosts,
+    /// Where clients see this server, if that is not where they connect to.
+    pub public_url: Option<PublicUrl>,
+    /// How offsets are written.
+    pub offset_format: OffsetFormat,
+    /// How long a long-poll waits that does not say.
+    pub long_poll_timeout: Duration,
+    /// How long a long-poll may ask to wait.
+    pub long_poll_max: Duration,
+    /// How long an event stream lives before the client must reconnect.
+    pub sse_recycle: Duration,
+    /// How long an event stream is silent.
+    pub sse_keepalive: Duration,
+    /// Largest request body.
+    pub body_bytes_max: usize,
+    /// Bytes of all request bodies that are being read or committed.
+    pub bodies_bytes_max: usize,
+    /// Payload bytes of one page of a catch-up read.
+    pub read_bytes_max: usize,
+    /// Open connections.
+    pub connections_max: u32,
+    /// How long slow peers are waited for.
+    pub patience: Patience,
+}
+
+/// How long slow peers are waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// From its first byte (or the connection's start) to the end of a request's head.
+    pub head: Duration,
+    /// Silence in a request's body, at any moment of it: a body has this long plus the time
+    /// its bytes take at [`Patience::body_bytes_per_second`].
+    pub body: Duration,
+    /// The slowest rate a body may come in at in the long run.
+    pub body_bytes_per_second: u32,
+    /// A connection without a request.
+    pub idle: Duration,
+    /// A peer that takes nothing of what is written to it.
+    pub stall: Duration,
+    /// From the call to stop until open connections are cut.
+    pub drain: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(15),
+            body: Duration::from_secs(30),
+            body_bytes_per_second: 4096,
+            idle: Duration::from_secs(180),
+            stall: Duration::from_secs(30),
+            drain: Duration::from_secs(4),
+        }
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            auth: Auth::Open,
+            hosts: Hosts::Any,
+            public_url: None,
+            offset_format: OffsetFormat::Reference,
+            long_poll_timeout: Duration::from_secs(3),
+            long_poll_max: Duration::from_secs(60),
+            sse_recycle: Duration::from_secs(60),
+            sse_keepalive: Duration::from_secs(15),
+            body_bytes_max: 10 << 20,
+            bodies_bytes_max: 256 << 20,
+            read_bytes_max: 4 << 20,
+            connections_max: 65_536,
+            patience: Patience::default(),
+        }
+    }
+}
+
+/// Who may ask.
+#[derive(Clone, Debug)]
+pub enum Auth {
+    /// Everybody who can connect.
+    Open,
+    /// Who knows the key.
+    ApiKey(ApiKey),
+}
+
+/// A secret. Never printed.
+#[derive(Clone)]
+pub struct ApiKey(String);
+
+impl ApiKey {
+    /// Takes a key of at least ten UTF-16 units, the peer's measure.
+    ///
+    /// # Errors
+    /// It is shorter.
+    pub fn new(key: String) -> Result<Self, ConfigError> {
+        if key.encode_utf16().count() < API_KEY_UNITS_MIN {
+            return Err(ConfigError::ApiKey);
+        }
+        Ok(Self(key))
+    }
+
+    /// Whether `offered` is the key. Takes the same time whatever the difference.
+    #[must_use]
+    pub fn is(&self, offered: &[u8]) -> bool {
+        let key = self.0.as_bytes();
+        let differing = (0..key.len().max(offered.len())).fold(0_u8, |differing, at| {
+            let ours = key.get(at).copied().unwrap_or(0);
+            let theirs = offered.get(at).copied().unwrap_or(0);
+            differing | std::hint::black_box(ours ^ theirs)
+        });
+        std::hint::black_box(differing) == 0 && key.len() == offered.len()
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(…)")
+    }
+}
+
+/// Which `Host` a request may name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hosts {
+    /// Any.
+    Any,
+    /// Loopback names and addresses, and these. A web page that had its own name resolve to
+    /// 127.0.0.1 cannot talk to such a server.
+    LoopbackAnd(Vec<String>),
+}
+
+impl Hosts {
+    /// Whether a request to `authority` is meant for this server.
+    #[must_use]
+    pub fn allow(&self, authority: &Authority) -> bool {
+        let Self::LoopbackAnd(others) = self else { return true };
+        let host = authority.host();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        host.eq_ignore_ascii_case("localhost")
+            || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+            || others.iter().any(|other| other.eq_ignore_ascii_case(bare))
+    }
+}
+
+/// The scheme and authority that clients see, and a path before all paths if there is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl {
+    text: String,
+    host: String,
+}
+
+impl PublicUrl {
+    /// Reads an `http` or `https` URL without query.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn new(text: &str) -> Result<Self, ConfigError> {
+        let bad = || ConfigError::Invalid { what: "--public-url", value: text.to_owned() };
+        let uri: Uri = text.parse().map_err(|_| bad())?;
+        let plain = matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none();
+        let host = uri.host().filter(|_| plain).ok_or_else(bad)?;
+        Ok(Self { text: text.trim_end_matches('/').to_owned(), host: host.to_owned() })
+    }
+
+    /// What comes before the path of a request.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+/// Everything `weir serve` runs with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Address to bind.
+    pub host: IpAddr,
+    /// Port to bind; 0 takes a free one.
+    pub port: u16,
+    /// Directory of everything stored.
+    pub data: PathBuf,
+    /// Unsealed record bytes that start a seal.
+    pub memtable_bytes_max: usize,
+    /// Age of the oldest unsealed record that starts a seal.
+    pub seal_age: Duration,
+    /// What is logged.
+    pub log: String,
+    /// The server's own.
+    pub http: HttpConfig,
+}
+
+/// Settings that cannot be run with.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// Both ways to say who may ask.
+    #[error("--no-auth and --auth-strategy exclude each other: give one of them")]
+    AuthTwice,
+    /// Neither, where it matters.
+    #[error(
+        "{0} can be reached from other machines: say who may ask, with --auth-strategy api-key \
+         (and API_KEY) or with --no-auth"
+    )]
+    AuthMissing(IpAddr),
+    /// No usable key.
+    #[error("API_KEY must be present and contain at least {API_KEY_UNITS_MIN} characters")]
+    ApiKey,
+    /// Something that is not there yet.
+    #[error("--object-store {0} is not available yet: use local")]
+    ObjectStore(&'static str),
+    /// A value out of its range or shape.
+    #[error("{what}: {value:?} is not valid")]
+    Invalid {
+        /// Flag or variable.
+        what: &'static str,
+        /// What it was.
+        value: String,
+    },
+    /// Two values that do not go together.
+    #[error("{0}")]
+    Conflict(&'static str),
+}
+
+/// The environment of the process.
+#[must_use]
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+impl Settings {
+    /// Puts flags, environment and defaults together and checks them.
+    ///
+    /// # Errors
+    /// [`ConfigError`] says what to change.
+    pub fn resolve(
+        flags: ServeFlags,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let defaults = HttpConfig::default();
+        let host = host(flags.host, &environment)?;
+        let public_url = flags.public_url.as_deref().map(PublicUrl::new).transpose()?;
+        let auth = auth(flags.no_auth, flags.auth_strategy, host, &environment)?;
+        let hosts = hosts(&auth, host, public_url.as_ref());
+        if flags.object_store == ObjectStore::R2 {
+            return Err(ConfigError::ObjectStore("r2"));
+        }
+        let body_bytes = number(flags.body_max, "DS_APPEND_MAX_BODY_BYTES", &environment)?;
+        let read_bytes = number(flags.read_bytes_max, "DS_READ_MAX_BYTES", &environment)?;
+        let idle =
+            number(None, "DS_HTTP_IDLE_TIMEOUT_SECONDS", &environment)?.map(Duration::from_secs);
+        let http = HttpConfig {
+            auth,
+            hosts,
+            public_url,
+            offset_format: flags.offset_format.into(),
+            long_poll_timeout: flags.long_poll_timeout,
+            long_poll_max: flags.long_poll_max,
+            sse_recycle: flags.sse_recycle,
+            sse_keepalive: flags.sse_keepalive,
+            body_bytes_max: body_bytes.unwrap_or(defaults.body_bytes_max),
+            read_bytes_max: read_bytes.unwrap_or(defaults.read_bytes_max),
+            connections_max: flags.connections_max,
+            patience: Patience {
+                idle: flags.idle_timeout.or(idle).unwrap_or(defaults.patience.idle),
+                ..defaults.patience
+            },
+            ..defaults
+        };
+        let settings = Self {
+            host,
+            port: number(flags.port, "PORT", &environment)?.unwrap_or(8080),
+            data: flags
+                .data
+                .or_else(|| environment("DS_ROOT").map(PathBuf::from))
+                .unwrap_or_else(|| PathBuf::from("./weir-data")),
+            memtable_bytes_max: flags.memtable_bytes,
+            seal_age: flags.seal_age,
+            log: flags.log.or_else(|| environment("RUST_LOG")).unwrap_or_else(|| "info".to_owned()),
+            http,
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let http = &self.http;
+        for (holds, or_else) in [
+            (
+                http.long_poll_timeout <= http.long_poll_max,
+                "--long-poll-timeout must not exceed --long-poll-max",
+            ),
+            (!http.sse_keepalive.is_zero(), "--sse-keepalive must not be zero"),
+            (!http.sse_recycle.is_zero(), "--sse-recycle must not be zero"),
+            (!http.patience.idle.is_zero(), "the idle timeout must not be zero"),
+            (http.connections_max > 0, "--connections-max must not be zero"),
+            (
+                (1..=BODY_BYTES_LIMIT).contains(&http.body_bytes_max),
+                "--body-max must be between 1 byte and 64 MiB",
+            ),
+            (
+                (1..=READ_BYTES_LIMIT).contains(&http.read_bytes_max),
+                "--read-bytes-max must be between 1 byte and 256 MiB",
+            ),
+            (
+                http.body_bytes_max <= self.memtable_bytes_max,
+                "--memtable-bytes must be at least --body-max",
+            ),
+        ] {
+            if !holds {
+                return Err(ConfigError::Conflict(or_else));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn host(
+    flag: Option<String>,
+    environment: &impl Fn(&str) -> Option<String>,
+) -> Result<IpAddr, ConfigError> {
+    let text = flag.or_else(|| environment("DS_HOST"));
+    match text.as_deref() {
+        None => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        Some("localhost") => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        Some(text) => text
+            .parse()
+            .map_err(|_| ConfigError::Invalid { what: "--host", value: text.to_owned() }),
+    }
+}
+
+fn auth(
+    no_auth: bool,
+    strategy: Option<AuthStrategy>,
+    host: IpAddr,
+    environment: &impl Fn(&str) -> Option<String>,
+) -> Result<Auth, ConfigError> {
+    match (no_auth, strategy) {
+        (true, Some(_)) => Err(ConfigError::AuthTwice),
+        (false, Some(AuthStrategy::ApiKey)) => {
+            let key = environment("API_KEY").ok_or(ConfigError::ApiKey)?;
+            ApiKey::new(key).map(Auth::ApiKey)
+        }
+        (false, None) if !host.is_loopback() => Err(ConfigError::AuthMissing(host)),
+        (true | false, None) => Ok(Auth::Open),
+    }
+}
+
+/// An open server on the loopback interface trusts who can reach it, so it must make sure that
+/// a web page does not reach it by a name of its own.
+fn hosts(auth: &Auth, host: IpAddr, public_url: Option<&PublicUrl>) -> Hosts {
+    match auth {
+        Auth::Open if host.is_loopback() => {
+            let public = public_url.map(|url| url.host.clone());
+            Hosts::LoopbackAnd(public.into_iter().collect())
+        }
+        Auth::Open | Auth::ApiKey(_) => Hosts::Any,
+    }
+}
+
+fn number<N: std::str::FromStr>(
+    flag: Option<N>,
+    variable: &'static str,
+    environment: &impl Fn(&str) -> Option<String>,
+) -> Result<Option<N>, ConfigError> {
+    match (flag, environment(variable)) {
+        (Some(flag), _) => Ok(Some(flag)),
+        (None, None) => Ok(None),
+        (None, Some(text)) => match text.parse() {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => Err(ConfigError::Invalid { what: variable, value: text }),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::flags::Cli;
+
+    fn resolve(flags: &str, environment: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+        let args = ["weir", "serve"].into_iter().chain(flags.split_whitespace());
+        let flags = Cli::try_parse_from(args).expect("flags parse").into_serve();
+        Settings::resolve(flags, |name| {
+            let found = environment.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment_and_that_over_the_default() {
+        let env = [("PORT", "9001"), ("DS_HOST", "127.0.0.2"), ("DS_ROOT", "/tmp/x")];
+        let plain = resolve("", &[]).expect("defaults run");
+        assert_eq!((plain.port, plain.data.to_str()), (8080, Some("./weir-data")));
+        let from_env = resolve("", &env).expect("valid");
+        assert_eq!((from_env.port, from_env.host.to_string()), (9001, "127.0.0.2".into()));
+        assert_eq!(from_env.data.to_str(), Some("/tmp/x"));
+        let from_flags = resolve("--port 9002 --data /tmp/y --host ::1", &env).expect("valid");
+        assert_eq!((from_flags.port, from_flags.host.to_string()), (9002, "::1".into()));
+        assert_eq!(from_flags.data.to_str(), Some("/tmp/y"));
+        assert!(resolve("", &[("PORT", "x")]).is_err());
+    }
+
+    #[test]
+    fn who_may_ask_is_said_where_others_can_reach_the_server() {
+        let key = [("API_KEY", "0123456789")];
+        assert!(matches!(resolve("", &[]).expect("loopback").http.auth, Auth::Open));
+        assert!(resolve("--host 0.0.0.0 --no-auth", &[]).is_ok());
+        assert!(resolve("--host 0.0.0.0 --auth-strategy api-key", &key).is_ok());
+        let everywhere = "0.0.0.0".parse().expect("an address");
+        for (flags, env, error) in [
+            ("--host 0.0.0.0", &[][..], ConfigError::AuthMissing(everywhere)),
+            ("--no-auth --auth-strategy api-key", &key[..], ConfigError::AuthTwice),
+            ("--auth-strategy=api-key", &[], ConfigError::ApiKey),
+            ("--auth-strategy api-key", &[("API_KEY", "123456789")], ConfigError::ApiKey),
+            ("--object-store r2", &[], ConfigError::ObjectStore("r2")),
+        ] {
+            assert_eq!(resolve(flags, env).expect_err(flags), error, "{flags}");
+        }
+    }
+
+    #[test]
+    fn values_that_do_not_go_together_are_refused() {
+        for flags in [
+            "--long-poll-timeout 61s",
+            "--sse-keepalive 0s",
+            "--body-max 0",
+            "--body-max 65MiB",
+            "--body-max 20MiB --memtable-bytes 10MiB",
+            "--public-url ftp://x",
+            "--public-url nonsense",
+            "--host example.com",
+        ] {
+            assert!(resolve(flags, &[]).is_err(), "{flags}");
+        }
+    }
+
+    #[test]
+    fn only_the_whole_key_is_the_key() {
+        let key = ApiKey::new("correct horse".into()).expect("long enough");
+        for (offered, expect) in [
+            ("correct horse", true),
+            ("correct hors", false),
+            ("correct horse\0", false),
+            ("Correct horse", false),
+            ("", false),
+        ] {
+            assert_eq!(key.is(offered.as_bytes()), expect, "{offered}");
+        }
+        assert!(!format!("{key:?}").contains("horse"));
+    }
+
+    #[test]
+    fn an_open_loopback_server_answers_to_its_own_names_only() {
+        let hosts =
+            resolve("--public-url https://streams.example/x", &[]).expect("valid").http.hosts;
+        for (host, expect) in [
+            ("localhost:8080", true),
+            ("LOCALHOST", true),
+            ("127.0.0.1:1", true),
+            ("127.9.9.9", true),
+            ("[::1]:8080", true),
+            ("streams.example", true),
+            ("evil.example", false),
+            ("127.0.0.1.evil.example", false),
+            ("localhost.evil.example:8080", false),
+            ("192.168.0.1", false),
+        ] {
+            assert_eq!(hosts.allow(&host.parse().expect("an authority")), expect, "{host}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Counters of one server, in a registry of its own together with its engine's.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+/// What a request was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Place {
+    Stream,
+    List,
+    Health,
+    Metrics,
+    Other,
+}
+
+/// What it wanted there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Verb {
+    Get,
+    Head,
+    Put,
+    Post,
+    Delete,
+    Options,
+    Other,
+}
+
+/// How a live reader waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Mode {
+    LongPoll,
+    Sse,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    method: Verb,
+    route: Place,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Timed {
+    method: Verb,
+    route: Place,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Waiting {
+    mode: Mode,
+}
+
+/// Everything the server counts.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<Answered, Counter>,
+    seconds: Family<Timed, Histogram>,
+    live: Family<Waiting, Gauge>,
+    pub(crate) connections: Gauge,
+    pub(crate) connections_refused: Counter,
+    pub(crate) bytes_in: Counter,
+    pub(crate) bytes_out: Counter,
+}
+
+impl Metrics {
+    pub(crate) fn new(engine: &weir_engine::Metrics) -> Self {
+        let buckets = || {
+            Histogram::new([
+                0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0,
+                5.0,
+            ])
+        };
+        let mut metrics = Self {
+            registry: Registry::default(),
+            requests: Family::default(),
+            seconds: Family::new_with_constructor(buckets),
+            live: Family::default(),
+            connections: Gauge::default(),
+            connections_refused: Counter::default(),
+            bytes_in: Counter::default(),
+            bytes_out: Counter::default(),
+        };
+        metrics.register();
+        engine.register(&mut metrics.registry);
+        metrics
+    }
+
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("weir_http_requests", "Requests answered", self.requests.clone());
+        r.register(
+            "weir_http_request_seconds",
+            "Time to the head of an answer, live reads excepted",
+            self.seconds.clone(),
+        );
+        r.register("weir_http_live_readers", "Live readers by mode", self.live.clone());
+        r.register("weir_http_connections", "Open connections", self.connections.clone());
+        r.register(
+            "weir_http_connections_refused",
+            "Connections turned away because there were too many",
+            self.connections_refused.clone(),
+        );
+        r.register("weir_http_received_bytes", "Bytes read from sockets", self.bytes_in.clone());
+        r.register("weir_http_sent_bytes", "Bytes written to sockets", self.bytes_out.clone());
+    }
+
+    /// Counts an answer; `took` is missing where waiting was the request's purpose.
+    pub(crate) fn answered(&self, verb: Verb, place: Place, status: u16, took: Option<Duration>) {
+        self.requests.get_or_create(&Answered { method: verb, route: place, status }).inc();
+        if let Some(took) = took {
+            let timed = Timed { method: verb, route: place };
+            self.seconds.get_or_create(&timed).observe(took.as_secs_f64());
+        }
+    }
+
+    /// Counts a live reader until the guard drops.
+    pub(crate) fn reader(&self, mode: Mode) -> Reader {
+        let gauge = self.live.get_or_create(&Waiting { mode }).clone();
+        gauge.inc();
+        Reader(gauge)
+    }
+
+    /// The exposition text.
+    pub(crate) fn text(&self) -> String {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry).expect("a string takes it");
+        out
+    }
+}
+
+/// One live reader, counted while this lives.
+pub(crate) struct Reader(Gauge);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
