@@ -55,6 +55,8 @@ pub(crate) struct Core {
     pub(crate) durable: Mutex<Link>,
     /// Bytes committed since the WAL last started over.
     pub(crate) wal_bytes: AtomicU64,
+    /// Held while a commit is made visible: a state row must reflect whole commits (INV-1).
+    pub(crate) settling: Mutex<()>,
     pub(crate) slices: mpsc::Sender<Slice>,
     /// Held by whoever seals or merges: one at a time, or a later seal could move
     /// `folded_through` past rows that an earlier one has yet to write.

@@ -162,6 +162,7 @@ fn assemble(
         unfolded: Mutex::new(found.unfolded),
         memtable_bytes: AtomicUsize::new(found.memtable_bytes),
         durable: Mutex::new(found.link),
+        settling: Mutex::new(()),
         wal_bytes: AtomicU64::new(0),
         slices,
         sealing: tokio::sync::Mutex::new(()),

@@ -114,7 +114,7 @@ impl Replay<'_> {
                     return Ok(());
                 };
                 let mut durable = stream.durable.lock();
-                if lsn > durable.state.lsn {
+                if lsn > durable.reflected {
                     durable.state.deadline = Some(deadline);
                     durable.state.lsn = lsn;
                 }
@@ -162,7 +162,8 @@ impl Replay<'_> {
         }
         let mut durable = stream.durable.lock();
         let state = &durable.state;
-        let expected = lsn <= state.lsn || (write.first == state.next && state.closed.is_none());
+        let expected =
+            lsn <= durable.reflected || (write.first == state.next && state.closed.is_none());
         if !expected {
             let (at, next) = (write.first, state.next);
             let name = &stream.identity.name;

@@ -143,6 +143,7 @@ fn settle(core: &Core, group: Group, link: Link) {
     let mut gained = 0;
     let mut fresh = Vec::new();
     let mut rung = Vec::with_capacity(group.effects.len());
+    let whole = core.settling.lock();
     for Effect { stream, change } in group.effects {
         let mut durable = stream.durable.lock();
         let presence = matches!(change, Change::Born | Change::Dead);
@@ -174,6 +175,7 @@ fn settle(core: &Core, group: Group, link: Link) {
         }
         rung.push(stream);
     }
+    drop(whole);
     if gained > 0 {
         metrics.record_bytes.inc_by(u64::try_from(gained).expect("usize fits u64"));
     }

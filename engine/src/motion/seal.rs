@@ -134,7 +134,7 @@ fn build(
     let mut shared: Vec<Run> = Vec::new();
     let mut files = Vec::new();
     for stream in streams {
-        let (snapshot, chunks) = photograph(&stream);
+        let (snapshot, chunks) = photograph(core, &stream);
         let form = stream.identity.content.form();
         let bytes: usize = chunks.iter().map(|chunk| chunk.records.payload.len()).sum();
         let run = Run { stream: stream.identity.id, form, chunks };
@@ -176,7 +176,8 @@ fn write_runs(core: &Core, through: Lsn, runs: &[Run]) -> Result<NewSegment, Fai
 
 /// Takes a stream's durable state and its unsealed records, and takes it off the list. What
 /// changes from here on puts it on the next one.
-fn photograph(stream: &Arc<Stream>) -> (Snapshot, Vec<Chunk>) {
+fn photograph(core: &Core, stream: &Arc<Stream>) -> (Snapshot, Vec<Chunk>) {
+    let _between_commits = core.settling.lock();
     let mut durable = stream.durable.lock();
     durable.dirty = false;
     let state = durable.state.clone();

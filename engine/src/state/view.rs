@@ -58,6 +58,9 @@ pub(crate) enum Life {
 /// What is durable.
 pub(crate) struct Durable {
     pub(crate) state: StreamState,
+    /// The row this was loaded from has every entry up to here in it. Unlike `state.lsn` it does
+    /// not move: one commit may hold several entries of one stream.
+    pub(crate) reflected: Lsn,
     pub(crate) life: Life,
     /// Records before this lie in segments, those from here on in `chunks`.
     pub(crate) sealed: Seq,
@@ -100,15 +103,22 @@ impl Pulse {
 impl Stream {
     /// A stream loaded from the catalogue: both views agree.
     pub(crate) fn loaded(identity: Identity, state: StreamState, sealed: Seq) -> Self {
-        Self::new(identity, state, sealed, Life::Live)
+        let reflected = state.lsn;
+        Self::new(identity, state, sealed, Life::Live, reflected)
     }
 
     /// A stream just decided, unknown to the disk.
     pub(crate) fn unborn(identity: Identity, state: StreamState) -> Self {
-        Self::new(identity, state, Seq::ZERO, Life::Unborn)
+        Self::new(identity, state, Seq::ZERO, Life::Unborn, Lsn::ZERO)
     }
 
-    fn new(identity: Identity, state: StreamState, sealed: Seq, life: Life) -> Self {
+    fn new(
+        identity: Identity,
+        state: StreamState,
+        sealed: Seq,
+        life: Life,
+        reflected: Lsn,
+    ) -> Self {
         Self {
             identity,
             decided: Mutex::new(Decided {
@@ -119,6 +129,7 @@ impl Stream {
             }),
             durable: Mutex::new(Durable {
                 state,
+                reflected,
                 life,
                 sealed,
                 chunks: VecDeque::new(),
@@ -180,7 +191,7 @@ impl Durable {
     /// Returns the payload bytes that the memtable gained.
     pub(crate) fn apply(&mut self, write: Write, after: Option<Producer>, lsn: Lsn) -> usize {
         // A state row that a crash left ahead of the fold has this entry in it already.
-        if lsn > self.state.lsn {
+        if lsn > self.reflected {
             self.state.apply(&write, lsn);
         }
         if let (Some(tuple), Some(after)) = (&write.producer, after) {
