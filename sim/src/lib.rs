@@ -1,1 +1,25 @@
-//! Placeholder
+//! Deterministic simulation: the real engine in a world that one seed replays.
+//!
+//! ```text
+//! seed ─▶ options ─▶ rounds: boot ─▶ verify ─▶ workload + faults ─▶ crash or restart ─┐
+//!                      ▲                                                             │
+//!                      └─────────────────────────────────────────────────────────────┘
+//!         finally: faults healed, boot, verify everything, flip a bit, hash of the trace
+//! ```
+//! The model holds what clients know: every answer adds to it, every answer is compared with
+//! it. Whatever contradicts is a [`Breach`] of an invariant of docs/INVARIANTS.md. Hosts are
+//! engines in a paused runtime so far; a network in front of them changes `world` only.
+
+pub mod checks;
+pub mod faults;
+pub mod log;
+pub mod model;
+pub mod payload;
+pub mod run;
+pub mod sabotage;
+pub mod swarm;
+pub mod verify;
+pub mod workload;
+pub mod world;
+
+pub use checks::Breach;

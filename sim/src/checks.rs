@@ -1,0 +1,67 @@
+//! What must always hold: one constant per invariant, named as in docs/INVARIANTS.md, and the
+//! value that says which of them was broken.
+
+use std::fmt;
+
+/// An invariant: its id and its sentence.
+pub type Invariant = &'static str;
+
+pub const ACKED: Invariant = "INV-1 acked is kept";
+pub const DURABLE: Invariant = "INV-2 visible implies durable";
+pub const DENSE: Invariant = "INV-3 offsets are dense and never reused";
+pub const SAME: Invariant = "INV-4 same offset, same bytes, for ever";
+pub const ONCE: Invariant = "INV-5 producers exactly once";
+pub const CLOSED: Invariant = "INV-6 closed is final";
+pub const TRACE: Invariant = "INV-7 a rejected request leaves no trace";
+pub const SENT: Invariant = "INV-8 nothing read was not sent";
+pub const TIMES: Invariant = "INV-9 timestamps never decrease and since finds by them";
+pub const KEYED: Invariant = "INV-10 a keyed read equals a scan";
+pub const DEAD: Invariant = "INV-11 deleted stays deleted and the newest state is served";
+pub const WINDOW: Invariant = "INV-12 a window never passes early, and does pass";
+pub const BOUNDED: Invariant = "INV-13 WAL and memtable are bounded";
+pub const FILES: Invariant = "INV-14 the files are those the catalogue names";
+pub const LIVE: Invariant = "INV-15 live readers see every record once, in order";
+pub const LISTED: Invariant = "INV-16 the list is what there is";
+pub const SERVES: Invariant = "INV-17 without faults the store opens, answers and ends";
+pub const DAMAGE: Invariant = "INV-18 damaged bytes are reported, never served";
+
+/// All of them, for reports.
+pub const ALL: [Invariant; 18] = [
+    ACKED, DURABLE, DENSE, SAME, ONCE, CLOSED, TRACE, SENT, TIMES, KEYED, DEAD, WINDOW, BOUNDED,
+    FILES, LIVE, LISTED, SERVES, DAMAGE,
+];
+
+/// A broken invariant.
+#[derive(Clone, Debug)]
+pub struct Breach {
+    /// Which one.
+    pub invariant: Invariant,
+    /// What was seen.
+    pub what: String,
+}
+
+impl Breach {
+    /// A breach, as an error.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn of<T>(invariant: Invariant, what: impl Into<String>) -> Result<T, Breach> {
+        Err(Breach { invariant, what: what.into() })
+    }
+}
+
+impl fmt::Display for Breach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.what)
+    }
+}
+
+/// Fails with a breach unless the condition holds.
+#[macro_export]
+macro_rules! require {
+    ($condition:expr, $invariant:expr, $($what:tt)+) => {
+        if !$condition {
+            return $crate::checks::Breach::of($invariant, format!($($what)+));
+        }
+    };
+}

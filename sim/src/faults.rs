@@ -1,0 +1,140 @@
+//! What a seed turns on: each fault, each size, drawn from the seed's own stream, so that some
+//! seeds are calm in one respect and cruel in another.
+
+use std::{ops::Range, time::Duration};
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use weir_engine::Config;
+use weir_io::memory::{Faults, STREAM_FREE, chance};
+
+/// Streams of the seed used by the simulator.
+pub const STREAM_OPTIONS: u64 = STREAM_FREE;
+pub const STREAM_RUN: u64 = STREAM_FREE + 1;
+pub const STREAM_CLIENTS: u64 = STREAM_FREE + 64;
+
+/// Where the store lies on the simulated drive.
+pub const DIR: &str = "/data/store";
+
+/// A seed's choices.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub rounds: u32,
+    pub round: Duration,
+    pub clients: u32,
+    pub think_ms: u64,
+    pub fill_max: usize,
+    pub crash_at_op: bool,
+    pub crash_at_time: bool,
+    pub crash_in_recovery: bool,
+    pub process_kill: bool,
+    pub graceful: bool,
+    pub sync_fails: bool,
+    pub sync_forgets: bool,
+    pub read_fails: bool,
+    pub write_fails: bool,
+    pub name_fails: bool,
+    pub disk_full: bool,
+    pub bit_flip: bool,
+    pub wall_jumps: bool,
+    pub slow_disk: bool,
+    pub memtable_bytes_max: usize,
+    pub seal_age: Duration,
+    pub streams_cached_max: usize,
+    pub block_cache_bytes: u64,
+    pub wal_checkpoint_bytes: u64,
+    pub wal_bytes_max: u64,
+    pub queue_requests_max: usize,
+}
+
+fn one_of<T: Copy>(chance: &mut ChaCha8Rng, choices: &[T]) -> T {
+    choices[chance.random_range(0..choices.len())]
+}
+
+impl Options {
+    /// What `seed` chooses.
+    #[must_use]
+    pub fn draw(seed: u64) -> Options {
+        let c = &mut chance(seed, STREAM_OPTIONS);
+        Options {
+            rounds: c.random_range(2..6),
+            round: Duration::from_millis(c.random_range(500..8_000)),
+            clients: c.random_range(6..20),
+            think_ms: one_of(c, &[5, 20, 60, 200]),
+            fill_max: one_of(c, &[10, 200, 3000, 20_000]),
+            crash_at_op: c.random_bool(0.7),
+            crash_at_time: c.random_bool(0.5),
+            crash_in_recovery: c.random_bool(0.4),
+            process_kill: c.random_bool(0.4),
+            graceful: c.random_bool(0.5),
+            sync_fails: c.random_bool(0.3),
+            sync_forgets: c.random_bool(0.5),
+            read_fails: c.random_bool(0.3),
+            write_fails: c.random_bool(0.3),
+            name_fails: c.random_bool(0.2),
+            disk_full: c.random_bool(0.3),
+            bit_flip: c.random_bool(0.5),
+            wall_jumps: c.random_bool(0.4),
+            slow_disk: c.random_bool(0.3),
+            memtable_bytes_max: one_of(c, &[1 << 10, 8 << 10, 64 << 10, 1 << 20]),
+            seal_age: Duration::from_millis(one_of(c, &[50, 300, 2_000, 60_000])),
+            streams_cached_max: one_of(c, &[1, 4, 1000]),
+            block_cache_bytes: one_of(c, &[1 << 10, 64 << 10, 4 << 20]),
+            wal_checkpoint_bytes: one_of(c, &[16 << 10, 128 << 10, 1 << 20]),
+            wal_bytes_max: one_of(c, &[256 << 10, 1 << 20]),
+            queue_requests_max: one_of(c, &[3, 1000, 50_000]),
+        }
+    }
+
+    /// The store's configuration.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        Config {
+            memtable_bytes_max: self.memtable_bytes_max,
+            seal_age: self.seal_age,
+            streams_cached_max: self.streams_cached_max,
+            block_cache_bytes: self.block_cache_bytes,
+            wal_checkpoint_bytes: self.wal_checkpoint_bytes,
+            wal_bytes_max: self.wal_bytes_max,
+            queue_requests_max: self.queue_requests_max,
+            ..Config::new(DIR)
+        }
+    }
+
+    /// Whether any fault makes writes fail in a way that needs a restart.
+    #[must_use]
+    pub fn disturbs(&self) -> bool {
+        self.sync_fails || self.read_fails || self.write_fails || self.name_fails || self.disk_full
+    }
+
+    /// One burst of disk faults, `None` if this seed has none.
+    pub fn burst(&self, c: &mut ChaCha8Rng, used: u64) -> Option<Faults> {
+        let mut faults = Faults::default();
+        let rate = one_of(c, &[0.01, 0.1, 0.5, 1.0]);
+        let kinds =
+            [self.sync_fails, self.read_fails, self.write_fails, self.name_fails, self.disk_full];
+        let on: Vec<usize> = (0..kinds.len()).filter(|kind| kinds[*kind]).collect();
+        if on.is_empty() {
+            return None;
+        }
+        match one_of(c, &on) {
+            0 => {
+                faults.sync = rate;
+                faults.sync_forgets = if self.sync_forgets { 0.5 } else { 0.0 };
+            }
+            1 => faults.read = rate,
+            2 => faults.write = rate,
+            3 => faults.name = rate,
+            _ if c.random_bool(0.5) => faults.full = rate,
+            _ => faults.capacity_bytes = Some(used + c.random_range(0..64 << 10)),
+        }
+        Some(faults)
+    }
+
+    /// How long blocking jobs wait while the disk is slow.
+    #[must_use]
+    pub fn slowness(c: &mut ChaCha8Rng) -> Range<Duration> {
+        let most = one_of(c, &[20_u64, 200, 1000]);
+        Duration::from_millis(most / 10)..Duration::from_millis(most)
+    }
+}

@@ -1,0 +1,89 @@
+//! One seed from an empty drive to the last check: rounds of boot, workload and the end of the
+//! machine, then a world without faults in which everything must be in order.
+
+mod boot;
+mod finale;
+mod round;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use weir_io::memory::{chance, reseed_sqlite};
+
+use crate::{
+    faults::STREAM_RUN,
+    sabotage::Sabotage,
+    world::{self, Sim},
+};
+
+/// What a seed did, if nothing was wrong.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    pub seed: u64,
+    /// Equal on every run of the seed.
+    pub hash: u64,
+    pub boots: u32,
+    pub requests: usize,
+    pub simulated: Duration,
+}
+
+/// What was wrong, and what led to it.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub seed: u64,
+    pub what: String,
+    pub tail: String,
+}
+
+static PANICKED: Mutex<Option<String>> = Mutex::new(None);
+
+/// Keeps what a panic says for the report of its seed.
+pub fn watch_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let text = format!("{panic}");
+        PANICKED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(text);
+    }));
+}
+
+/// Runs a seed.
+///
+/// # Errors
+/// The [`Failure`] names the broken invariant or the panic.
+pub fn seed(seed: u64, sabotage: Sabotage, echo: bool) -> Result<Report, Failure> {
+    world::align_task_ids();
+    reseed_sqlite(seed);
+    PANICKED.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let sim = Sim::new(seed, sabotage, echo);
+    let ran = catch_unwind(AssertUnwindSafe(|| simulate(&sim)));
+    let panicked = PANICKED.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let panicked = panicked.or(ran.err().map(|_| "a panic without words".to_owned()));
+    let what = sim.breach().map(|breach| breach.to_string()).or(panicked);
+    let mut log = sim.log.borrow_mut();
+    if let Some(what) = what {
+        return Err(Failure { seed, what, tail: log.tail() });
+    }
+    log.mix(sim.machine.fingerprint());
+    Ok(Report {
+        seed,
+        hash: log.hash(),
+        boots: sim.boots(),
+        requests: sim.model.borrow().requests.len(),
+        simulated: sim.now(),
+    })
+}
+
+fn simulate(sim: &std::rc::Rc<Sim>) {
+    let mut c = chance(sim.seed, STREAM_RUN);
+    sim.note(&format!("{:?}", sim.options));
+    sim.machine.drive().set_faults(sim.calm());
+    for _ in 0..sim.options.rounds {
+        round::run(sim, &mut c);
+        if sim.breach().is_some() {
+            return;
+        }
+    }
+    finale::run(sim, &mut c);
+}

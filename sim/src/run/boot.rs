@@ -1,0 +1,186 @@
+//! One life of the machine: a runtime, what happens in it, and how it ends.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    rc::Rc,
+    time::Duration,
+};
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use tokio::task::LocalSet;
+use weir_engine::{Engine, request::From, request::Rejection};
+use weir_io::{World, memory::Faults, sqlite::Role};
+
+use crate::{
+    checks::{self, Breach},
+    faults::DIR,
+    require,
+    sabotage::Sabotage,
+    verify,
+    workload::{self, Target, verbs::Said},
+    world::{self, Host, Sim},
+};
+
+/// How long a store may take to open when nothing is wrong.
+pub(super) const OPEN_MAX: Duration = Duration::from_secs(10);
+/// How long any request may take when nothing is wrong.
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// Page sizes of a verification.
+const TRIES_MAX: u32 = 300;
+
+impl Sim {
+    /// The faults of a drive that is well, apart from sabotage.
+    pub(super) fn calm(&self) -> Faults {
+        let lies = self.sabotage == Sabotage::LyingFsync;
+        Faults { sync_lies: if lies { 1.0 } else { 0.0 }, ..Faults::default() }
+    }
+}
+
+/// Boots the machine and lets `life` happen until it returns or the machine dies. Whatever
+/// happened, the machine is off afterwards, and nothing of it is left but the drive.
+pub(super) fn boot<L: Future<Output = ()>>(
+    sim: &Rc<Sim>,
+    power_lost: bool,
+    life: impl FnOnce(World) -> L,
+) {
+    let runtime = world::runtime(sim.seed, sim.boots() + 1);
+    let local = LocalSet::new();
+    local.block_on(&runtime, async {
+        let world = sim.boot();
+        let drive = sim.machine.drive();
+        let death = async {
+            while !drive.is_dead() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = death => sim.note("died"),
+            () = life(world) => {}
+        }
+        sim.model.borrow_mut().wall_is(sim.wall_ms());
+        sim.halt();
+    });
+    let drive = sim.machine.drive();
+    drive.kill();
+    drop(local);
+    drop(runtime);
+    if power_lost {
+        drive.power_cycle();
+    } else {
+        drive.restart_process();
+    }
+    drive.set_faults(sim.calm());
+    sim.model.borrow_mut().restart();
+}
+
+/// Opens the store. `None`: it would not, which was checked.
+pub(super) async fn open(sim: &Rc<Sim>, world: World, faulty: bool) -> Option<Rc<Host>> {
+    let config = sim.options.config();
+    let opening = Engine::open(world.clone(), config, "the simulator");
+    let limit = if faulty { ANSWER_MAX * 4 } else { OPEN_MAX };
+    let opened = match tokio::time::timeout(limit, opening).await {
+        Ok(opened) => opened,
+        Err(_) => {
+            sim.check::<()>(Breach::of(checks::SERVES, "the store does not finish opening"));
+            return None;
+        }
+    };
+    let engine = match opened {
+        Ok(engine) => engine,
+        Err(error) => {
+            sim.note(&format!("open: {error}"));
+            if !faulty {
+                let what = format!("the store does not open: {error}");
+                sim.check::<()>(Breach::of(checks::SERVES, what));
+            }
+            return None;
+        }
+    };
+    sim.note("opened");
+    sim.machine.drive().set_faults(sim.calm());
+    sim.check(files(sim, &world));
+    Some(Rc::new(Host {
+        sim: Rc::clone(sim),
+        world,
+        engine,
+        stop: Cell::new(false),
+        leave: Cell::new(false),
+        watching: RefCell::default(),
+    }))
+}
+
+/// The segment files are those that the catalogue names.
+fn files(sim: &Sim, world: &World) -> Result<(), Breach> {
+    let dir = std::path::Path::new(DIR);
+    let listed = || -> anyhow::Result<(Vec<String>, Vec<String>)> {
+        let conn = world.sqlite.open(&dir.join("weir.sqlite"), Role::Reader)?;
+        let mut query = conn.prepare("SELECT id FROM segments ORDER BY id")?;
+        let rows = query.query_map([], |row| row.get::<_, i64>(0))?;
+        let rows: Result<Vec<i64>, _> = rows.collect();
+        let rows = rows?.iter().map(|id| format!("{id:016x}.seg")).collect();
+        let files = world.disk.list(&dir.join("segments"))?;
+        let files = files
+            .iter()
+            .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
+            .collect();
+        Ok((rows, files))
+    };
+    match listed() {
+        Ok((rows, files)) => {
+            require!(rows == files, checks::FILES, "rows {rows:?}, files {files:?}");
+            Ok(())
+        }
+        Err(_) if sim.machine.drive().is_dead() => Ok(()),
+        Err(error) => Breach::of(checks::SERVES, format!("the catalogue can't be read: {error}")),
+    }
+}
+
+/// Reads everything there is and settles what was in doubt. Only while no client runs.
+pub(super) async fn verify_all(host: &Host, c: &mut ChaCha8Rng) {
+    for target in workload::targets() {
+        let known = host.sim.model.borrow().names.contains_key(&target.name);
+        if known {
+            verify_one(host, &target, c).await;
+        }
+        if host.sim.breach().is_some() {
+            return;
+        }
+    }
+}
+
+async fn verify_one(host: &Host, target: &Target, c: &mut ChaCha8Rng) {
+    let sim = &host.sim;
+    let mut from = From::Start;
+    for _ in 0..TRIES_MAX {
+        let bytes_max = c.random_range(1..200_000);
+        let page = tokio::time::timeout(ANSWER_MAX, host.page(target, from, None, bytes_max));
+        let Ok((_, said)) = page.await else {
+            let what = format!("a read of '{}' is not answered", target.name);
+            sim.check::<()>(Breach::of(checks::SERVES, what));
+            return;
+        };
+        match said {
+            Said::Yes((page, _)) if page.up_to_date => {
+                let checked = verify::whole(&sim.model.borrow(), &target.name, page.tail);
+                sim.check(checked);
+                sim.model.borrow_mut().settle(&target.name);
+                return;
+            }
+            Said::Yes((page, _)) => from = From::At(page.next),
+            Said::No(Rejection::NotFound) => {
+                sim.model.borrow_mut().settle(&target.name);
+                return;
+            }
+            Said::Nothing | Said::Unknown if sim.damaged.get() => return,
+            Said::No(_) | Said::Nothing | Said::Unknown => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        if sim.breach().is_some() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The end of a seed: no faults any more. The store opens in time, takes writes, holds everything,
+//! lets windows pass, seals, stops, opens again, and names a flipped bit instead of serving it.
+
+use std::{path::PathBuf, rc::Rc, time::Duration};
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use weir_engine::{
+    request::Rejection,
+    types::Closing,
+};
+
+use super::{
+    boot::{self, ANSWER_MAX},
+    round,
+};
+use crate::{
+    checks::{self, Breach},
+    faults::DIR,
+    workload::{self, Class, Client, verbs::Said},
+    world::{Host, Sim},
+};
+
+/// Longer than any window with its quantum, and than any seal age.
+const PEACE: Duration = Duration::from_secs(75);
+
+/// Checks everything once more.
+pub(super) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
+    sim.machine.set_latency(Duration::from_micros(50)..Duration::from_millis(3));
+    boot::boot(sim, true, async |world| {
+        sim.note("finale");
+        if let Some(host) = boot::open(sim, world, false).await {
+            peace(&host, c).await;
+            round::close(&host).await;
+            sim.machine.drive().kill();
+        }
+    });
+    if sim.breach().is_some() {
+        return;
+    }
+    if sim.options.bit_flip {
+        damage(sim, c);
+    }
+    boot::boot(sim, true, async |world| {
+        if let Some(host) = boot::open(sim, world, false).await {
+            boot::verify_all(&host, c).await;
+            host.list().await;
+            sim.machine.drive().kill();
+        }
+    });
+}
+
+async fn peace(host: &Rc<Host>, c: &mut ChaCha8Rng) {
+    let sim = &host.sim;
+    boot::verify_all(host, c).await;
+    probe(host).await;
+    tokio::time::sleep(PEACE).await;
+    sim.check(passed(host).await);
+    host.list().await;
+    let held = host.engine.metrics().memtable_bytes.get();
+    if held != 0 {
+        let what = format!("{held} bytes are not sealed long after their time");
+        sim.check::<()>(Breach::of(checks::BOUNDED, what));
+    }
+    sim.check(round::bounded(host));
+    boot::verify_all(host, c).await;
+}
+
+/// Every stable stream takes an append.
+async fn probe(host: &Rc<Host>) {
+    let targets = Rc::new(workload::targets());
+    let mut client =
+        Client { host: Rc::clone(host), no: 900, chance: host.sim.chance(900), targets };
+    for target in workload::targets() {
+        if target.class != Class::Stable {
+            continue;
+        }
+        let work = async {
+            host.create(&target, target.expiry(), Closing::KeepOpen, None).await;
+            let (id, append) = client.request(&target);
+            host.append(&target, append, id).await
+        };
+        let said = tokio::time::timeout(ANSWER_MAX, work).await;
+        if !matches!(said, Ok(Said::Yes(_))) {
+            let what = format!("'{}' takes no append without faults: {said:?}", target.name);
+            host.sim.check::<()>(Breach::of(checks::SERVES, what));
+        }
+    }
+}
+
+/// Windows that nobody touched have passed.
+async fn passed(host: &Host) -> Result<(), Breach> {
+    for target in workload::targets() {
+        let over = match target.class {
+            Class::Sliding => true,
+            Class::Dated => {
+                let model = host.sim.model.borrow();
+                let dated = model.names.get(&target.name).and_then(|named| named.dated);
+                dated.is_some_and(|at| at <= host.sim.wall_ms())
+            }
+            Class::Stable | Class::Ending | Class::Churning => continue,
+        };
+        let said = host.head(&target).await;
+        if over && !matches!(said, Said::No(Rejection::NotFound)) {
+            let what = format!("'{}' should have ended by itself: {said:?}", target.name);
+            return Breach::of(checks::WINDOW, what);
+        }
+    }
+    Ok(())
+}
+
+/// One bit of one segment flips: every answer is right or an error. Then it flips back.
+fn damage(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
+    let mut flipped: Option<(PathBuf, u64, u8)> = None;
+    boot::boot(sim, false, async |world| {
+        let dir = PathBuf::from(DIR).join("segments");
+        let files = world.disk.list(&dir).unwrap_or_default();
+        if let Some(path) = files.get(c.random_range(0..files.len().max(1))) {
+            let len = world.disk.open(path).and_then(|file| file.len()).unwrap_or(0);
+            let byte = c.random_range(0..len.max(1));
+            flipped = Some((path.clone(), byte, c.random_range(0..8)));
+        }
+        sim.machine.drive().kill();
+    });
+    let Some((path, byte, bit)) = flipped else { return };
+    sim.note(&format!("bit {bit} of byte {byte} of {} flips", path.display()));
+    if sim.machine.drive().flip_bit(&path, byte, bit).is_err() {
+        return;
+    }
+    sim.damaged.set(true);
+    boot::boot(sim, false, async |world| {
+        match boot::open(sim, world, true).await {
+            Some(host) => boot::verify_all(&host, c).await,
+            None => weir_io::sometimes!("a flipped bit kept a store from opening"),
+        }
+        sim.machine.drive().kill();
+    });
+    sim.damaged.set(false);
+    let back = sim.machine.drive().flip_bit(&path, byte, bit);
+    if let Err(error) = back {
+        let what = format!("{} is gone after damage: {error}", path.display());
+        sim.check::<()>(Breach::of(checks::DAMAGE, what));
+    }
+}
+

@@ -1,0 +1,246 @@
+//! One round: boot, verify, a workload with whatever faults the seed has, and an end: a crash at
+//! some operation, a crash at some time, a killed process, or a graceful stop.
+
+use std::{rc::Rc, time::Duration};
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use weir_engine::Health;
+
+use super::boot::{self, ANSWER_MAX};
+use crate::{
+    checks::{self, Breach},
+    faults::{DIR, Options},
+    require, workload,
+    world::{Host, Sim},
+};
+
+/// How a round ends if nothing ends it before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    CrashAtOp(u64),
+    CrashAtTime,
+    Kill,
+    /// Clients are still at it.
+    CloseBusy,
+    /// Clients have ended, and everything was checked in peace.
+    CloseQuiet,
+}
+
+/// How often the supervisor looks.
+const LOOK: Duration = Duration::from_millis(10);
+
+fn ending(options: &Options, c: &mut ChaCha8Rng) -> Ending {
+    // Roughly log-uniform: the first operations are as interesting as the thousandth.
+    let exponent = c.random_range(0..12);
+    let op = c.random_range(1..=1_u64 << exponent);
+    let mut choices = vec![Ending::CloseQuiet];
+    if options.crash_at_op {
+        choices.extend([Ending::CrashAtOp(op); 3]);
+    }
+    if options.crash_at_time {
+        choices.extend([Ending::CrashAtTime; 2]);
+    }
+    if options.process_kill {
+        choices.push(Ending::Kill);
+    }
+    if options.graceful {
+        choices.extend([Ending::CloseBusy, Ending::CloseQuiet]);
+    }
+    choices[c.random_range(0..choices.len())]
+}
+
+/// Runs one round.
+pub(super) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
+    let ending = ending(&sim.options, c);
+    let power_lost = c.random_bool(0.7);
+    if sim.options.crash_in_recovery {
+        for _ in 0..c.random_range(0..4) {
+            let op = c.random_range(1..80);
+            let power_lost = c.random_bool(0.7);
+            boot::boot(sim, power_lost, async |world| {
+                sim.note(&format!("recovery with a crash at op {op}"));
+                sim.machine.drive().kill_in(op);
+                // Nobody uses what opens: a store that opens is killed all the same.
+                let host = boot::open(sim, world, false).await;
+                weir_io::sometimes!("a store was cut off right after or in recovery");
+                sim.machine.drive().kill();
+                drop(host);
+            });
+            if sim.breach().is_some() {
+                return;
+            }
+        }
+    }
+    sim.note(&format!("round: {ending:?}, power lost {power_lost}"));
+    let faulty = c.random_bool(0.2);
+    let burst = sim.options.burst(c, sim.machine.drive().used_bytes()).filter(|_| faulty);
+    boot::boot(sim, power_lost, async |world| {
+        if let Some(faults) = burst {
+            sim.note(&format!("opening with {faults:?}"));
+            sim.machine.drive().set_faults(faults);
+        }
+        if let Some(host) = boot::open(sim, world, burst.is_some()).await {
+            live(&host, ending, c).await;
+            sim.machine.drive().kill();
+        } else {
+            sim.machine.drive().kill();
+        }
+    });
+}
+
+async fn live(host: &Rc<Host>, ending: Ending, c: &mut ChaCha8Rng) {
+    let sim = &host.sim;
+    boot::verify_all(host, c).await;
+    if let Ending::CrashAtOp(op) = ending {
+        sim.machine.drive().kill_in(op);
+    }
+    let clients = workload::start(host);
+    let weather = tokio::task::spawn_local(weather(Rc::clone(host), sim.chance(1000)));
+    let length = sim.options.round.mul_f64(c.random_range(0.2..1.5));
+    let until = sim.now() + length;
+    let mut failed_since = None;
+    let patience = Duration::from_millis(c.random_range(0..2000));
+    while sim.now() < until && sim.breach().is_none() {
+        tokio::time::sleep(LOOK).await;
+        sim.check(bounded(host));
+        if matches!(host.engine.health(), Health::LogFailed { .. }) {
+            let since = *failed_since.get_or_insert(sim.now());
+            if sim.now() > since + patience {
+                weir_io::sometimes!("a store whose log failed was restarted");
+                sim.note("the log failed: restarting");
+                break;
+            }
+        }
+    }
+    weather.abort();
+    match ending {
+        Ending::CloseBusy => close(host).await,
+        Ending::CloseQuiet => {
+            calm_down(host).await;
+            settle(host, clients).await;
+            close(host).await;
+        }
+        Ending::CrashAtOp(_) | Ending::CrashAtTime | Ending::Kill => sim.note("killed"),
+    }
+    drop(host.engine.clone());
+}
+
+/// Ends all faults.
+pub(super) async fn calm_down(host: &Host) {
+    let sim = &host.sim;
+    sim.note("calm");
+    sim.machine.drive().set_faults(sim.calm());
+    sim.machine.set_latency(Duration::from_micros(50)..Duration::from_millis(3));
+    for _ in 0..2000 {
+        if host.engine.health() != Health::DiskFull {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    let what = "writes do not resume although there is space again";
+    sim.check::<()>(Breach::of(checks::SERVES, what));
+}
+
+/// Clients end, live readers have seen everything.
+pub(super) async fn settle(host: &Host, clients: Vec<tokio::task::JoinHandle<()>>) {
+    let sim = &host.sim;
+    host.stop.set(true);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    if host.engine.health() == Health::Serving {
+        sim.check(watched(host));
+    }
+    host.leave.set(true);
+    let all = async {
+        for client in clients {
+            // A client that panicked has shut the runtime down.
+            drop(client.await);
+        }
+    };
+    if tokio::time::timeout(ANSWER_MAX, all).await.is_err() {
+        let what = "a request is not answered";
+        sim.check::<()>(Breach::of(checks::SERVES, what));
+    }
+}
+
+/// Live readers of living streams are at the tail.
+fn watched(host: &Host) -> Result<(), Breach> {
+    let model = host.sim.model.borrow();
+    for watching in host.watching.borrow().values() {
+        let epoch = watching.at.epoch.get();
+        let life = model.names.get(&watching.name).and_then(|named| named.lives.get(&epoch));
+        if let Some(life) = life.filter(|life| life.alive) {
+            let at = watching.at.next.get();
+            require!(
+                at >= life.tail,
+                checks::LIVE,
+                "a live reader of '{}' is at {epoch}_{at}, the tail at {}",
+                watching.name,
+                life.tail
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Stops the store gracefully.
+pub(super) async fn close(host: &Host) {
+    let sim = &host.sim;
+    sim.note("closing");
+    if tokio::time::timeout(ANSWER_MAX, host.engine.close()).await.is_err() {
+        sim.check::<()>(Breach::of(checks::SERVES, "the store does not stop"));
+    }
+    sim.note("closed");
+}
+
+/// Memory and log are within what the configuration says, with room for what is on its way.
+pub(super) fn bounded(host: &Host) -> Result<(), Breach> {
+    let options = &host.sim.options;
+    if options.disturbs() || options.slow_disk {
+        // Seals and checkpoints that fail or crawl are tried again later.
+        return Ok(());
+    }
+    let room = 2 * options.fill_max * 4 * 41 * usize::try_from(options.clients).unwrap_or(1);
+    let held = usize::try_from(host.engine.metrics().memtable_bytes.get()).unwrap_or(0);
+    let most = 2 * options.memtable_bytes_max + room;
+    require!(held <= most, checks::BOUNDED, "{held} bytes in memory, at most {most}");
+    let wal = host.world.disk.open(&std::path::Path::new(DIR).join("weir.sqlite-wal"));
+    let Ok(len) = wal.and_then(|wal| wal.len()) else {
+        return Ok(());
+    };
+    let most = options.wal_bytes_max * 2 + (4 << 20) + u64::try_from(room).unwrap_or(u64::MAX);
+    require!(len <= most, checks::BOUNDED, "the WAL has {len} bytes, at most {most}");
+    Ok(())
+}
+
+/// Faults come and go.
+async fn weather(host: Rc<Host>, mut c: ChaCha8Rng) {
+    let sim = &host.sim;
+    loop {
+        tokio::time::sleep(Duration::from_millis(c.random_range(50..2500))).await;
+        let drive = sim.machine.drive();
+        match c.random_range(0..4) {
+            0 if sim.options.wall_jumps => {
+                let by_ms = c.random_range(-20_000..20_000);
+                sim.note(&format!("the wall clock jumps by {by_ms} ms"));
+                sim.jump_wall(by_ms);
+            }
+            1 if sim.options.slow_disk => {
+                sim.machine.set_latency(Options::slowness(&mut c));
+                tokio::time::sleep(Duration::from_millis(c.random_range(10..3000))).await;
+                sim.machine.set_latency(Duration::from_micros(50)..Duration::from_millis(3));
+            }
+            _ => {
+                let Some(faults) = sim.options.burst(&mut c, drive.used_bytes()) else {
+                    continue;
+                };
+                sim.note(&format!("{faults:?}"));
+                drive.set_faults(faults);
+                let length = c.random_range(1..3000);
+                tokio::time::sleep(Duration::from_millis(length)).await;
+                drive.set_faults(sim.calm());
+                sim.note("well again");
+            }
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Planted defects, to prove that the checks bite: each replaces one injected part of the world
+//! by one that lies. None of them is reachable but from the simulator's command line.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use rusqlite::Connection;
+use weir_io::{
+    Blocking, Clock, Disk, File, Sqlite, World,
+    disk::{Create, Lock},
+    sqlite::Role,
+    tasks::Job,
+};
+
+/// A defect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Sabotage {
+    /// None.
+    #[default]
+    None,
+    /// The drive says that it synced and did not.
+    LyingFsync,
+    /// SQLite commits without a sync: an acknowledgement before durability.
+    AckBeforeFsync,
+    /// Directories are never synced.
+    NoDirectorySync,
+    /// Segment files are never synced.
+    NoSegmentSync,
+    /// Removed files stay.
+    NothingRemoved,
+    /// Elapsed time runs four times too fast.
+    FastClock,
+    /// Elapsed time follows the wall clock's jumps.
+    WallForElapsed,
+    /// Every 200th blocking job never runs.
+    LostJobs,
+    /// Producers' states are not stored.
+    DedupeLost,
+    /// The epochs of deleted names are not stored.
+    EpochsLost,
+    /// Rows of deleted streams stay.
+    RowsStay,
+    /// Rows of segments are not stored.
+    SegmentRowsLost,
+    /// Every 50th commit is not stored.
+    CommitsLost,
+    /// The log is trimmed as soon as it is written.
+    TrimmedTooEarly,
+}
+
+impl Sabotage {
+    /// Every defect.
+    pub const ALL: [Sabotage; 14] = [
+        Sabotage::LyingFsync,
+        Sabotage::AckBeforeFsync,
+        Sabotage::NoDirectorySync,
+        Sabotage::NoSegmentSync,
+        Sabotage::NothingRemoved,
+        Sabotage::FastClock,
+        Sabotage::WallForElapsed,
+        Sabotage::LostJobs,
+        Sabotage::DedupeLost,
+        Sabotage::EpochsLost,
+        Sabotage::RowsStay,
+        Sabotage::SegmentRowsLost,
+        Sabotage::CommitsLost,
+        Sabotage::TrimmedTooEarly,
+    ];
+
+    /// The world with the defect in it.
+    #[must_use]
+    pub fn plant(self, mut world: World) -> World {
+        match self {
+            Sabotage::None | Sabotage::LyingFsync => {}
+            Sabotage::NoDirectorySync | Sabotage::NoSegmentSync | Sabotage::NothingRemoved => {
+                world.disk = Arc::new(LyingDisk { disk: world.disk, defect: self });
+            }
+            Sabotage::FastClock | Sabotage::WallForElapsed => {
+                world.clock = Arc::new(LyingClock { clock: world.clock, defect: self });
+            }
+            Sabotage::LostJobs => {
+                let count = AtomicU64::new(0);
+                world.blocking = Arc::new(LosingJobs { blocking: world.blocking, count });
+            }
+            Sabotage::AckBeforeFsync
+            | Sabotage::DedupeLost
+            | Sabotage::EpochsLost
+            | Sabotage::RowsStay
+            | Sabotage::SegmentRowsLost
+            | Sabotage::CommitsLost
+            | Sabotage::TrimmedTooEarly => {
+                world.sqlite = Arc::new(LyingSqlite { sqlite: world.sqlite, defect: self });
+            }
+        }
+        world
+    }
+
+    /// What a writer's connection is made to do.
+    fn statement(self) -> Option<&'static str> {
+        Some(match self {
+            Sabotage::AckBeforeFsync => "PRAGMA synchronous=OFF",
+            Sabotage::DedupeLost => {
+                "CREATE TEMP TRIGGER defect BEFORE INSERT ON main.producers
+                 BEGIN SELECT RAISE(IGNORE); END"
+            }
+            Sabotage::EpochsLost => {
+                "CREATE TEMP TRIGGER defect BEFORE INSERT ON main.tombstones
+                 BEGIN SELECT RAISE(IGNORE); END"
+            }
+            Sabotage::RowsStay => {
+                "CREATE TEMP TRIGGER defect BEFORE DELETE ON main.streams
+                 BEGIN SELECT RAISE(IGNORE); END"
+            }
+            Sabotage::SegmentRowsLost => {
+                "CREATE TEMP TRIGGER defect BEFORE INSERT ON main.segments
+                 BEGIN SELECT RAISE(IGNORE); END"
+            }
+            Sabotage::CommitsLost => {
+                "CREATE TEMP TRIGGER defect BEFORE INSERT ON main.log WHEN new.lsn % 50 = 0
+                 BEGIN SELECT RAISE(IGNORE); END"
+            }
+            Sabotage::TrimmedTooEarly => {
+                "CREATE TEMP TRIGGER defect AFTER INSERT ON main.log
+                 BEGIN DELETE FROM main.log WHERE lsn < new.lsn - 20; END"
+            }
+            _ => return None,
+        })
+    }
+}
+
+struct LyingSqlite {
+    sqlite: Arc<dyn Sqlite>,
+    defect: Sabotage,
+}
+
+impl Sqlite for LyingSqlite {
+    fn open(&self, path: &Path, role: Role) -> rusqlite::Result<Connection> {
+        let conn = self.sqlite.open(path, role)?;
+        if let (Role::Writer, Some(sql)) = (role, self.defect.statement()) {
+            // Before the tables are made there is nothing to tamper with.
+            drop(conn.execute_batch(sql));
+        }
+        Ok(conn)
+    }
+}
+
+struct LyingClock {
+    clock: Arc<dyn Clock>,
+    defect: Sabotage,
+}
+
+impl Clock for LyingClock {
+    fn wall_ms(&self) -> u64 {
+        self.clock.wall_ms()
+    }
+
+    fn elapsed(&self) -> Duration {
+        match self.defect {
+            Sabotage::FastClock => self.clock.elapsed() * 4,
+            _ => Duration::from_millis(self.clock.wall_ms()),
+        }
+    }
+}
+
+struct LosingJobs {
+    blocking: Arc<dyn Blocking>,
+    count: AtomicU64,
+}
+
+impl Blocking for LosingJobs {
+    fn submit(&self, job: Job) {
+        if self.count.fetch_add(1, Ordering::Relaxed) % 200 == 199 {
+            // Forgotten, so that its reply channel stays open for ever.
+            std::mem::forget(job);
+            return;
+        }
+        self.blocking.submit(job);
+    }
+
+    fn is_dead(&self) -> bool {
+        self.blocking.is_dead()
+    }
+}
+
+struct LyingDisk {
+    disk: Arc<dyn Disk>,
+    defect: Sabotage,
+}
+
+struct UnsyncedFile(Arc<dyn File>);
+
+impl File for UnsyncedFile {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Disk for LyingDisk {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.disk.open(path)
+    }
+    fn create(&self, path: &Path, how: Create) -> io::Result<Arc<dyn File>> {
+        let file = self.disk.create(path, how)?;
+        match self.defect {
+            Sabotage::NoSegmentSync => Ok(Arc::new(UnsyncedFile(file))),
+            _ => Ok(file),
+        }
+    }
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_dir_all(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        match self.defect {
+            Sabotage::NoDirectorySync => Ok(()),
+            _ => self.disk.sync_dir(path),
+        }
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        match self.defect {
+            Sabotage::NothingRemoved => Ok(()),
+            _ => self.disk.remove(path),
+        }
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        self.disk.list(path)
+    }
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.disk.exists(path)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+        self.disk.lock(path)
+    }
+    fn is_dead(&self) -> bool {
+        self.disk.is_dead()
+    }
+}

@@ -1,0 +1,99 @@
+//! Many seeds, in child processes: a simulation has its process to itself, because task ids and
+//! `SQLite`'s generator are counted per process. At most one child per core.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::Context;
+
+use crate::sabotage::Sabotage;
+
+/// What a swarm found.
+#[derive(Clone, Debug, Default)]
+pub struct Swarm {
+    /// Hash by seed, of those that held.
+    pub hashes: BTreeMap<u64, u64>,
+    /// First line of each failure, by seed.
+    pub failures: BTreeMap<u64, String>,
+    /// Rare branches that were reached.
+    pub marks: BTreeSet<String>,
+    pub simulated_ms: u64,
+    pub requests: u64,
+    pub boots: u64,
+    /// Everything that the children said of failures.
+    pub reports: String,
+}
+
+/// Runs seeds in `jobs` children of the program `exe`, each a share of them.
+///
+/// # Errors
+/// A child could not be started or died without a word.
+pub fn run(exe: &Path, seeds: &[u64], jobs: usize, sabotage: Sabotage) -> anyhow::Result<Swarm> {
+    let mut children = Vec::new();
+    for job in 0..jobs {
+        let share: Vec<String> =
+            seeds.iter().skip(job).step_by(jobs).map(u64::to_string).collect();
+        if !share.is_empty() {
+            children.push(start(exe, &share, sabotage)?);
+        }
+    }
+    let mut swarm = Swarm::default();
+    for child in children {
+        let ended = child.wait_with_output().context("waiting for a child")?;
+        let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+        let before = swarm.failures.len();
+        for line in said.lines() {
+            swarm.take(line);
+        }
+        if !ended.status.success() && swarm.failures.len() == before {
+            let why = String::from_utf8_lossy(&ended.stderr);
+            swarm.failures.insert(u64::MAX, format!("a child died: {}: {why}", ended.status));
+            swarm.reports.push_str(&said);
+        }
+    }
+    Ok(swarm)
+}
+
+fn start(exe: &Path, share: &[String], sabotage: Sabotage) -> anyhow::Result<Child> {
+    let sabotage = clap::ValueEnum::to_possible_value(&sabotage).context("every defect has a name")?;
+    Command::new(exe)
+        .args(["run", "--sabotage", sabotage.get_name(), "--seeds", &share.join(",")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("starting {}", exe.display()))
+}
+
+impl Swarm {
+    fn take(&mut self, line: &str) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let number = |index: usize| words.get(index).and_then(|word| word.parse::<u64>().ok());
+        match words[0] {
+            "held" => {
+                if let (Some(seed), Some(hash)) = (number(1), number(2)) {
+                    self.hashes.insert(seed, hash);
+                }
+                self.simulated_ms += number(3).unwrap_or(0);
+                self.requests += number(4).unwrap_or(0);
+                self.boots += number(5).unwrap_or(0);
+            }
+            "failed" => {
+                if let Some(seed) = number(1) {
+                    self.failures.insert(seed, words[2..].join(" "));
+                }
+                self.reports.push_str(line);
+                self.reports.push('\n');
+            }
+            "mark" => {
+                self.marks.insert(words[1..].join(" "));
+            }
+            _ => {
+                self.reports.push_str(line);
+                self.reports.push('\n');
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Those who make streams, end them, and ask which there are.
+
+use rand::RngExt;
+use weir_engine::{
+    request::List,
+    types::{Closing, Expiry, WallMs},
+};
+
+use super::{Class, Client, Target, verbs::Said};
+use crate::{payload, verify, world::Host};
+
+/// Creates whatever may be missing.
+pub(super) async fn creator(mut client: Client) {
+    let all = client.targets.clone();
+    for target in all.iter() {
+        client.create(target).await;
+    }
+    while client.think().await {
+        let target = client.any();
+        client.create(&target).await;
+    }
+}
+
+/// Deletes churning streams, and others that may end.
+pub(super) async fn deleter(mut client: Client) {
+    while client.think().await {
+        let target = client.any_of(&[Class::Churning, Class::Sliding, Class::Dated]);
+        if target.class != Class::Churning && client.chance.random_bool(0.8) {
+            continue;
+        }
+        client.host.delete(&target).await;
+        if client.chance.random_bool(0.5) {
+            client.create(&target).await;
+        }
+    }
+}
+
+/// Lists streams.
+pub(super) async fn lister(mut client: Client) {
+    while client.think().await {
+        client.host.list().await;
+    }
+}
+
+impl Client {
+    async fn create(&mut self, target: &Target) {
+        let closing = if target.class == Class::Churning && self.chance.random_bool(0.1) {
+            Closing::Close
+        } else {
+            Closing::KeepOpen
+        };
+        let expiry = self.expiry(target);
+        let body = self.chance.random_bool(0.4).then(|| {
+            let form = target.form();
+            let mut model = self.host.sim.model.borrow_mut();
+            let wall = self.host.sim.wall_ms();
+            let id = model.request(&target.name, wall, |id| vec![payload::record(form, id, 0, 20)]);
+            let body = payload::body(form, &model.requests[id].records);
+            (id, body.into())
+        });
+        self.host.create(target, expiry, closing, body).await;
+    }
+
+    fn expiry(&mut self, target: &Target) -> Expiry {
+        if target.class != Class::Dated {
+            return target.expiry();
+        }
+        let wall = self.host.sim.wall_ms();
+        let later = wall + self.chance.random_range(500..20_000);
+        let mut model = self.host.sim.model.borrow_mut();
+        let dated = &mut model.names.entry(target.name.clone()).or_default().dated;
+        let at = dated.filter(|at| *at > wall).unwrap_or(later);
+        *dated = Some(at);
+        Expiry::At(WallMs::new(at))
+    }
+}
+
+impl Host {
+    /// Deletes a stream.
+    pub async fn delete(&self, target: &Target) {
+        let ticket = self.ticket(target);
+        self.sim.model.borrow_mut().deletion_begins(&target.name);
+        let answer = self.engine.delete(&target.name).await;
+        let said = self.sort(&ticket, &format!("delete {}", target.name), answer);
+        let mut model = self.sim.model.borrow_mut();
+        match said {
+            Said::Yes(()) => {
+                model.deletion_ends(&ticket, true);
+                drop(model);
+                self.sim.note(&format!("delete {}: done", target.name));
+            }
+            Said::No(_) | Said::Nothing => model.deletion_ends(&ticket, false),
+            // Open until the next restart tells.
+            Said::Unknown => {}
+        }
+    }
+
+    /// Lists everything and compares.
+    pub async fn list(&self) {
+        let now_ms = self.sim.now_ms();
+        let mut model = self.sim.model.borrow_mut();
+        let names: Vec<_> = model.names.keys().cloned().collect();
+        let mut tickets: Vec<_> = names.iter().map(|name| model.ticket(name, now_ms)).collect();
+        for target in super::targets() {
+            if !names.contains(&target.name) {
+                tickets.push(model.ticket(&target.name, now_ms));
+            }
+        }
+        drop(model);
+        let Some(any) = tickets.first().cloned() else { return };
+        let answer = self.engine.list(List { limit: 1000, ..List::default() }).await;
+        if let Said::Yes(rows) = self.sort(&any, "list", answer) {
+            self.sim.note(&format!("list: {} streams", rows.len()));
+            let now_ms = self.sim.now_ms();
+            let checked = verify::list(&mut self.sim.model.borrow_mut(), &tickets, &rows, now_ms);
+            self.sim.check(checked);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Live readers: attached to a stream, waiting for its bell, reading on.
+
+use std::time::Duration;
+
+use rand::RngExt;
+use weir_engine::{
+    Change,
+    request::From,
+    types::{Offset, StreamName},
+};
+
+use super::{Client, Target, verbs::Said};
+use crate::verify;
+
+/// Where a live reader is.
+#[derive(Clone, Debug)]
+pub struct Watching {
+    pub name: StreamName,
+    pub at: Offset,
+}
+
+/// Watches one stream after the other.
+pub(super) async fn watcher(mut client: Client) {
+    while client.think().await {
+        let target = client.any();
+        client.watch(&target).await;
+        client.host.watching.borrow_mut().remove(&client.no);
+    }
+}
+
+impl Client {
+    async fn watch(&mut self, target: &Target) {
+        let host = self.host.clone();
+        let ticket = host.ticket(target);
+        let answer = host.engine.watch(&target.name).await;
+        let Said::Yes(watch) = host.sort(&ticket, &format!("watch {}", target.name), answer) else {
+            return;
+        };
+        let patience = self.chance.random_range(1..20);
+        let mut from = if self.chance.random_bool(0.5) { From::Start } else { From::Now };
+        let mut idle = 0;
+        while !host.leave.get() && host.sim.breach().is_none() {
+            let ticket = host.ticket(target);
+            let bytes_max = self.chance.random_range(1..10_000);
+            let answer = watch.read(from, None, bytes_max).await;
+            let page = match host.sort(&ticket, &format!("live {}", target.name), answer) {
+                Said::Yes(page) => page,
+                Said::No(_) | Said::Unknown => return,
+                Said::Nothing => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            host.sim.note(&format!("live {} {:?} to {:?}", target.name, from, page.next));
+            let seen = verify::page(&mut host.sim.model.borrow_mut(), &ticket, from, &None, &page);
+            if host.sim.check(seen).is_none() || page.closed {
+                return;
+            }
+            from = From::At(page.next);
+            let watching = Watching { name: target.name.clone(), at: page.next };
+            host.watching.borrow_mut().insert(self.no, watching);
+            loop {
+                let wait = tokio::time::timeout(Duration::from_millis(200), watch.changed(page.next));
+                match wait.await {
+                    Ok(Change::Data | Change::Closed) => break,
+                    Ok(Change::Gone) => return,
+                    Err(_) if host.leave.get() => return,
+                    Err(_) if host.stop.get() => {}
+                    Err(_) => {
+                        idle += 1;
+                        if idle > patience {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! Requests with their checks: each takes a ticket, asks, and holds the answer against the model.
+
+use bytes::Bytes;
+use rand::RngExt;
+use weir_engine::{
+    Health,
+    request::{
+        Append, AppendOutcome, Appended, Create, CreateOutcome, Created, Error, From, Head, Page,
+        Read, Rejection,
+    },
+    types::{Closing, Expiry, Offset, WallMs},
+};
+
+use super::{Class, Client, Target};
+use crate::{
+    checks::{self, Breach},
+    model::Ticket,
+    payload, require, verify,
+    world::Host,
+};
+
+/// How a request was answered.
+#[derive(Debug)]
+pub enum Said<T> {
+    Yes(T),
+    No(Rejection),
+    /// Nothing was done, or nothing could be read.
+    Nothing,
+    Unknown,
+}
+
+impl Host {
+    /// Begins a request.
+    #[must_use]
+    pub fn ticket(&self, target: &Target) -> Ticket {
+        let now_ms = self.sim.now_ms();
+        self.sim.model.borrow_mut().ticket(&target.name, now_ms)
+    }
+
+    /// Sorts an answer by what it means; absences and impossible errors are checked here.
+    pub fn sort<T>(&self, ticket: &Ticket, what: &str, answer: Result<T, Error>) -> Said<T> {
+        let sim = &self.sim;
+        sim.model.borrow_mut().wall_is(sim.wall_ms());
+        let error = match answer {
+            Ok(value) => return Said::Yes(value),
+            Err(error) => error,
+        };
+        sim.note(&format!("{what}: {error}"));
+        let options = &sim.options;
+        match error {
+            Error::Rejected(rejection) => {
+                if rejection == Rejection::NotFound {
+                    let written = matches!(self.engine.health(), Health::Serving | Health::DiskFull);
+                    let absence =
+                        sim.model.borrow_mut().saw_absence(ticket, sim.now_ms(), written);
+                    sim.check(absence);
+                }
+                Said::No(rejection)
+            }
+            Error::Busy | Error::Draining => Said::Nothing,
+            Error::Corrupt(_) | Error::ReadFailed(_) if sim.damaged.get() => {
+                weir_io::sometimes!("a read named damage");
+                Said::Nothing
+            }
+            Error::DiskFull if options.disk_full => Said::Nothing,
+            Error::Unknown if options.disturbs() => Said::Unknown,
+            Error::LogFailed | Error::ReadFailed(_) if options.disturbs() => Said::Nothing,
+            Error::Corrupt(what) => {
+                let what = format!("'{}' is said to be damaged and is not: {what}", ticket.name);
+                sim.check::<()>(Breach::of(checks::DAMAGE, what));
+                Said::Nothing
+            }
+            other => {
+                let what = format!("'{}' failed without a fault: {other}", ticket.name);
+                sim.check::<()>(Breach::of(checks::SERVES, what));
+                Said::Unknown
+            }
+        }
+    }
+
+    /// Reads one page and takes it apart.
+    pub async fn page(
+        &self,
+        target: &Target,
+        from: From,
+        key: Option<Bytes>,
+        bytes_max: usize,
+    ) -> (Ticket, Said<(Page, Vec<verify::Seen>)>) {
+        let ticket = self.ticket(target);
+        let read = Read { name: target.name.clone(), from, key: key.clone(), bytes_max };
+        let answer = self.engine.read(read).await;
+        let said = self.sort(&ticket, &format!("read {} {from:?}", target.name), answer);
+        let said = match said {
+            Said::Yes(page) => {
+                self.sim.note(&format!(
+                    "read {} {from:?}: {}_{}..{} of {}",
+                    target.name,
+                    page.tail.epoch,
+                    page.start.next,
+                    page.next.next,
+                    page.tail.next
+                ));
+                let seen = verify::page(&mut self.sim.model.borrow_mut(), &ticket, from, &key, &page);
+                match self.sim.check(seen) {
+                    Some(seen) => Said::Yes((page, seen)),
+                    None => Said::Nothing,
+                }
+            }
+            Said::No(Rejection::OffsetLost { next }) => {
+                let fresh = self.sim.model.borrow_mut().saw_life(&ticket, next.epoch.get());
+                self.sim.check(fresh);
+                Said::No(Rejection::OffsetLost { next })
+            }
+            Said::No(rejection) => Said::No(rejection),
+            Said::Nothing => Said::Nothing,
+            Said::Unknown => Said::Unknown,
+        };
+        (ticket, said)
+    }
+
+    /// Asks for metadata.
+    pub async fn head(&self, target: &Target) -> Said<Head> {
+        let ticket = self.ticket(target);
+        let answer = self.engine.head(&target.name).await;
+        let said = self.sort(&ticket, &format!("head {}", target.name), answer);
+        if let Said::Yes(head) = &said {
+            let note = format!("head {}: {:?} closed {}", target.name, head.next, head.closed);
+            self.sim.note(&note);
+            self.sim.check(self.saw_head(&ticket, head));
+        }
+        said
+    }
+
+    fn saw_head(&self, ticket: &Ticket, head: &Head) -> Result<(), Breach> {
+        let mut model = self.sim.model.borrow_mut();
+        model.saw_tail(ticket, head.next)?;
+        let epoch = head.next.epoch.get();
+        let life = model.life(&ticket.name, epoch);
+        life.expiry = Some(head.expiry);
+        life.created = Some(head.created.get());
+        if head.closed {
+            model.saw_closed(ticket, head.next)
+        } else {
+            model.saw_open(ticket, epoch)
+        }
+    }
+
+    /// Sends an append whose records are request `id`.
+    pub async fn append(&self, target: &Target, append: Append, id: usize) -> Said<Appended> {
+        let sim = &self.sim;
+        let ticket = self.ticket(target);
+        sim.model.borrow_mut().attempt(id, sim.wall_ms());
+        let answer = self.engine.append(append.clone()).await;
+        let said = self.sort(&ticket, &format!("append {} #{id}", target.name), answer);
+        let mut model = sim.model.borrow_mut();
+        match &said {
+            Said::Yes(appended) => {
+                model.answered(id);
+                drop(model);
+                sim.note(&format!(
+                    "append {} #{id}: {:?} {:?} closed {}",
+                    target.name, appended.outcome, appended.next, appended.closed
+                ));
+                sim.check(self.saw_appended(&ticket, &append, id, appended));
+            }
+            Said::No(rejection) => {
+                model.refuse(id);
+                let tail = match rejection {
+                    Rejection::Closed { tail } => {
+                        let seen = model.saw_tail(&ticket, *tail);
+                        Some(seen.and_then(|()| model.saw_closed(&ticket, *tail)))
+                    }
+                    Rejection::StreamSeq { tail, .. } | Rejection::ExpectedOffset { tail } => {
+                        Some(model.saw_tail(&ticket, *tail))
+                    }
+                    _ => None,
+                };
+                drop(model);
+                tail.map(|seen| sim.check(seen));
+            }
+            Said::Nothing => model.refuse(id),
+            Said::Unknown => model.doubt(id),
+        }
+        said
+    }
+
+    fn saw_appended(
+        &self,
+        ticket: &Ticket,
+        append: &Append,
+        id: usize,
+        appended: &Appended,
+    ) -> Result<(), Breach> {
+        let mut model = self.sim.model.borrow_mut();
+        let epoch = appended.next.epoch.get();
+        let next = appended.next.next.get();
+        let count = if append.body.is_empty() { 0 } else { model.requests[id].records.len() };
+        let first = next.checked_sub(u64::try_from(count).expect("small")).unwrap_or(u64::MAX);
+        match appended.outcome {
+            AppendOutcome::Written => {
+                model.saw_open(ticket, epoch)?;
+                model.saw_tail(ticket, Offset { next: weir_engine::types::Seq::new(first), ..appended.next })?;
+                model.place(id, epoch, first)?;
+                if let Some(expected) = append.expected {
+                    require!(
+                        expected.next.get() == first,
+                        checks::TRACE,
+                        "request {id} expected {expected:?} and was written at {first}"
+                    );
+                }
+            }
+            AppendOutcome::Duplicate => {
+                let known = &model.requests[id];
+                require!(
+                    append.producer.is_some() && (known.in_doubt || known.at.is_some()),
+                    checks::ONCE,
+                    "request {id} of '{}' was sent once and called a duplicate",
+                    ticket.name
+                );
+                // The last request of its producer: its own end is remembered.
+                model.place(id, epoch, first)?;
+            }
+            AppendOutcome::Closed => {}
+        }
+        model.touched(ticket, epoch);
+        if appended.outcome == AppendOutcome::Duplicate {
+            return model.saw_life(ticket, epoch);
+        }
+        model.saw_tail(ticket, appended.next)?;
+        if appended.closed {
+            model.saw_closed(ticket, appended.next)?;
+        }
+        Ok(())
+    }
+
+    /// Creates a stream, with the records of request `id` if there are any.
+    pub async fn create(
+        &self,
+        target: &Target,
+        expiry: Expiry,
+        closing: Closing,
+        body: Option<(usize, Bytes)>,
+    ) -> Said<Created> {
+        let sim = &self.sim;
+        let ticket = self.ticket(target);
+        let id = body.as_ref().map(|(id, _)| *id);
+        if let Some(id) = id {
+            sim.model.borrow_mut().attempt(id, sim.wall_ms());
+        }
+        let create = Create {
+            name: target.name.clone(),
+            content: target.content.clone(),
+            expiry,
+            closing,
+            body: body.map(|(_, body)| body).unwrap_or_default(),
+            key: None,
+        };
+        let answer = self.engine.create(create).await;
+        let said = self.sort(&ticket, &format!("create {}", target.name), answer);
+        match &said {
+            Said::Yes(created) => {
+                let note = format!(
+                    "create {} {id:?}: {:?} {:?}",
+                    target.name, created.outcome, created.head.next
+                );
+                sim.note(&note);
+                if let Some(id) = id {
+                    sim.model.borrow_mut().answered(id);
+                }
+                sim.check(self.saw_created(&ticket, created, id));
+            }
+            Said::No(_) | Said::Nothing => {
+                id.into_iter().for_each(|id| sim.model.borrow_mut().refuse(id));
+            }
+            Said::Unknown => id.into_iter().for_each(|id| sim.model.borrow_mut().doubt(id)),
+        }
+        said
+    }
+
+    fn saw_created(
+        &self,
+        ticket: &Ticket,
+        created: &Created,
+        id: Option<usize>,
+    ) -> Result<(), Breach> {
+        let mut model = self.sim.model.borrow_mut();
+        let epoch = created.head.next.epoch.get();
+        if created.outcome == CreateOutcome::New {
+            model.saw_absence(ticket, self.sim.now_ms(), true)?;
+            require!(
+                ticket.newest.is_none_or(|newest| epoch > newest),
+                checks::DEAD,
+                "'{}' was created anew under epoch {epoch}, it had {:?}",
+                ticket.name,
+                ticket.newest
+            );
+            if let Some(id) = id {
+                model.place(id, epoch, 0)?;
+            }
+        } else if let Some(id) = id {
+            model.requests[id].fate = crate::model::Fate::Refused;
+        }
+        model.touched(ticket, epoch);
+        drop(model);
+        self.saw_head(ticket, &created.head)
+    }
+}
+
+impl Client {
+    /// A new request with records for a stream, and its append.
+    pub fn request(&mut self, target: &Target) -> (usize, Append) {
+        let count = self.chance.random_range(1..=4);
+        let count = if target.class == Class::Stable && self.chance.random_bool(0.02) {
+            count * 40
+        } else {
+            count
+        };
+        let form = target.form();
+        // Only JSON bodies hold several records.
+        let count = if form == weir_engine::types::Form::Json { count } else { 1 };
+        let fill_max = self.host.sim.options.fill_max;
+        let fill = self.chance.random_range(0..fill_max);
+        let key = self.key();
+        let hint = self.chance.random_bool(0.2).then(|| {
+            let back = self.chance.random_range(0..20_000);
+            self.host.sim.wall_ms().saturating_sub(back) + 5_000
+        });
+        let mut model = self.host.sim.model.borrow_mut();
+        let wall = self.host.sim.wall_ms();
+        let id = model.request(&target.name, wall, |id| {
+            (0..count).map(|index| payload::record(form, id, index, fill)).collect()
+        });
+        let request = &mut model.requests[id];
+        request.key.clone_from(&key);
+        request.hint = hint;
+        let body = payload::body(form, &request.records);
+        let append = Append {
+            name: target.name.clone(),
+            content: Some(target.content.clone()),
+            body: body.into(),
+            closing: Closing::KeepOpen,
+            producer: None,
+            stream_seq: None,
+            expected: None,
+            key,
+            timestamp: hint.map(WallMs::new),
+        };
+        (id, append)
+    }
+}

@@ -1,0 +1,198 @@
+//! One simulated host: a machine that outlives its boots, and what one boot of it is: a paused
+//! runtime, a world, an engine. Nothing here knows a workload.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
+
+use rand_chacha::ChaCha8Rng;
+use tokio::{runtime::Runtime, time::Instant};
+use weir_engine::Engine;
+use weir_io::{
+    World,
+    memory::{EPOCH_MS, Machine, chance},
+};
+
+use crate::{
+    checks::Breach,
+    faults::{Options, STREAM_CLIENTS},
+    log::Log,
+    model::Model,
+    sabotage::Sabotage,
+    workload::producer::Producers,
+};
+
+/// Everything of one seed that outlives a boot.
+pub struct Sim {
+    pub seed: u64,
+    pub options: Options,
+    pub sabotage: Sabotage,
+    pub machine: Machine,
+    pub model: RefCell<Model>,
+    pub log: RefCell<Log>,
+    pub producers: Producers,
+    /// A bit was flipped: errors are right answers.
+    pub damaged: Cell<bool>,
+    breach: RefCell<Option<Breach>>,
+    boot: Cell<u32>,
+    /// Simulated time the machine ran before this boot.
+    ran: Cell<Duration>,
+    booted: Cell<Option<Instant>>,
+    jumped_ms: Cell<i64>,
+}
+
+impl Sim {
+    /// A new machine for a seed.
+    #[must_use]
+    pub fn new(seed: u64, sabotage: Sabotage, echo: bool) -> Rc<Sim> {
+        Rc::new(Sim {
+            seed,
+            options: Options::draw(seed),
+            sabotage,
+            machine: Machine::new(seed),
+            model: RefCell::default(),
+            log: RefCell::new(Log::new(echo)),
+            producers: Producers::default(),
+            damaged: Cell::default(),
+            breach: RefCell::default(),
+            boot: Cell::new(0),
+            ran: Cell::default(),
+            booted: Cell::default(),
+            jumped_ms: Cell::default(),
+        })
+    }
+
+    /// Starts the machine inside the runtime of a new boot.
+    pub fn boot(&self) -> World {
+        self.boot.set(self.boot.get() + 1);
+        self.booted.set(Some(Instant::now()));
+        self.sabotage.plant(self.machine.boot(self.ran.get()))
+    }
+
+    /// The boot is over; the runtime may go.
+    pub fn halt(&self) {
+        self.ran.set(self.now());
+        self.booted.set(None);
+    }
+
+    /// Simulated time the machine has run, over all boots.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        let booted = self.booted.get();
+        self.ran.get() + booted.map_or(Duration::ZERO, |booted| booted.elapsed())
+    }
+
+    /// The same in milliseconds.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.now().as_millis()).expect("simulations are short")
+    }
+
+    /// What the machine's wall clock shows.
+    #[must_use]
+    pub fn wall_ms(&self) -> u64 {
+        (EPOCH_MS + self.now_ms()).saturating_add_signed(self.jumped_ms.get())
+    }
+
+    /// Moves the wall clock; the model learns both sides of the jump.
+    pub fn jump_wall(&self, by_ms: i64) {
+        self.model.borrow_mut().wall_is(self.wall_ms());
+        self.machine.jump_wall(by_ms);
+        self.jumped_ms.set(self.jumped_ms.get() + by_ms);
+        self.model.borrow_mut().wall_is(self.wall_ms());
+    }
+
+    /// How many boots there were.
+    #[must_use]
+    pub fn boots(&self) -> u32 {
+        self.boot.get()
+    }
+
+    /// A stream of chance of its own for one part of this boot.
+    #[must_use]
+    pub fn chance(&self, part: u32) -> ChaCha8Rng {
+        let stream = STREAM_CLIENTS + u64::from(self.boot.get()) * 1024 + u64::from(part);
+        chance(self.seed, stream)
+    }
+
+    /// Writes a line of the trace.
+    pub fn note(&self, what: &str) {
+        if self.breach.borrow().is_some() {
+            // What led to the breach is what the report shows.
+            return;
+        }
+        let micros = self.now().as_micros();
+        let line = format!(
+            "boot {} {}.{:06} {what}",
+            self.boot.get(),
+            micros / 1_000_000,
+            micros % 1_000_000
+        );
+        self.log.borrow_mut().add(line);
+    }
+
+    /// Keeps the first breach.
+    pub fn check<T>(&self, outcome: Result<T, Breach>) -> Option<T> {
+        match outcome {
+            Ok(value) => Some(value),
+            Err(breach) => {
+                self.note(&format!("BREACH {breach}"));
+                self.breach.borrow_mut().get_or_insert(breach);
+                None
+            }
+        }
+    }
+
+    /// The first breach, if there was one.
+    #[must_use]
+    pub fn breach(&self) -> Option<Breach> {
+        self.breach.borrow().clone()
+    }
+}
+
+/// A running store and what its clients share.
+pub struct Host {
+    pub sim: Rc<Sim>,
+    pub world: World,
+    pub engine: Engine,
+    /// Clients finish what they are doing and end.
+    pub stop: Cell<bool>,
+    /// Live readers look at their streams no more.
+    pub leave: Cell<bool>,
+    /// Live readers: what each has read up to.
+    pub watching: RefCell<std::collections::BTreeMap<u32, crate::workload::live::Watching>>,
+}
+
+/// A runtime whose clock is simulated and whose chance is the seed's.
+///
+/// # Panics
+/// The operating system refuses a runtime.
+#[must_use]
+pub fn runtime(seed: u64, boot: u32) -> Runtime {
+    let mut bytes = seed.to_le_bytes().to_vec();
+    bytes.extend(boot.to_le_bytes());
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .rng_seed(tokio::runtime::RngSeed::from_bytes(&bytes))
+        .unhandled_panic(tokio::runtime::UnhandledPanic::ShutdownRuntime)
+        .build()
+        .expect("a runtime needs nothing that could be missing")
+}
+
+/// Task ids are counted per process, and the scheduler's shards go by them: brings the count to
+/// the same place before every simulation.
+pub fn align_task_ids() {
+    let runtime = runtime(0, 0);
+    runtime.block_on(async {
+        loop {
+            let id = tokio::spawn(async {}).id().to_string();
+            let id: u64 = id.parse().expect("task ids are shown as numbers");
+            if id % 64 == 63 {
+                return;
+            }
+        }
+    });
+}
