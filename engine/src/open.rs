@@ -202,9 +202,14 @@ fn prepare_directory(
     {
         tracing::warn!(%error, "no space could be set aside: the disk is nearly full");
     }
-    for path in [segments.as_path(), dir.as_path()].into_iter().chain(dir.parent()) {
+    // Every directory above may be one that was just made. Those far above may belong to somebody
+    // who lets nobody open them: such a one we have not made.
+    for (above, path) in segments.ancestors().enumerate() {
         let path = if path.as_os_str().is_empty() { std::path::Path::new(".") } else { path };
-        disk.sync_dir(path).map_err(io_error(format!("syncing {}", path.display())))?;
+        match disk.sync_dir(path) {
+            Err(error) if above > 2 && error.kind() == io::ErrorKind::PermissionDenied => break,
+            synced => synced.map_err(io_error(format!("syncing {}", path.display())))?,
+        }
     }
     Ok(lock)
 }
