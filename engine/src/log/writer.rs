@@ -43,7 +43,10 @@ impl Writer {
     /// Works until the store stops and nothing is left to write.
     pub(crate) async fn run(mut self) {
         loop {
-            let group = match self.core.wal_is_full() {
+            // Nothing more is admitted once the store is stopping, so the rest may pass the bound:
+            // a full disk, which keeps the WAL full, must not keep the store from stopping.
+            let stopping = *self.core.leaving.borrow();
+            let group = match self.core.wal_is_full() && !stopping {
                 true => None,
                 false => self.core.sequencer.take(),
             };
