@@ -15,9 +15,20 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
+    abort_on_panic();
     let settings = weir_http::cli::settings()?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(weir_http::cli::serve(settings))?;
     Ok(())
+}
+
+/// A part that broke its own rule must not go on writing, nor leave the others waiting for it.
+/// Release builds abort by themselves; this makes other builds do the same.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }

@@ -6,7 +6,14 @@
 
 pub mod flags;
 
-use std::{io, net::SocketAddr, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io::{self, IsTerminal as _},
+    net::SocketAddr,
+    path::PathBuf,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Parser as _;
 use tokio::{
@@ -131,7 +138,10 @@ async fn close(engine: &Engine, world: &World, drained: Duration) -> Result<(), 
 
 fn start_log(filter: &str) -> Result<(), ServeError> {
     let filter: tracing_subscriber::EnvFilter = filter.parse()?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
     // A subscriber that is there already was set by whoever embeds the server.
     drop(subscriber.try_init());
     Ok(())
