@@ -108,7 +108,6 @@ fn builder(app: &App) -> auto::Builder<Spawner> {
         // Idle connections and slow heads are timed here and in `socket`, alike for both
         // protocols.
         .header_read_timeout(None)
-        .pipeline_flush(true)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX);
     builder
