@@ -36,7 +36,11 @@ use crate::{
 const READERS_KEPT: usize = 4;
 
 /// A piece of work for the writer between two commits: at most one short transaction.
-pub(crate) type Slice = Box<dyn FnOnce(&mut Connection) + Send>;
+pub(crate) struct Slice {
+    /// For logs and figures.
+    pub(crate) what: &'static str,
+    pub(crate) job: Box<dyn FnOnce(&mut Connection) + Send>,
+}
 
 /// A running store.
 pub(crate) struct Core {
@@ -127,10 +131,12 @@ impl Core {
     /// Runs a job on the writer's connection between two commits.
     pub(crate) async fn on_writer<R: Send + 'static>(
         &self,
+        what: &'static str,
         job: impl FnOnce(&mut Connection) -> R + Send + 'static,
     ) -> Result<R, Gone> {
         let (reply, answer) = oneshot::channel();
-        let slice: Slice = Box::new(move |conn| drop(reply.send(job(conn))));
+        let job = Box::new(move |conn: &mut Connection| drop(reply.send(job(conn))));
+        let slice = Slice { what, job };
         self.slices.send(slice).await.map_err(|_| Gone)?;
         self.sequencer.work.notify_one();
         answer.await.map_err(|_| Gone)

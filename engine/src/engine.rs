@@ -224,7 +224,7 @@ impl Engine {
         core.leaving.send_replace(true);
         while core.sequencer.queued().0 > 0 && !*core.ended.borrow() {
             // One turn of the writer: it answers after what was queued before.
-            if core.on_writer(|_| ()).await.is_err() {
+            if core.on_writer("drain", |_| ()).await.is_err() {
                 break;
             }
         }
@@ -234,7 +234,7 @@ impl Engine {
             seal::run(core).await;
         }
         let store_now = core.store_now();
-        let noted = core.on_writer(move |conn| {
+        let noted = core.on_writer("store time", move |conn| {
             catalogue::put_meta(conn, "store_ms", &store_now.get().to_le_bytes())
         });
         if let Ok(Err(error)) = noted.await {

@@ -109,14 +109,14 @@ impl Writer {
     async fn run_slice(&mut self, slice: Slice) {
         let clock = &self.core.world.clock;
         let started = clock.elapsed();
-        slice(&mut self.conn);
+        (slice.job)(&mut self.conn);
         let held = clock.elapsed() - started;
         self.survive().await;
         let held_us = i64::try_from(held.as_micros()).unwrap_or(i64::MAX);
         let longest = &self.core.metrics.writer_hold_max_us;
         longest.set(longest.get().max(held_us));
         if held > Duration::from_millis(5) {
-            tracing::debug!(held_us, "a slice held the writer for long");
+            tracing::debug!(held_us, what = slice.what, "a slice held the writer for long");
         }
     }
 

@@ -91,7 +91,7 @@ async fn beside_writer(
 /// The last part, by the writer, between two commits.
 async fn finish(core: &Arc<Core>) -> Result<(), why::Failed> {
     let shared = Arc::clone(core);
-    core.on_writer(move |conn| -> rusqlite::Result<()> {
+    core.on_writer("checkpoint", move |conn| -> rusqlite::Result<()> {
         let left = checkpoint(conn)?;
         if left.frames == left.moved {
             shared.wal_bytes.store(0, Ordering::Relaxed);

@@ -19,7 +19,7 @@ use crate::{
 /// Rows written in one slice at most.
 const ROWS_PER_SLICE: usize = 256;
 /// Time after which a slice takes no further row.
-const SLICE_MAX: std::time::Duration = std::time::Duration::from_millis(2);
+const SLICE_MAX: std::time::Duration = std::time::Duration::from_millis(1);
 /// Producer states a stream's decided view keeps beside those it needs.
 const PRODUCERS_KEPT: usize = 64;
 
@@ -43,7 +43,7 @@ pub(crate) async fn run(
     write_rows(core, &snapshots).await?;
     let next_stream = core.sequencer.next_stream();
     let store_now = core.store_now();
-    core.on_writer(move |conn| finish(conn, through, next_stream, store_now)).await??;
+    core.on_writer("finish", move |conn| finish(conn, through, next_stream, store_now)).await??;
     release(core, snapshots.iter().chain(&dead), &burials);
     if let Err(error) = trim(core, through.lsn).await {
         // The fold is done: to undo it now would bury the same streams twice (INV-11).
@@ -58,7 +58,7 @@ async fn register(core: &Arc<Core>, files: &[NewSegment]) -> Result<(), Failed> 
     if rows.is_empty() {
         return Ok(());
     }
-    core.on_writer(move |conn| -> Result<(), Failure> {
+    core.on_writer("register", move |conn| -> Result<(), Failure> {
         let tx = conn.transaction()?;
         for (id, bytes) in rows {
             catalogue::put_segment(&tx, id, bytes)?;
@@ -75,7 +75,7 @@ async fn bury(core: &Arc<Core>, burials: &[Burial]) -> Result<(), Failed> {
     while done < burials.len() {
         let (clock, burials) = (Arc::clone(&core.world.clock), Arc::clone(&burials));
         done = core
-            .on_writer(move |conn| {
+            .on_writer("bury", move |conn| {
                 in_slice(conn, &*clock, done, burials.len(), |tx, index| {
                     let Burial { id, name, epoch } = &burials[index];
                     catalogue::bury(tx, *id, name.as_str(), *epoch)
@@ -91,7 +91,7 @@ async fn write_rows(core: &Arc<Core>, snapshots: &Arc<Vec<Snapshot>>) -> Result<
     while done < snapshots.len() {
         let (clock, snapshots) = (Arc::clone(&core.world.clock), Arc::clone(snapshots));
         done = core
-            .on_writer(move |conn| {
+            .on_writer("rows", move |conn| {
                 in_slice(conn, &*clock, done, snapshots.len(), |tx, index| {
                     let snapshot = &snapshots[index];
                     for ((id, producer), lsn) in &snapshot.producers {
@@ -171,7 +171,7 @@ async fn trim(core: &Arc<Core>, through: Lsn) -> Result<(), Failed> {
     loop {
         let clock = Arc::clone(&core.world.clock);
         let left = core
-            .on_writer(move |conn| -> Result<bool, Failure> {
+            .on_writer("trim", move |conn| -> Result<bool, Failure> {
                 let started = clock.elapsed();
                 let tx = conn.transaction()?;
                 let mut rows = 0;

@@ -59,7 +59,7 @@ async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed
     let new = core.on_reader(move |conn| Ok(build(&builder, conn, &merging))).await??;
     let old: Vec<SegmentId> = inputs.iter().map(|it| it.id()).collect();
     let (id, bytes, gone) = (new.id, new.bytes, old.clone());
-    core.on_writer(move |conn| -> Result<(), Failure> {
+    core.on_writer("merge", move |conn| -> Result<(), Failure> {
         let tx = conn.transaction()?;
         catalogue::put_segment(&tx, id, bytes)?;
         for id in gone {
