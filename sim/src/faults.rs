@@ -80,7 +80,7 @@ impl Options {
             seal_age: Duration::from_millis(one_of(c, &[50, 300, 2_000, 60_000])),
             streams_cached_max: one_of(c, &[1, 4, 1000]),
             block_cache_bytes: one_of(c, &[1 << 10, 64 << 10, 4 << 20]),
-            wal_checkpoint_bytes: one_of(c, &[16 << 10, 128 << 10, 1 << 20]),
+            wal_checkpoint_bytes: one_of(c, &[16 << 10, 64 << 10, 128 << 10]),
             wal_bytes_max: one_of(c, &[256 << 10, 1 << 20]),
             queue_requests_max: one_of(c, &[3, 1000, 50_000]),
         }

@@ -242,7 +242,10 @@ impl Model {
             if let Some((other, _)) = known {
                 return Breach::of(
                     checks::SAME,
-                    format!("requests {other} and {id} of '{name}' share {epoch}_{}", start + index),
+                    format!(
+                        "requests {other} and {id} of '{name}' share {epoch}_{}",
+                        start + index
+                    ),
                 );
             }
         }

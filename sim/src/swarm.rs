@@ -34,8 +34,7 @@ pub struct Swarm {
 pub fn run(exe: &Path, seeds: &[u64], jobs: usize, sabotage: Sabotage) -> anyhow::Result<Swarm> {
     let mut children = Vec::new();
     for job in 0..jobs {
-        let share: Vec<String> =
-            seeds.iter().skip(job).step_by(jobs).map(u64::to_string).collect();
+        let share: Vec<String> = seeds.iter().skip(job).step_by(jobs).map(u64::to_string).collect();
         if !share.is_empty() {
             children.push(start(exe, &share, sabotage)?);
         }
@@ -58,7 +57,8 @@ pub fn run(exe: &Path, seeds: &[u64], jobs: usize, sabotage: Sabotage) -> anyhow
 }
 
 fn start(exe: &Path, share: &[String], sabotage: Sabotage) -> anyhow::Result<Child> {
-    let sabotage = clap::ValueEnum::to_possible_value(&sabotage).context("every defect has a name")?;
+    let sabotage =
+        clap::ValueEnum::to_possible_value(&sabotage).context("every defect has a name")?;
     Command::new(exe)
         .args(["run", "--sabotage", sabotage.get_name(), "--seeds", &share.join(",")])
         .stdout(Stdio::piped())

@@ -31,7 +31,6 @@ pub fn page(
     let epoch = page.tail.epoch.get();
     model.saw_tail(ticket, page.tail)?;
     model.life(name, epoch).expiry = Some(page.expiry);
-    model.touched(ticket, epoch);
     let seen = records(model, ticket, page)?;
     let (start, next) = (page.start.next.get(), page.next.next.get());
     let tail = page.tail.next.get();
@@ -43,20 +42,33 @@ pub fn page(
         }
         let meant = offset == Offset::START || offset.epoch == page.tail.epoch;
         require!(meant, checks::DEAD, "{offset:?} of '{name}' is answered under epoch {epoch}");
-        require!(offset.next.get() == start, checks::DENSE, "asked '{name}' for {offset:?}, got {start}");
+        require!(
+            offset.next.get() == start,
+            checks::DENSE,
+            "asked '{name}' for {offset:?}, got {start}"
+        );
     }
     if from == From::Start {
         require!(start == 0, checks::DENSE, "'{name}' starts at {start}");
     }
     require!(start <= next && next <= tail, checks::DENSE, "page {start}..{next} of {tail}");
     let up = (page.up_to_date, page.closed);
-    require!(up.0 == (next == tail), checks::LIVE, "'{name}' {next} of {tail} up to date: {}", up.0);
+    require!(
+        up.0 == (next == tail),
+        checks::LIVE,
+        "'{name}' {next} of {tail} up to date: {}",
+        up.0
+    );
     let count = u64::try_from(seen.len()).expect("small");
     require!(count == page.records, checks::SENT, "{count} records, said to be {}", page.records);
     if key.is_some() {
         keyed(model, ticket, key, &seen, (epoch, start, next))?;
     } else {
-        require!(count == next - start, checks::DENSE, "'{name}' {start}..{next} has {count} records");
+        require!(
+            count == next - start,
+            checks::DENSE,
+            "'{name}' {start}..{next} has {count} records"
+        );
         for (position, (request, index)) in (start..).zip(&seen) {
             let index = u64::try_from(*index).expect("small");
             let first = position.checked_sub(index);
@@ -96,7 +108,11 @@ fn records(model: &Model, ticket: &Ticket, page: &Page) -> Result<Vec<Seen>, Bre
         let found = payload::mark(rest).and_then(|(request, index)| {
             let sent = model.requests.get(request)?;
             let record = sent.records.get(index)?;
-            (sent.name == *name && rest.starts_with(record)).then_some((request, index, record.len()))
+            (sent.name == *name && rest.starts_with(record)).then_some((
+                request,
+                index,
+                record.len(),
+            ))
         });
         let Some((request, index, len)) = found else {
             let shown = String::from_utf8_lossy(&rest[..rest.len().min(60)]).into_owned();
@@ -131,8 +147,12 @@ fn keyed(
     };
     let range = usize::try_from(start).expect("short")..usize::try_from(next).expect("short");
     let known = life.records.get(range.start..range.end.min(life.records.len())).unwrap_or(&[]);
-    let expect: Vec<Seen> =
-        known.iter().flatten().filter(|(request, _)| model.requests[*request].key == *key).copied().collect();
+    let expect: Vec<Seen> = known
+        .iter()
+        .flatten()
+        .filter(|(request, _)| model.requests[*request].key == *key)
+        .copied()
+        .collect();
     // Records that the model does not know the place of yet may come in between.
     let mut rest = seen.iter();
     let all = expect.iter().all(|record| rest.any(|it| it == record));
@@ -180,7 +200,13 @@ pub fn whole(model: &Model, name: &StreamName, tail: Offset) -> Result<(), Breac
 ///
 /// # Errors
 /// It is not.
-pub fn since(model: &Model, ticket: &Ticket, since: u64, page: &Page, tail: u64) -> Result<(), Breach> {
+pub fn since(
+    model: &Model,
+    ticket: &Ticket,
+    since: u64,
+    page: &Page,
+    tail: u64,
+) -> Result<(), Breach> {
     let name = &ticket.name;
     let (epoch, start) = (page.tail.epoch.get(), page.start.next.get());
     if let Some(before) = start.checked_sub(1)
@@ -208,7 +234,12 @@ pub fn since(model: &Model, ticket: &Ticket, since: u64, page: &Page, tail: u64)
 ///
 /// # Errors
 /// A stream is missing, out of order, or not alive.
-pub fn list(model: &mut Model, tickets: &[Ticket], rows: &[ListRow], now_ms: u64) -> Result<(), Breach> {
+pub fn list(
+    model: &mut Model,
+    tickets: &[Ticket],
+    rows: &[ListRow],
+    now_ms: u64,
+) -> Result<(), Breach> {
     let sorted = rows.windows(2).all(|pair| pair[0].head.name < pair[1].head.name);
     require!(sorted, checks::LISTED, "the list is not in order");
     for row in rows {

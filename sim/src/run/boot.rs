@@ -122,10 +122,8 @@ fn files(sim: &Sim, world: &World) -> Result<(), Breach> {
         let rows: Result<Vec<i64>, _> = rows.collect();
         let rows = rows?.iter().map(|id| format!("{id:016x}.seg")).collect();
         let files = world.disk.list(&dir.join("segments"))?;
-        let files = files
-            .iter()
-            .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
-            .collect();
+        let files =
+            files.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect();
         Ok((rows, files))
     };
     match listed() {

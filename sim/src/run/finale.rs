@@ -5,10 +5,7 @@ use std::{path::PathBuf, rc::Rc, time::Duration};
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use weir_engine::{
-    request::Rejection,
-    types::Closing,
-};
+use weir_engine::{request::Rejection, types::Closing};
 
 use super::{
     boot::{self, ANSWER_MAX},
@@ -76,9 +73,15 @@ async fn probe(host: &Rc<Host>) {
             continue;
         }
         let work = async {
-            host.create(&target, target.expiry(), Closing::KeepOpen, None).await;
-            let (id, append) = client.request(&target);
-            host.append(&target, append, id).await
+            // A queue of a few places may be full of what the server itself has to write.
+            loop {
+                host.create(&target, target.expiry(), Closing::KeepOpen, None).await;
+                let (id, append) = client.request(&target);
+                match host.append(&target, append, id).await {
+                    Said::Nothing => tokio::time::sleep(Duration::from_millis(5)).await,
+                    said => return said,
+                }
+            }
         };
         let said = tokio::time::timeout(ANSWER_MAX, work).await;
         if !matches!(said, Ok(Said::Yes(_))) {
@@ -136,10 +139,8 @@ fn damage(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
         sim.machine.drive().kill();
     });
     sim.damaged.set(false);
+    // A merge may have made the file superfluous: then the damage was where nothing is kept, and
+    // the last verification, which takes no excuses, must find everything elsewhere.
     let back = sim.machine.drive().flip_bit(&path, byte, bit);
-    if let Err(error) = back {
-        let what = format!("{} is gone after damage: {error}", path.display());
-        sim.check::<()>(Breach::of(checks::DAMAGE, what));
-    }
+    sim.note(&format!("the bit flips back: {}", back.is_ok()));
 }
-

@@ -10,7 +10,6 @@ use weir_engine::{
 };
 
 use super::{Client, Target, verbs::Said};
-use crate::verify;
 
 /// Where a live reader is.
 #[derive(Clone, Debug)]
@@ -52,7 +51,7 @@ impl Client {
                 }
             };
             host.sim.note(&format!("live {} {:?} to {:?}", target.name, from, page.next));
-            let seen = verify::page(&mut host.sim.model.borrow_mut(), &ticket, from, &None, &page);
+            let seen = host.take(&ticket, from, &None, &page);
             if host.sim.check(seen).is_none() || page.closed {
                 return;
             }
@@ -60,7 +59,8 @@ impl Client {
             let watching = Watching { name: target.name.clone(), at: page.next };
             host.watching.borrow_mut().insert(self.no, watching);
             loop {
-                let wait = tokio::time::timeout(Duration::from_millis(200), watch.changed(page.next));
+                let wait =
+                    tokio::time::timeout(Duration::from_millis(200), watch.changed(page.next));
                 match wait.await {
                     Ok(Change::Data | Change::Closed) => break,
                     Ok(Change::Gone) => return,

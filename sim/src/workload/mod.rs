@@ -49,6 +49,12 @@ impl Target {
         self.content.form()
     }
 
+    /// Whether it has one life only.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        matches!(self.class, Class::Stable | Class::Ending)
+    }
+
     /// The expiry it is created with, as far as its class says.
     #[must_use]
     pub fn expiry(&self) -> Expiry {

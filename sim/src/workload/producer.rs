@@ -39,7 +39,8 @@ pub(super) async fn producer(mut client: Client) {
         match client.chance.random_range(0..10) {
             0 => client.haunt(&target).await,
             1 => client.skip(&target).await,
-            2 => client.twins(&target).await,
+            // One of two could meet the stream's next life.
+            2 if target.keeps() => client.twins(&target).await,
             3 if client.chance.random_bool(0.3) => client.rise(&target),
             _ => client.produce(&target).await,
         }
@@ -60,7 +61,10 @@ impl Client {
     /// What is to be sent now: the request without an answer, or the next.
     fn next(&mut self, target: &Target) -> (usize, Append) {
         if let Some(inflight) = self.memory(target, |memory| memory.inflight.clone()) {
-            return inflight;
+            if target.keeps() || !self.host.sim.model.borrow().requests[inflight.0].in_doubt {
+                return inflight;
+            }
+            self.forget(target);
         }
         let (id, mut append) = self.request(target);
         let (epoch, seq) = self.memory(target, |memory| (memory.epoch, memory.seq));
@@ -89,7 +93,8 @@ impl Client {
             self.host.append(target, append, id)
         );
         let written = |said: &Said<_>| {
-            let outcome = |it: &weir_engine::request::Appended| it.outcome == AppendOutcome::Written;
+            let outcome =
+                |it: &weir_engine::request::Appended| it.outcome == AppendOutcome::Written;
             matches!(said, Said::Yes(appended) if outcome(appended))
         };
         if written(&one) && written(&two) {
@@ -115,17 +120,24 @@ impl Client {
                         | Rejection::EpochStart
                 );
                 // Only a stream that was created anew may have forgotten its producers.
-                if order && matches!(target.class, Class::Stable | Class::Ending) {
+                if order && target.keeps() {
                     let what = format!("request {id} of '{}': {rejection}", target.name);
                     self.host.sim.check::<()>(Breach::of(checks::ONCE, what));
                 }
-                self.memory(target, |memory| {
-                    let epoch = memory.epoch + 1;
-                    *memory = Memory { epoch, ..Memory::default() };
-                });
+                self.forget(target);
             }
+            // A repetition could meet the stream's next life, which is another stream.
+            Said::Unknown if !target.keeps() => self.forget(target),
             Said::Nothing | Said::Unknown => {}
         }
+    }
+
+    /// Begins anew under the next epoch.
+    fn forget(&self, target: &Target) {
+        self.memory(target, |memory| {
+            let epoch = memory.epoch + 1;
+            *memory = Memory { epoch, ..Memory::default() };
+        });
     }
 
     /// A new life of the producer; the old one is fenced by its first request.
@@ -140,9 +152,8 @@ impl Client {
 
     /// Sends the tuple of an old request, with other records: they must not be taken.
     async fn haunt(&mut self, target: &Target) {
-        let (done, now) = self.memory(target, |memory| {
-            (memory.done.clone(), (memory.epoch, memory.seq))
-        });
+        let (done, now) =
+            self.memory(target, |memory| (memory.done.clone(), (memory.epoch, memory.seq)));
         if done.is_empty() || !matches!(target.class, Class::Stable) {
             return;
         }

@@ -52,15 +52,21 @@ pub(super) async fn since(mut client: Client) {
         client.host.head(&target).await;
         let back = client.chance.random_range(0..30_000);
         let since = client.host.sim.wall_ms().saturating_sub(back) + 2_000;
-        let known = client.host.sim.model.borrow().names.get(&target.name).map_or(0, |named| {
-            named.lives.last_key_value().map_or(0, |(_, life)| life.tail)
-        });
+        let known = client
+            .host
+            .sim
+            .model
+            .borrow()
+            .names
+            .get(&target.name)
+            .map_or(0, |named| named.lives.last_key_value().map_or(0, |(_, life)| life.tail));
         let (ticket, said) =
             client.host.page(&target, From::Since(WallMs::new(since)), None, 2000).await;
         if let Said::Yes((page, _)) = said {
             let same = ticket.newest == Some(page.tail.epoch.get());
             let model = client.host.sim.model.borrow();
-            let checked = verify::since(&model, &ticket, since, &page, if same { known } else { 0 });
+            let checked =
+                verify::since(&model, &ticket, since, &page, if same { known } else { 0 });
             drop(model);
             client.host.sim.check(checked);
         }
@@ -75,7 +81,8 @@ impl Client {
         drop(model);
         let lives = lives.unwrap_or_default();
         let index = self.chance.random_range(0..lives.len().max(1));
-        let (epoch, tail) = lives.iter().nth(index).map_or((0, 0), |(epoch, life)| (*epoch, life.tail));
+        let (epoch, tail) =
+            lives.iter().nth(index).map_or((0, 0), |(epoch, life)| (*epoch, life.tail));
         let next = Seq::new(self.chance.random_range(0..tail + 3));
         From::At(Offset { epoch: Epoch::new(epoch), next })
     }
@@ -98,7 +105,8 @@ impl Client {
                     if let From::At(offset) = from
                         && offset.epoch == next.epoch
                     {
-                        let what = format!("{offset:?} of '{}' is lost, go on at {next:?}", target.name);
+                        let what =
+                            format!("{offset:?} of '{}' is lost, go on at {next:?}", target.name);
                         self.host.sim.check::<()>(Breach::of(checks::SAME, what));
                     }
                     return;

@@ -14,7 +14,7 @@ use weir_engine::{
 use super::{Class, Client, Target};
 use crate::{
     checks::{self, Breach},
-    model::Ticket,
+    model::{Model, Ticket},
     payload, require, verify,
     world::Host,
 };
@@ -50,9 +50,9 @@ impl Host {
         match error {
             Error::Rejected(rejection) => {
                 if rejection == Rejection::NotFound {
-                    let written = matches!(self.engine.health(), Health::Serving | Health::DiskFull);
-                    let absence =
-                        sim.model.borrow_mut().saw_absence(ticket, sim.now_ms(), written);
+                    let written =
+                        matches!(self.engine.health(), Health::Serving | Health::DiskFull);
+                    let absence = sim.model.borrow_mut().saw_absence(ticket, sim.now_ms(), written);
                     sim.check(absence);
                 }
                 Said::No(rejection)
@@ -94,13 +94,9 @@ impl Host {
             Said::Yes(page) => {
                 self.sim.note(&format!(
                     "read {} {from:?}: {}_{}..{} of {}",
-                    target.name,
-                    page.tail.epoch,
-                    page.start.next,
-                    page.next.next,
-                    page.tail.next
+                    target.name, page.tail.epoch, page.start.next, page.next.next, page.tail.next
                 ));
-                let seen = verify::page(&mut self.sim.model.borrow_mut(), &ticket, from, &key, &page);
+                let seen = self.take(&ticket, from, &key, &page);
                 match self.sim.check(seen) {
                     Some(seen) => Said::Yes((page, seen)),
                     None => Said::Nothing,
@@ -116,6 +112,31 @@ impl Host {
             Said::Unknown => Said::Unknown,
         };
         (ticket, said)
+    }
+
+    /// Takes a page apart; reading it was a touch.
+    ///
+    /// # Errors
+    /// The page contradicts something.
+    pub fn take(
+        &self,
+        ticket: &Ticket,
+        from: From,
+        key: &Option<Bytes>,
+        page: &Page,
+    ) -> Result<Vec<verify::Seen>, Breach> {
+        let mut model = self.sim.model.borrow_mut();
+        let seen = verify::page(&mut model, ticket, from, key, page)?;
+        self.touched(&mut model, ticket, page.tail.epoch.get());
+        Ok(seen)
+    }
+
+    /// A store that takes no writes can't write a window's new end down: what it still serves
+    /// touches nothing that a restart would know of.
+    fn touched(&self, model: &mut Model, ticket: &Ticket, epoch: u32) {
+        if self.engine.health() == Health::Serving {
+            model.touched(ticket, epoch);
+        }
     }
 
     /// Asks for metadata.
@@ -199,7 +220,10 @@ impl Host {
         match appended.outcome {
             AppendOutcome::Written => {
                 model.saw_open(ticket, epoch)?;
-                model.saw_tail(ticket, Offset { next: weir_engine::types::Seq::new(first), ..appended.next })?;
+                model.saw_tail(
+                    ticket,
+                    Offset { next: weir_engine::types::Seq::new(first), ..appended.next },
+                )?;
                 model.place(id, epoch, first)?;
                 if let Some(expected) = append.expected {
                     require!(
@@ -222,7 +246,7 @@ impl Host {
             }
             AppendOutcome::Closed => {}
         }
-        model.touched(ticket, epoch);
+        self.touched(&mut model, ticket, epoch);
         if appended.outcome == AppendOutcome::Duplicate {
             return model.saw_life(ticket, epoch);
         }
@@ -300,7 +324,7 @@ impl Host {
         } else if let Some(id) = id {
             model.requests[id].fate = crate::model::Fate::Refused;
         }
-        model.touched(ticket, epoch);
+        self.touched(&mut model, ticket, epoch);
         drop(model);
         self.saw_head(ticket, &created.head)
     }
