@@ -122,8 +122,7 @@ async fn a_request_framed_twice_is_refused_and_the_connection_closed() {
     for framing in [both, turned, twice, differing, coded] {
         let head = format!("POST {S} HTTP/1.1\r\nHost: {}\r\n", server.address);
         let smuggled = format!("{head}Content-Type: text/plain\r\nContent-Length: 1\r\n\r\nx");
-        let request =
-            format!("{head}Content-Type: text/plain\r\n{framing}\r\n0\r\n\r\n{smuggled}");
+        let request = format!("{head}Content-Type: text/plain\r\n{framing}\r\n0\r\n\r\n{smuggled}");
         let answer = server.raw(request.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{framing:?}: {answer}");
         assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
@@ -161,7 +160,8 @@ async fn a_body_over_the_limit_is_refused_before_it_is_read() {
     server.post(S, TEXT, vec![b'x'; 1000]).await.check(204);
 
     // From the length alone: not one byte of the body is sent.
-    let head = format!("POST {S} HTTP/1.1\r\nHost: {}\r\nContent-Type: text/plain\r\n", server.address);
+    let head =
+        format!("POST {S} HTTP/1.1\r\nHost: {}\r\nContent-Type: text/plain\r\n", server.address);
     let answer = server.raw(format!("{head}Content-Length: 1001\r\n\r\n").as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     assert!(answer.contains("connection: close"), "{answer}");
@@ -278,8 +278,11 @@ async fn slow_peers_are_given_up_on() {
         ("", ""),
         ("GET /health HTTP/1.1\r\nHost: loc", ""),
         ("PRI * HTTP/2.0\r\n\r\nSM", ""),
-        ("POST /v1/stream/s HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n\
-          Content-Length: 9\r\n\r\nhalf", "HTTP/1.1 408 "),
+        (
+            "POST /v1/stream/s HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n\
+          Content-Length: 9\r\n\r\nhalf",
+            "HTTP/1.1 408 ",
+        ),
         ("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 200 "),
     ] {
         // `raw` returns when the server closes.
@@ -314,7 +317,8 @@ async fn an_api_key_is_asked_for_before_anything_is_done() {
     let preflight = [("access-control-request-method", "PUT"), ("origin", "http://a.example")];
     server.send("OPTIONS", S, &preflight, "").await.check(204);
     server.send("GET", S, &[good], "").await.check(404);
-    let reply = server.send("PUT", S, &[good, ("content-type", "text/plain")], "x").await.check(201);
+    let reply =
+        server.send("PUT", S, &[good, ("content-type", "text/plain")], "x").await.check(201);
     assert_eq!(reply.next(), "0000000000000000_0000000000000002");
     let reply = server.send("GET", S, &[good], "").await.check(200);
     assert!(reply.header("cache-control").contains("private"), "{reply:?}");

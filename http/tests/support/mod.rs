@@ -41,7 +41,7 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 pub struct Server {
     pub address: SocketAddr,
     dir: PathBuf,
-    engine: Engine,
+    engine: Option<Engine>,
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
     config: HttpConfig,
@@ -68,7 +68,14 @@ impl Server {
         let app = Arc::new(App::new(engine.clone(), config.clone(), world));
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(server::serve(listener, app, async { drop(stopped.await) }));
-        Self { address, dir, engine, stop: Some(stop), serving: Some(serving), config }
+        Self {
+            address,
+            dir,
+            engine: Some(engine),
+            stop: Some(stop),
+            serving: Some(serving),
+            config,
+        }
     }
 
     /// Asks the server to stop, without waiting for it.
@@ -87,7 +94,8 @@ impl Server {
         self.begin_stop();
         if let Some(serving) = self.serving.take() {
             within(serving).await.expect("the server ends");
-            within(self.engine.close()).await;
+            let engine = self.engine.take().expect("taken here only");
+            within(engine.close()).await;
         }
     }
 
