@@ -391,6 +391,12 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -
     }
 }
 
+/// What the wall clock shows.
+pub fn wall_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u64::try_from(since.expect("after 1970").as_millis()).expect("64 bits")
+}
+
 /// A directory that nobody else uses. The system cleans up after us.
 pub fn fresh_dir() -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
