@@ -39,7 +39,7 @@ const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// A running server, or a killed one that can be started again.
 pub struct Server {
     binary: PathBuf,
-    extra: Vec<String>,
+    flags: Vec<String>,
     directory: Scratch,
     port: u16,
     child: Option<Child>,
@@ -49,14 +49,9 @@ pub struct Server {
 impl Server {
     /// Starts the binary under test on a free port and an empty directory.
     pub fn start() -> Result<Server> {
-        Server::start_with(&[])
-    }
-
-    /// The same with further flags.
-    pub fn start_with(flags: &[&str]) -> Result<Server> {
         let mut server = Server {
             binary: binary::weir()?.to_owned(),
-            extra: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            flags: Vec::new(),
             directory: Scratch::new()?,
             port: free_port()?,
             child: None,
@@ -64,6 +59,11 @@ impl Server {
         };
         server.restart()?;
         Ok(server)
+    }
+
+    /// Further flags of the next start.
+    pub fn set_flags(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
     }
 
     pub fn url(&self) -> String {
@@ -114,7 +114,7 @@ impl Server {
             .args(["serve", "--port", &self.port.to_string(), "--data"])
             .arg(self.directory.path())
             .arg("--allow-loopback-webhooks")
-            .args(&self.extra)
+            .args(&self.flags)
             .env_remove("PORT")
             .env_remove("DS_HOST")
             .env_remove("DS_ROOT")

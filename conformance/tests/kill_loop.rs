@@ -6,7 +6,7 @@
 
 use std::{env, time::SystemTime};
 
-use conformance::kill;
+use conformance::{kill, server::Server};
 
 const ROUNDS: u64 = 5;
 
@@ -25,5 +25,7 @@ fn every_acked_record_survives_kill_nine() {
     let seed = number("WEIR_KILL_SEED").unwrap_or_else(fresh_seed);
     let rounds = number("WEIR_KILL_ROUNDS").unwrap_or(ROUNDS);
     println!("WEIR_KILL_SEED={seed} WEIR_KILL_ROUNDS={rounds}");
-    kill::run(seed, rounds).expect("what was acknowledged is kept, once and in its place");
+    let mut server = Server::start().expect("weir starts on an empty directory");
+    kill::run(&mut server, seed, rounds)
+        .expect("what was acknowledged is kept, once and in its place");
 }

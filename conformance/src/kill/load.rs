@@ -22,6 +22,9 @@ const REPEAT_ONE_IN: u64 = 8;
 /// How often a producer begins a new epoch when it starts again.
 const EPOCH_ONE_IN: u64 = 3;
 
+/// A full server says so, and has stored nothing of the request.
+const REFUSED: [u16; 2] = [429, 507];
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Plain,
@@ -111,6 +114,14 @@ impl Writer {
                 return Ok(false);
             }
         };
+        if REFUSED.contains(&answer.status) {
+            // Not sent, then: if it is found later, the refusal was a lie. The
+            // producer's earlier attempt stays unknown.
+            if self.role == Role::Plain {
+                self.next += 1;
+            }
+            return Ok(true);
+        }
         let repeated = self.pending && answer.status == 204;
         let expected = match self.role {
             Role::Plain => answer.status == 204,
@@ -139,6 +150,9 @@ impl Writer {
                 return Ok(false);
             }
         };
+        if REFUSED.contains(&answer.status) {
+            return Ok(true);
+        }
         ensure!(answer.status == 204, "{self:?}: a duplicate got {}", answer.status);
         let offset = answer.header("Stream-Next-Offset").map(str::to_owned);
         if offset.is_some() {
@@ -236,28 +250,36 @@ impl Churn {
 }
 
 impl Made {
-    /// Asks for the next stage; says whether the server lives.
+    /// Asks for the next stage until the server takes it; says whether it lives.
     fn advance(&mut self, stage: Stage, round: &Round, client: &mut Client) -> Result<bool> {
         self.tried = stage;
-        let text = ("Content-Type", "text/plain");
-        let (answer, status) = match stage {
-            Stage::Open => (client.put(&self.path, &[text], CONTENT.as_bytes()), 201),
-            Stage::Closed => {
-                (client.post(&self.path, &[text, ("Stream-Closed", "true")], b""), 204)
-            }
-            Stage::Deleted => (client.delete(&self.path), 204),
-            Stage::Absent => bail!("no request makes a stream absent"),
-        };
-        match answer {
-            Ok(answer) => {
+        loop {
+            let answer = match self.ask(stage, client) {
+                Ok(answer) => answer,
+                Err(error) => {
+                    round.expect_death(&error).with_context(|| self.path.clone())?;
+                    return Ok(false);
+                }
+            };
+            if !REFUSED.contains(&answer.status) {
+                let status = if stage == Stage::Open { 201 } else { 204 };
                 ensure!(answer.status == status, "{}: {} {stage:?}", self.path, answer.status);
                 self.acked = stage;
-                Ok(true)
+                return Ok(true);
             }
-            Err(error) => {
-                round.expect_death(&error).with_context(|| self.path.clone())?;
-                Ok(false)
+            if round.is_over() {
+                self.tried = self.acked;
+                return Ok(false);
             }
+        }
+    }
+
+    fn ask(&self, stage: Stage, client: &mut Client) -> io::Result<Response> {
+        let text = ("Content-Type", "text/plain");
+        match stage {
+            Stage::Open => client.put(&self.path, &[text], CONTENT.as_bytes()),
+            Stage::Closed => client.post(&self.path, &[text, ("Stream-Closed", "true")], b""),
+            Stage::Deleted | Stage::Absent => client.delete(&self.path),
         }
     }
 

@@ -46,6 +46,9 @@ const DELAY_MICROS_MAX: u64 = 3_000;
 /// A second kill comes up to so long after the start it interrupts.
 const RECOVERY_MICROS_MAX: u64 = 30_000;
 const SECOND_KILL_ONE_IN: u64 = 4;
+/// Half of the server's lives seal all the time, and are killed while they do.
+const SEALING: [&str; 6] =
+    ["--memtable-bytes", "256KiB", "--body-max", "256KiB", "--seal-age", "1s"];
 /// Offsets of a stream read from directly after each kill.
 const OFFSETS_READ: usize = 25;
 
@@ -121,26 +124,27 @@ struct World {
     churn: Churn,
 }
 
-/// Runs so many rounds; fails with the first thing that cannot be true.
-pub fn run(seed: u64, rounds: u64) -> Result<()> {
-    let mut server = Server::start()?;
+/// Runs so many rounds on a fresh server; fails with the first thing that cannot
+/// be true.
+pub fn run(server: &mut Server, seed: u64, rounds: u64) -> Result<()> {
     let mut world = World::new(seed);
-    world.create(&server)?;
+    world.create(server)?;
     for number in 0..rounds {
         let round = Round::new(seed, number);
-        world.load(&round, &mut server).with_context(|| format!("round {number}"))?;
+        world.load(&round, server).with_context(|| format!("round {number}"))?;
         let mut chance = Chance::apart(seed, &[number, 1]);
         while chance.one_in(SECOND_KILL_ONE_IN) {
             let delay = Duration::from_micros(chance.below(RECOVERY_MICROS_MAX));
             server.start_and_kill_after(delay).context("a kill in the middle of a start")?;
         }
+        server.set_flags(if chance.one_in(2) { &SEALING } else { &[] });
         server.restart()?;
-        world.check(&round, &server).with_context(|| format!("after kill {number}"))?;
+        world.check(&round, server).with_context(|| format!("after kill {number}"))?;
         let acked: usize = world.histories.values().map(History::acked_count).sum();
         println!("kill {number}: {acked} acknowledged requests are where they were");
     }
-    world.settle(&server)?;
-    world.check(&Round::new(seed, rounds), &server).context("after the last request")
+    world.settle(server)?;
+    world.check(&Round::new(seed, rounds), server).context("after the last request")
 }
 
 impl World {
