@@ -391,6 +391,11 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -
     }
 }
 
+/// A connection, or why there is none.
+pub async fn try_connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    TcpStream::connect(address).await
+}
+
 /// What the wall clock shows.
 pub fn wall_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

@@ -1,0 +1,237 @@
+//! The `weir` binary: how it starts, refuses to start, and stops (core §10.1).
+#![expect(clippy::disallowed_methods, reason = "tests wait for real processes")]
+
+mod support;
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use support::fresh_dir;
+
+fn weir(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for name in ["PORT", "DS_HOST", "DS_ROOT", "API_KEY", "RUST_LOG"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A running binary; killed when dropped.
+struct Running {
+    child: Child,
+    address: String,
+    announced: String,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.spawn().expect("starts");
+        let stdout = child.stdout.take().expect("piped");
+        let mut announced = String::new();
+        for line in BufReader::new(stdout).lines() {
+            announced.push_str(&line.expect("text"));
+            announced.push('\n');
+            if announced.contains("  auth ") {
+                break;
+            }
+        }
+        let address = announced.split("http://").nth(1).and_then(|it| it.lines().next());
+        let address = address.unwrap_or_else(|| panic!("no URL in {announced:?}")).to_owned();
+        Self { child, address, announced }
+    }
+
+    fn ask(&self, request: &str) -> String {
+        let mut socket = TcpStream::connect(&self.address).expect("connects");
+        let (line, rest) = request.split_once("\r\n").expect("a request line");
+        let request = format!("{line}\r\nHost: localhost\r\nConnection: close\r\n{rest}");
+        socket.write_all(request.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status();
+        assert!(sent.expect("kill exists").success());
+    }
+
+    /// Waits for the end; the exit code and the time it took.
+    fn end(mut self) -> (Option<i32>, Duration) {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return (status.code(), began.elapsed());
+            }
+            assert!(began.elapsed() < Duration::from_secs(15), "it does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn start(dir: &Path) -> Running {
+    Running::start(weir(&["--port", "0"]).arg("--data").arg(dir))
+}
+
+fn failure(command: &mut Command) -> String {
+    let Output { status, stderr, .. } = command.output().expect("runs");
+    let stderr = String::from_utf8_lossy(&stderr).into_owned();
+    assert!(!status.success(), "{stderr}");
+    stderr
+}
+
+#[test]
+fn it_says_what_it_is_and_what_an_ack_rests_on() {
+    let dir = fresh_dir();
+    let began = Instant::now();
+    let running = start(&dir);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    for part in [
+        "http://127.0.0.1:",
+        &*dir.display().to_string(),
+        "fsynced",
+        "object store  local",
+        "no backup",
+    ] {
+        assert!(running.announced.contains(part), "{part}: {}", running.announced);
+    }
+    assert!(running.ask("GET /health HTTP/1.1\r\n\r\n").ends_with(r#"{"ok":true}"#));
+    assert!(dir.join("store").is_dir() && dir.join("bucket").is_dir());
+}
+
+#[test]
+fn a_signal_ends_it_in_order_and_loses_nothing() {
+    for signal in ["TERM", "INT"] {
+        let dir = fresh_dir();
+        let running = start(&dir);
+        let put = "PUT /v1/stream/s HTTP/1.1\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\nkept";
+        assert!(running.ask(put).starts_with("HTTP/1.1 201 "));
+        // A reader that waits must not hold up the end.
+        let mut reader = TcpStream::connect(&running.address).expect("connects");
+        reader
+            .write_all(b"GET /v1/stream/s?live=sse&offset=now HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .expect("sent");
+        let mut first = [0; 1];
+        reader.read_exact(&mut first).expect("the head comes at once");
+        running.signal(signal);
+        let (code, took) = running.end();
+        assert_eq!(code, Some(0), "{signal}");
+        assert!(took < Duration::from_secs(10), "{took:?}");
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).expect("a clean end");
+        assert!(rest.contains("streamNextOffset") && rest.ends_with("0\r\n\r\n"), "{rest}");
+        let running = start(&dir);
+        let answer = running.ask("GET /v1/stream/s HTTP/1.1\r\n\r\n");
+        assert!(answer.ends_with("\r\n\r\nkept"), "{answer}");
+    }
+}
+
+#[test]
+fn two_servers_of_one_directory_meet_at_the_lock() {
+    let dir = fresh_dir();
+    let running = start(&dir);
+    let stderr = failure(weir(&["--port", "0"]).arg("--data").arg(&dir));
+    for part in [
+        &*format!("pid {}", running.child.id()),
+        &*format!("weir {}", env!("CARGO_PKG_VERSION")),
+        &*format!("http://{}", running.address),
+        "since 20",
+        &*dir.display().to_string(),
+    ] {
+        assert!(stderr.contains(part), "{part}: {stderr}");
+    }
+    // The same where the port would be in the way, too.
+    let port = running.address.rsplit(':').next().expect("a port").to_owned();
+    let stderr = failure(weir(&["--port", &port]).arg("--data").arg(&dir));
+    assert!(stderr.contains("is in use by"), "{stderr}");
+}
+
+#[test]
+fn it_refuses_settings_that_make_no_sense() {
+    let key = "0123456789";
+    for (args, api_key, says) in [
+        (&["--host", "0.0.0.0"][..], None, "--no-auth"),
+        (&["--no-auth", "--auth-strategy", "api-key"], Some(key), "exclude each other"),
+        (&["--auth-strategy", "api-key"], None, "API_KEY"),
+        (&["--auth-strategy=api-key"], Some("123456789"), "at least 10 characters"),
+        (&["--auth-strategy", "magic"], Some(key), "magic"),
+        (&["--object-store", "r2"], None, "not available yet"),
+        (&["--object-store", "tape"], None, "tape"),
+        (&["--port", "70000"], None, "70000"),
+        (&["--nonsense"], None, "--nonsense"),
+        (&["--log", "=,=="], None, "--log"),
+    ] {
+        let dir = fresh_dir();
+        let mut command = weir(args);
+        command.env("DS_ROOT", &dir);
+        if let Some(api_key) = api_key {
+            command.env("API_KEY", api_key);
+        }
+        let stderr = failure(&mut command);
+        assert!(stderr.contains(says), "{args:?}: {stderr}");
+        assert!(!stderr.contains(key) && !stderr.contains("123456789"), "the key: {stderr}");
+        assert!(!dir.join("store").exists(), "nothing was created: {args:?}");
+    }
+}
+
+#[test]
+fn the_environment_works_as_in_the_peer() {
+    let dir = fresh_dir();
+    let mut command = weir(&["serve", "--object-store", "local", "--auth-strategy=api-key"]);
+    command.env("DS_ROOT", &dir).env("DS_HOST", "127.0.0.1").env("PORT", "0");
+    command.env("API_KEY", "correct horse");
+    let running = Running::start(&mut command);
+    assert!(!running.announced.contains("horse"));
+    assert!(running.ask("GET /health HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200 "));
+    assert!(running.ask("GET /v1/streams HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 401 "));
+    let good = "GET /v1/streams HTTP/1.1\r\nAuthorization: Bearer correct horse\r\n\r\n";
+    assert!(running.ask(good).ends_with("\r\n\r\n[]"));
+    assert!(dir.join("store").is_dir());
+}
+
+#[test]
+fn help_explains_every_flag() {
+    let Output { status, stdout, .. } = weir(&["serve", "--help"]).output().expect("runs");
+    let help = String::from_utf8_lossy(&stdout);
+    assert!(status.success());
+    for flag in [
+        "--host",
+        "--port",
+        "--data",
+        "--object-store",
+        "--no-auth",
+        "--auth-strategy",
+        "--long-poll-timeout",
+        "--long-poll-max",
+        "--sse-recycle",
+        "--sse-keepalive",
+        "--offset-format",
+        "--memtable-bytes",
+        "--seal-age",
+        "--body-max",
+        "--read-bytes-max",
+        "--public-url",
+        "--allow-loopback-webhooks",
+        "--log",
+        "PORT",
+        "DS_HOST",
+        "DS_ROOT",
+        "API_KEY",
+    ] {
+        assert!(help.contains(flag), "{flag} in {help}");
+    }
+}
