@@ -50,7 +50,10 @@ pub(crate) async fn page(
     let start = match start {
         Start::At(seq) => seq,
         Start::Beyond(offset) => return Ok(beyond(stream, offset)),
-        Start::Search(since) => segments::since(core, stream, since).await?,
+        Start::Search(since) => {
+            let found = segments::since(core, stream, since).await;
+            found.map_err(|error| unless_ended(stream, error))?
+        }
     };
     let mut gather = Gather::new(form, want.key, want.bytes_max, SCAN_BYTES_MAX, start);
     loop {
@@ -67,7 +70,17 @@ pub(crate) async fn page(
                 return Ok(finish(stream, &durable, gather, start));
             }
         }
-        gather = segments::read(core, stream, gather).await?;
+        let read = segments::read(core, stream, gather).await;
+        gather = read.map_err(|error| unless_ended(stream, error))?;
+    }
+}
+
+/// Merges leave out the records of a stream that has ended: a read that was under way then finds
+/// none, and that is no damage.
+fn unless_ended(stream: &Stream, error: Error) -> Error {
+    match stream.durable.lock().life {
+        Life::Live => error,
+        Life::Unborn | Life::Dead => Rejection::NotFound.into(),
     }
 }
 
