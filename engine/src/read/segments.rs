@@ -25,7 +25,12 @@ pub(crate) struct SegmentSet {
 
 impl SegmentSet {
     pub(crate) fn new(mut all: Vec<Arc<Segment>>) -> Self {
-        all.sort_by_key(|segment| (segment.footer().last_lsn, segment.id()));
+        // A seal that was tried again covers the same commits as the try before it. A merged segment
+        // that ends with the first try begins earlier than the second, though its id is higher.
+        all.sort_by_key(|segment| {
+            let footer = segment.footer();
+            (footer.last_lsn, footer.first_lsn, segment.id())
+        });
         Self { all }
     }
 
