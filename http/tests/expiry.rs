@@ -41,8 +41,9 @@ async fn every_kind_of_read_and_write_renews_a_window_and_head_does_not() {
     let server = Server::start().await;
     with_ttl(&server, S, "1").await;
     with_ttl(&server, "/v1/stream/idle", "1").await;
-    let renewals: [(&str, &str, &[(&str, &str)], &str); 6] = [
-        ("GET", "", &[], ""),
+    let none: &[(&str, &str)] = &[];
+    let renewals = [
+        ("GET", "", none, ""),
         ("GET", "?offset=now", &[], ""),
         ("POST", "", TEXT, "y"),
         ("PUT", "", &[("content-type", "text/plain"), ("stream-ttl", "1")], ""),

@@ -3,7 +3,7 @@
 //!
 //! Nothing here sleeps to wait for an effect: a wait is for a fact and ends at a deadline.
 #![expect(clippy::disallowed_methods, reason = "tests use real sockets, files and clocks")]
-#![allow(dead_code, reason = "every test file uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "every test file uses a part")]
 
 use std::{
     collections::VecDeque,
