@@ -12,23 +12,26 @@ pub const DENSE: Invariant = "INV-3 offsets are dense and never reused";
 pub const SAME: Invariant = "INV-4 same offset, same bytes, for ever";
 pub const ONCE: Invariant = "INV-5 producers exactly once";
 pub const CLOSED: Invariant = "INV-6 closed is final";
-pub const TRACE: Invariant = "INV-7 a rejected request leaves no trace";
-pub const SENT: Invariant = "INV-8 nothing read was not sent";
+pub const SEALED: Invariant = "INV-7 what is sealed has no hole";
+pub const FOLDED: Invariant = "INV-8 a reopened store has gone back in nothing";
 pub const TIMES: Invariant = "INV-9 timestamps never decrease and since finds by them";
-pub const KEYED: Invariant = "INV-10 a keyed read equals a scan";
-pub const DEAD: Invariant = "INV-11 deleted stays deleted and the newest state is served";
+pub const EPOCHS: Invariant = "INV-10 a name never uses an epoch twice";
+pub const STALE: Invariant = "INV-11 deleted stays deleted and the newest state is served";
 pub const WINDOW: Invariant = "INV-12 a window never passes early, and does pass";
 pub const BOUNDED: Invariant = "INV-13 WAL and memtable are bounded";
 pub const FILES: Invariant = "INV-14 the files are those the catalogue names";
-pub const LIVE: Invariant = "INV-15 live readers see every record once, in order";
-pub const LISTED: Invariant = "INV-16 the list is what there is";
-pub const SERVES: Invariant = "INV-17 without faults the store opens, answers and ends";
-pub const DAMAGE: Invariant = "INV-18 damaged bytes are reported, never served";
+pub const TRACE: Invariant = "INV-15 a rejected request leaves no trace";
+pub const SENT: Invariant = "INV-16 nothing read was not sent";
+pub const KEYED: Invariant = "INV-17 a keyed read equals a scan";
+pub const LIVE: Invariant = "INV-18 live readers see every record once, in order";
+pub const LISTED: Invariant = "INV-19 the list is what there is";
+pub const SERVES: Invariant = "INV-20 without faults the store opens, answers and ends";
+pub const DAMAGE: Invariant = "INV-21 damaged bytes are reported, never served";
 
 /// All of them, for reports.
-pub const ALL: [Invariant; 18] = [
-    ACKED, DURABLE, DENSE, SAME, ONCE, CLOSED, TRACE, SENT, TIMES, KEYED, DEAD, WINDOW, BOUNDED,
-    FILES, LIVE, LISTED, SERVES, DAMAGE,
+pub const ALL: [Invariant; 21] = [
+    ACKED, DURABLE, DENSE, SAME, ONCE, CLOSED, SEALED, FOLDED, TIMES, EPOCHS, STALE, WINDOW,
+    BOUNDED, FILES, TRACE, SENT, KEYED, LIVE, LISTED, SERVES, DAMAGE,
 ];
 
 /// A broken invariant.

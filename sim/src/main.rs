@@ -57,6 +57,13 @@ fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().verb {
         Verb::Run { seed, seeds, sabotage, trace } => {
             run::watch_panics();
+            if trace {
+                tracing_subscriber::fmt()
+                    .without_time()
+                    .with_ansi(false)
+                    .with_max_level(tracing::Level::DEBUG)
+                    .init();
+            }
             let seeds = seed.into_iter().chain(seeds);
             Ok(run_here(seeds, sabotage, trace))
         }

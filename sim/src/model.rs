@@ -89,6 +89,14 @@ pub struct Ticket {
     deletions: u64,
 }
 
+impl Ticket {
+    /// Whether the stream was known to live.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.alive.is_some()
+    }
+}
+
 /// The model of a store.
 #[derive(Debug, Default)]
 pub struct Model {
@@ -219,7 +227,7 @@ impl Model {
         if let Some((known_epoch, known)) = request.at {
             require!(
                 known_epoch == epoch,
-                checks::DEAD,
+                checks::EPOCHS,
                 "request {id} of '{name}' lies at {known_epoch}_{known} and at {epoch}_{first}"
             );
             require!(
@@ -281,7 +289,7 @@ impl Model {
         let name = &ticket.name;
         require!(
             epoch >= ticket.floor,
-            checks::DEAD,
+            checks::STALE,
             "'{name}' shows epoch {epoch}, which was over (floor {}) before the request",
             ticket.floor
         );
@@ -312,10 +320,11 @@ impl Model {
                 ticket.tail
             );
         }
+        let was_closed = ticket.closed && ticket.newest == Some(epoch);
         let life = self.life(name, epoch);
         if let Some(closed) = life.closed {
             require!(
-                next <= closed && (next == closed || !ticket.closed),
+                next <= closed && (next == closed || !was_closed),
                 checks::CLOSED,
                 "'{name}' was closed at {epoch}_{closed}, its tail is {next}"
             );

@@ -41,7 +41,7 @@ pub fn page(
             return Ok(seen);
         }
         let meant = offset == Offset::START || offset.epoch == page.tail.epoch;
-        require!(meant, checks::DEAD, "{offset:?} of '{name}' is answered under epoch {epoch}");
+        require!(meant, checks::EPOCHS, "{offset:?} of '{name}' is answered under epoch {epoch}");
         require!(
             offset.next.get() == start,
             checks::DENSE,
@@ -178,14 +178,17 @@ pub fn whole(model: &Model, name: &StreamName, tail: Offset) -> Result<(), Breac
     };
     require!(
         life.records.len() <= next,
-        checks::ACKED,
+        checks::FOLDED,
         "'{name}' epoch {epoch} ends at {next}, {} records were seen",
         life.records.len()
     );
     let mut last = None;
     for (position, known) in life.records.iter().enumerate() {
         let Some((request, index)) = known else {
-            return Breach::of(checks::SAME, format!("'{name}' has a hole at {epoch}_{position}"));
+            return Breach::of(
+                checks::SEALED,
+                format!("'{name}' has a hole at {epoch}_{position}"),
+            );
         };
         let seq = model.requests[*request].stream_seq;
         if seq.is_some() && *index == 0 {

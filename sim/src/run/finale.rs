@@ -103,7 +103,11 @@ async fn passed(host: &Host) -> Result<(), Breach> {
             }
             Class::Stable | Class::Ending | Class::Churning => continue,
         };
+        let lived = host.ticket(&target).is_alive();
         let said = host.head(&target).await;
+        if over && lived {
+            weir_io::sometimes!("a stream ended by itself");
+        }
         if over && !matches!(said, Said::No(Rejection::NotFound)) {
             let what = format!("'{}' should have ended by itself: {said:?}", target.name);
             return Breach::of(checks::WINDOW, what);

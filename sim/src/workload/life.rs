@@ -7,7 +7,7 @@ use weir_engine::{
 };
 
 use super::{Class, Client, Target, verbs::Said};
-use crate::{payload, verify, world::Host};
+use crate::{model::Ticket, payload, verify, world::Host};
 
 /// Creates whatever may be missing.
 pub(super) async fn creator(mut client: Client) {
@@ -97,16 +97,7 @@ impl Host {
 
     /// Lists everything and compares.
     pub async fn list(&self) {
-        let now_ms = self.sim.now_ms();
-        let mut model = self.sim.model.borrow_mut();
-        let names: Vec<_> = model.names.keys().cloned().collect();
-        let mut tickets: Vec<_> = names.iter().map(|name| model.ticket(name, now_ms)).collect();
-        for target in super::targets() {
-            if !names.contains(&target.name) {
-                tickets.push(model.ticket(&target.name, now_ms));
-            }
-        }
-        drop(model);
+        let tickets = self.tickets();
         let Some(any) = tickets.first().cloned() else { return };
         let answer = self.engine.list(List { limit: 1000, ..List::default() }).await;
         if let Said::Yes(rows) = self.sort(&any, "list", answer) {
@@ -115,5 +106,16 @@ impl Host {
             let checked = verify::list(&mut self.sim.model.borrow_mut(), &tickets, &rows, now_ms);
             self.sim.check(checked);
         }
+    }
+
+    /// One ticket per name that is known or may be used.
+    fn tickets(&self) -> Vec<Ticket> {
+        let now_ms = self.sim.now_ms();
+        let mut model = self.sim.model.borrow_mut();
+        let mut names: Vec<_> = model.names.keys().cloned().collect();
+        names.extend(super::targets().into_iter().map(|target| target.name));
+        names.sort();
+        names.dedup();
+        names.iter().map(|name| model.ticket(name, now_ms)).collect()
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::RngExt;
 use weir_engine::{
     Change,
-    request::From,
+    request::{Error, From},
     types::{Offset, StreamName},
 };
 
@@ -42,6 +42,11 @@ impl Client {
             let ticket = host.ticket(target);
             let bytes_max = self.chance.random_range(1..10_000);
             let answer = watch.read(from, None, bytes_max).await;
+            if matches!(answer, Err(Error::Rejected(_))) {
+                // The life that is watched has ended; the name may have another one.
+                host.sim.note(&format!("live {}: over", target.name));
+                return;
+            }
             let page = match host.sort(&ticket, &format!("live {}", target.name), answer) {
                 Said::Yes(page) => page,
                 Said::No(_) | Said::Unknown => return,

@@ -241,6 +241,9 @@ impl Host {
                     "request {id} of '{}' was sent once and called a duplicate",
                     ticket.name
                 );
+                if known.in_doubt && known.at.is_none() {
+                    weir_io::sometimes!("a duplicate was answered after a restart");
+                }
                 // The last request of its producer: its own end is remembered.
                 model.place(id, epoch, first)?;
             }
@@ -313,7 +316,7 @@ impl Host {
             model.saw_absence(ticket, self.sim.now_ms(), true)?;
             require!(
                 ticket.newest.is_none_or(|newest| epoch > newest),
-                checks::DEAD,
+                checks::EPOCHS,
                 "'{}' was created anew under epoch {epoch}, it had {:?}",
                 ticket.name,
                 ticket.newest
