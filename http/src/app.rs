@@ -85,7 +85,7 @@ impl App {
     /// The cursor to answer a live request with.
     pub(crate) fn cursor(&self, client: Option<u64>) -> u64 {
         let now = WallMs::new(self.world.clock.wall_ms());
-        cursor::next(client, now, self.world.entropy.next_u64())
+        cursor::next(client, now, || self.world.entropy.next_u64())
     }
 
     /// Room for body bytes that are about to be kept in memory.

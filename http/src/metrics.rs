@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, text},
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
 /// What a request was for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Place {
     Stream,
     List,
@@ -19,7 +19,7 @@ pub(crate) enum Place {
 }
 
 /// What it wanted there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Verb {
     Get,
     Head,
@@ -31,11 +31,48 @@ pub(crate) enum Verb {
 }
 
 /// How a live reader waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Mode {
     LongPoll,
     Sse,
 }
+
+/// How the values of a label are written.
+macro_rules! words {
+    ($label:ident { $($value:ident: $word:literal),* $(,)? }) => {
+        impl $label {
+            pub(crate) const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$value => $word,)*
+                }
+            }
+        }
+
+        impl EncodeLabelValue for $label {
+            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+                self.as_str().encode(encoder)
+            }
+        }
+    };
+}
+
+words!(Place {
+    Stream: "stream",
+    List: "list",
+    Health: "health",
+    Metrics: "metrics",
+    Other: "other",
+});
+words!(Verb {
+    Get: "GET",
+    Head: "HEAD",
+    Put: "PUT",
+    Post: "POST",
+    Delete: "DELETE",
+    Options: "OPTIONS",
+    Other: "other",
+});
+words!(Mode { LongPoll: "long-poll", Sse: "sse" });
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Answered {

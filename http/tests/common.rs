@@ -3,8 +3,8 @@
 
 mod support;
 
-use support::{JSON, Server, TEXT, until};
-use tokio::io::AsyncWriteExt as _;
+use support::{JSON, Server, TEXT, until, within};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use weir_http::config::{ApiKey, Auth, Hosts};
 
 const S: &str = "/v1/stream/s";
@@ -192,6 +192,30 @@ async fn chunked_bodies_are_stored_completely() {
 }
 
 #[tokio::test]
+async fn a_client_that_asks_first_is_told_to_go_on_or_not() {
+    let server = Server::start_with(|config| config.body_bytes_max = 10).await;
+    server.create(S, "text/plain").await;
+    for (length, expect) in [(5, "HTTP/1.1 100 Continue\r\n\r\n"), (11, "HTTP/1.1 413 ")] {
+        let mut socket = server.socket().await;
+        let head = format!(
+            "POST {S} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n\
+             Expect: 100-continue\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        );
+        socket.write_all(head.as_bytes()).await.expect("sent");
+        let mut first = vec![0; expect.len()];
+        within(socket.read_exact(&mut first)).await.expect("an answer before the body");
+        assert_eq!(String::from_utf8_lossy(&first), expect);
+        if length == 5 {
+            socket.write_all(b"hello").await.expect("sent");
+            let mut rest = String::new();
+            within(socket.read_to_string(&mut rest)).await.expect("an answer");
+            assert!(rest.starts_with("HTTP/1.1 204 "), "{rest}");
+        }
+    }
+    assert_eq!(server.get(S).await.text(), "hello");
+}
+
+#[tokio::test]
 async fn pipelined_appends_keep_their_order() {
     let server = Server::start().await;
     server.create(S, "text/plain").await;
@@ -351,7 +375,7 @@ async fn metrics_speak_to_prometheus_and_to_the_peers_clients() {
     assert!(reply.header("content-type").starts_with("application/openmetrics-text"));
     let text = reply.text();
     for line in [
-        "weir_http_requests_total{method=\"Post\",route=\"Stream\",status=\"204\"} 1",
+        "weir_http_requests_total{method=\"POST\",route=\"stream\",status=\"204\"} 1",
         "weir_append_records_total 1",
         "weir_http_connections ",
         "weir_log_commit_seconds_count",

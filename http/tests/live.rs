@@ -267,6 +267,20 @@ async fn an_event_stream_says_where_it_is_after_each_batch() {
 }
 
 #[tokio::test]
+async fn a_keyed_event_stream_is_silent_about_other_keys() {
+    let server = Server::start().await;
+    server.create(S, "application/json").await;
+    let mut events = server.events(&follow("offset=-1&key=b")).await;
+    assert_eq!(events.expect("control").await.next_offset(), ZERO);
+    for (key, body) in [("a", "1"), ("a", "2"), ("b", "3")] {
+        server.post(S, &[JSON[0], ("stream-key", key)], body).await.check(204);
+    }
+    assert_eq!(events.expect("data").await.data, "[3]");
+    let control = events.expect("control").await;
+    assert_eq!(control.next_offset(), "0000000000000000_0000000000000006");
+}
+
+#[tokio::test]
 async fn a_closed_stream_ends_its_readers_at_once() {
     let server = Server::start().await;
     server.put(S, &[TEXT[0], ("stream-closed", "true")], "all").await.check(201);

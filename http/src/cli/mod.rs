@@ -50,7 +50,7 @@ pub enum ServeError {
     #[error("--log: {0}")]
     Log(#[from] tracing_subscriber::filter::ParseError),
     /// The system refused something.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     Io {
         /// What was tried.
         what: String,
@@ -58,7 +58,7 @@ pub enum ServeError {
         source: io::Error,
     },
     /// The store did not open.
-    #[error("cannot open {}: {source}", dir.display())]
+    #[error("cannot open {}", dir.display())]
     Open {
         /// Which store.
         dir: PathBuf,

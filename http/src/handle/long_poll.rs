@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use hyper::{
     Response, StatusCode,
-    header::{CACHE_CONTROL, CONNECTION, HeaderMap},
+    header::{CACHE_CONTROL, HeaderMap},
 };
 use tokio::time::{Instant, sleep_until};
 use weir_engine::{
@@ -116,9 +116,6 @@ fn without_data(app: &App, query: &ReadQuery<'_>, page: &Page, end: End) -> Resp
         End::Deadline | End::Draining => {
             headers.insert(names::STREAM_CURSOR, app.cursor(query.cursor).into());
         }
-    }
-    if end == End::Draining {
-        headers.insert(CONNECTION, names::CLOSE);
     }
     headers.insert(CACHE_CONTROL, names::NO_STORE);
     response

@@ -60,8 +60,8 @@ pub(crate) async fn answer(
     let span = tracing::debug_span!(
         "request",
         id,
-        method = ?verb,
-        route = ?place,
+        method = verb.as_str(),
+        route = place.as_str(),
         stream = stream(&route),
     );
     let handled = async {

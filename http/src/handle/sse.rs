@@ -113,9 +113,16 @@ enum Next {
 
 impl Follower {
     async fn run(mut self, mut page: Page, outbox: Outbox) {
+        let mut said = None;
         loop {
             let standing = standing(&page);
-            outbox.put(self.encode(&page, standing)).await;
+            // Only other keys' records came: a reader who is told so each time would pay for
+            // what is not its own.
+            let nothing_new = page.records == 0 && said == Some(Standing::UpToDate);
+            if !(nothing_new && standing == Standing::UpToDate) {
+                outbox.put(self.encode(&page, standing)).await;
+                said = Some(standing);
+            }
             if standing == Standing::Closed || Instant::now() >= self.recycle {
                 return;
             }

@@ -16,11 +16,11 @@ pub(crate) fn parse(text: &str) -> Option<u64> {
 }
 
 /// The cursor to answer with: the current interval or, if the client is there already, one
-/// ahead of it by a random 1..=180 intervals. `chance` is any random number.
-pub(crate) fn next(client: Option<u64>, now: WallMs, chance: u64) -> u64 {
+/// ahead of it by a random 1..=180 intervals. `chance` gives any random number.
+pub(crate) fn next(client: Option<u64>, now: WallMs, chance: impl FnOnce() -> u64) -> u64 {
     let current = now.get().saturating_sub(EPOCH_MS) / INTERVAL_MS;
     match client {
-        Some(client) if client >= current => client.saturating_add(1 + chance % JITTER_MAX),
+        Some(client) if client >= current => client.saturating_add(1 + chance() % JITTER_MAX),
         _ => current,
     }
 }
@@ -36,9 +36,9 @@ mod tests {
     #[test]
     fn a_client_behind_gets_the_current_interval() {
         for client in [None, Some(0), Some(999)] {
-            assert_eq!(next(client, NOW, 5), 1000, "{client:?}");
+            assert_eq!(next(client, NOW, || 5), 1000, "{client:?}");
         }
-        assert_eq!(next(None, WallMs::ZERO, 5), 0);
+        assert_eq!(next(None, WallMs::ZERO, || 5), 0);
     }
 
     #[test]
@@ -51,14 +51,14 @@ mod tests {
     proptest! {
         #[test]
         fn an_echoed_cursor_grows_by_at_most_an_hour(client in 1000..u64::MAX / 2, chance: u64) {
-            let answer = next(Some(client), NOW, chance);
+            let answer = next(Some(client), NOW, || chance);
             prop_assert!(answer > client);
             prop_assert!(answer <= client + 180);
         }
 
         #[test]
         fn never_panics(text in "\\PC{0,30}", chance: u64, now: u64) {
-            next(parse(&text), WallMs::new(now), chance);
+            next(parse(&text), WallMs::new(now), || chance);
         }
     }
 }

@@ -170,5 +170,4 @@ impl Lines {
 }
 
 #[cfg(test)]
-#[path = "sse_tests.rs"]
 mod tests;
