@@ -5,6 +5,7 @@ pub(crate) mod codec;
 pub(crate) mod commit;
 pub(crate) mod entry;
 pub(crate) mod gate;
+pub(crate) mod group;
 pub(crate) mod replay;
 pub(crate) mod sequencer;
 #[cfg(test)]

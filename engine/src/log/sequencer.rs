@@ -8,7 +8,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -16,10 +16,10 @@ use super::{
     commit,
     entry::{self, Entry},
     gate::{Gate, Outcome},
+    group::{Change, Effect, Group},
 };
 use crate::{
     decide::{self, Now},
-    limits,
     request::{Append, Appended, Create, CreateOutcome, Error, Prepared, Rejection},
     state::{
         shelf::{Folds, Shelf},
@@ -57,38 +57,6 @@ pub(crate) enum Mode {
     Draining,
 }
 
-/// Entries that will become durable together.
-pub(crate) struct Group {
-    pub(crate) lsn: Lsn,
-    /// Room for the commit header, then the entries.
-    pub(crate) bytes: BytesMut,
-    pub(crate) effects: Vec<Effect>,
-    pub(crate) entries: u32,
-    pub(crate) gate: Arc<Gate>,
-}
-
-/// What an entry does once it is durable.
-pub(crate) struct Effect {
-    pub(crate) stream: Arc<Stream>,
-    pub(crate) change: Change,
-}
-
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every change is a write; a box would be an allocation per append"
-)]
-pub(crate) enum Change {
-    Born,
-    Write {
-        write: entry::Write,
-        /// Where its payload lies in the group's bytes.
-        payload: std::ops::Range<usize>,
-        after: Option<Producer>,
-    },
-    Dead,
-    Renew(crate::types::StoreMs),
-}
-
 /// A decision, and the group it must wait for.
 pub(crate) struct Decision<A> {
     pub(crate) answer: Result<A, Rejection>,
@@ -106,19 +74,6 @@ pub(crate) enum Submitted<A> {
     Decided(Decision<A>),
     /// Load this and try again.
     Load(Missing),
-}
-
-impl Group {
-    fn new(lsn: Lsn) -> Self {
-        let mut bytes = BytesMut::with_capacity(4096);
-        bytes.resize(commit::HEADER_BYTES, 0);
-        Self { lsn, bytes, effects: Vec::new(), entries: 0, gate: Arc::default() }
-    }
-
-    fn is_full(&self) -> bool {
-        self.bytes.len() >= limits::GROUP_BYTES_MAX
-            || self.effects.len() >= limits::GROUP_ENTRIES_MAX
-    }
 }
 
 impl Sequencer {

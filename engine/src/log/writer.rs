@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::{
     commit::{self, Header, Link},
     gate::Outcome,
-    sequencer::{Change, Effect, Group},
+    group::{Change, Effect, Group},
 };
 use crate::{
     core::{Burial, Core, Slice},

@@ -1,0 +1,58 @@
+//! A group: the entries that will become durable together, as bytes for the log and as effects
+//! for the state. The sequencer fills it, the writer commits it.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::{commit, entry, gate::Gate};
+use crate::{
+    limits,
+    state::{stream::Producer, view::Stream},
+    types::Lsn,
+};
+
+/// Entries that will become durable together.
+pub(crate) struct Group {
+    pub(crate) lsn: Lsn,
+    /// Room for the commit header, then the entries.
+    pub(crate) bytes: BytesMut,
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) entries: u32,
+    pub(crate) gate: Arc<Gate>,
+}
+
+impl Group {
+    pub(crate) fn new(lsn: Lsn) -> Self {
+        let mut bytes = BytesMut::with_capacity(4096);
+        bytes.resize(commit::HEADER_BYTES, 0);
+        Self { lsn, bytes, effects: Vec::new(), entries: 0, gate: Arc::default() }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes.len() >= limits::GROUP_BYTES_MAX
+            || self.effects.len() >= limits::GROUP_ENTRIES_MAX
+    }
+}
+
+/// What an entry does once it is durable.
+pub(crate) struct Effect {
+    pub(crate) stream: Arc<Stream>,
+    pub(crate) change: Change,
+}
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every change is a write; a box would be an allocation per append"
+)]
+pub(crate) enum Change {
+    Born,
+    Write {
+        write: entry::Write,
+        /// Where its payload lies in the group's bytes.
+        payload: std::ops::Range<usize>,
+        after: Option<Producer>,
+    },
+    Dead,
+    Renew(crate::types::StoreMs),
+}
