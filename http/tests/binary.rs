@@ -144,7 +144,7 @@ fn a_signal_ends_it_in_order_and_loses_nothing() {
 fn two_servers_of_one_directory_meet_at_the_lock() {
     let dir = fresh_dir();
     let running = start(&dir);
-    let stderr = failure(weir(&["--port", "0"]).arg("--data").arg(&dir));
+    let stderr = failure(weir(&["--port", "0"]).arg("--data").arg(&*dir));
     for part in [
         &*format!("pid {}", running.child.id()),
         &*format!("weir {}", env!("CARGO_PKG_VERSION")),
@@ -156,7 +156,7 @@ fn two_servers_of_one_directory_meet_at_the_lock() {
     }
     // The same where the port would be in the way, too.
     let port = running.address.rsplit(':').next().expect("a port").to_owned();
-    let stderr = failure(weir(&["--port", &port]).arg("--data").arg(&dir));
+    let stderr = failure(weir(&["--port", &port]).arg("--data").arg(&*dir));
     assert!(stderr.contains("is in use by"), "{stderr}");
 }
 
@@ -177,7 +177,7 @@ fn it_refuses_settings_that_make_no_sense() {
     ] {
         let dir = fresh_dir();
         let mut command = weir(args);
-        command.env("DS_ROOT", &dir);
+        command.env("DS_ROOT", &*dir);
         if let Some(api_key) = api_key {
             command.env("API_KEY", api_key);
         }
@@ -192,7 +192,7 @@ fn it_refuses_settings_that_make_no_sense() {
 fn the_environment_works_as_in_the_peer() {
     let dir = fresh_dir();
     let mut command = weir(&["serve", "--object-store", "local", "--auth-strategy=api-key"]);
-    command.env("DS_ROOT", &dir).env("DS_HOST", "127.0.0.1").env("PORT", "0");
+    command.env("DS_ROOT", &*dir).env("DS_HOST", "127.0.0.1").env("PORT", "0");
     command.env("API_KEY", "correct horse");
     let running = Running::start(&mut command);
     assert!(!running.announced.contains("horse"));

@@ -40,7 +40,7 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 /// A running server.
 pub struct Server {
     pub address: SocketAddr,
-    dir: PathBuf,
+    dir: Arc<Dir>,
     engine: Option<Engine>,
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
@@ -56,12 +56,12 @@ impl Server {
     pub async fn start_with(adjust: impl FnOnce(&mut HttpConfig)) -> Self {
         let mut config = HttpConfig::default();
         adjust(&mut config);
-        Self::open(fresh_dir(), config).await
+        Self::open(Arc::new(fresh_dir()), config).await
     }
 
-    async fn open(dir: PathBuf, config: HttpConfig) -> Self {
+    async fn open(dir: Arc<Dir>, config: HttpConfig) -> Self {
         let world = os::world().expect("a runtime is running");
-        let engine = Engine::open(world.clone(), weir_engine::Config::new(&dir), "a test").await;
+        let engine = Engine::open(world.clone(), weir_engine::Config::new(&**dir), "a test").await;
         let engine = engine.expect("the store opens");
         let listener = OsListener::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
@@ -86,7 +86,7 @@ impl Server {
     /// Stops the server and opens the same directory again.
     pub async fn restart(mut self) -> Self {
         self.stop().await;
-        Self::open(self.dir.clone(), self.config.clone()).await
+        Self::open(Arc::clone(&self.dir), self.config.clone()).await
     }
 
     /// Stops the server and its engine.
@@ -402,14 +402,32 @@ pub fn wall_ms() -> u64 {
     u64::try_from(since.expect("after 1970").as_millis()).expect("64 bits")
 }
 
-/// A directory that nobody else uses. The system cleans up after us.
-pub fn fresh_dir() -> PathBuf {
+/// A directory that nobody else uses, removed when dropped.
+pub struct Dir(PathBuf);
+
+impl std::ops::Deref for Dir {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        // What is left behind fails no test.
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// An empty directory.
+pub fn fresh_dir() -> Dir {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let name = format!("weir-http-{}-{count}", std::process::id());
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    // Left over from a process that had the same number.
+    // Left over from a process that had the same number and was killed.
     drop(std::fs::remove_dir_all(&dir));
     std::fs::create_dir_all(&dir).expect("created");
-    dir
+    Dir(dir)
 }
