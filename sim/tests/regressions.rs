@@ -8,7 +8,7 @@ use sim::sabotage::Sabotage;
 const FOUND: [(u64, &str); 12] = [
     (0, "an ancestor of a new store's directory was never made durable"),
     (3, "a creation's own closure was not visible until a restart"),
-    (8, "the second entry of a stream in one commit was not visible until a restart"),
+    (8, "as 0"),
     (13, "a full WAL kept the store from stopping"),
     (48, "the same, with clients still waiting"),
     (133, "a failed trim undid a finished fold and burials were counted twice"),
