@@ -25,7 +25,7 @@ use crate::{
         stream::StreamState,
         view::{Life, Stream},
     },
-    types::StreamName,
+    types::{Seq, StreamName},
 };
 
 /// A running store. Clones share it.
@@ -63,7 +63,7 @@ pub enum OpenError {
         holder: String,
     },
     /// The disk refused.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     Io {
         /// What was tried.
         what: String,
@@ -71,7 +71,7 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// SQLite refused.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     Sqlite {
         /// What was tried.
         what: String,
@@ -275,6 +275,6 @@ fn head_of(stream: &Stream, state: &StreamState) -> Head {
         next: state.tail(),
         closed: state.closed.is_some(),
         created: identity.created,
-        last_append: state.last_append,
+        last_append: if state.next == Seq::ZERO { identity.created } else { state.last_append },
     }
 }

@@ -138,7 +138,7 @@ impl Replay<'_> {
                     expiry: create.expiry,
                     created: create.created,
                 };
-                let state = StreamState::new(create.epoch, create.created, create.deadline, lsn);
+                let state = StreamState::new(create.epoch, create.deadline, lsn);
                 // Not part of any fold yet, so the row below this entry is empty.
                 let stream = Stream::unborn(identity, state);
                 stream.durable.lock().life = Life::Live;

@@ -293,7 +293,7 @@ impl Sequencer {
             created: create.created,
         };
         let (name, epoch) = (create.name.clone(), create.epoch);
-        let state = StreamState::new(epoch, create.created, create.deadline, lsn);
+        let state = StreamState::new(epoch, create.deadline, lsn);
         let stream = Arc::new(Stream::unborn(identity, state));
         stream.pulse.touch(now.store);
         let mut gate = inner.put(&stream, &Entry::Create(create), |_| Change::Born);

@@ -118,13 +118,15 @@ pub(crate) struct StreamState {
 }
 
 impl StreamState {
-    pub(crate) fn new(epoch: Epoch, created: WallMs, deadline: Option<StoreMs>, lsn: Lsn) -> Self {
+    pub(crate) fn new(epoch: Epoch, deadline: Option<StoreMs>, lsn: Lsn) -> Self {
         Self {
             lineage: Lineage::starting(epoch),
             next: Seq::ZERO,
             closed: None,
             stream_seq: None,
-            last_append: created,
+            // Nothing is appended yet, so the first records may say that they are older than
+            // their stream.
+            last_append: WallMs::ZERO,
             deadline,
             bytes: 0,
             producers: 0,
