@@ -429,9 +429,9 @@ impl Model {
     #[must_use]
     pub fn timestamp(&self, name: &StreamName, epoch: u32, position: u64) -> Option<(u64, u64)> {
         let life = self.names.get(name)?.lives.get(&epoch)?;
-        let created = life.created?;
         let limit = usize::try_from(position).ok()? + 1;
-        let mut bounds = (created, created);
+        // What comes first may be older than the stream: only records bound each other.
+        let mut bounds = (0, 0);
         for known in life.records.get(..limit)? {
             let request = &self.requests[(*known)?.0];
             let hint = request.hint.unwrap_or(u64::MAX);
