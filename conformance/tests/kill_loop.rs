@@ -8,7 +8,7 @@ use std::{env, time::SystemTime};
 
 use conformance::{kill, server::Server};
 
-const ROUNDS: u64 = 5;
+const ROUNDS: u64 = 12;
 
 fn number(variable: &str) -> Option<u64> {
     let text = env::var(variable).ok()?;
