@@ -25,7 +25,39 @@ pub struct Config {
     pub wal_bytes_max: u64,
 }
 
+/// Settings that can't be meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadConfig {
+    /// Checkpoints would begin only when commits already wait for them.
+    #[error("wal_checkpoint_bytes must be below wal_bytes_max")]
+    Checkpoint,
+    /// Nothing could ever be admitted or kept.
+    #[error("{0} must be more than zero")]
+    Zero(&'static str),
+}
+
 impl Config {
+    /// Looks for settings that can't be meant.
+    ///
+    /// # Errors
+    /// [`BadConfig`] names the first one.
+    pub fn check(&self) -> Result<(), BadConfig> {
+        for (name, value) in [
+            ("memtable_bytes_max", self.memtable_bytes_max),
+            ("queue_bytes_max", self.queue_bytes_max),
+            ("queue_requests_max", self.queue_requests_max),
+            ("streams_cached_max", self.streams_cached_max),
+        ] {
+            if value == 0 {
+                return Err(BadConfig::Zero(name));
+            }
+        }
+        if self.wal_checkpoint_bytes >= self.wal_bytes_max {
+            return Err(BadConfig::Checkpoint);
+        }
+        Ok(())
+    }
+
     /// The defaults for a store in `dir`.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {

@@ -57,7 +57,7 @@ pub(crate) struct Core {
     pub(crate) memtable_bytes: AtomicUsize,
     /// The last durable commit. Set after the streams it touched are on the list in `unfolded`.
     pub(crate) durable: Mutex<Link>,
-    /// Bytes committed since the WAL last started over.
+    /// Bytes in the WAL since it last started over, as SQLite counts them.
     pub(crate) wal_bytes: AtomicU64,
     /// Held while a commit is made visible: a state row must reflect whole commits (INV-1).
     pub(crate) settling: Mutex<()>,

@@ -62,6 +62,9 @@ pub enum OpenError {
         /// What the holder wrote of itself.
         holder: String,
     },
+    /// The settings can't be meant.
+    #[error(transparent)]
+    Config(#[from] crate::BadConfig),
     /// The disk refused.
     #[error("{what}")]
     Io {
@@ -90,6 +93,7 @@ impl Engine {
     /// # Errors
     /// [`OpenError`] names what is in the way.
     pub async fn open(world: World, config: Config, holder: &str) -> Result<Self, OpenError> {
+        config.check()?;
         let (core, lock) = open::open(world, config, holder).await?;
         Ok(Self { core, _lock: Arc::from(lock) })
     }
@@ -100,6 +104,9 @@ impl Engine {
     /// [`Rejection::ConfigurationDiffers`], [`Rejection::InvalidJson`], or that the store takes
     /// no writes; then no stream is left behind.
     pub async fn create(&self, create: Create) -> Result<Created, Error> {
+        if self.core.is_overfull() {
+            return Err(Error::Busy);
+        }
         let prepared = admit::prepare(&create.content, &create.body);
         loop {
             let now = self.core.now();

@@ -27,7 +27,7 @@ mod segment;
 mod state;
 pub mod types;
 
-pub use config::Config;
+pub use config::{BadConfig, Config};
 pub use engine::{Engine, Health, OpenError};
 pub use live::{Change, Watch};
 pub use metrics::Metrics;

@@ -35,6 +35,8 @@ use crate::{
 
 /// Version of everything below the directory of a store.
 const FORMAT: u64 = 1;
+/// A page and its frame header in the WAL.
+const FRAME_BYTES: u64 = 4096 + 24;
 /// Slices waiting for the writer.
 const SLICES_MAX: usize = 4;
 
@@ -61,9 +63,24 @@ pub(crate) async fn open(
     let opened = opened.unwrap_or_else(|gone| {
         Err(OpenError::Io { what: "opening the store".into(), source: io::Error::other(gone) })
     })?;
-    let Opened { core, lock, conn, link, writer_epoch, slices } = opened;
+    let Opened { core, lock, mut conn, link, writer_epoch, slices } = opened;
+    watch_wal(&core, &mut conn)?;
     start(&core, conn, link, writer_epoch, slices);
     Ok((core, lock))
+}
+
+/// Lets SQLite say after every transaction how far its WAL has grown.
+fn watch_wal(core: &Arc<Core>, conn: &mut Connection) -> Result<(), OpenError> {
+    let core = Arc::downgrade(core);
+    let hook = move |_: &mut rusqlite::hooks::Wal, frames: i32| {
+        if let Some(core) = core.upgrade() {
+            let bytes = u64::from(frames.unsigned_abs()) * FRAME_BYTES;
+            core.wal_bytes.store(bytes, std::sync::atomic::Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    conn.wal_hook(Some(hook))
+        .map_err(|source| OpenError::Sqlite { what: "watching the WAL".into(), source })
 }
 
 fn start(

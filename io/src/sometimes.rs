@@ -25,10 +25,7 @@ impl Site {
     /// A site that nobody has reached. Called by `sometimes!` only.
     #[must_use]
     pub const fn new(name: &'static str) -> Site {
-        Site {
-            name,
-            reached: AtomicBool::new(false),
-        }
+        Site { name, reached: AtomicBool::new(false) }
     }
 
     /// Marks the site as reached.

@@ -38,17 +38,13 @@ pub(crate) struct Lanes {
 
 impl Lanes {
     pub(crate) fn new() -> Lanes {
-        Lanes {
-            running: watch::Sender::new(0),
-        }
+        Lanes { running: watch::Sender::new(0) }
     }
 
     /// Counts one lane until the guard drops, so that a lane which panics ends too.
     pub(crate) fn enter(&self) -> Running {
         self.running.send_modify(|running| *running += 1);
-        Running {
-            lanes: self.clone(),
-        }
+        Running { lanes: self.clone() }
     }
 
     pub(crate) fn ended(&self) -> Work {
@@ -84,6 +80,12 @@ pub trait Blocking: Send + Sync {
     /// Whether the simulated machine has lost power, as [`crate::Disk::is_dead`].
     fn is_dead(&self) -> bool {
         false
+    }
+
+    /// How long a call that a dedicated lane just made on the simulated drive took: the lane
+    /// lets that time pass before it acts on the result. `None` in production, where it has.
+    fn pause(&self) -> Option<std::time::Duration> {
+        None
     }
 }
 

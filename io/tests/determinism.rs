@@ -1,9 +1,6 @@
 //! A seed reproduces everything. Alone in its process: SQLite's generator belongs to all
 //! threads, so nothing else may use it meanwhile.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot set itself up has failed"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::{path::Path, time::Duration};
 
@@ -24,17 +21,9 @@ fn run(seed: u64) -> u64 {
             let world = machine.boot(Duration::from_secs(u64::from(round)));
             world.disk.create_dir_all(Path::new("/data")).unwrap();
             world.disk.sync_dir(Path::new("/")).unwrap();
-            let writer = world
-                .sqlite
-                .open(Path::new("/data/weir.db"), Role::Writer)
-                .unwrap();
-            writer
-                .execute_batch("CREATE TABLE IF NOT EXISTS t (id, random, wall)")
-                .unwrap();
-            machine.drive().set_faults(Faults {
-                full: 0.05,
-                ..Faults::default()
-            });
+            let writer = world.sqlite.open(Path::new("/data/weir.db"), Role::Writer).unwrap();
+            writer.execute_batch("CREATE TABLE IF NOT EXISTS t (id, random, wall)").unwrap();
+            machine.drive().set_faults(Faults { full: 0.05, ..Faults::default() });
             for id in 0..20_i64 {
                 let wall = world.clock.wall_ms().to_string();
                 // A full drive refuses some: that too must be the same each time.

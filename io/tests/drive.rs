@@ -1,8 +1,5 @@
 //! What the simulated drive leaves after a power cut, and how its faults look.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot set itself up has failed"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::{
     collections::BTreeSet,
@@ -77,9 +74,7 @@ fn a_directory_that_is_lost_takes_its_files_along() {
         let drive = Drive::new(seed);
         let disk = drive.mount();
         disk.create_dir_all(Path::new("/new")).unwrap();
-        let file = disk
-            .create(Path::new("/new/file"), Create::Truncate)
-            .unwrap();
+        let file = disk.create(Path::new("/new/file"), Create::Truncate).unwrap();
         file.sync().unwrap();
         disk.sync_dir(Path::new("/new")).unwrap();
         drive.kill();
@@ -139,10 +134,7 @@ fn replacing_a_file_is_atomic_whichever_operation_power_is_lost_in() {
             drive.kill();
             drive.power_cycle();
             let left = read(&drive.mount(), "file").unwrap();
-            assert!(
-                left == b"new" || (left == b"old" && !done),
-                "seed {seed}, operation {n}"
-            );
+            assert!(left == b"new" || (left == b"old" && !done), "seed {seed}, operation {n}");
             if done {
                 assert_eq!(n, 6, "five operations change something");
                 break;
@@ -177,10 +169,7 @@ fn a_dead_machine_changes_nothing_and_stays_dead() {
     let taken = next.lock(&path("lock")).unwrap();
     assert!(taken.is_some(), "a lock ends with its process");
     drop((lock, file));
-    assert!(
-        next.lock(&path("lock")).unwrap().is_none(),
-        "the dead cannot release the new one"
-    );
+    assert!(next.lock(&path("lock")).unwrap().is_none(), "the dead cannot release the new one");
 }
 
 #[test]
@@ -205,20 +194,14 @@ fn a_process_that_dies_loses_nothing_and_syncs_nothing() {
 #[test]
 fn a_full_drive_says_so_and_removal_makes_space() {
     let (drive, disk) = prepared(1);
-    drive.set_faults(Faults {
-        capacity_bytes: Some(1000),
-        ..Faults::default()
-    });
+    drive.set_faults(Faults { capacity_bytes: Some(1000), ..Faults::default() });
     durable(&disk, "file", &[1; 900]).unwrap();
     let file = disk.create(&path("more"), Create::New).unwrap();
     let refused = file.write_all_at(&[2; 200], 0).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
     assert!(drive.used_bytes() <= 1000);
     file.write_all_at(&[3; 100], 0).unwrap();
-    assert_eq!(
-        file.set_len(101).unwrap_err().kind(),
-        io::ErrorKind::StorageFull
-    );
+    assert_eq!(file.set_len(101).unwrap_err().kind(), io::ErrorKind::StorageFull);
     disk.remove(&path("file")).unwrap();
     disk.sync_dir(Path::new("/d")).unwrap();
     assert_eq!(drive.used_bytes(), 100);
@@ -233,11 +216,7 @@ fn a_sync_that_fails_may_forget_what_later_syncs_do_not_bring_back() {
         durable(&disk, "file", b"old").unwrap();
         let file = disk.create(&path("file"), Create::Truncate).unwrap();
         file.write_all_at(b"new", 0).unwrap();
-        drive.set_faults(Faults {
-            sync: 1.0,
-            sync_forgets: 1.0,
-            ..Faults::default()
-        });
+        drive.set_faults(Faults { sync: 1.0, sync_forgets: 1.0, ..Faults::default() });
         assert!(file.sync().is_err());
         drive.set_faults(Faults::default());
         file.sync().unwrap();
@@ -256,13 +235,7 @@ fn injected_faults_are_errors_that_change_nothing() {
     durable(&disk, "file", b"kept").unwrap();
     let file = disk.open(&path("file")).unwrap();
     let more = disk.create(&path("more"), Create::New).unwrap();
-    drive.set_faults(Faults {
-        read: 1.0,
-        write: 1.0,
-        name: 1.0,
-        sync: 1.0,
-        ..Faults::default()
-    });
+    drive.set_faults(Faults { read: 1.0, write: 1.0, name: 1.0, sync: 1.0, ..Faults::default() });
     assert!(file.read_exact_at(&mut [0; 4], 0).is_err());
     assert!(more.write_all_at(b"x", 0).is_err());
     assert!(more.sync().is_err());
@@ -289,10 +262,7 @@ fn a_flipped_bit_stays_flipped() {
 fn the_same_seed_and_the_same_calls_leave_the_same_trace() {
     let run = |seed, bytes: &[u8]| {
         let (drive, disk) = prepared(seed);
-        drive.set_faults(Faults {
-            full: 0.5,
-            ..Faults::default()
-        });
+        drive.set_faults(Faults { full: 0.5, ..Faults::default() });
         let file = disk.create(&path("file"), Create::New).unwrap();
         for at in 0..20 {
             drop(file.write_all_at(bytes, at * 100));

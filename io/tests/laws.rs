@@ -1,8 +1,5 @@
 //! Both worlds keep every law.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot set itself up has failed"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

@@ -1,9 +1,6 @@
 //! SQLite, as this crate opens it, keeps what it acknowledged through power cuts and failing
 //! drives; and the harness that says so notices when a drive lies.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot set itself up has failed"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::{path::Path, time::Duration};
 
@@ -70,10 +67,7 @@ fn rounds(seed: u64, faults: Faults) -> Result<Outcome, String> {
         let world = machine.boot(Duration::ZERO);
         let found = check(&world, told).map_err(|why| format!("round {round}: {why}"))?;
         // What was not acknowledged and yet is there is kept from now on.
-        told = Told {
-            acked: found,
-            asked: found,
-        };
+        told = Told { acked: found, asked: found };
     }
     outcome.acked = told.acked;
     outcome.fingerprint = machine.fingerprint();
@@ -139,15 +133,9 @@ fn io_error(error: std::io::Error) -> rusqlite::Error {
 fn open(world: &World, told: &mut Told) -> rusqlite::Result<(Connection, Connection)> {
     let writer = open_writer(world)?;
     let last: i64 = writer.query_row("SELECT last FROM counter", [], |row| row.get(0))?;
-    assert!(
-        (told.acked..=told.asked).contains(&last),
-        "{last} is not in {told:?}"
-    );
+    assert!((told.acked..=told.asked).contains(&last), "{last} is not in {told:?}");
     told.acked = last;
-    Ok((
-        writer,
-        world.sqlite.open(Path::new(PATH), Role::Checkpointer)?,
-    ))
+    Ok((writer, world.sqlite.open(Path::new(PATH), Role::Checkpointer)?))
 }
 
 fn append(writer: &mut Connection, from: i64, rows: i64) -> rusqlite::Result<()> {
@@ -167,19 +155,14 @@ fn body(id: i64) -> String {
 fn check(world: &World, told: Told) -> Result<i64, String> {
     let text = |error: rusqlite::Error| error.to_string();
     let writer = open_writer(world).map_err(text)?;
-    let intact: String = writer
-        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
-        .map_err(text)?;
+    let intact: String =
+        writer.query_row("PRAGMA integrity_check", [], |row| row.get(0)).map_err(text)?;
     if intact != "ok" {
         return Err(intact);
     }
-    let mut statement = writer
-        .prepare("SELECT id, body FROM entry ORDER BY id")
-        .map_err(text)?;
+    let mut statement = writer.prepare("SELECT id, body FROM entry ORDER BY id").map_err(text)?;
     let rows = statement
-        .query_map([], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
-        })
+        .query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))
         .and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>)
         .map_err(text)?;
     for (expected, (id, found)) in (1..).zip(&rows) {
@@ -188,9 +171,8 @@ fn check(world: &World, told: Told) -> Result<i64, String> {
         }
     }
     let count = i64::try_from(rows.len()).unwrap();
-    let last: i64 = writer
-        .query_row("SELECT last FROM counter", [], |row| row.get(0))
-        .map_err(text)?;
+    let last: i64 =
+        writer.query_row("SELECT last FROM counter", [], |row| row.get(0)).map_err(text)?;
     if last != count {
         return Err(format!("the counter says {last}, there are {count}"));
     }
@@ -206,18 +188,12 @@ fn every_acknowledged_row_survives_power_cuts() {
     for seed in 0..SEEDS {
         let outcome = run(seed, Faults::default());
         let outcome = outcome.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
-        assert_eq!(
-            outcome.failures, 0,
-            "seed {seed}: a healthy drive fails only in death"
-        );
+        assert_eq!(outcome.failures, 0, "seed {seed}: a healthy drive fails only in death");
         acked += outcome.acked;
         deaths_inside += outcome.deaths_inside;
     }
     assert!(acked > 25_000, "{acked} rows are no test");
-    assert!(
-        deaths_inside > 1000,
-        "{deaths_inside} deaths inside a call are no test"
-    );
+    assert!(deaths_inside > 1000, "{deaths_inside} deaths inside a call are no test");
 }
 
 #[test]
@@ -234,19 +210,14 @@ fn every_acknowledged_row_survives_a_failing_drive() {
     let mut failures = 0;
     for seed in 0..SEEDS {
         let outcome = run(seed, faults);
-        failures += outcome
-            .unwrap_or_else(|why| panic!("seed {seed}: {why}"))
-            .failures;
+        failures += outcome.unwrap_or_else(|why| panic!("seed {seed}: {why}")).failures;
     }
     assert!(failures > 1000, "{failures} failures are no test");
 }
 
 #[test]
 fn a_drive_that_lies_about_syncs_is_found_out() {
-    let faults = Faults {
-        sync_lies: 1.0,
-        ..Faults::default()
-    };
+    let faults = Faults { sync_lies: 1.0, ..Faults::default() };
     let caught = (0..30).filter(|&seed| run(seed, faults).is_err()).count();
     assert!(caught > 15, "only {caught} of 30 seeds noticed");
 }

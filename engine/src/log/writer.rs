@@ -123,6 +123,9 @@ impl Writer {
     /// On a simulated machine that has just lost power nothing may act on the result of the
     /// call that was cut off.
     async fn survive(&self) {
+        if let Some(pause) = self.core.world.blocking.pause() {
+            tokio::time::sleep(pause).await;
+        }
         if self.core.world.disk.is_dead() {
             std::future::pending::<()>().await;
         }
@@ -141,7 +144,6 @@ fn settle(core: &Core, group: Group, link: Link) {
     metrics.entries.inc_by(u64::from(group.entries));
     let bytes = u64::try_from(group.bytes.len()).expect("usize fits u64");
     metrics.commit_bytes.inc_by(bytes);
-    core.wal_bytes.fetch_add(bytes, Ordering::Relaxed);
     let body = group.bytes.freeze();
     let mut gained = 0;
     let mut fresh = Vec::new();

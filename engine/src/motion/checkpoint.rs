@@ -54,7 +54,7 @@ async fn round(core: &Arc<Core>, mut conn: Option<Connection>) -> Result<Connect
         let before = core.wal_bytes.load(Ordering::Relaxed);
         let used = beside_writer(core, conn.take()).await?;
         conn = Some(used);
-        let rest = core.wal_bytes.load(Ordering::Relaxed) - before;
+        let rest = core.wal_bytes.load(Ordering::Relaxed).saturating_sub(before);
         // The longer commits outrun the passes, the more the writer may take on itself.
         if rest <= REST_BYTES_MAX << (pass / 4) {
             finish(core).await?;
@@ -94,6 +94,7 @@ async fn finish(core: &Arc<Core>) -> Result<(), why::Failed> {
     core.on_writer("checkpoint", move |conn| -> rusqlite::Result<()> {
         let left = checkpoint(conn)?;
         if left.frames == left.moved {
+            // The next commit starts it over.
             shared.wal_bytes.store(0, Ordering::Relaxed);
             shared.metrics.checkpoints.inc();
         }

@@ -13,10 +13,7 @@ pub fn all(disk: &dyn Disk, root: &Path) {
         ("visible", a_write_is_visible_at_once_to_every_handle),
         ("create", new_refuses_a_taken_name_and_truncate_empties_it),
         ("missing", a_missing_file_is_not_found),
-        (
-            "bounds",
-            a_read_past_the_end_is_refused_and_a_gap_reads_as_zeros,
-        ),
+        ("bounds", a_read_past_the_end_is_refused_and_a_gap_reads_as_zeros),
         ("read-only", an_opened_file_is_read_only),
         ("rename", a_rename_replaces_and_keeps_open_handles),
         ("remove", a_removed_file_lives_as_long_as_its_handles),
@@ -48,16 +45,11 @@ fn a_write_is_visible_at_once_to_every_handle(disk: &dyn Disk, root: &Path) {
 fn new_refuses_a_taken_name_and_truncate_empties_it(disk: &dyn Disk, root: &Path) {
     let path = root.join("file");
     ok(ok(disk.create(&path, Create::New)).write_all_at(b"old", 0));
-    assert_eq!(
-        kind(disk.create(&path, Create::New)),
-        io::ErrorKind::AlreadyExists
-    );
+    assert_eq!(kind(disk.create(&path, Create::New)), io::ErrorKind::AlreadyExists);
     assert_eq!(content(&*ok(disk.open(&path))), b"old");
     let emptied = ok(disk.create(&path, Create::Truncate));
     assert!(ok(emptied.is_empty()));
-    assert!(ok(
-        ok(disk.create(&root.join("fresh"), Create::Truncate)).is_empty()
-    ));
+    assert!(ok(ok(disk.create(&root.join("fresh"), Create::Truncate)).is_empty()));
 }
 
 fn a_missing_file_is_not_found(disk: &dyn Disk, root: &Path) {
@@ -68,10 +60,7 @@ fn a_missing_file_is_not_found(disk: &dyn Disk, root: &Path) {
     assert_eq!(kind(disk.rename(&missing, &other)), io::ErrorKind::NotFound);
     assert_eq!(kind(disk.list(&missing)), io::ErrorKind::NotFound);
     let orphan = missing.join("file");
-    assert_eq!(
-        kind(disk.create(&orphan, Create::New)),
-        io::ErrorKind::NotFound
-    );
+    assert_eq!(kind(disk.create(&orphan, Create::New)), io::ErrorKind::NotFound);
 }
 
 fn a_read_past_the_end_is_refused_and_a_gap_reads_as_zeros(disk: &dyn Disk, root: &Path) {
@@ -79,22 +68,12 @@ fn a_read_past_the_end_is_refused_and_a_gap_reads_as_zeros(disk: &dyn Disk, root
     ok(file.write_all_at(b"abc", 2));
     assert_eq!(content(&*file), b"\0\0abc");
     let mut four = [0; 4];
-    assert_eq!(
-        kind(file.read_exact_at(&mut four, 2)),
-        io::ErrorKind::UnexpectedEof
-    );
-    assert_eq!(
-        kind(file.read_exact_at(&mut four, 99)),
-        io::ErrorKind::UnexpectedEof
-    );
+    assert_eq!(kind(file.read_exact_at(&mut four, 2)), io::ErrorKind::UnexpectedEof);
+    assert_eq!(kind(file.read_exact_at(&mut four, 99)), io::ErrorKind::UnexpectedEof);
     ok(file.set_len(3));
     assert_eq!(content(&*file), b"\0\0a");
     ok(file.set_len(5));
-    assert_eq!(
-        content(&*file),
-        b"\0\0a\0\0",
-        "what was cut does not come back"
-    );
+    assert_eq!(content(&*file), b"\0\0a\0\0", "what was cut does not come back");
     ok(file.read_exact_at(&mut [], 5));
 }
 
@@ -126,10 +105,7 @@ fn a_removed_file_lives_as_long_as_its_handles(disk: &dyn Disk, root: &Path) {
     ok(disk.sync_dir(root));
     assert!(!ok(disk.exists(&path)));
     assert_eq!(content(&*file), b"still here");
-    assert!(
-        ok(ok(disk.create(&path, Create::New)).is_empty()),
-        "the name is free again"
-    );
+    assert!(ok(ok(disk.create(&path, Create::New)).is_empty()), "the name is free again");
 }
 
 fn a_listing_is_sorted_and_names_full_paths(disk: &dyn Disk, root: &Path) {

@@ -11,30 +11,18 @@ pub async fn a_connection_carries_bytes_both_ways<L: Listener, S: Socket>(
     listener: &mut L,
     connect: impl Future<Output = io::Result<S>> + Send + 'static,
 ) {
-    let local = listener
-        .local_addr()
-        .expect("a bound listener knows its address");
-    assert_ne!(
-        local.port(),
-        0,
-        "the port that was bound, not the one that was asked for"
-    );
+    let local = listener.local_addr().expect("a bound listener knows its address");
+    assert_ne!(local.port(), 0, "the port that was bound, not the one that was asked for");
     let client = tokio::spawn(async move {
         let mut socket = connect.await.expect("somebody listens");
         socket.write_all(b"ping").await.expect("the server reads");
         let mut answer = Vec::new();
-        socket
-            .read_to_end(&mut answer)
-            .await
-            .expect("the server answers");
+        socket.read_to_end(&mut answer).await.expect("the server answers");
         answer
     });
     let (mut socket, _) = listener.accept().await.expect("a client connects");
     let mut request = [0; 4];
-    socket
-        .read_exact(&mut request)
-        .await
-        .expect("the client sends");
+    socket.read_exact(&mut request).await.expect("the client sends");
     assert_eq!(&request, b"ping");
     socket.write_all(b"pong").await.expect("the client reads");
     socket.shutdown().await.expect("the client is there");

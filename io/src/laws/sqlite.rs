@@ -45,10 +45,7 @@ fn every_role_is_set_up_and_in_wal_mode(sqlite: &dyn Sqlite, path: &Path) {
 
 fn only_a_writer_creates(sqlite: &dyn Sqlite, path: &Path) {
     for role in [Role::Reader, Role::Checkpointer] {
-        let refused = sqlite
-            .open(path, role)
-            .err()
-            .and_then(|error| error.sqlite_error_code());
+        let refused = sqlite.open(path, role).err().and_then(|error| error.sqlite_error_code());
         assert_eq!(refused, Some(ErrorCode::CannotOpen));
     }
     ok(sqlite.open(path, Role::Writer));
@@ -57,11 +54,7 @@ fn only_a_writer_creates(sqlite: &dyn Sqlite, path: &Path) {
 fn a_reader_keeps_its_snapshot_and_writes_nothing(sqlite: &dyn Sqlite, path: &Path) {
     let writer = table(sqlite, path);
     let reader = ok(sqlite.open(path, Role::Reader));
-    assert!(
-        reader
-            .execute_batch("INSERT INTO t VALUES (1, 'x')")
-            .is_err()
-    );
+    assert!(reader.execute_batch("INSERT INTO t VALUES (1, 'x')").is_err());
     ok(reader.execute_batch("BEGIN"));
     assert_eq!(rows(&reader), 0);
     insert(&writer, 1);
@@ -89,11 +82,9 @@ fn a_checkpoint_moves_the_log_beside_readers(sqlite: &dyn Sqlite, path: &Path) {
     for id in 0..50 {
         insert(&writer, id);
     }
-    let moved = ok(
-        checkpointer.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-            Ok([row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?])
-        }),
-    );
+    let moved = ok(checkpointer.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+        Ok([row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?])
+    }));
     assert_eq!(moved[0], 0, "not busy");
     assert!(moved[1] > 0, "there was a log");
     assert_eq!(moved[1], moved[2], "all of it was moved");

@@ -30,10 +30,7 @@ async fn time_passes(clock: &dyn Clock) {
     let before = clock.elapsed();
     tokio::time::sleep(NAP).await;
     let after = clock.elapsed();
-    assert!(
-        after >= before + NAP,
-        "{after:?} is not {NAP:?} after {before:?}"
-    );
+    assert!(after >= before + NAP, "{after:?} is not {NAP:?} after {before:?}");
 }
 
 fn chance_does_not_repeat(entropy: &dyn Entropy) {
@@ -41,18 +38,12 @@ fn chance_does_not_repeat(entropy: &dyn Entropy) {
     assert_ne!(one, two);
     let mut long = [0; 100];
     entropy.fill(&mut long);
-    assert!(
-        long[64..].iter().any(|&byte| byte != 0),
-        "all of it is filled"
-    );
+    assert!(long[64..].iter().any(|&byte| byte != 0), "all of it is filled");
 }
 
 async fn a_task_runs(world: &World) {
     let (done, wait) = tokio::sync::oneshot::channel();
-    world.tasks.spawn(
-        "law",
-        Box::pin(async move { done.send(()).expect("the law waits below") }),
-    );
+    world.tasks.spawn("law", Box::pin(async move { done.send(()).expect("the law waits below") }));
     wait.await.expect("the task runs to its end");
 }
 

@@ -64,10 +64,7 @@ impl Content {
 
     pub(super) fn write(&mut self, offset: usize, bytes: &[u8]) {
         put(&mut self.volatile, offset, bytes);
-        self.pending.push(Change::Write {
-            offset,
-            bytes: bytes.to_vec(),
-        });
+        self.pending.push(Change::Write { offset, bytes: bytes.to_vec() });
     }
 
     pub(super) fn resize(&mut self, len: usize) {
@@ -146,11 +143,7 @@ fn cut_write(medium: &mut Vec<u8>, offset: usize, bytes: &[u8], cut: Cut, chance
         let next = bytes.len().min(sector_end - offset);
         if chance.random_bool(cut.keep) {
             let torn = chance.random_bool(cut.tear);
-            let end = if torn {
-                chance.random_range(at..next)
-            } else {
-                next
-            };
+            let end = if torn { chance.random_range(at..next) } else { next };
             put(medium, offset + at, &bytes[at..end]);
         }
         at = next;

@@ -47,11 +47,7 @@ impl MemoryDisk {
 
     fn handle(&self, state: &mut State, id: FileId, access: Access) -> Arc<dyn File> {
         state.opened(id);
-        Arc::new(Handle {
-            disk: self.clone(),
-            id,
-            access,
-        })
+        Arc::new(Handle { disk: self.clone(), id, access })
     }
 
     /// Runs a changing operation on names and notes it.
@@ -181,11 +177,7 @@ impl Disk for MemoryDisk {
         if !free {
             return Ok(None);
         }
-        Ok(Some(Box::new(Held {
-            disk: self.clone(),
-            id,
-            file,
-        })))
+        Ok(Some(Box::new(Held { disk: self.clone(), id, file })))
     }
 
     fn is_dead(&self) -> bool {
@@ -248,15 +240,11 @@ impl File for Handle {
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.mutate(Op::Write, offset, bytes, |state, at| {
-            state.write(self.id, at, bytes)
-        })
+        self.mutate(Op::Write, offset, bytes, |state, at| state.write(self.id, at, bytes))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.mutate(Op::Resize, len, &[], |state, len| {
-            state.resize(self.id, len)
-        })
+        self.mutate(Op::Resize, len, &[], |state, len| state.resize(self.id, len))
     }
 
     fn len(&self) -> io::Result<u64> {

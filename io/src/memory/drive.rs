@@ -48,9 +48,7 @@ impl Drive {
             killed: false,
             life: 0,
         };
-        Drive {
-            state: Arc::new(Mutex::new(state)),
-        }
+        Drive { state: Arc::new(Mutex::new(state)) }
     }
 
     /// The drive as one life of the machine sees it.
@@ -60,10 +58,7 @@ impl Drive {
     #[must_use]
     pub fn mount(&self) -> MemoryDisk {
         let state = self.state.lock();
-        assert!(
-            !state.killed,
-            "a dead drive is power-cycled before it is mounted again"
-        );
+        assert!(!state.killed, "a dead drive is power-cycled before it is mounted again");
         MemoryDisk::new(Arc::clone(&self.state), state.life)
     }
 
@@ -198,11 +193,7 @@ impl State {
     }
 
     pub(super) fn require_alive(&self, life: u64) -> io::Result<()> {
-        if self.is_dead(life) {
-            Err(dead())
-        } else {
-            Ok(())
-        }
+        if self.is_dead(life) { Err(dead()) } else { Ok(()) }
     }
 
     /// Runs one changing operation: counts it, kills the machine in it if it is the chosen
@@ -249,18 +240,11 @@ impl State {
     }
 
     pub(super) fn content(&mut self, id: FileId) -> &mut Content {
-        &mut self
-            .files
-            .get_mut(&id)
-            .expect("a named or opened file is kept")
-            .content
+        &mut self.files.get_mut(&id).expect("a named or opened file is kept").content
     }
 
     pub(super) fn opened(&mut self, id: FileId) {
-        self.files
-            .get_mut(&id)
-            .expect("only a named file is opened")
-            .opened += 1;
+        self.files.get_mut(&id).expect("only a named file is opened").opened += 1;
     }
 
     pub(super) fn closed(&mut self, id: FileId, life: u64) {
@@ -365,9 +349,7 @@ impl State {
         }
         self.forget_lost();
         let used = self.files.values().map(|inode| inode.content.len());
-        self.used_bytes = used
-            .map(|len| u64::try_from(len).expect("lengths fit 64 bits"))
-            .sum();
+        self.used_bytes = used.map(|len| u64::try_from(len).expect("lengths fit 64 bits")).sum();
     }
 }
 

@@ -39,8 +39,5 @@ pub(super) fn broken(what: &'static str) -> io::Error {
 }
 
 pub(super) fn no_space() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::StorageFull,
-        "no space left on the simulated drive",
-    )
+    io::Error::new(io::ErrorKind::StorageFull, "no space left on the simulated drive")
 }

@@ -79,10 +79,7 @@ impl Machine {
     /// A machine with an empty drive.
     #[must_use]
     pub fn new(seed: u64) -> Machine {
-        let latency = Latency {
-            chance: chance(seed, STREAM_LATENCY),
-            range: LATENCY,
-        };
+        let latency = Latency { chance: chance(seed, STREAM_LATENCY), range: LATENCY };
         Machine {
             drive: Drive::new(seed),
             entropy: Arc::new(MemoryEntropy::new(chance(seed, STREAM_ENTROPY))),

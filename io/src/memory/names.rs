@@ -29,18 +29,9 @@ pub(super) enum Target {
 
 #[derive(Debug)]
 enum Change {
-    Link {
-        path: PathBuf,
-        target: Target,
-    },
-    Unlink {
-        path: PathBuf,
-    },
-    Rename {
-        from: PathBuf,
-        to: PathBuf,
-        file: FileId,
-    },
+    Link { path: PathBuf, target: Target },
+    Unlink { path: PathBuf },
+    Rename { from: PathBuf, to: PathBuf, file: FileId },
 }
 
 type Tree = BTreeMap<PathBuf, Target>;
@@ -56,11 +47,7 @@ pub(super) struct Names {
 impl Names {
     pub(super) fn new() -> Names {
         let root = Tree::from([(PathBuf::from("/"), Target::Directory)]);
-        Names {
-            volatile: root.clone(),
-            durable: root,
-            pending: Vec::new(),
-        }
+        Names { volatile: root.clone(), durable: root, pending: Vec::new() }
     }
 
     pub(super) fn get(&self, path: &Path) -> Option<Target> {
@@ -86,10 +73,7 @@ impl Names {
 
     /// The names in `path`, sorted.
     pub(super) fn children<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = &'a Path> {
-        self.volatile
-            .keys()
-            .map(PathBuf::as_path)
-            .filter(move |name| name.parent() == Some(path))
+        self.volatile.keys().map(PathBuf::as_path).filter(move |name| name.parent() == Some(path))
     }
 
     pub(super) fn link(&mut self, path: PathBuf, target: Target) {
@@ -146,10 +130,7 @@ impl Names {
         let target = Target::File(file);
         self.volatile.values().any(|named| *named == target)
             || self.durable.values().any(|named| *named == target)
-            || self
-                .pending
-                .iter()
-                .any(|change| change.target() == Some(target))
+            || self.pending.iter().any(|change| change.target() == Some(target))
     }
 
     fn change(&mut self, change: Change) {

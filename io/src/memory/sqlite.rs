@@ -17,9 +17,7 @@ impl MemorySqlite {
     /// SQLite on `disk`.
     #[must_use]
     pub fn new(disk: MemoryDisk) -> MemorySqlite {
-        MemorySqlite {
-            mount: Mount::new(disk),
-        }
+        MemorySqlite { mount: Mount::new(disk) }
     }
 }
 

@@ -33,11 +33,7 @@ pub struct MemoryClock {
 
 impl MemoryClock {
     pub(super) fn new(booted_at: Duration, wall_offset_ms: Arc<AtomicI64>) -> MemoryClock {
-        MemoryClock {
-            booted_at,
-            booted: Instant::now(),
-            wall_offset_ms,
-        }
+        MemoryClock { booted_at, booted: Instant::now(), wall_offset_ms }
     }
 }
 
@@ -63,9 +59,7 @@ impl MemoryEntropy {
     /// Hands out what `chance` draws.
     #[must_use]
     pub fn new(chance: ChaCha8Rng) -> MemoryEntropy {
-        MemoryEntropy {
-            chance: Mutex::new(chance),
-        }
+        MemoryEntropy { chance: Mutex::new(chance) }
     }
 
     pub(super) fn fingerprint(&self) -> u64 {
@@ -88,9 +82,7 @@ pub struct MemoryTasks {
 
 impl MemoryTasks {
     pub(super) fn new() -> MemoryTasks {
-        MemoryTasks {
-            lanes: Lanes::new(),
-        }
+        MemoryTasks { lanes: Lanes::new() }
     }
 }
 
@@ -151,5 +143,9 @@ impl Blocking for MemoryBlocking {
 
     fn is_dead(&self) -> bool {
         self.disk.is_dead()
+    }
+
+    fn pause(&self) -> Option<Duration> {
+        Some(self.latency.lock().draw())
     }
 }

@@ -35,9 +35,7 @@ impl Trace {
         let mut last = [0; 8];
         last[..words.remainder().len()].copy_from_slice(words.remainder());
         for word in words {
-            self.add(u64::from_le_bytes(
-                word.try_into().expect("chunks of eight"),
-            ));
+            self.add(u64::from_le_bytes(word.try_into().expect("chunks of eight")));
         }
         self.add(u64::from_le_bytes(last));
         self.add(u64::try_from(bytes.len()).expect("lengths fit 64 bits"));

@@ -19,9 +19,7 @@ pub struct OsDisk;
 
 impl Disk for OsDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(OsFile {
-            file: fs::File::open(path)?,
-        }))
+        Ok(Arc::new(OsFile { file: fs::File::open(path)? }))
     }
 
     fn create(&self, path: &Path, how: Create) -> io::Result<Arc<dyn File>> {
@@ -31,9 +29,7 @@ impl Disk for OsDisk {
             Create::New => options.create_new(true),
             Create::Truncate => options.create(true).truncate(true),
         };
-        Ok(Arc::new(OsFile {
-            file: options.open(path)?,
-        }))
+        Ok(Arc::new(OsFile { file: options.open(path)? }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -66,12 +62,8 @@ impl Disk for OsDisk {
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
         // Never truncated here: the content names the holder, who may not be us.
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Box::new(OsLock { file }))),
             Err(TryLockError::WouldBlock) => Ok(None),

@@ -3,10 +3,7 @@
 //! The only place where the bans of `clippy.toml` are lifted. Holds no logic beyond
 //! translating a trait into system calls; what the traits promise is tested by `laws`
 //! here as on the simulated world.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "this module is what the bans point to"
-)]
+#![expect(clippy::disallowed_methods, reason = "this module is what the bans point to")]
 
 mod disk;
 mod net;
@@ -57,9 +54,7 @@ impl OsClock {
     /// A clock whose elapsed time starts now.
     #[must_use]
     pub fn new() -> OsClock {
-        OsClock {
-            started: Instant::now(),
-        }
+        OsClock { started: Instant::now() }
     }
 }
 
@@ -72,9 +67,7 @@ impl Default for OsClock {
 impl Clock for OsClock {
     fn wall_ms(&self) -> u64 {
         // A clock set before 1970 reads as 1970: wall time may jump anyway.
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         u64::try_from(since.as_millis()).expect("milliseconds since 1970 fit 64 bits")
     }
 
@@ -97,9 +90,7 @@ impl OsEntropy {
     pub fn new() -> io::Result<OsEntropy> {
         let mut key = [0; 32];
         File::open("/dev/urandom")?.read_exact(&mut key)?;
-        Ok(OsEntropy {
-            stream: Mutex::new(ChaCha12Rng::from_seed(key)),
-        })
+        Ok(OsEntropy { stream: Mutex::new(ChaCha12Rng::from_seed(key)) })
     }
 }
 

@@ -18,9 +18,7 @@ impl OsListener {
     /// # Errors
     /// The address is taken or not ours.
     pub async fn bind(address: SocketAddr) -> io::Result<OsListener> {
-        Ok(OsListener {
-            listener: TcpListener::bind(address).await?,
-        })
+        Ok(OsListener { listener: TcpListener::bind(address).await? })
     }
 }
 

@@ -18,20 +18,14 @@ impl TokioTasks {
     /// Tasks on `handle`.
     #[must_use]
     pub fn new(handle: Handle) -> TokioTasks {
-        TokioTasks {
-            handle,
-            lanes: Lanes::new(),
-        }
+        TokioTasks { handle, lanes: Lanes::new() }
     }
 }
 
 impl Tasks for TokioTasks {
     fn spawn(&self, name: &'static str, work: Work) {
         // Detached: the spawner keeps the means to end it, so the handle has no use.
-        drop(
-            self.handle
-                .spawn(work.instrument(tracing::info_span!("task", name))),
-        );
+        drop(self.handle.spawn(work.instrument(tracing::info_span!("task", name))));
     }
 
     fn dedicate(&self, name: &'static str, lane: Lane) {

@@ -56,10 +56,7 @@ impl OpenFile {
             Ok(file) => (file, false),
             Err(error) if create && error.kind() == io::ErrorKind::NotFound => {
                 let made = mount.disk.create(&path, Create::New);
-                (
-                    made.map_err(|error| code(&error, ffi::SQLITE_CANTOPEN))?,
-                    true,
-                )
+                (made.map_err(|error| code(&error, ffi::SQLITE_CANTOPEN))?, true)
             }
             Err(_) => return Err(ffi::SQLITE_CANTOPEN),
         };
@@ -109,10 +106,7 @@ impl OpenFile {
     }
 
     pub(super) fn write(&self, bytes: &[u8], offset: u64) -> Code {
-        result(
-            self.file.write_all_at(bytes, offset),
-            ffi::SQLITE_IOERR_WRITE,
-        )
+        result(self.file.write_all_at(bytes, offset), ffi::SQLITE_IOERR_WRITE)
     }
 
     pub(super) fn truncate(&self, len: u64) -> Code {
@@ -163,9 +157,7 @@ impl OpenFile {
         if self.mount.disk.is_dead() {
             return Err(ffi::SQLITE_IOERR_SHMMAP);
         }
-        let mapping = self
-            .shm
-            .get_or_insert_with(|| self.mount.map_shm(&self.path));
+        let mapping = self.shm.get_or_insert_with(|| self.mount.map_shm(&self.path));
         Ok(mapping.region(region, extend))
     }
 
@@ -216,31 +208,20 @@ pub(super) fn access(route: &Path, flags: Code) -> Result<bool, Code> {
     let Some((mount, path)) = Mount::find(route) else {
         return Ok(false);
     };
-    if !mount
-        .disk
-        .exists(&path)
-        .map_err(|_| ffi::SQLITE_IOERR_ACCESS)?
-    {
+    if !mount.disk.exists(&path).map_err(|_| ffi::SQLITE_IOERR_ACCESS)? {
         return Ok(false);
     }
     if flags != ffi::SQLITE_ACCESS_EXISTS {
         return Ok(true);
     }
     // An empty journal or WAL is as good as none; the unix VFS says so too.
-    let file = mount
-        .disk
-        .open(&path)
-        .map_err(|_| ffi::SQLITE_IOERR_ACCESS)?;
+    let file = mount.disk.open(&path).map_err(|_| ffi::SQLITE_IOERR_ACCESS)?;
     let empty = file.is_empty().map_err(|_| ffi::SQLITE_IOERR_ACCESS)?;
     Ok(!empty)
 }
 
 fn busy_unless(granted: bool) -> Code {
-    if granted {
-        ffi::SQLITE_OK
-    } else {
-        ffi::SQLITE_BUSY
-    }
+    if granted { ffi::SQLITE_OK } else { ffi::SQLITE_BUSY }
 }
 
 fn result(result: io::Result<()>, failed: Code) -> Code {
@@ -251,9 +232,5 @@ fn result(result: io::Result<()>, failed: Code) -> Code {
 }
 
 fn code(error: &io::Error, failed: Code) -> Code {
-    if error.kind() == io::ErrorKind::StorageFull {
-        ffi::SQLITE_FULL
-    } else {
-        failed
-    }
+    if error.kind() == io::ErrorKind::StorageFull { ffi::SQLITE_FULL } else { failed }
 }

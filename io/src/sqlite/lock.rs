@@ -71,11 +71,7 @@ impl Locks {
                     return false;
                 }
                 let alone = self.holders == 1;
-                let reached = if alone {
-                    Level::Exclusive
-                } else {
-                    Level::Pending
-                };
+                let reached = if alone { Level::Exclusive } else { Level::Pending };
                 self.writer = reached;
                 *from = reached;
                 alone
@@ -116,15 +112,9 @@ mod tests {
         assert!(locks.raise(&mut writer, Level::Reserved));
         assert!(locks.is_reserved());
         assert!(!locks.raise(&mut reader, Level::Reserved));
-        assert!(
-            !locks.raise(&mut writer, Level::Exclusive),
-            "a reader is left"
-        );
+        assert!(!locks.raise(&mut writer, Level::Exclusive), "a reader is left");
         assert_eq!(writer, Level::Pending);
-        assert!(
-            !locks.raise(&mut late, Level::Shared),
-            "no new reader while one is awaited"
-        );
+        assert!(!locks.raise(&mut late, Level::Shared), "no new reader while one is awaited");
         locks.lower(&mut reader, Level::None);
         assert!(locks.raise(&mut writer, Level::Exclusive));
         locks.lower(&mut writer, Level::Shared);

@@ -19,10 +19,7 @@ use super::{
 };
 use crate::memory::MemoryDisk;
 
-static MOUNTS: Mutex<Mounts> = Mutex::new(Mounts {
-    next: 0,
-    mounts: BTreeMap::new(),
-});
+static MOUNTS: Mutex<Mounts> = Mutex::new(Mounts { next: 0, mounts: BTreeMap::new() });
 
 struct Mounts {
     next: u64,
@@ -58,10 +55,7 @@ impl Mount {
         route.push(self.number.to_string());
         route.extend(path.components().filter(|part| {
             // The root would replace what was pushed before it.
-            !matches!(
-                part,
-                std::path::Component::RootDir | std::path::Component::Prefix(_)
-            )
+            !matches!(part, std::path::Component::RootDir | std::path::Component::Prefix(_))
         }));
         route
     }

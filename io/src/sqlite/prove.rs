@@ -25,10 +25,7 @@ pub(crate) fn open(path: &Path, vfs: &str, role: Role) -> rusqlite::Result<Conne
         flags |= OpenFlags::SQLITE_OPEN_CREATE;
     }
     let connection = Connection::open_with_flags_and_vfs(path, flags, vfs)?;
-    run(
-        &connection,
-        &format!("PRAGMA busy_timeout={BUSY_TIMEOUT_MS}"),
-    )?;
+    run(&connection, &format!("PRAGMA busy_timeout={BUSY_TIMEOUT_MS}"))?;
     run(&connection, "PRAGMA temp_store=MEMORY")?;
     run(&connection, "PRAGMA mmap_size=0")?;
     // Same as FULL in WAL mode. Should the connection ever work with a rollback journal, it
@@ -80,10 +77,7 @@ fn prove_wal(connection: &Connection, role: Role) -> rusqlite::Result<()> {
     // Only the lock of a WAL can be busy, so to the others that proves as much as a log.
     if busy != 0 && role == Role::Writer {
         let code = ffi::Error::new(ffi::SQLITE_BUSY);
-        return Err(Error::SqliteFailure(
-            code,
-            Some("the log is in use".to_owned()),
-        ));
+        return Err(Error::SqliteFailure(code, Some("the log is in use".to_owned())));
     }
     Ok(())
 }

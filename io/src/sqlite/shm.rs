@@ -15,10 +15,7 @@ use rusqlite::ffi;
 /// SQLite addresses the index in regions of this size.
 pub(super) const REGION_BYTES: usize = 32 * 1024;
 const SLOTS: usize = 8;
-const _: () = assert!(
-    ffi::SQLITE_SHM_NLOCK == 8,
-    "one slot per lock of the WAL index"
-);
+const _: () = assert!(ffi::SQLITE_SHM_NLOCK == 8, "one slot per lock of the WAL index");
 
 /// Who holds a slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,10 +50,7 @@ pub(super) enum Request {
 
 impl Request {
     pub(super) fn from_flags(flags: i32) -> Request {
-        match (
-            flags & ffi::SQLITE_SHM_UNLOCK != 0,
-            flags & ffi::SQLITE_SHM_SHARED != 0,
-        ) {
+        match (flags & ffi::SQLITE_SHM_UNLOCK != 0, flags & ffi::SQLITE_SHM_SHARED != 0) {
             (true, _) => Request::Unlock,
             (false, true) => Request::LockShared,
             (false, false) => Request::LockExclusive,
@@ -73,10 +67,7 @@ pub(super) struct Mapping {
 
 impl Mapping {
     pub(super) fn new(shm: Arc<Shm>) -> Mapping {
-        Mapping {
-            shm,
-            held: [Slot::Free; SLOTS],
-        }
+        Mapping { shm, held: [Slot::Free; SLOTS] }
     }
 
     /// The address of a region; `None` if it does not exist and must not be made.
@@ -84,9 +75,7 @@ impl Mapping {
         let mut state = self.shm.state.lock();
         while extend && state.regions.len() <= index {
             let words = REGION_BYTES / size_of::<u64>();
-            state
-                .regions
-                .push((0..words).map(|_| AtomicU64::new(0)).collect());
+            state.regions.push((0..words).map(|_| AtomicU64::new(0)).collect());
         }
         let region = state.regions.get(index)?;
         Some(region.first()?.as_ptr())
@@ -164,14 +153,8 @@ mod tests {
         let mut two = Mapping::new(shm);
         assert!(one.request(3, 1, Request::LockShared));
         assert!(two.request(3, 1, Request::LockShared));
-        assert!(
-            !two.request(2, 2, Request::LockExclusive),
-            "slot 3 is shared"
-        );
-        assert!(
-            one.request(2, 1, Request::LockExclusive),
-            "slot 2 was left alone"
-        );
+        assert!(!two.request(2, 2, Request::LockExclusive), "slot 3 is shared");
+        assert!(one.request(2, 1, Request::LockExclusive), "slot 2 was left alone");
         assert!(!two.request(2, 1, Request::LockShared));
         drop(one);
         assert!(two.request(2, 1, Request::LockShared));

@@ -5,10 +5,7 @@
 //! pointer it hands in (<https://sqlite.org/c3ref/vfs.html>) is what each block relies on:
 //! a file is used by one call at a time, is as large as `szOsFile`, and is closed exactly
 //! once if `xOpen` set its methods. A panic in a callback aborts: it cannot unwind into C.
-#![expect(
-    unsafe_code,
-    reason = "SQLite calls its VFS through C function pointers"
-)]
+#![expect(unsafe_code, reason = "SQLite calls its VFS through C function pointers")]
 
 use std::{
     ffi::{CStr, OsStr, c_char, c_int, c_void},
@@ -370,10 +367,7 @@ unsafe extern "C" fn randomness(
         ptr::write_bytes(buffer.cast::<u8>(), 0, count(bytes));
         slice::from_raw_parts_mut(buffer.cast::<u8>(), count(bytes))
     };
-    CHANCE
-        .lock()
-        .get_or_insert_with(|| ChaCha8Rng::seed_from_u64(0))
-        .fill_bytes(buffer);
+    CHANCE.lock().get_or_insert_with(|| ChaCha8Rng::seed_from_u64(0)).fill_bytes(buffer);
     bytes
 }
 
