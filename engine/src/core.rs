@@ -55,10 +55,14 @@ pub(crate) struct Core {
     pub(crate) unfolded: Mutex<Unfolded>,
     /// Payload bytes in chunks that no segment holds yet.
     pub(crate) memtable_bytes: AtomicUsize,
+    /// Bytes of commits since the last seal began: what a boot would replay.
+    pub(crate) log_bytes: AtomicU64,
     /// The last durable commit. Set after the streams it touched are on the list in `unfolded`.
     pub(crate) durable: Mutex<Link>,
     /// Bytes in the WAL since it last started over, as SQLite counts them.
     pub(crate) wal_bytes: AtomicU64,
+    /// Streams with a sliding window and attached readers.
+    pub(crate) watched: Mutex<BTreeMap<StreamId, Arc<Stream>>>,
     /// Held while a commit is made visible: a state row must reflect whole commits (INV-1).
     pub(crate) settling: Mutex<()>,
     pub(crate) slices: mpsc::Sender<Slice>,
@@ -113,10 +117,21 @@ impl Core {
         self.wal_bytes.load(std::sync::atomic::Ordering::Relaxed) >= self.config.wal_bytes_max
     }
 
+    /// What waits to be sealed: the larger of what memory holds and what a boot would replay.
+    fn unsealed_bytes(&self) -> usize {
+        let held = self.memtable_bytes.load(std::sync::atomic::Ordering::Relaxed);
+        let log = self.log_bytes.load(std::sync::atomic::Ordering::Relaxed);
+        held.max(usize::try_from(log).unwrap_or(usize::MAX))
+    }
+
+    /// Whether enough waits to be sealed.
+    pub(crate) fn wants_seal(&self) -> bool {
+        self.unsealed_bytes() >= self.config.memtable_bytes_max
+    }
+
     /// Whether so much waits to be sealed that appends must wait too.
     pub(crate) fn is_overfull(&self) -> bool {
-        let held = self.memtable_bytes.load(std::sync::atomic::Ordering::Relaxed);
-        held >= self.config.memtable_bytes_max.saturating_mul(2)
+        self.unsealed_bytes() >= self.config.memtable_bytes_max.saturating_mul(2)
     }
 
     pub(crate) fn store_now(&self) -> StoreMs {

@@ -13,12 +13,11 @@ use crate::{
         gate::{Gate, Outcome},
         sequencer::{Decision, Mode, Submitted},
     },
-    motion::seal,
+    motion::{keeper, seal},
     open,
     read::{self, Want},
     request::{
-        Append, Appended, Create, CreateOutcome, Created, Error, Head, List, ListRow, Page, Read,
-        Rejection,
+        Append, Appended, Create, Created, Error, Head, List, ListRow, Page, Read, Rejection,
     },
     state::{
         catalogue,
@@ -114,9 +113,6 @@ impl Engine {
                 Submitted::Load(missing) => self.core.load(&create.name, missing).await?,
                 Submitted::Decided(decision) => {
                     let (outcome, stream, state) = settled(decision).await?;
-                    if outcome == CreateOutcome::Existing {
-                        self.core.keep_alive(&stream).await;
-                    }
                     return Ok(Created { outcome, head: head_of(&stream, &state) });
                 }
             }
@@ -177,7 +173,7 @@ impl Engine {
     /// read.
     pub async fn read(&self, read: Read) -> Result<Page, Error> {
         let stream = self.core.living(&read.name).await?;
-        self.core.keep_alive(&stream).await;
+        self.core.keep_alive(&stream, 0).await;
         let want = Want { from: read.from, key: read.key, bytes_max: read.bytes_max };
         read::page(&self.core, &stream, want).await
     }
@@ -188,7 +184,7 @@ impl Engine {
     /// [`Rejection::NotFound`].
     pub async fn watch(&self, name: &StreamName) -> Result<Watch, Error> {
         let stream = self.core.living(name).await?;
-        self.core.keep_alive(&stream).await;
+        self.core.keep_alive(&stream, keeper::WATCHED_AHEAD_MS).await;
         Ok(Watch::new(Arc::clone(&self.core), stream))
     }
 

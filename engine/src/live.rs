@@ -38,7 +38,12 @@ pub struct Watch {
 
 impl Watch {
     pub(crate) fn new(core: Arc<Core>, stream: Arc<Stream>) -> Self {
-        stream.pulse.watchers.fetch_add(1, Ordering::AcqRel);
+        let mut watched = core.watched.lock();
+        let before = stream.pulse.watchers.fetch_add(1, Ordering::AcqRel);
+        if before == 0 && stream.ttl_seconds().is_some() {
+            watched.insert(stream.identity.id, Arc::clone(&stream));
+        }
+        drop(watched);
         core.metrics.live_readers.inc();
         Self { core, stream }
     }
@@ -121,7 +126,10 @@ impl Drop for Watch {
     fn drop(&mut self) {
         // The window of a sliding stream starts anew when its last reader leaves.
         self.stream.pulse.touch(self.core.store_now());
+        let mut watched = self.core.watched.lock();
         if self.stream.pulse.watchers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            watched.remove(&self.stream.identity.id);
+            drop(watched);
             self.stream.frames.lock().clear();
         }
         self.core.metrics.live_readers.dec();

@@ -178,6 +178,8 @@ fn assemble(
         metrics,
         unfolded: Mutex::new(found.unfolded),
         memtable_bytes: AtomicUsize::new(found.memtable_bytes),
+        log_bytes: AtomicU64::new(found.log_bytes),
+        watched: Mutex::default(),
         durable: Mutex::new(found.link),
         settling: Mutex::new(()),
         wal_bytes: AtomicU64::new(0),

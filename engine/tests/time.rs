@@ -170,3 +170,22 @@ fn expired_streams_go_without_being_asked_for() {
         assert_eq!(engine.metrics().entries.get() - before, 50, "one expiry each");
     });
 }
+
+#[test]
+fn an_attached_reader_counts_until_the_power_fails_too() {
+    for end in [End::Clean, End::PowerCut] {
+        for ttl_seconds in [4, 10, 1000] {
+            let machine = Machine::new(7);
+            live(&machine, end, async |engine| {
+                engine.create(create("s", Expiry::Sliding { ttl_seconds })).await.expect("creates");
+                let watch = engine.watch(&name("s")).await.expect("attaches");
+                tokio::time::sleep(Duration::from_secs(ttl_seconds * 3)).await;
+                drop(watch);
+            });
+            live(&machine, end, async |engine| {
+                tokio::time::sleep(Duration::from_millis(ttl_seconds * 1000 - 100)).await;
+                assert!(engine.head(&name("s")).await.is_ok(), "{ttl_seconds} s after the reader");
+            });
+        }
+    }
+}

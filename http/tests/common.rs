@@ -367,6 +367,22 @@ async fn a_web_page_cannot_reach_an_open_loopback_server_by_a_name_of_its_own() 
 }
 
 #[tokio::test]
+async fn a_web_page_of_another_origin_cannot_use_an_open_loopback_server() {
+    let server = Server::start_with(|config| config.hosts = Hosts::LoopbackAnd(vec![])).await;
+    for (origin, expect) in [
+        ("https://pages.example", 403),
+        ("null", 403),
+        ("http://localhost:5173", 201),
+        ("http://127.0.0.1:3000", 200),
+    ] {
+        let headers = [("origin", origin), ("content-type", "text/plain")];
+        server.send("PUT", S, &headers, "").await.check(expect);
+    }
+    let preflight = [("access-control-request-method", "GET"), ("origin", "https://pages.example")];
+    server.send("OPTIONS", S, &preflight, "").await.check(204);
+}
+
+#[tokio::test]
 async fn metrics_speak_to_prometheus_and_to_the_peers_clients() {
     let server = Server::start().await;
     server.create(S, "text/plain").await;

@@ -1,6 +1,6 @@
 //! Getting streams into memory before anything is decided or read, and keeping them alive.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use super::{durable, head_of};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
         rows::StreamRow,
         view::{Life, Stream},
     },
-    types::{Expiry, StoreMs, StreamName, WallMs},
+    types::{Expiry, StreamName, WallMs},
 };
 
 fn unreadable(error: Failure) -> Error {
@@ -99,22 +99,20 @@ impl Core {
 
     /// Notes a touch. Writes only if the durable deadline would otherwise come too early after a
     /// crash, at most once per quantum; then waits for it (INV-12 a window never passes early).
-    pub(crate) async fn keep_alive(self: &Arc<Self>, stream: &Arc<Stream>) {
+    pub(crate) async fn keep_alive(&self, stream: &Arc<Stream>, ahead_ms: u64) {
         let Some(ttl_seconds) = stream.ttl_seconds() else {
             return;
         };
         let now = self.now();
         stream.pulse.touch(now.store);
-        let end = expiry::window_end(ttl_seconds, now.store);
-        let stored = stream.durable.lock().state.deadline.unwrap_or(StoreMs::ZERO);
-        if end <= stored || stream.pulse.renewing.swap(true, Ordering::AcqRel) {
+        let end = expiry::window_end(ttl_seconds, now.store).plus(ahead_ms);
+        if stream.durable.lock().state.deadline.is_some_and(|stored| stored >= end) {
             return;
         }
-        if let Ok(Some(gate)) = self.sequencer.renew(stream, now) {
-            // A failed renewal leaves the old deadline; the next touch tries again.
+        if let Ok(Some(gate)) = self.sequencer.renew(stream, now, ahead_ms) {
+            // A store that takes no writes can't remember touches: the old deadline stands.
             drop(durable(&gate).await);
         }
-        stream.pulse.renewing.store(false, Ordering::Release);
     }
 
     /// The catalogue's rows, corrected by what it does not know yet.
@@ -159,6 +157,7 @@ impl Core {
         limit: usize,
     ) -> Result<(Vec<(StreamName, Listed)>, bool), Error> {
         let start = from.to_owned();
+        let asked = self.shelf.folds();
         let rows = self
             .on_reader(move |conn| catalogue::list(conn, &start, 0, limit))
             .await
@@ -170,6 +169,11 @@ impl Core {
             .map(|row| (row.identity.name.clone(), Listed::Row(Box::new(row))))
             .collect();
         let unfolded = self.unfolded.lock();
+        if self.shelf.folds() != asked {
+            // What those rows lacked is on no list any more.
+            drop(unfolded);
+            return Box::pin(self.names_from(from, limit)).await;
+        }
         for differing in [&unfolded.folding, &unfolded.names] {
             let inside = differing
                 .iter()

@@ -36,6 +36,8 @@ pub(crate) struct Replayed {
     pub(crate) unfolded: Unfolded,
     pub(crate) memtable_bytes: usize,
     pub(crate) commits: u64,
+    /// Bytes of those commits.
+    pub(crate) log_bytes: u64,
 }
 
 struct Replay<'a> {
@@ -65,6 +67,7 @@ pub(crate) fn run(conn: &Connection, shelf: &Shelf, store: StoreId) -> Result<Re
             unfolded: Unfolded::default(),
             memtable_bytes: 0,
             commits: 0,
+            log_bytes: 0,
         },
     };
     catalogue::scan_log(conn, folded, |lsn, row| replay.commit(store, lsn, row))?;
@@ -80,6 +83,7 @@ pub(crate) fn run(conn: &Connection, shelf: &Shelf, store: StoreId) -> Result<Re
 impl Replay<'_> {
     fn commit(&mut self, store: StoreId, lsn: Lsn, row: Vec<u8>) -> Result<(), Failure> {
         let damaged = |what: &str| Failure::Damaged(format!("log commit {lsn}: {what}"));
+        self.found.log_bytes += u64::try_from(row.len()).expect("usize fits u64");
         let (header, link, body) =
             commit::open(&Bytes::from(row)).map_err(|bad| damaged(&bad.to_string()))?;
         if header.store != store {
@@ -206,7 +210,7 @@ impl Replay<'_> {
             let mut durable = stream.durable.lock();
             durable.life = Life::Dead;
             durable.state.lsn = durable.state.lsn.max(lsn);
-            let dropped = durable.chunks.drain(..).map(|chunk| chunk.records.payload.len());
+            let dropped = durable.chunks.drain(..).map(|chunk| chunk.cost());
             self.found.memtable_bytes -= dropped.sum::<usize>();
         }
         self.orphans.remove(&delete.stream);

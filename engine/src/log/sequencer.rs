@@ -29,6 +29,9 @@ use crate::{
     types::{Epoch, Lsn, ProducerId, StreamId, StreamName},
 };
 
+/// Producers of a stream in memory at which those known to have no state are let go.
+const PRODUCERS_LEARNT_MAX: usize = 1024;
+
 /// Orders and decides.
 pub(crate) struct Sequencer {
     inner: Mutex<Inner>,
@@ -147,7 +150,8 @@ impl Sequencer {
         };
         stream.pulse.touch(now.store);
         let gate = match verdict.change {
-            None => gate,
+            // A duplicate is a touch too.
+            None => self.extend(&mut inner, &stream, &mut decided, now, 0).or(gate),
             Some(write) => Some(self.write(&mut inner, &stream, &mut decided, write)),
         };
         Ok(Submitted::Decided(Decision { answer: Ok(verdict.answer), gate }))
@@ -172,6 +176,7 @@ impl Sequencer {
             if !stream.has_expired(decided.state.deadline, now) {
                 let gate = pending(decided.gate.clone()).or(pending(gate));
                 stream.pulse.touch(now.store);
+                let gate = self.extend(&mut inner, &stream, &mut decided, now, 0).or(gate);
                 let state = decided.state.clone();
                 let answer = decide::create::over_existing(&stream.identity, &state, create)
                     .map(|outcome| (outcome, Arc::clone(&stream), state));
@@ -229,22 +234,39 @@ impl Sequencer {
         Ok(Some(self.end(&mut inner, stream, &mut decided, entry::Why::Expired)))
     }
 
-    /// Writes a sliding window's deadline anew. `None` if the stream has no window or is gone.
-    pub(crate) fn renew(&self, stream: &Arc<Stream>, now: Now) -> Result<Option<Arc<Gate>>, Error> {
+    /// Makes sure that a sliding window touched now, and for `ahead_ms` longer, does not pass early
+    /// after a crash. Returns the gate to wait for, if there is one.
+    pub(crate) fn renew(
+        &self,
+        stream: &Arc<Stream>,
+        now: Now,
+        ahead_ms: u64,
+    ) -> Result<Option<Arc<Gate>>, Error> {
         let mut inner = self.admit_internal()?;
         let mut decided = stream.decided.lock();
-        let deadline = decide::expiry::deadline(stream.identity.expiry, now.store);
-        let Some(deadline) = deadline.filter(|_| !decided.deleted) else {
-            return Ok(None);
-        };
+        Ok(self.extend(&mut inner, stream, &mut decided, now, ahead_ms))
+    }
+
+    fn extend(
+        &self,
+        inner: &mut Inner,
+        stream: &Arc<Stream>,
+        decided: &mut Decided,
+        now: Now,
+        ahead_ms: u64,
+    ) -> Option<Arc<Gate>> {
+        let end = decide::expiry::window_end(stream.ttl_seconds()?, now.store).plus(ahead_ms);
+        if decided.deleted || decided.state.deadline.is_some_and(|deadline| deadline >= end) {
+            return pending(decided.gate.clone());
+        }
+        let deadline = decide::expiry::deadline(stream.identity.expiry, now.store)?.plus(ahead_ms);
         decided.state.deadline = Some(deadline);
         decided.state.lsn = inner.open.lsn;
-        let id = stream.identity.id;
-        let gate =
-            inner.put(stream, &Entry::Renew { stream: id, deadline }, |_| Change::Renew(deadline));
+        let renew = Entry::Renew { stream: stream.identity.id, deadline };
+        let gate = inner.put(stream, &renew, |_| Change::Renew(deadline));
         decided.gate = Some(Arc::clone(&gate));
         self.work.notify_one();
-        Ok(Some(gate))
+        Some(gate)
     }
 
     /// Puts a producer's stored state on the shelf, unless a fold has finished since it was asked
@@ -257,9 +279,15 @@ impl Sequencer {
         asked: Folds,
     ) {
         let _inner = self.inner.lock();
-        if self.shelf.folds() == asked {
-            stream.decided.lock().producers.entry(id).or_insert(found);
+        if self.shelf.folds() != asked {
+            return;
         }
+        let producers = &mut stream.decided.lock().producers;
+        // Anybody can ask for names that nobody has used: what is not there can be asked again.
+        if producers.len() >= PRODUCERS_LEARNT_MAX {
+            producers.retain(|_, known| known.is_some());
+        }
+        producers.entry(id).or_insert(found);
     }
 
     fn write(

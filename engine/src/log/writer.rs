@@ -145,19 +145,25 @@ fn settle(core: &Core, group: Group, link: Link) {
     let bytes = u64::try_from(group.bytes.len()).expect("usize fits u64");
     metrics.commit_bytes.inc_by(bytes);
     let body = group.bytes.freeze();
+    core.log_bytes.fetch_add(bytes, Ordering::Relaxed);
     let mut gained = 0;
+    let mut payload_bytes = 0;
+    let mut only_renewals = true;
     let mut fresh = Vec::new();
     let mut rung = Vec::with_capacity(group.effects.len());
+    // Until the commit is on every list: a seal must see all of it or nothing of it.
     let whole = core.settling.lock();
     for Effect { stream, change } in group.effects {
         let mut durable = stream.durable.lock();
         let presence = matches!(change, Change::Born | Change::Dead);
+        only_renewals &= matches!(change, Change::Renew(_));
         match change {
             Change::Born => durable.life = Life::Live,
             Change::Write { mut write, payload, after } => {
                 if let Some(records) = &mut write.records {
                     records.payload = body.slice(payload);
                     metrics.records.inc_by(records.count());
+                    payload_bytes += u64::try_from(records.payload.len()).expect("usize fits u64");
                 }
                 gained += durable.apply(write, after, lsn);
             }
@@ -180,12 +186,10 @@ fn settle(core: &Core, group: Group, link: Link) {
         }
         rung.push(stream);
     }
-    drop(whole);
-    if gained > 0 {
-        metrics.record_bytes.inc_by(u64::try_from(gained).expect("usize fits u64"));
-    }
-    remember(core, fresh, gained);
+    remember(core, fresh, gained, only_renewals);
     *core.durable.lock() = link;
+    drop(whole);
+    metrics.record_bytes.inc_by(payload_bytes);
     group.gate.open(Outcome::Durable);
     for stream in rung {
         stream.bell.notify_waiters();
@@ -229,14 +233,22 @@ fn show(
 }
 
 /// Notes what the next fold must write, and calls the keeper when there is enough of it.
-fn remember(core: &Core, fresh: Vec<Arc<crate::state::view::Stream>>, gained: usize) {
+fn remember(
+    core: &Core,
+    fresh: Vec<Arc<crate::state::view::Stream>>,
+    gained: usize,
+    only_renewals: bool,
+) {
     let mut unfolded = core.unfolded.lock();
-    unfolded.since.get_or_insert(core.store_now());
+    // Renewals alone start no seal; the next one takes them along.
+    if !only_renewals {
+        unfolded.since.get_or_insert(core.store_now());
+    }
     unfolded.streams.extend(fresh);
     drop(unfolded);
     let held = core.memtable_bytes.fetch_add(gained, Ordering::Relaxed) + gained;
     core.metrics.memtable_bytes.set(i64::try_from(held).unwrap_or(i64::MAX));
-    if held >= core.config.memtable_bytes_max {
+    if core.wants_seal() {
         core.keeper.notify_one();
     }
 }

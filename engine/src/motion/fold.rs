@@ -20,6 +20,8 @@ use crate::{
 const ROWS_PER_SLICE: usize = 256;
 /// Time after which a slice takes no further row.
 const SLICE_MAX: std::time::Duration = std::time::Duration::from_millis(1);
+/// Producers of a buried stream deleted in one slice.
+const PRODUCERS_PER_SLICE: usize = 256;
 /// Producer states a stream's decided view keeps beside those it needs.
 const PRODUCERS_KEPT: usize = 64;
 
@@ -44,7 +46,12 @@ pub(crate) async fn run(
     let next_stream = core.sequencer.next_stream();
     let store_now = core.store_now();
     core.on_writer("finish", move |conn| finish(conn, through, next_stream, store_now)).await??;
-    release(core, snapshots.iter().chain(&dead), &burials);
+    // From here on look-ups see the rows; whatever was looked up before must not be shelved when
+    // memory has let go of what the rows have now.
+    let names: Vec<_> = burials.iter().map(|burial| burial.name.clone()).collect();
+    core.shelf.fold_finished(&names);
+    release(core, snapshots.iter().chain(&dead));
+    core.unfolded.lock().folding.clear();
     if let Err(error) = trim(core, through.lsn).await {
         // The fold is done: to undo it now would bury the same streams twice (INV-11).
         weir_io::sometimes!("folded log rows stayed until the next fold");
@@ -71,58 +78,80 @@ async fn register(core: &Arc<Core>, files: &[NewSegment]) -> Result<(), Failed> 
 
 async fn bury(core: &Arc<Core>, burials: &[Burial]) -> Result<(), Failed> {
     let burials: Arc<[Burial]> = burials.into();
-    let mut done = 0;
-    while done < burials.len() {
-        let (clock, burials) = (Arc::clone(&core.world.clock), Arc::clone(&burials));
-        done = core
-            .on_writer("bury", move |conn| {
-                in_slice(conn, &*clock, done, burials.len(), |tx, index| {
-                    let Burial { id, name, epoch } = &burials[index];
-                    catalogue::bury(tx, *id, name.as_str(), *epoch)
-                })
-            })
-            .await??;
-    }
-    Ok(())
+    let count = burials.len();
+    in_slices(core, "bury", count, move |tx, index| {
+        let Burial { id, name, epoch } = &burials[index];
+        // The producers of one stream can be many: some at a time, the stream last.
+        if catalogue::drop_producers(tx, *id, PRODUCERS_PER_SLICE)? == PRODUCERS_PER_SLICE {
+            return Ok(Step::Again);
+        }
+        catalogue::bury(tx, *id, name.as_str(), *epoch)?;
+        Ok(Step::Next)
+    })
+    .await
 }
 
 async fn write_rows(core: &Arc<Core>, snapshots: &Arc<Vec<Snapshot>>) -> Result<(), Failed> {
-    let mut done = 0;
-    while done < snapshots.len() {
-        let (clock, snapshots) = (Arc::clone(&core.world.clock), Arc::clone(snapshots));
-        done = core
-            .on_writer("rows", move |conn| {
-                in_slice(conn, &*clock, done, snapshots.len(), |tx, index| {
-                    let snapshot = &snapshots[index];
-                    for ((id, producer), lsn) in &snapshot.producers {
-                        catalogue::put_producer(tx, snapshot.row.identity.id, id, producer, *lsn)?;
-                    }
-                    catalogue::put_stream(tx, &snapshot.row)
-                })
-            })
-            .await??;
-    }
-    Ok(())
+    let snapshots = Arc::clone(snapshots);
+    let rows = snapshots.iter().enumerate();
+    let items: Vec<(usize, Option<usize>)> = rows
+        .flat_map(|(at, snapshot)| {
+            let producers = (0..snapshot.producers.len()).map(Some);
+            producers.chain([None]).map(move |producer| (at, producer))
+        })
+        .collect();
+    let count = items.len();
+    in_slices(core, "rows", count, move |tx, index| {
+        let (at, producer) = items[index];
+        let row = &snapshots[at].row;
+        match producer {
+            Some(producer) => {
+                let ((id, producer), lsn) = &snapshots[at].producers[producer];
+                catalogue::put_producer(tx, row.identity.id, id, producer, *lsn)?;
+            }
+            None => catalogue::put_stream(tx, row)?,
+        }
+        Ok(Step::Next)
+    })
+    .await
 }
 
-/// One transaction over items `from..count`, cut short by rows and time. Returns how far it got.
-fn in_slice(
-    conn: &mut Connection,
-    clock: &dyn weir_io::Clock,
-    from: usize,
+/// What follows a piece of work.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Next,
+    /// There is more to do for the same item, in a slice to come.
+    Again,
+}
+
+/// Works through `count` items in transactions between commits, each cut short by rows and time.
+async fn in_slices(
+    core: &Arc<Core>,
+    what: &'static str,
     count: usize,
-    mut each: impl FnMut(&Connection, usize) -> Result<(), Failure>,
-) -> Result<usize, Failure> {
-    let started = clock.elapsed();
-    let tx = conn.transaction()?;
-    let limit = count.min(from + ROWS_PER_SLICE);
-    let mut done = from;
-    while done < limit && (done == from || clock.elapsed() - started < SLICE_MAX) {
-        each(&tx, done)?;
-        done += 1;
+    each: impl Fn(&Connection, usize) -> Result<Step, Failure> + Send + Sync + 'static,
+) -> Result<(), Failed> {
+    let each = Arc::new(each);
+    let mut done = 0;
+    while done < count {
+        let (clock, each) = (Arc::clone(&core.world.clock), Arc::clone(&each));
+        let slice = move |conn: &mut Connection| -> Result<usize, Failure> {
+            let started = clock.elapsed();
+            let tx = conn.transaction()?;
+            let limit = count.min(done + ROWS_PER_SLICE);
+            let mut at = done;
+            while at < limit && (at == done || clock.elapsed() - started < SLICE_MAX) {
+                if each(&tx, at)? == Step::Again {
+                    break;
+                }
+                at += 1;
+            }
+            tx.commit()?;
+            Ok(at)
+        };
+        done = core.on_writer(what, slice).await??;
     }
-    tx.commit()?;
-    Ok(done)
+    Ok(())
 }
 
 /// Everything up to `through` is in the catalogue and in segments.
@@ -143,14 +172,14 @@ fn finish(
 }
 
 /// Lets go of what is in the catalogue and in segments now.
-fn release<'a>(core: &Core, snapshots: impl Iterator<Item = &'a Snapshot>, burials: &[Burial]) {
+fn release<'a>(core: &Core, snapshots: impl Iterator<Item = &'a Snapshot>) {
     let mut freed = 0;
     for snapshot in snapshots {
         let lsn = snapshot.row.state.lsn;
         let mut durable = snapshot.stream.durable.lock();
         freed += match durable.life {
             crate::state::view::Life::Dead => {
-                durable.chunks.drain(..).map(|chunk| chunk.records.payload.len()).sum()
+                durable.chunks.drain(..).map(|chunk| chunk.cost()).sum()
             }
             _ => durable.sealed_through(snapshot.row.sealed),
         };
@@ -160,9 +189,6 @@ fn release<'a>(core: &Core, snapshots: impl Iterator<Item = &'a Snapshot>, buria
     }
     let held = core.memtable_bytes.fetch_sub(freed, Ordering::Relaxed) - freed;
     core.metrics.memtable_bytes.set(i64::try_from(held).unwrap_or(i64::MAX));
-    core.unfolded.lock().folding.clear();
-    let names: Vec<_> = burials.iter().map(|burial| burial.name.clone()).collect();
-    core.shelf.fold_finished(&names);
     core.metrics.streams_cached.set(i64::try_from(core.shelf.len()).unwrap_or(i64::MAX));
 }
 

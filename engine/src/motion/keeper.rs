@@ -12,6 +12,8 @@ use crate::{core::Core, log::sequencer::Mode, state::catalogue, types::StreamNam
 
 /// How often the keeper looks around unrung.
 const ROUND: Duration = Duration::from_secs(1);
+/// How far ahead of the window the deadline of a watched stream is written: two rounds.
+pub(crate) const WATCHED_AHEAD_MS: u64 = 2000;
 /// Expired streams ended in one round.
 const EXPIRED_PER_ROUND: u32 = 1000;
 /// Bytes set aside so that seals, deletions and merges can run on a full disk.
@@ -27,6 +29,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         if core.sequencer.mode() == Mode::DiskFull {
             probe_for_space(&core).await;
         }
+        renew_watched(&core);
         end_expired(&core).await;
         tokio::select! {
             biased;
@@ -40,12 +43,24 @@ fn seal_is_due(core: &Core) -> bool {
     if matches!(core.sequencer.mode(), Mode::Failed(_)) {
         return false;
     }
-    if core.memtable_bytes.load(Ordering::Relaxed) >= core.config.memtable_bytes_max {
+    if core.wants_seal() {
         return true;
     }
     let since = core.unfolded.lock().since;
     let age_ms = u64::try_from(core.config.seal_age.as_millis()).unwrap_or(u64::MAX);
     since.is_some_and(|since| core.store_now() >= since.plus(age_ms))
+}
+
+/// Writes the deadlines of windows that attached readers keep open, ahead of the next round, so
+/// that a crash does not end them early (INV-12).
+fn renew_watched(core: &Core) {
+    let watched: Vec<_> = core.watched.lock().values().cloned().collect();
+    for stream in watched {
+        if let Err(error) = core.sequencer.renew(&stream, core.now(), WATCHED_AHEAD_MS) {
+            tracing::debug!(%error, "windows of attached readers were not renewed");
+            return;
+        }
+    }
 }
 
 /// Ends streams whose stored deadline has passed; the sequencer decides whether it really has.

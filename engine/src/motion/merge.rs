@@ -1,6 +1,6 @@
 //! Merge: keeps the number of segments, and so of runs a read may touch, logarithmic in what is
-//! stored: when [`FAN_IN`] neighbours of one size class lie side by side they become one. Records
-//! of streams that are gone are left out.
+//! stored: when [`FAN_IN`] neighbours lie side by side of which none outweighs the rest they
+//! become one. Records of streams that are gone are left out. A merge gives way to a stop.
 
 use std::{
     cell::Cell,
@@ -17,12 +17,12 @@ use crate::{
     types::{SegmentId, Seq, StreamId},
 };
 
-/// How many neighbours of one class become one segment.
+/// How many neighbours become one segment.
 const FAN_IN: usize = 8;
-/// Segments of at least this size are left alone.
-const MERGED_BYTES_MAX: u64 = 256 << 20;
-/// Segments up to this size are all of one class.
-const CLASS_BYTES_MIN: u64 = 1 << 20;
+/// What a merge makes of at most this size.
+const MERGED_BYTES_MAX: u64 = 1 << 30;
+/// Segments up to this size are merged whatever lies beside them.
+const SMALL_BYTES_MAX: u64 = 1 << 20;
 
 /// Merges as long as something is to be merged.
 pub(crate) async fn run(core: &Arc<Core>) {
@@ -36,22 +36,17 @@ pub(crate) async fn run(core: &Arc<Core>) {
     }
 }
 
-/// The first neighbours, oldest first, of which all are of one class.
+/// The first neighbours, oldest first, that are small or of which none outweighs the rest: so a
+/// byte is rewritten only when what it lies in has about doubled.
 fn choose(core: &Core) -> Option<Vec<Arc<Segment>>> {
     let set = core.segments.load();
-    let all = set.all();
-    let run = all.windows(FAN_IN).find(|run| {
-        let classes = run.iter().map(|it| class(it.footer().file_bytes()));
-        let top = classes.clone().max();
-        let sum: u64 = run.iter().map(|it| it.footer().file_bytes()).sum();
-        sum <= MERGED_BYTES_MAX && classes.min() == top
+    let run = set.all().windows(FAN_IN).find(|run| {
+        let sizes = run.iter().map(|it| it.footer().file_bytes());
+        let largest = sizes.clone().max().unwrap_or_default();
+        let sum: u64 = sizes.sum();
+        sum <= MERGED_BYTES_MAX && (largest <= SMALL_BYTES_MAX || largest <= sum / 2)
     })?;
     Some(run.to_vec())
-}
-
-/// Size class: each is eight times the one below.
-fn class(bytes: u64) -> u32 {
-    (bytes / CLASS_BYTES_MIN).checked_ilog2().map_or(0, |log| log / 3 + 1)
 }
 
 async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed> {
@@ -97,7 +92,8 @@ fn build(core: &Core, conn: &Connection, inputs: &[Arc<Segment>]) -> Result<NewS
     };
     let first = inputs.iter().map(|it| it.footer().first_lsn).min().expect("a merge has inputs");
     let last = inputs.iter().map(|it| it.footer().last_lsn).max().expect("a merge has inputs");
-    let new = seal::write(core, segment::Codec::Zstd, (first, last), |builder| {
+    let cut = || core.stopping.load(Ordering::Acquire);
+    let new = seal::write(core, segment::Codec::Zstd, (first, last), cut, |builder| {
         Ok(segment::merge(inputs, &keep, builder)?)
     })?;
     core.world.disk.sync_dir(&core.segment_dir())?;

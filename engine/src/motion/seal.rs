@@ -28,6 +28,7 @@ pub(crate) struct Batch {
     pub(crate) through: Link,
     pub(crate) streams: Vec<Arc<Stream>>,
     pub(crate) burials: Vec<Burial>,
+    log_bytes: u64,
 }
 
 /// A stream as it was when its turn came.
@@ -58,6 +59,7 @@ pub(crate) async fn run(core: &Arc<Core>) {
     let _turn = core.sealing.lock().await;
     let Some(batch) = freeze(core) else { return };
     let (streams, burials) = (batch.streams.clone(), batch.burials.clone());
+    let log_bytes = batch.log_bytes;
     match seal(core, batch).await {
         Ok(()) => {
             core.metrics.seals.inc();
@@ -66,6 +68,7 @@ pub(crate) async fn run(core: &Arc<Core>) {
             core.metrics.seals_failed.inc();
             tracing::warn!(%error, "seal failed and will be tried again");
             weir_io::sometimes!("a seal failed and was tried again");
+            core.log_bytes.fetch_add(log_bytes, std::sync::atomic::Ordering::Relaxed);
             thaw(core, streams, burials);
         }
     }
@@ -74,18 +77,24 @@ pub(crate) async fn run(core: &Arc<Core>) {
 /// Takes the list of what changed. The link is read first: every commit up to it has put its
 /// streams on the list.
 fn freeze(core: &Core) -> Option<Batch> {
+    // Between two commits: a stream's end and the stream itself must not be parted.
+    let _whole = core.settling.lock();
     let through = core.durable_link();
     let mut unfolded = core.unfolded.lock();
-    unfolded.since?;
+    if unfolded.since.is_none() && unfolded.streams.is_empty() {
+        return None;
+    }
     unfolded.since = None;
+    let log_bytes = core.log_bytes.swap(0, std::sync::atomic::Ordering::Relaxed);
     let streams = std::mem::take(&mut unfolded.streams);
     let burials = std::mem::take(&mut unfolded.burials);
     unfolded.folding = std::mem::take(&mut unfolded.names);
-    Some(Batch { through, streams, burials })
+    Some(Batch { through, streams, burials, log_bytes })
 }
 
 /// Puts everything back.
 fn thaw(core: &Core, streams: Vec<Arc<Stream>>, burials: Vec<Burial>) {
+    let _whole = core.settling.lock();
     let mut back = Vec::with_capacity(streams.len());
     for stream in streams {
         // Those that changed meanwhile are on the new list already.
@@ -111,6 +120,7 @@ async fn seal(core: &Arc<Core>, batch: Batch) -> Result<(), Failed> {
     let through = batch.through;
     let (snapshots, files) = weir_io::tasks::run(&*core.world.blocking, move || {
         streams.sort_by_key(|stream| stream.identity.id);
+        streams.dedup_by_key(|stream| stream.identity.id);
         build(&builder, streams, through.lsn)
     })
     .await??;
@@ -164,14 +174,20 @@ struct Run {
 
 fn write_runs(core: &Core, through: Lsn, runs: &[Run]) -> Result<NewSegment, Failed> {
     // Plain, so that the page cache is the hot cache.
-    write(core, segment::Codec::None, (through, through), |builder| {
-        for run in runs {
-            for chunk in &run.chunks {
-                builder.push(run.stream, run.form, chunk)?;
+    write(
+        core,
+        segment::Codec::None,
+        (through, through),
+        || false,
+        |builder| {
+            for run in runs {
+                for chunk in &run.chunks {
+                    builder.push(run.stream, run.form, chunk)?;
+                }
             }
-        }
-        Ok(())
-    })
+            Ok(())
+        },
+    )
 }
 
 /// Takes a stream's durable state and its unsealed records, and takes it off the list. What
@@ -206,11 +222,12 @@ fn photograph(core: &Core, stream: &Arc<Stream>) -> (Snapshot, Vec<Chunk>) {
 }
 
 /// Writes a segment file that covers the given commits: under a temporary name, then, complete
-/// and durable, under its own. The caller syncs the directory.
+/// and durable, under its own. The caller syncs the directory. `cut` gives up.
 pub(crate) fn write(
     core: &Core,
     codec: segment::Codec,
     (first, last): (Lsn, Lsn),
+    cut: impl Fn() -> bool,
     fill: impl FnOnce(&mut segment::Builder<'_>) -> Result<(), Failed>,
 ) -> Result<NewSegment, Failed> {
     let id = core.next_segment.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -221,6 +238,9 @@ pub(crate) fn write(
     let file = disk.create(&temporary, weir_io::disk::Create::Truncate)?;
     let mut written = 0;
     let mut sink = |bytes: &[u8]| {
+        if cut() {
+            return Err(std::io::ErrorKind::Interrupted.into());
+        }
         file.write_all_at(bytes, written)?;
         written += u64::try_from(bytes.len()).expect("usize fits u64");
         Ok(())

@@ -179,7 +179,7 @@ pub(crate) fn list(
     Ok(rows)
 }
 
-/// Names of up to `limit` streams whose stored deadline has passed.
+/// Names of streams whose stored deadline has passed, longest first: up to `limit` of each kind.
 pub(crate) fn due(
     conn: &Connection,
     store: StoreMs,
@@ -187,8 +187,9 @@ pub(crate) fn due(
     limit: u32,
 ) -> Outcome<Vec<StreamName>> {
     let mut query = conn.prepare_cached(
-        "SELECT name FROM streams WHERE due_store <= ?1
-         UNION ALL SELECT name FROM streams WHERE due_wall <= ?2 LIMIT ?3",
+        "SELECT * FROM (SELECT name FROM streams WHERE due_store <= ?1 ORDER BY due_store LIMIT ?3)
+         UNION ALL
+         SELECT * FROM (SELECT name FROM streams WHERE due_wall <= ?2 ORDER BY due_wall LIMIT ?3)",
     )?;
     let mut found = query.query(params![column(store.get()), column(wall.get()), limit])?;
     let mut names = Vec::new();
@@ -223,10 +224,19 @@ pub(crate) fn put_stream(conn: &Connection, row: &StreamRow) -> Outcome<()> {
     Ok(())
 }
 
+/// Deletes up to `limit` producers of a stream. Returns how many there were.
+pub(crate) fn drop_producers(conn: &Connection, id: StreamId, limit: usize) -> Outcome<usize> {
+    let mut drop = conn.prepare_cached(
+        "DELETE FROM producers WHERE stream = ?1 AND producer IN
+         (SELECT producer FROM producers WHERE stream = ?1 LIMIT ?2)",
+    )?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    Ok(drop.execute(params![column(id.get()), limit])?)
+}
+
 /// Removes a stream and remembers the epoch its name was last used under.
 pub(crate) fn bury(conn: &Connection, id: StreamId, name: &str, epoch: Epoch) -> Outcome<()> {
     conn.prepare_cached("DELETE FROM streams WHERE id = ?1")?.execute([column(id.get())])?;
-    conn.prepare_cached("DELETE FROM producers WHERE stream = ?1")?.execute([column(id.get())])?;
     conn.prepare_cached(
         "INSERT INTO tombstones (name, epoch) VALUES (?1, ?2)
          ON CONFLICT (name) DO UPDATE SET epoch = max(epoch, excluded.epoch)",

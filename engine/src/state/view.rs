@@ -78,8 +78,6 @@ pub(crate) struct Pulse {
     touched: AtomicU64,
     /// Live readers attached.
     pub(crate) watchers: AtomicU32,
-    /// A renewal is on its way.
-    pub(crate) renewing: AtomicBool,
 }
 
 /// An encoded range of records.
@@ -188,7 +186,7 @@ impl Decided {
 
 impl Durable {
     /// Folds a durable write in and keeps its records. `after`: its producer's state after it.
-    /// Returns the payload bytes that the memtable gained.
+    /// Returns the bytes that the memtable gained.
     pub(crate) fn apply(&mut self, write: Write, after: Option<Producer>, lsn: Lsn) -> usize {
         // A state row that a crash left ahead of the fold has this entry in it already.
         if lsn > self.reflected {
@@ -203,20 +201,21 @@ impl Durable {
         if write.first < self.sealed {
             return 0;
         }
-        let gained = records.payload.len();
         let Write { first, timestamp, key, .. } = write;
-        self.chunks.push_back(Chunk { first, records, timestamp, key });
+        let chunk = Chunk { first, records, timestamp, key };
+        let gained = chunk.cost();
+        self.chunks.push_back(chunk);
         gained
     }
 
-    /// Drops the records before `limit`: they lie in a segment now. Returns the payload bytes freed.
+    /// Drops the records before `limit`: they lie in a segment now. Returns the bytes freed.
     pub(crate) fn sealed_through(&mut self, limit: Seq) -> usize {
         let mut freed = 0;
         while let Some(chunk) = self.chunks.front() {
             if chunk.limit() > limit {
                 break;
             }
-            freed += chunk.records.payload.len();
+            freed += chunk.cost();
             self.chunks.pop_front();
         }
         if self.chunks.is_empty() {

@@ -18,6 +18,13 @@ pub struct Chunk {
 }
 
 impl Chunk {
+    /// Bytes this takes in memory, about: what a bound on memory counts.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        let key = self.key.as_ref().map_or(0, Bytes::len);
+        self.records.payload.len() + key + size_of::<Self>()
+    }
+
     /// The position after the last record.
     #[must_use]
     pub fn limit(&self) -> Seq {

@@ -110,9 +110,11 @@ fn without_data(app: &App, query: &ReadQuery<'_>, page: &Page, end: End) -> Resp
     response.extensions_mut().insert(Waited);
     let headers = response.headers_mut();
     read::position(app, headers, page);
-    headers.insert(names::STREAM_UP_TO_DATE, names::TRUE);
     match end {
-        End::Closed => reply::closed(headers, true),
+        End::Closed => {
+            headers.insert(names::STREAM_UP_TO_DATE, names::TRUE);
+            reply::closed(headers, true);
+        }
         End::Deadline | End::Draining => {
             headers.insert(names::STREAM_CURSOR, app.cursor(query.cursor).into());
         }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use hyper::{
     Method, Request, Response, Version,
     body::Incoming,
-    header::{AUTHORIZATION, HOST, TRANSFER_ENCODING},
+    header::{AUTHORIZATION, HOST, ORIGIN, TRANSFER_ENCODING},
     http::{request::Parts, uri::Authority},
 };
 use tracing::Instrument as _;
@@ -29,7 +29,7 @@ use tracing::Instrument as _;
 use self::{body::Body, reply::Kind};
 use crate::{
     App,
-    config::Auth,
+    config::{Auth, Hosts},
     metrics::{Place, Verb},
     server::Ticket,
     wire::{
@@ -104,6 +104,13 @@ fn admit(app: &App, parts: &Parts) -> Result<(), Refusal> {
         }
         _ => {}
     }
+    if !origin_is_welcome(app, parts) {
+        return Err(Refusal::new(
+            hyper::StatusCode::FORBIDDEN,
+            "forbidden",
+            "pages of that Origin may not use this server",
+        ));
+    }
     let url = parts.uri.path_and_query().map_or(0, |url| url.as_str().len());
     if url > URL_BYTES_MAX {
         return Err(Refusal::new(hyper::StatusCode::URI_TOO_LONG, "uri_too_long", "URL too long"));
@@ -133,6 +140,19 @@ fn authority(parts: &Parts) -> Result<Option<Authority>, Refusal> {
             Err(_) => Err(Refusal::bad_request("invalid Host")),
         },
     }
+}
+
+/// An open server on loopback answers web pages of this machine only: any other page that a
+/// browser here shows could read and write everything. A preflight tells nothing.
+fn origin_is_welcome(app: &App, parts: &Parts) -> bool {
+    let Some(origin) = parts.headers.get(ORIGIN) else { return true };
+    if parts.method == Method::OPTIONS || matches!(app.config.hosts, Hosts::Any) {
+        return true;
+    }
+    let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    authority
+        .and_then(|(_, authority)| authority.parse::<Authority>().ok())
+        .is_some_and(|authority| app.config.hosts.allow(&authority))
 }
 
 /// Probes need no key, nor do preflights: a browser cannot send one with them.

@@ -15,7 +15,7 @@ use hyper::{
 };
 use tokio::{
     sync::watch::Receiver,
-    time::{Duration, Instant, sleep, sleep_until},
+    time::{Duration, Instant, sleep_until},
 };
 use tracing::{debug, warn};
 use weir_engine::{
@@ -66,6 +66,7 @@ pub(super) async fn answer(app: &Arc<App>, name: &StreamName, query: &ReadQuery<
     let follower = Follower {
         cursor: app.cursor(query.cursor),
         recycle: Instant::now() + recycle_after(app),
+        spoke: Instant::now(),
         phase: app.phase.subscribe(),
         _counted: app.metrics.reader(Mode::Sse),
         app: Arc::clone(app),
@@ -94,6 +95,8 @@ struct Follower {
     bytes_max: usize,
     cursor: u64,
     recycle: Instant,
+    /// When the last piece was handed over.
+    spoke: Instant,
     phase: Receiver<Phase>,
     /// The beginning of a character whose rest has not come yet.
     held: Vec<u8>,
@@ -121,6 +124,7 @@ impl Follower {
             let nothing_new = page.records == 0 && said == Some(Standing::UpToDate);
             if !(nothing_new && standing == Standing::UpToDate) {
                 outbox.put(self.encode(&page, standing)).await;
+                self.spoke = Instant::now();
                 said = Some(standing);
             }
             if standing == Standing::Closed || Instant::now() >= self.recycle {
@@ -133,6 +137,7 @@ impl Follower {
             };
             while matches!(next, Next::KeepAlive) {
                 outbox.put(sse::KEEPALIVE.into()).await;
+                self.spoke = Instant::now();
                 next = self.wait(&page).await;
             }
             let end = match next {
@@ -163,7 +168,8 @@ impl Follower {
     }
 
     async fn wait(&mut self, page: &Page) -> Next {
-        let silence = self.app.config.sse_keepalive;
+        // Wakes that bring this reader nothing do not break its silence.
+        let silence = self.spoke + self.app.config.sse_keepalive;
         tokio::select! {
             biased;
             change = self.watch.changed(page.next) => match change {
@@ -175,7 +181,7 @@ impl Follower {
             },
             _ = self.phase.wait_for(|phase| *phase != Phase::Serving) => Next::Leave,
             () = sleep_until(self.recycle) => Next::Leave,
-            () = sleep(silence) => Next::KeepAlive,
+            () = sleep_until(silence) => Next::KeepAlive,
         }
     }
 
