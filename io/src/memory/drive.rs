@@ -39,7 +39,6 @@ impl Drive {
             names: Names::new(),
             locked: BTreeSet::new(),
             next_file: 0,
-            used_bytes: 0,
             faults: Faults::default(),
             chance: chance(seed, STREAM_DRIVE),
             trace: Trace::new(),
@@ -125,7 +124,7 @@ impl Drive {
     /// Bytes of all files.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
-        self.state.lock().used_bytes
+        self.state.lock().used_bytes()
     }
 
     /// The hash of everything the drive was asked, in order, and of what it answered.
@@ -170,7 +169,6 @@ pub(super) struct State {
     pub(super) names: Names,
     pub(super) locked: BTreeSet<FileId>,
     next_file: u64,
-    used_bytes: u64,
     pub(super) faults: Faults,
     chance: ChaCha8Rng,
     pub(super) trace: Trace,
@@ -283,7 +281,6 @@ impl State {
             return Err(no_space());
         }
         self.content(id).resize(len);
-        self.recount(old, len);
         Ok(())
     }
 
@@ -315,28 +312,24 @@ impl State {
     fn forget_if_lost(&mut self, id: FileId) {
         let lost = self.files.get(&id).is_some_and(|inode| inode.opened == 0);
         if lost && !self.names.mentions(id) {
-            let len = self.content(id).len();
-            self.recount(len, 0);
             self.files.remove(&id);
         }
     }
 
     fn write_within(&mut self, id: FileId, at: usize, bytes: &[u8]) {
-        let old = self.content(id).len();
         self.content(id).write(at, bytes);
-        let new = self.content(id).len();
-        self.recount(old, new);
     }
 
     fn lacks(&self, grown: u64) -> bool {
         self.faults
             .capacity_bytes
-            .is_some_and(|capacity| grown > 0 && self.used_bytes + grown > capacity)
+            .is_some_and(|capacity| grown > 0 && self.used_bytes() + grown > capacity)
     }
 
-    fn recount(&mut self, old: usize, new: usize) {
-        let wide = |len: usize| u64::try_from(len).expect("lengths fit 64 bits");
-        self.used_bytes = self.used_bytes - wide(old) + wide(new);
+    /// Counted anew each time: a cut changes lengths behind everybody's back.
+    fn used_bytes(&self) -> u64 {
+        let lens = self.files.values().map(|inode| inode.content.len());
+        lens.map(|len| u64::try_from(len).expect("lengths fit 64 bits")).sum()
     }
 
     fn next_life(&mut self) {
@@ -348,8 +341,6 @@ impl State {
             inode.opened = 0;
         }
         self.forget_lost();
-        let used = self.files.values().map(|inode| inode.content.len());
-        self.used_bytes = used.map(|len| u64::try_from(len).expect("lengths fit 64 bits")).sum();
     }
 }
 
