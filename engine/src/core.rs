@@ -29,7 +29,7 @@ use crate::{
     read::segments::SegmentSet,
     segment::BlockCache,
     state::{catalogue::Failure, shelf::Shelf, view::Stream},
-    types::{Epoch, StoreMs, StreamId, StreamName, WallMs},
+    types::{Epoch, SegmentId, StoreMs, StreamId, StreamName, WallMs},
 };
 
 /// Reading connections kept open.
@@ -182,12 +182,17 @@ impl Core {
     pub(crate) fn database(&self) -> PathBuf {
         database(&self.config)
     }
-
-    pub(crate) fn segment_dir(&self) -> PathBuf {
-        self.config.dir.join("segments")
-    }
 }
 
 pub(crate) fn database(config: &Config) -> PathBuf {
     config.dir.join("weir.sqlite")
+}
+
+pub(crate) fn segment_dir(config: &Config) -> PathBuf {
+    config.dir.join("segments")
+}
+
+/// The file of a segment.
+pub(crate) fn segment_path(config: &Config, id: SegmentId) -> PathBuf {
+    segment_dir(config).join(format!("{:016x}.seg", id.get()))
 }

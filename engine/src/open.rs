@@ -16,7 +16,7 @@ use weir_io::{World, disk::Lock, sqlite::Role};
 
 use crate::{
     Config, Metrics, OpenError,
-    core::{Core, Slice, database},
+    core::{Core, Slice, database, segment_dir, segment_path},
     log::{
         commit::{Link, StoreId},
         replay,
@@ -30,7 +30,7 @@ use crate::{
         catalogue::{self, Failure},
         shelf::Shelf,
     },
-    types::{SegmentId, StreamId},
+    types::StreamId,
 };
 
 /// Version of everything below the directory of a store.
@@ -207,7 +207,7 @@ fn prepare_directory(
     let disk = &*world.disk;
     let dir = &config.dir;
     let shown = dir.display().to_string();
-    let segments = dir.join("segments");
+    let segments = segment_dir(config);
     disk.create_dir_all(&segments).map_err(io_error(format!("creating {}", segments.display())))?;
     let lock_path = dir.join("lock");
     let lock = disk.lock(&lock_path).map_err(io_error(format!("locking {shown}")))?;
@@ -268,7 +268,7 @@ fn open_segments(
     conn: &Connection,
     store: StoreId,
 ) -> Result<(Vec<Arc<Segment>>, u64), OpenError> {
-    let dir = config.dir.join("segments");
+    let dir = segment_dir(config);
     let rows = catalogue::segments(conn).map_err(failure)?;
     let mut segments = Vec::with_capacity(rows.len());
     let mut named = Vec::with_capacity(rows.len());
@@ -295,9 +295,4 @@ fn open_segments(
         }
     }
     Ok((segments, next))
-}
-
-/// The file of a segment.
-pub(crate) fn segment_path(config: &Config, id: SegmentId) -> std::path::PathBuf {
-    config.dir.join("segments").join(format!("{:016x}.seg", id.get()))
 }

@@ -1,19 +1,17 @@
 //! Full disks and failing ones, on the simulated machine.
 
+mod support;
+
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::task::LocalSet;
+use support::{End, live, name};
 use weir_engine::{
     Config, Engine, Health,
     request::{Append, Create, Error, From, Read, Rejection},
-    types::{Closing, ContentType, Expiry, StreamName},
+    types::{Closing, ContentType, Expiry},
 };
 use weir_io::memory::{Faults, Machine};
-
-fn name(text: &str) -> StreamName {
-    StreamName::new(text).expect("a good name")
-}
 
 async fn create(engine: &Engine, text: &str) -> Result<(), Error> {
     let create = Create {
@@ -47,26 +45,10 @@ async fn length(engine: &Engine, text: &str) -> usize {
     engine.read(read).await.expect("reads go on").bytes
 }
 
-fn live<F>(machine: &Machine, life: impl FnOnce(Engine) -> F)
-where
-    F: Future<Output = ()>,
-{
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
-    LocalSet::new().block_on(&runtime, async {
-        let world = machine.boot(Duration::ZERO);
-        let engine = Engine::open(world, Config::new("/data/store"), "test").await.expect("opens");
-        life(engine).await;
-        machine.drive().kill();
-    });
-    drop(runtime);
-    machine.drive().power_cycle();
-}
-
 #[test]
 fn a_full_disk_refuses_writes_serves_reads_and_takes_writes_again_when_there_is_room() {
     let machine = Machine::new(1);
-    live(&machine, async |engine| {
+    live(&machine, End::PowerCut, async |engine| {
         for stream in ["kept", "victim"] {
             create(&engine, stream).await.expect("creates");
             append(&engine, stream, Bytes::from(vec![b'a'; 1000])).await.expect("appends");
@@ -88,7 +70,7 @@ fn a_full_disk_refuses_writes_serves_reads_and_takes_writes_again_when_there_is_
         append(&engine, "kept", big).await.expect("appends again");
         assert_eq!(length(&engine, "kept").await, 1000 + (1 << 20));
     });
-    live(&machine, async |engine| {
+    live(&machine, End::PowerCut, async |engine| {
         assert_eq!(length(&engine, "kept").await, 1000 + (1 << 20), "and it is durable");
         let gone = engine.head(&name("victim")).await;
         assert!(matches!(gone, Err(Error::Rejected(Rejection::NotFound))));
@@ -99,7 +81,7 @@ fn a_full_disk_refuses_writes_serves_reads_and_takes_writes_again_when_there_is_
 fn after_a_failed_sync_reads_go_on_and_writes_wait_for_a_restart() {
     for seed in 0..10 {
         let machine = Machine::new(seed);
-        live(&machine, async |engine| {
+        live(&machine, End::PowerCut, async |engine| {
             create(&engine, "s").await.expect("creates");
             append(&engine, "s", Bytes::from_static(b"durable")).await.expect("appends");
             machine.drive().set_faults(Faults { sync: 1.0, ..Faults::default() });
@@ -111,7 +93,7 @@ fn after_a_failed_sync_reads_go_on_and_writes_wait_for_a_restart() {
             assert_eq!(length(&engine, "s").await, 7, "what is not durable is not shown");
             machine.drive().set_faults(Faults::default());
         });
-        live(&machine, async |engine| {
+        live(&machine, End::PowerCut, async |engine| {
             let found = length(&engine, "s").await;
             assert!(found == 7 || found == 8, "durable, and perhaps the unknown one");
             append(&engine, "s", Bytes::from_static(b"after")).await.expect("writes again");
@@ -123,7 +105,7 @@ fn after_a_failed_sync_reads_go_on_and_writes_wait_for_a_restart() {
 #[test]
 fn a_second_process_on_the_directory_is_told_who_holds_it() {
     let machine = Machine::new(7);
-    live(&machine, async |engine| {
+    live(&machine, End::PowerCut, async |engine| {
         let second =
             Engine::open(machine.boot(Duration::ZERO), Config::new("/data/store"), "second");
         let error = second.await.err().expect("the directory is taken").to_string();

@@ -1,21 +1,19 @@
 //! Sliding windows and the wall clock, on the simulated machine: hours pass in milliseconds.
 
+mod support;
+
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::task::LocalSet;
+use support::{End, live, name};
 use weir_engine::{
-    Config, Engine,
+    Engine,
     request::{Append, Create, From, Read},
-    types::{Closing, ContentType, Expiry, StreamName, WallMs},
+    types::{Closing, ContentType, Expiry, WallMs},
 };
 use weir_io::memory::{EPOCH_MS, Machine};
 
 const DAY_MS: i64 = 86_400_000;
-
-fn name(text: &str) -> StreamName {
-    StreamName::new(text).expect("a good name")
-}
 
 fn create(text: &str, expiry: Expiry) -> Create {
     Create {
@@ -45,32 +43,6 @@ fn append(text: &str) -> Append {
 async fn read(engine: &Engine, text: &str) -> bool {
     let read = Read { name: name(text), from: From::Start, key: None, bytes_max: 1 << 20 };
     engine.read(read).await.is_ok()
-}
-
-/// One life of a process on the machine, ended cleanly or by a power cut.
-fn live<F>(machine: &Machine, end: End, life: impl FnOnce(Engine) -> F)
-where
-    F: Future<Output = ()>,
-{
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
-    LocalSet::new().block_on(&runtime, async {
-        let world = machine.boot(Duration::ZERO);
-        let engine = Engine::open(world, Config::new("/data/store"), "test").await.expect("opens");
-        life(engine.clone()).await;
-        if end == End::Clean {
-            engine.close().await;
-        }
-        machine.drive().kill();
-    });
-    drop(runtime);
-    machine.drive().power_cycle();
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    Clean,
-    PowerCut,
 }
 
 #[test]

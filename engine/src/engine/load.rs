@@ -159,7 +159,7 @@ impl Core {
         let start = from.to_owned();
         let asked = self.shelf.folds();
         let rows = self
-            .on_reader(move |conn| catalogue::list(conn, &start, 0, limit))
+            .on_reader(move |conn| catalogue::list(conn, &start, limit))
             .await
             .map_err(unreadable)?;
         let more = rows.len() == limit;

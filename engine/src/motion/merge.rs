@@ -11,7 +11,7 @@ use rusqlite::Connection;
 
 use super::seal::{self, Failed, NewSegment};
 use crate::{
-    core::Core,
+    core::{Core, segment_dir, segment_path},
     segment::{self, Keep, Segment},
     state::catalogue::{self, Failure},
     types::{SegmentId, Seq, StreamId},
@@ -65,7 +65,7 @@ async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed
     .await??;
     core.replace_segments(&old, new);
     let disk = Arc::clone(&core.world.disk);
-    let paths: Vec<_> = old.iter().map(|id| seal::path(core, *id)).collect();
+    let paths: Vec<_> = old.iter().map(|id| segment_path(&core.config, *id)).collect();
     let removed = weir_io::tasks::run(&*core.world.blocking, move || {
         paths.iter().try_for_each(|path| disk.remove(path))
     });
@@ -80,8 +80,7 @@ fn build(core: &Core, conn: &Connection, inputs: &[Arc<Segment>]) -> Result<NewS
     // Parts of one stream come one after the other: one look-up each.
     let asked: Cell<Option<(StreamId, Keep)>> = Cell::new(None);
     let keep = |stream: StreamId, _: std::ops::Range<Seq>| {
-        if let Some((last, keep)) = asked.get().filter(|(last, _)| *last == stream) {
-            debug_assert!(last == stream, "filtered");
+        if let Some((_, keep)) = asked.get().filter(|(last, _)| *last == stream) {
             return keep;
         }
         // A look-up that fails must not cost records.
@@ -96,6 +95,6 @@ fn build(core: &Core, conn: &Connection, inputs: &[Arc<Segment>]) -> Result<NewS
     let new = seal::write(core, segment::Codec::Zstd, (first, last), cut, |builder| {
         Ok(segment::merge(inputs, &keep, builder)?)
     })?;
-    core.world.disk.sync_dir(&core.segment_dir())?;
+    core.world.disk.sync_dir(&segment_dir(&core.config))?;
     Ok(new)
 }

@@ -5,11 +5,11 @@
 //! between leaves either unknown files, which boot removes, or rows ahead of `folded_through`,
 //! over which replay is idempotent because each carries the lsn it reflects.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use super::fold;
 use crate::{
-    core::{Burial, Core},
+    core::{Burial, Core, segment_dir, segment_path},
     log::commit::Link,
     segment,
     state::{
@@ -160,7 +160,7 @@ fn build(
     }
     if !files.is_empty() {
         // A row must not name a file that the crash forgets (INV-14).
-        core.world.disk.sync_dir(&core.segment_dir())?;
+        core.world.disk.sync_dir(&segment_dir(&core.config))?;
     }
     Ok((snapshots, files))
 }
@@ -232,7 +232,7 @@ pub(crate) fn write(
 ) -> Result<NewSegment, Failed> {
     let id = core.next_segment.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let id = SegmentId::new(id);
-    let path = path(core, id);
+    let path = segment_path(&core.config, id);
     let temporary = path.with_extension("tmp");
     let disk = &*core.world.disk;
     let file = disk.create(&temporary, weir_io::disk::Create::Truncate)?;
@@ -254,9 +254,4 @@ pub(crate) fn write(
     let bytes = footer.file_bytes();
     tracing::debug!(segment = %id, bytes, records = footer.records, "sealed");
     Ok(NewSegment { id, bytes, segment: Arc::new(segment) })
-}
-
-/// The file of a segment.
-pub(crate) fn path(core: &Core, id: SegmentId) -> PathBuf {
-    core.segment_dir().join(format!("{:016x}.seg", id.get()))
 }

@@ -161,17 +161,11 @@ pub(crate) fn find_id(conn: &Connection, id: StreamId) -> Outcome<Option<StreamR
     }
 }
 
-/// Up to `limit` streams in name order: after `after` (or from it on), skipping `skip`.
-pub(crate) fn list(
-    conn: &Connection,
-    from: &str,
-    skip: usize,
-    limit: usize,
-) -> Outcome<Vec<StreamRow>> {
-    let sql = format!("{STREAM_COLUMNS} WHERE name >= ?1 ORDER BY name LIMIT ?2 OFFSET ?3");
+/// Up to `limit` streams in name order, from `from` on.
+pub(crate) fn list(conn: &Connection, from: &str, limit: usize) -> Outcome<Vec<StreamRow>> {
+    let sql = format!("{STREAM_COLUMNS} WHERE name >= ?1 ORDER BY name LIMIT ?2");
     let mut query = conn.prepare_cached(&sql)?;
-    let bound = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-    let mut found = query.query(params![from, bound(limit), bound(skip)])?;
+    let mut found = query.query(params![from, i64::try_from(limit).unwrap_or(i64::MAX)])?;
     let mut rows = Vec::new();
     while let Some(row) = found.next()? {
         rows.push(read_stream(row)?);
