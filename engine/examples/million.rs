@@ -27,8 +27,9 @@ async fn create_all(engine: &Engine, streams: u64) {
             for stream in (client..streams).step_by(256) {
                 let create = Create {
                     name: StreamName::new(&format!("tenant/{stream}")).expect("a name"),
-                    content: content.clone(),
-                    expiry: Expiry::Never,
+                    content: Some(content.clone()),
+                    expiry: None,
+                    fork: None,
                     closing: Closing::KeepOpen,
                     body: Bytes::new(),
                     key: None,

@@ -34,8 +34,9 @@ async fn main() {
         let name = StreamName::new(&format!("bench/{client}")).expect("a name");
         let create = Create {
             name: name.clone(),
-            content: content.clone(),
-            expiry: Expiry::Never,
+            content: Some(content.clone()),
+            expiry: None,
+            fork: None,
             closing: Closing::KeepOpen,
             body: Bytes::new(),
             key: None,

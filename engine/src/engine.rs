@@ -24,6 +24,7 @@ use crate::{
         stream::StreamState,
         view::{Life, Stream},
     },
+    subscribe::Subscriptions,
     types::{Seq, StreamName},
 };
 
@@ -106,7 +107,7 @@ impl Engine {
         if self.core.is_overfull() {
             return Err(Error::Busy);
         }
-        let prepared = admit::prepare(&create.content, &create.body);
+        let prepared = admit::prepare(&create.content(), &create.body);
         loop {
             let now = self.core.now();
             match self.core.sequencer.create(&create, prepared.clone(), now)? {
@@ -194,6 +195,12 @@ impl Engine {
     /// The catalogue could not be read.
     pub async fn list(&self, list: List) -> Result<Vec<ListRow>, Error> {
         self.core.list(list).await
+    }
+
+    /// The store's subscriptions.
+    #[must_use]
+    pub fn subscriptions(&self) -> Subscriptions {
+        Subscriptions::new(Arc::clone(&self.core))
     }
 
     /// Whether writes are taken.

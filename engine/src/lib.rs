@@ -25,6 +25,7 @@ mod read;
 pub mod request;
 mod segment;
 mod state;
+pub mod subscribe;
 pub mod types;
 
 pub use config::{BadConfig, Config};

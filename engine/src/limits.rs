@@ -24,6 +24,8 @@ pub const JSON_DEPTH_MAX: usize = 256;
 pub const GROUP_ENTRIES_MAX: usize = 1024;
 /// Bytes in one commit, a single larger append excepted.
 pub const GROUP_BYTES_MAX: usize = 4 << 20;
+/// Streams a fork may draw on, itself not counted.
+pub const FORK_RUNS_MAX: usize = 4096;
 /// Raw bytes a block of a segment aims at.
 pub const BLOCK_BYTES_TARGET: usize = 64 << 10;
 /// Most records in one block part, so that a part's tables stay small.

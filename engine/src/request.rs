@@ -12,16 +12,36 @@ use crate::types::{
 pub struct Create {
     /// Its name.
     pub name: StreamName,
-    /// Its content type.
-    pub content: ContentType,
-    /// When it ends by itself.
-    pub expiry: Expiry,
+    /// Its content type; `None`: its source's, or `application/octet-stream` without one.
+    pub content: Option<ContentType>,
+    /// When it ends by itself; `None`: as its source, or never without one.
+    pub expiry: Option<Expiry>,
+    /// Where its first records come from, if it is a fork.
+    pub fork: Option<Fork>,
     /// Whether it is closed from the start.
     pub closing: Closing,
     /// The initial body, undivided; empty for none. In JSON mode `[]` is also none.
     pub body: Bytes,
     /// Routing key of the initial records.
     pub key: Option<Bytes>,
+}
+
+impl Create {
+    /// The content type of a stream without a source.
+    pub(crate) fn content(&self) -> ContentType {
+        self.content.clone().unwrap_or_else(ContentType::octet_stream)
+    }
+}
+
+/// What a fork shares with another stream (protocol §4.2): everything before a point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fork {
+    /// The other stream.
+    pub source: StreamName,
+    /// The point; `None`: the source's tail at that moment.
+    pub at: Option<Offset>,
+    /// How much farther: messages in JSON mode, else bytes of the record at the point.
+    pub sub_offset: u64,
 }
 
 /// What a creation did.
@@ -206,6 +226,21 @@ pub enum Rejection {
     /// Deleted, kept only for its forks (410).
     #[error("stream is deleted")]
     Gone,
+    /// The name belongs to a deleted stream that is kept for its forks (409).
+    #[error("stream is deleted, its forks keep the name")]
+    NameKept,
+    /// No such source to fork from (404).
+    #[error("source stream '{0}' does not exist")]
+    SourceNotFound(StreamName),
+    /// The source is deleted and kept only for the forks it has (409).
+    #[error("source stream '{0}' is deleted")]
+    SourceGone(StreamName),
+    /// The fork point is not in the source (400).
+    #[error("fork point: {0}")]
+    ForkPoint(&'static str),
+    /// Forks of forks nest too deep (400).
+    #[error("the fork would draw on more than {} streams", crate::limits::FORK_RUNS_MAX)]
+    ForkDepth,
     /// The name is taken by a stream of another configuration (409).
     #[error("stream exists with a different configuration")]
     ConfigurationDiffers,
@@ -283,6 +318,9 @@ pub enum Error {
     /// Change the request.
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// The same, by a subscription.
+    #[error(transparent)]
+    Refused(#[from] crate::subscribe::Refused),
     /// Too much is queued: nothing was done, try again (429).
     #[error("ingest queue full")]
     Busy,

@@ -16,8 +16,9 @@ use weir_io::memory::{Faults, Machine};
 async fn create(engine: &Engine, text: &str) -> Result<(), Error> {
     let create = Create {
         name: name(text),
-        content: ContentType::parse("text/plain").expect("a good type"),
-        expiry: Expiry::Never,
+        content: ContentType::parse("text/plain"),
+        expiry: None,
+        fork: None,
         closing: Closing::KeepOpen,
         body: Bytes::new(),
         key: None,

@@ -49,8 +49,9 @@ fn name(text: &str) -> StreamName {
 fn create(text: &str, kind: &str) -> Create {
     Create {
         name: name(text),
-        content: ContentType::parse(kind).expect("a good type"),
-        expiry: Expiry::Never,
+        content: ContentType::parse(kind),
+        expiry: None,
+        fork: None,
         closing: Closing::KeepOpen,
         body: Bytes::new(),
         key: None,

@@ -18,8 +18,9 @@ const DAY_MS: i64 = 86_400_000;
 fn create(text: &str, expiry: Expiry) -> Create {
     Create {
         name: name(text),
-        content: ContentType::parse("text/plain").expect("a good type"),
-        expiry,
+        content: ContentType::parse("text/plain"),
+        expiry: Some(expiry),
+        fork: None,
         closing: Closing::KeepOpen,
         body: Bytes::from_static(b"x"),
         key: None,

@@ -21,8 +21,8 @@ pub(crate) fn over_existing(
     state: &StreamState,
     create: &Create,
 ) -> Result<CreateOutcome, Rejection> {
-    let same = identity.content.matches(&create.content)
-        && identity.expiry == create.expiry
+    let same = identity.content.matches(&create.content())
+        && identity.expiry == create.expiry.unwrap_or(Expiry::Never)
         && state.closed.is_some() == (create.closing == Closing::Close);
     if same { Ok(CreateOutcome::Existing) } else { Err(Rejection::ConfigurationDiffers) }
 }
@@ -39,11 +39,11 @@ pub(crate) fn over_nothing(
     let born = entry::Create {
         stream,
         name: create.name.clone(),
-        content: create.content.clone(),
-        expiry: create.expiry,
+        content: create.content(),
+        expiry: create.expiry.unwrap_or(Expiry::Never),
         epoch,
         created: now.wall,
-        deadline: expiry::deadline(create.expiry, now.store),
+        deadline: expiry::deadline(create.expiry.unwrap_or(Expiry::Never), now.store),
     };
     let write = first_write(stream, create, records, now);
     let birth = Birth { create: born, write };
@@ -70,8 +70,10 @@ fn first_write(
         producer: None,
         introduces: false,
         stream_seq: None,
-        deadline: match create.expiry {
-            Expiry::Sliding { .. } => expiry::deadline(create.expiry, now.store),
+        deadline: match create.expiry.unwrap_or(Expiry::Never) {
+            Expiry::Sliding { .. } => {
+                expiry::deadline(create.expiry.unwrap_or(Expiry::Never), now.store)
+            }
             Expiry::Never | Expiry::At(_) => None,
         },
     })

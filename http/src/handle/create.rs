@@ -9,7 +9,7 @@ use hyper::{
 };
 use weir_engine::{
     request::{Create, CreateOutcome, Created},
-    types::{ContentType, StreamName},
+    types::StreamName,
 };
 
 use super::{Answer, inbound, reply};
@@ -28,13 +28,13 @@ pub(super) async fn answer(
     if request::asks_for_fork(headers) {
         return Err(Refusal::bad_request("forks are not available yet"));
     }
-    let content = request::content_type(headers)?.unwrap_or_else(ContentType::octet_stream);
-    let expiry = request::expiry(headers)?;
+    let content = request::content_type(headers)?;
+    let expiry = Some(request::expiry(headers)?);
     let key = request::key(headers)?;
     let closing = request::closing(headers);
     let inbound = inbound::read(app, incoming).await?;
     let body = inbound.bytes.clone();
-    let create = Create { name, content, expiry, closing, body, key };
+    let create = Create { name, content, expiry, fork: None, closing, body, key };
     let created = app.engine.create(create).await;
     let created = created.map_err(|error| Refusal::from_engine(error, app.config.offset_format))?;
     Ok(describe(app, parts, &created))

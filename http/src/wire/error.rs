@@ -13,6 +13,7 @@ use hyper::{
 };
 use weir_engine::{
     request::{Error, Rejection},
+    subscribe::Refused,
     types::{Offset, OffsetFormat},
 };
 
@@ -106,6 +107,7 @@ impl Refusal {
     pub(crate) fn from_engine(error: Error, format: OffsetFormat) -> Self {
         match error {
             Error::Rejected(rejection) => Self::from_rejection(rejection, format),
+            Error::Refused(refused) => Self::from_subscription(refused),
             Error::Busy => Self::busy("ingest queue full"),
             Error::DiskFull => Self::new(
                 StatusCode::INSUFFICIENT_STORAGE,
@@ -128,6 +130,10 @@ impl Refusal {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
 
+    fn from_subscription(refused: Refused) -> Self {
+        Self::conflict(refused.to_string())
+    }
+
     fn from_rejection(rejection: Rejection, format: OffsetFormat) -> Self {
         let next = |tail| (names::STREAM_NEXT_OFFSET, offset_value(tail, format));
         match rejection {
@@ -136,6 +142,11 @@ impl Refusal {
             Rejection::OffsetLost { next: to } => {
                 let (name, value) = next(to);
                 Self::new(StatusCode::GONE, "gone", rejection.to_string()).with(name, value)
+            }
+            Rejection::NameKept | Rejection::SourceGone(_) => Self::conflict(rejection.to_string()),
+            Rejection::SourceNotFound(_) => Self::not_found(rejection.to_string()),
+            Rejection::ForkPoint(_) | Rejection::ForkDepth => {
+                Self::bad_request(rejection.to_string())
             }
             Rejection::ConfigurationDiffers => Self::conflict("stream config mismatch"),
             Rejection::ContentTypeDiffers => Self::conflict("content-type mismatch"),

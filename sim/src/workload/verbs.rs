@@ -276,8 +276,9 @@ impl Host {
         }
         let create = Create {
             name: target.name.clone(),
-            content: target.content.clone(),
-            expiry,
+            content: Some(target.content.clone()),
+            expiry: Some(expiry),
+            fork: None,
             closing,
             body: body.map(|(_, body)| body).unwrap_or_default(),
             key: None,
