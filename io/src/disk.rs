@@ -19,6 +19,8 @@ pub enum Create {
     New,
     /// Create it or empty it.
     Truncate,
+    /// The file must not exist, and nobody but its owner may read or write it.
+    Private,
 }
 
 /// A directory tree of files.
@@ -29,6 +31,8 @@ pub trait Disk: Send + Sync {
     fn create(&self, path: &Path, how: Create) -> io::Result<Arc<dyn File>>;
     /// Creates a directory and its missing parents.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// As [`Disk::create_dir_all`], and nobody but its owner may enter the directories made.
+    fn create_private_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Atomically replaces `to` by `from`; both in the same file system.

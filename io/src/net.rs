@@ -1,6 +1,6 @@
-//! Sockets: where connections come from.
+//! Sockets: where connections come from, and where the server's own ones go.
 
-use std::{future::Future, io, net::SocketAddr};
+use std::{future::Future, io, net::SocketAddr, pin::Pin};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -18,4 +18,20 @@ pub trait Listener: Send + 'static {
 
     /// The bound address.
     fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
+/// A result of the network that is still under way. Dropping it gives it up.
+pub type Pending<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
+
+/// Opens connections to others.
+///
+/// Names and addresses are two steps on purpose: the caller looks at the addresses before it
+/// connects to one of them, and what it connects to is what it looked at. Neither step has a
+/// time limit of its own.
+pub trait Outbound: Send + Sync {
+    /// The addresses of a host, in the order to try them. An IP literal is its own address.
+    fn resolve(&self, host: &str, port: u16) -> Pending<Vec<SocketAddr>>;
+
+    /// Connects to exactly this address; `ConnectionRefused` if nobody listens there.
+    fn connect(&self, address: SocketAddr) -> Pending<Box<dyn Socket>>;
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Blocking, Clock, Disk, Entropy, Sqlite, Tasks};
+use crate::{Blocking, Clock, Disk, Entropy, Sqlite, Tasks, net::Outbound};
 
 /// All the I/O an engine may do. Cloning is cheap: every part is shared.
 #[derive(Clone)]
@@ -19,4 +19,6 @@ pub struct World {
     pub disk: Arc<dyn Disk>,
     /// SQLite connections to files of `disk`.
     pub sqlite: Arc<dyn Sqlite>,
+    /// Connections to others.
+    pub outbound: Arc<dyn Outbound>,
 }

@@ -8,7 +8,14 @@ use std::{
 };
 
 use tokio::{net::TcpSocket, task::LocalSet};
-use weir_io::{World, disk::Disk, laws, memory::Machine, net::Listener, os};
+use weir_io::{
+    World,
+    disk::{Create, Disk},
+    laws,
+    memory::Machine,
+    net::Listener,
+    os,
+};
 
 /// A directory that is removed with everything in it.
 struct Scratch(PathBuf);
@@ -41,6 +48,20 @@ fn simulate(test: impl AsyncFnOnce(World)) {
 fn the_disk_of_the_system_keeps_the_laws() {
     let scratch = Scratch::new("disk");
     laws::disk::all(&os::OsDisk, &scratch.0);
+}
+
+#[test]
+fn a_private_file_of_the_system_is_its_owners() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let scratch = Scratch::new("private");
+    let (dir, file) = (scratch.0.join("keys"), scratch.0.join("keys").join("file"));
+    os::OsDisk.create_private_dir(&dir).unwrap();
+    os::OsDisk.create(&file, Create::Private).unwrap();
+    for (path, expect) in [(dir, 0o700), (file, 0o600)] {
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, expect, "{}", path.display());
+    }
 }
 
 #[test]
@@ -80,4 +101,29 @@ async fn the_listener_of_the_system_keeps_the_laws() {
     let target = listener.local_addr().unwrap();
     let connect = async move { TcpSocket::new_v4()?.connect(target).await };
     laws::net::a_connection_carries_bytes_both_ways(&mut listener, connect).await;
+}
+
+#[tokio::test]
+async fn connections_of_the_system_keep_the_laws() {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let mut listener = os::OsListener::bind(address).await.unwrap();
+    let target = listener.local_addr().unwrap();
+    let outbound = os::world().unwrap().outbound;
+    let shared = outbound.clone();
+    laws::net::an_outbound_connects_to_the_address_it_resolved(&mut listener, shared).await;
+    drop(listener);
+    laws::net::an_outbound_is_refused_where_nobody_listens(outbound, target).await;
+}
+
+#[tokio::test]
+async fn connections_of_the_simulated_world_keep_the_laws() {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let machine = Machine::new(1);
+    let mut listener = machine.outbound().listen(address).unwrap();
+    let target = listener.local_addr().unwrap();
+    let outbound = machine.boot(Duration::ZERO).outbound;
+    let shared = outbound.clone();
+    laws::net::an_outbound_connects_to_the_address_it_resolved(&mut listener, shared).await;
+    drop(listener);
+    laws::net::an_outbound_is_refused_where_nobody_listens(outbound, target).await;
 }

@@ -228,6 +228,9 @@ impl Disk for LyingDisk {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         self.disk.create_dir_all(path)
     }
+    fn create_private_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_private_dir(path)
+    }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         match self.defect {
             Sabotage::NoDirectorySync => Ok(()),

@@ -9,9 +9,10 @@ type Law = fn(&dyn Disk, &Path);
 
 /// Every law, each in a directory of its own below `root`, which must exist and be empty.
 pub fn all(disk: &dyn Disk, root: &Path) {
-    let laws: [(&str, Law); 9] = [
+    let laws: [(&str, Law); 10] = [
         ("visible", a_write_is_visible_at_once_to_every_handle),
         ("create", new_refuses_a_taken_name_and_truncate_empties_it),
+        ("private", a_private_file_is_new_and_its_directory_may_be_there),
         ("missing", a_missing_file_is_not_found),
         ("bounds", a_read_past_the_end_is_refused_and_a_gap_reads_as_zeros),
         ("read-only", an_opened_file_is_read_only),
@@ -50,6 +51,16 @@ fn new_refuses_a_taken_name_and_truncate_empties_it(disk: &dyn Disk, root: &Path
     let emptied = ok(disk.create(&path, Create::Truncate));
     assert!(ok(emptied.is_empty()));
     assert!(ok(ok(disk.create(&root.join("fresh"), Create::Truncate)).is_empty()));
+}
+
+fn a_private_file_is_new_and_its_directory_may_be_there(disk: &dyn Disk, root: &Path) {
+    let path = root.join("keys").join("deep");
+    ok(disk.create_private_dir(&path));
+    ok(disk.create_private_dir(&path));
+    let file = path.join("file");
+    ok(ok(disk.create(&file, Create::Private)).write_all_at(b"secret", 0));
+    assert_eq!(kind(disk.create(&file, Create::Private)), io::ErrorKind::AlreadyExists);
+    assert_eq!(content(&*ok(disk.open(&file))), b"secret");
 }
 
 fn a_missing_file_is_not_found(disk: &dyn Disk, root: &Path) {

@@ -81,7 +81,7 @@ impl Disk for MemoryDisk {
                     Ok(id)
                 }
                 Some(Target::Directory) => Err(io::ErrorKind::IsADirectory.into()),
-                Some(Target::File(_)) if how == Create::New => {
+                Some(Target::File(_)) if how != Create::Truncate => {
                     Err(io::ErrorKind::AlreadyExists.into())
                 }
                 Some(Target::File(id)) => {
@@ -106,6 +106,10 @@ impl Disk for MemoryDisk {
             }
             Ok(())
         })
+    }
+
+    fn create_private_dir(&self, path: &Path) -> io::Result<()> {
+        self.create_dir_all(path)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

@@ -3,14 +3,15 @@
 //! A [`Machine`] outlives its boots. The harness keeps it, boots a [`World`] from it
 //! inside the host's runtime, cuts its power through [`Drive`], and boots it again. Every
 //! draw comes from the seed, each part on a `ChaCha` stream of its own, so that one more draw
-//! in one part leaves the others as they were. Knows nothing of networks: those belong to
-//! the simulator.
+//! in one part leaves the others as they were. The network is not the machine's: it stays up
+//! while the machine is down.
 
 mod content;
 mod disk;
 mod drive;
 mod faults;
 mod names;
+mod net;
 mod sqlite;
 mod tasks;
 mod trace;
@@ -31,6 +32,7 @@ use rand_chacha::ChaCha8Rng;
 pub use disk::MemoryDisk;
 pub use drive::Drive;
 pub use faults::Faults;
+pub use net::{Hang, MemoryListener, MemoryOutbound, NetFaults};
 pub use sqlite::{MemorySqlite, reseed_sqlite};
 pub use tasks::{MemoryBlocking, MemoryClock, MemoryEntropy, MemoryTasks};
 pub use trace::Trace;
@@ -42,6 +44,7 @@ const STREAM_DRIVE: u64 = 1;
 const STREAM_ENTROPY: u64 = 2;
 const STREAM_LATENCY: u64 = 3;
 const STREAM_SQLITE: u64 = 4;
+const STREAM_NETWORK: u64 = 5;
 /// The first stream of a seed that this crate never draws from.
 pub const STREAM_FREE: u64 = 16;
 
@@ -66,6 +69,7 @@ pub struct Machine {
     entropy: Arc<MemoryEntropy>,
     latency: Arc<Mutex<Latency>>,
     wall_offset_ms: Arc<AtomicI64>,
+    outbound: MemoryOutbound,
 }
 
 /// Draws how long a blocking job waits for its turn.
@@ -85,6 +89,7 @@ impl Machine {
             entropy: Arc::new(MemoryEntropy::new(chance(seed, STREAM_ENTROPY))),
             latency: Arc::new(Mutex::new(latency)),
             wall_offset_ms: Arc::new(AtomicI64::new(0)),
+            outbound: MemoryOutbound::new(seed),
         }
     }
 
@@ -104,6 +109,7 @@ impl Machine {
             blocking: Arc::new(MemoryBlocking::new(disk.clone(), Arc::clone(&self.latency))),
             sqlite: Arc::new(MemorySqlite::new(disk.clone())),
             disk: Arc::new(disk),
+            outbound: Arc::new(self.outbound.clone()),
         }
     }
 
@@ -111,6 +117,12 @@ impl Machine {
     #[must_use]
     pub fn drive(&self) -> &Drive {
         &self.drive
+    }
+
+    /// The network around the machine: who listens there, under which names, and its faults.
+    #[must_use]
+    pub fn outbound(&self) -> &MemoryOutbound {
+        &self.outbound
     }
 
     /// Moves the wall clock, forwards or backwards, also while the machine runs.
@@ -131,6 +143,7 @@ impl Machine {
         trace.add(self.drive.fingerprint());
         trace.add(self.entropy.fingerprint());
         trace.add(self.latency.lock().chance.clone().next_u64());
+        trace.add(self.outbound.fingerprint());
         trace.value()
     }
 }

@@ -6,7 +6,7 @@
 use std::{
     fs::{self, OpenOptions, TryLockError},
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -28,12 +28,17 @@ impl Disk for OsDisk {
         match how {
             Create::New => options.create_new(true),
             Create::Truncate => options.create(true).truncate(true),
+            Create::Private => options.create_new(true).mode(0o600),
         };
         Ok(Arc::new(OsFile { file: options.open(path)? }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         fs::create_dir_all(path)
+    }
+
+    fn create_private_dir(&self, path: &Path) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

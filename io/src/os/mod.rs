@@ -22,7 +22,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
 pub use disk::OsDisk;
-pub use net::OsListener;
+pub use net::{OsListener, OsOutbound};
 pub use sqlite::OsSqlite;
 pub use tasks::{TokioBlocking, TokioTasks};
 
@@ -41,6 +41,7 @@ pub fn world() -> io::Result<World> {
         blocking: Arc::new(TokioBlocking::new(handle)),
         disk: Arc::new(OsDisk),
         sqlite: Arc::new(OsSqlite),
+        outbound: Arc::new(OsOutbound),
     })
 }
 

@@ -1,10 +1,10 @@
-//! TCP of the operating system.
+//! TCP and name resolution of the operating system.
 
 use std::{io, net::SocketAddr};
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
 
-use crate::net::Listener;
+use crate::net::{Listener, Outbound, Pending, Socket};
 
 /// A bound TCP port.
 #[derive(Debug)]
@@ -35,5 +35,25 @@ impl Listener for OsListener {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+}
+
+/// Connections by the system's resolver and TCP. Needs a tokio runtime around the caller.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsOutbound;
+
+impl Outbound for OsOutbound {
+    fn resolve(&self, host: &str, port: u16) -> Pending<Vec<SocketAddr>> {
+        let host = host.to_owned();
+        Box::pin(async move { Ok(lookup_host((host, port)).await?.collect()) })
+    }
+
+    fn connect(&self, address: SocketAddr) -> Pending<Box<dyn Socket>> {
+        Box::pin(async move {
+            let socket = TcpStream::connect(address).await?;
+            // A request is written in one piece, as an answer is.
+            socket.set_nodelay(true)?;
+            Ok(Box::new(socket) as Box<dyn Socket>)
+        })
     }
 }
