@@ -7,7 +7,7 @@ use bytes::Bytes;
 use weir_engine::{
     Config, Engine,
     request::{Append, Create},
-    types::{Closing, ContentType, Expiry, StreamName},
+    types::{Closing, ContentType, StreamName},
 };
 
 const CLIENTS: u64 = 256;

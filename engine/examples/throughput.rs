@@ -14,7 +14,7 @@ use bytes::Bytes;
 use weir_engine::{
     Config, Engine,
     request::{Append, Create},
-    types::{Closing, ContentType, Expiry, StreamName},
+    types::{Closing, ContentType, StreamName},
 };
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,7 @@ use crate::{
     core::Core,
     log::{
         gate::{Gate, Outcome},
-        sequencer::{Decision, Mode, Submitted},
+        sequencer::{Decision, Missing, Mode, Submitted},
     },
     motion::{keeper, seal},
     open,
@@ -101,17 +101,34 @@ impl Engine {
     /// Creates a stream or confirms that it is there (protocol §4).
     ///
     /// # Errors
-    /// [`Rejection::ConfigurationDiffers`], [`Rejection::InvalidJson`], or that the store takes
-    /// no writes; then no stream is left behind.
+    /// [`Rejection::ConfigurationDiffers`], [`Rejection::InvalidJson`], what is wrong with the
+    /// source or the point of a fork, or that the store takes no writes; then no stream and no
+    /// reference is left behind.
     pub async fn create(&self, create: Create) -> Result<Created, Error> {
         if self.core.is_overfull() {
             return Err(Error::Busy);
         }
-        let prepared = admit::prepare(&create.content(), &create.body);
+        let mut pins = Vec::new();
+        let mut source = None;
+        // What a fork's body is made of follows from its source, which the sequencer asks for.
+        let mut prepared = match create.fork {
+            None => admit::prepare(&create.content(), &create.body),
+            Some(_) => Ok(None),
+        };
         loop {
             let now = self.core.now();
-            match self.core.sequencer.create(&create, prepared.clone(), now)? {
-                Submitted::Load(missing) => self.core.load(&create.name, missing).await?,
+            match self.core.sequencer.create(&create, source.as_ref(), prepared.clone(), now)? {
+                Submitted::Load(missing) => {
+                    let wanted = matches!(missing, Missing::Source(..));
+                    pins.extend(self.core.load(missing).await?);
+                    if let Some(fork) = create.fork.as_ref().filter(|_| wanted) {
+                        source = self.core.source(fork).await?;
+                    }
+                    if let Some(found) = source.as_ref().filter(|_| wanted) {
+                        let content = &found.stream.identity.content;
+                        prepared = admit::prepare(content, &create.body);
+                    }
+                }
                 Submitted::Decided(decision) => {
                     let (outcome, stream, state) = settled(decision).await?;
                     return Ok(Created { outcome, head: head_of(&stream, &state) });
@@ -132,10 +149,11 @@ impl Engine {
             Some(content) => admit::prepare(content, &append.body),
             None => Ok(None),
         };
+        let mut pins = Vec::new();
         loop {
             let now = self.core.now();
             match self.core.sequencer.append(&append, prepared.clone(), now)? {
-                Submitted::Load(missing) => self.core.load(&append.name, missing).await?,
+                Submitted::Load(missing) => pins.extend(self.core.load(missing).await?),
                 Submitted::Decided(decision) => return settled(decision).await,
             }
         }
@@ -146,9 +164,10 @@ impl Engine {
     /// # Errors
     /// [`Rejection::NotFound`], or that the store takes no writes.
     pub async fn delete(&self, name: &StreamName) -> Result<(), Error> {
+        let mut pins = Vec::new();
         loop {
             match self.core.sequencer.delete(name, self.core.now())? {
-                Submitted::Load(missing) => self.core.load(name, missing).await?,
+                Submitted::Load(missing) => pins.extend(self.core.load(missing).await?),
                 Submitted::Decided(decision) => return settled(decision).await,
             }
         }
@@ -161,8 +180,10 @@ impl Engine {
     pub async fn head(&self, name: &StreamName) -> Result<Head, Error> {
         let stream = self.core.living(name).await?;
         let durable = stream.durable.lock();
-        if durable.life != Life::Live {
-            return Err(Rejection::NotFound.into());
+        match durable.life {
+            Life::Live if durable.state.retired => return Err(Rejection::Gone.into()),
+            Life::Live => {}
+            Life::Unborn | Life::Dead => return Err(Rejection::NotFound.into()),
         }
         Ok(head_of(&stream, &durable.state))
     }

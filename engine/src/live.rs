@@ -9,11 +9,8 @@ use crate::{
     core::Core,
     read::{self, Want},
     request::{Error, From, Page},
-    state::{
-        stream::Place,
-        view::{Frame, Life, Stream},
-    },
-    types::Offset,
+    state::view::{Frame, Life, Stream},
+    types::{Offset, Place},
 };
 
 /// Frames kept per stream: readers that are at most this many frames behind share.
@@ -92,7 +89,7 @@ impl Watch {
 
     fn look(&self, from: Offset, leaving: bool) -> Option<Change> {
         let durable = self.stream.durable.lock();
-        if durable.life != Life::Live {
+        if durable.life != Life::Live || durable.state.retired {
             return Some(Change::Gone);
         }
         let state = &durable.state;

@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// Version of everything below the directory of a store.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 /// A page and its frame header in the WAL.
 const FRAME_BYTES: u64 = 4096 + 24;
 /// Slices waiting for the writer.
@@ -137,7 +137,7 @@ fn open_blocking(world: World, config: Config, holder: &str) -> Result<Opened, O
     let seed = std::array::from_fn(|_| world.entropy.next_u64());
     let shelf = Arc::new(Shelf::new(config.streams_cached_max, seed));
     let found = replay::run(&conn, &shelf, store).map_err(failure)?;
-    replay::align(&found.unfolded.streams);
+    replay::align(&found.unfolded.streams, &shelf);
     tracing::info!(
         commits = found.commits,
         streams = found.unfolded.streams.len(),

@@ -9,7 +9,7 @@ use support::{End, live, name};
 use weir_engine::{
     Config, Engine, Health,
     request::{Append, Create, Error, From, Read, Rejection},
-    types::{Closing, ContentType, Expiry},
+    types::{Closing, ContentType},
 };
 use weir_io::memory::{Faults, Machine};
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use weir_engine::{
     Config, Engine,
     request::{Append, AppendOutcome, Create, Error, From, List, Page, Read, Rejection},
-    types::{Closing, ContentType, Expiry, ProducerId, ProducerTuple, StreamName},
+    types::{Closing, ContentType, ProducerId, ProducerTuple, StreamName},
 };
 
 struct Dir(PathBuf);

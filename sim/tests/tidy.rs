@@ -13,13 +13,14 @@ const PACKAGES: [&str; 5] = ["io", "engine", "http", "sim", "conformance"];
 const LINES_MAX: usize = 500;
 
 /// Ranks inside the engine, as its imports are: a module imports from its own rank and below.
-const RANKS: [(&str, u32); 30] = [
+const RANKS: [(&str, u32); 31] = [
     ("limits", 0),
     ("types", 1),
     ("config", 1),
     ("metrics", 1),
     ("request", 2),
     ("segment", 2),
+    ("log::ancestry", 2),
     ("log::codec", 2),
     ("log::entry", 2),
     ("log::commit", 2),

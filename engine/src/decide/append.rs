@@ -6,8 +6,8 @@ use crate::{
     admit::rejection_of_nothing,
     log::entry::Write,
     request::{Append, AppendOutcome, Appended, Prepared, Rejection},
-    state::stream::{ClosedBy, Identity, Lineage, Place, Producer, StreamState},
-    types::{Closing, Offset, ProducerTuple, Seq},
+    state::stream::{ClosedBy, Identity, Producer, StreamState},
+    types::{Closing, Lineage, Offset, Place, ProducerTuple, Seq},
 };
 
 /// Decides one append on an open or closed stream that has not expired. `known` is the state of

@@ -6,11 +6,12 @@ use proptest::prelude::*;
 use super::{Now, append, expiry};
 use crate::{
     admit,
+    log::entry,
     request::{Append, AppendOutcome, Appended, Rejection},
     state::stream::{Identity, Producer, StreamState},
     types::{
-        Closing, ContentType, Epoch, Expiry, Lsn, Offset, ProducerId, ProducerTuple, Seq, StoreMs,
-        StreamId, StreamName, WallMs,
+        Closing, ContentType, Epoch, Expiry, Lineage, Lsn, Offset, ProducerId, ProducerTuple, Seq,
+        StoreMs, StreamId, StreamName, WallMs,
     },
 };
 
@@ -39,8 +40,20 @@ impl Bench {
             content: content(kind),
             expiry: Expiry::Never,
             created: WallMs::new(500),
+            fork: None,
         };
-        let state = StreamState::new(Epoch::ZERO, None, Lsn::new(1));
+        let create = entry::Create {
+            stream: identity.id,
+            name: identity.name.clone(),
+            content: identity.content.clone(),
+            expiry: identity.expiry,
+            lineage: Lineage::starting(Epoch::ZERO),
+            created: identity.created,
+            deadline: None,
+            last_append: WallMs::ZERO,
+            fork: None,
+        };
+        let state = StreamState::new(&create, Lsn::new(1));
         Self { identity, state, producer: None, lsn: Lsn::new(1) }
     }
 

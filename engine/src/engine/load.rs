@@ -6,14 +6,18 @@ use super::{durable, head_of};
 use crate::{
     core::Core,
     decide::expiry,
-    log::sequencer::Missing,
-    request::{Error, List, ListRow, Rejection},
+    log::{
+        gate::Gate,
+        sequencer::{Expired, Missing, Source},
+    },
+    read::inherited,
+    request::{Error, Fork, List, ListRow, Rejection},
     state::{
-        catalogue::{self, Failure, Found},
+        catalogue::{self, Failure},
         rows::StreamRow,
         view::{Life, Stream},
     },
-    types::{Expiry, StreamName, WallMs},
+    types::{Expiry, Form, Place, StreamName, WallMs},
 };
 
 fn unreadable(error: Failure) -> Error {
@@ -25,14 +29,20 @@ fn unreadable(error: Failure) -> Error {
 }
 
 impl Core {
-    /// Puts on the shelf what a request needs to be decided.
+    /// Puts on the shelf what a request needs to be decided. Returns the stream that it must stay
+    /// there for, if there is one: a cascade may need more of them than the shelf keeps by itself.
     pub(crate) async fn load(
         self: &Arc<Self>,
-        name: &StreamName,
         missing: Missing,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Arc<Stream>>, Error> {
         match missing {
-            Missing::Name => self.load_name(name).await.map(drop),
+            Missing::Name(name) => self.visible(&name).await,
+            Missing::Source(name, gate) => {
+                if let Some(gate) = gate {
+                    gate.wait().await;
+                }
+                self.visible(&name).await
+            }
             Missing::Producer(stream, id) => {
                 let asked = self.shelf.folds();
                 let (stream_id, producer) = (stream.identity.id, id.clone());
@@ -41,13 +51,13 @@ impl Core {
                     .await
                     .map_err(unreadable)?;
                 self.sequencer.learn(&stream, id, found.map(|(state, _)| state), asked);
-                Ok(())
+                Ok(Some(stream))
             }
         }
     }
 
-    /// Asks the catalogue for a name and shelves the answer. Returns whether there is a stream.
-    async fn load_name(self: &Arc<Self>, name: &StreamName) -> Result<bool, Error> {
+    /// Asks the catalogue for a name and shelves the answer.
+    async fn load_name(self: &Arc<Self>, name: &StreamName) -> Result<(), Error> {
         loop {
             let asked = self.shelf.folds();
             let key = name.clone();
@@ -55,9 +65,8 @@ impl Core {
                 .on_reader(move |conn| catalogue::find(conn, key.as_str()))
                 .await
                 .map_err(unreadable)?;
-            let there = matches!(found, Found::Stream(_));
             if self.shelf.admit(name, found, asked) {
-                return Ok(there);
+                return Ok(());
             }
         }
     }
@@ -80,21 +89,64 @@ impl Core {
         let Some(stream) = self.visible(name).await? else {
             return Err(Rejection::NotFound.into());
         };
+        if stream.is_retired() {
+            return Err(Rejection::Gone.into());
+        }
         if matches!(stream.identity.expiry, Expiry::Never) {
             return Ok(stream);
         }
-        let now = self.now();
         let deadline = stream.durable.lock().state.deadline;
-        if !stream.has_expired(deadline, now) {
+        if !stream.has_expired(deadline, self.now()) {
             return Ok(stream);
         }
-        match self.sequencer.expire(&stream, now) {
+        match self.expire(&stream).await {
             Ok(None) => return Ok(stream),
             Ok(Some(gate)) => durable(&gate).await?,
             // Its time has passed, whether or not that can be written down now.
             Err(_) => {}
         }
-        Err(Rejection::NotFound.into())
+        Err(if stream.is_retired() { Rejection::Gone } else { Rejection::NotFound }.into())
+    }
+
+    /// Ends a stream if its time has passed. Returns the gate to wait for; `None` if it has not, or
+    /// if the stream was over before.
+    pub(crate) async fn expire(
+        self: &Arc<Self>,
+        stream: &Arc<Stream>,
+    ) -> Result<Option<Arc<Gate>>, Error> {
+        let mut pins = Vec::new();
+        loop {
+            match self.sequencer.expire(stream, self.now())? {
+                Expired::No => return Ok(None),
+                Expired::Ending(gate) => return Ok(Some(gate)),
+                Expired::Load(missing) => pins.extend(self.load(missing).await?),
+            }
+        }
+    }
+
+    /// The source of a fork as it is now, with the record that a sub-offset may cut.
+    pub(crate) async fn source(self: &Arc<Self>, fork: &Fork) -> Result<Option<Source>, Error> {
+        let Some(stream) = self.visible(&fork.source).await? else {
+            return Ok(None);
+        };
+        let cuts = fork.sub_offset > 0 && stream.identity.content.form() != Form::Json;
+        let at = fork.at.filter(|_| cuts).and_then(|offset| {
+            let state = &stream.durable.lock().state;
+            match state.lineage.place(offset, state.next) {
+                Place::At(seq) => Some(seq),
+                Place::Beyond | Place::Lost(_) => None,
+            }
+        });
+        let cut = match at {
+            None => None,
+            Some(at) => match inherited::cut(self, &stream, at).await {
+                Ok(cut) => cut,
+                // What ended meanwhile can't be forked: the sequencer will say so.
+                Err(_) if stream.has_ended() => None,
+                Err(error) => return Err(error),
+            },
+        };
+        Ok(Some(Source { stream, cut }))
     }
 
     /// Notes a touch. Writes only if the durable deadline would otherwise come too early after a
@@ -206,7 +258,8 @@ impl Core {
         };
         let durable = stream.durable.lock();
         let deadline = durable.state.deadline;
-        if durable.life != Life::Live || stream.has_expired(deadline, now) {
+        if durable.life != Life::Live || durable.state.retired || stream.has_expired(deadline, now)
+        {
             return None;
         }
         let expires_at = match stream.identity.expiry {

@@ -2,21 +2,29 @@
 //!
 //! ```text
 //! entry    tag u8 | length u32 | fields
-//! CREATE   stream, name, content type, expiry, epoch, created, deadline?
+//! CREATE   stream, name, content type, expiry, lineage, created, deadline?, last append,
+//!          ancestry (of a fork)
 //! WRITE    stream, flags, first, timestamp, key?, stream-seq?, producer?, deadline?,
 //!          lengths of the records but the last, payload in wire form
-//! DELETE   stream, name, epoch, why
+//! DELETE   stream, name, epoch, why, source (of a fork: it loses a reference)
 //! RENEW    stream, deadline
+//! RETIRE   stream, why: deleted, but kept for its forks
 //! FENCE    reserved: writer epoch (a takeover by another node)
 //! ```
 //! An unknown tag is an error: a log written by a later version must not be half understood.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::sync::Arc;
 
-use super::codec::{Malformed, Put, Take};
+use bytes::{BufMut, Bytes, BytesMut};
+use smallvec::SmallVec;
+
+use super::{
+    ancestry,
+    codec::{Malformed, Put, Take},
+};
 use crate::types::{
-    ContentType, Ends, Epoch, Expiry, ProducerId, ProducerTuple, Records, Seq, StoreMs, StreamId,
-    StreamName, WallMs,
+    Ancestry, ContentType, Ends, Epoch, Expiry, Lineage, ProducerId, ProducerTuple, Records, Seq,
+    StoreMs, StreamId, StreamName, WallMs,
 };
 
 /// One change of durable state.
@@ -26,6 +34,7 @@ pub(crate) enum Entry {
     Write(Write),
     Delete(Delete),
     Renew { stream: StreamId, deadline: StoreMs },
+    Retire { stream: StreamId, why: Why },
 }
 
 /// A stream comes to be.
@@ -35,9 +44,13 @@ pub(crate) struct Create {
     pub(crate) name: StreamName,
     pub(crate) content: ContentType,
     pub(crate) expiry: Expiry,
-    pub(crate) epoch: Epoch,
+    pub(crate) lineage: Lineage,
     pub(crate) created: WallMs,
     pub(crate) deadline: Option<StoreMs>,
+    /// No record of it may be older. Zero unless it inherits some: the first records may say that
+    /// they are older than their stream.
+    pub(crate) last_append: WallMs,
+    pub(crate) fork: Option<Arc<Ancestry>>,
 }
 
 /// Records, a closure, or both, with the writer state that commits together with them.
@@ -63,6 +76,8 @@ pub(crate) struct Delete {
     pub(crate) name: StreamName,
     pub(crate) epoch: Epoch,
     pub(crate) why: Why,
+    /// The stream it was a fork of, which loses a reference by this.
+    pub(crate) source: Option<StreamId>,
 }
 
 /// Why a stream ended.
@@ -70,12 +85,15 @@ pub(crate) struct Delete {
 pub(crate) enum Why {
     Asked,
     Expired,
+    /// The last fork that kept it has ended.
+    Unreferenced,
 }
 
 const CREATE: u8 = 1;
 const WRITE: u8 = 2;
 const DELETE: u8 = 3;
 const RENEW: u8 = 4;
+const RETIRE: u8 = 6;
 
 const CLOSES: u8 = 1;
 const HAS_KEY: u8 = 2;
@@ -93,6 +111,7 @@ pub(crate) fn encode(entry: &Entry, out: &mut BytesMut) -> std::ops::Range<usize
         Entry::Write(_) => WRITE,
         Entry::Delete(_) => DELETE,
         Entry::Renew { .. } => RENEW,
+        Entry::Retire { .. } => RETIRE,
     };
     out.put_u8(tag);
     let length_at = out.len();
@@ -106,11 +125,16 @@ pub(crate) fn encode(entry: &Entry, out: &mut BytesMut) -> std::ops::Range<usize
             out.put_varint(delete.stream.get());
             out.put_string(delete.name.as_str().as_bytes());
             out.put_varint(u64::from(delete.epoch.get()));
-            out.put_u8(u8::from(delete.why == Why::Expired));
+            put_why(delete.why, out);
+            out.put_varint(delete.source.map_or(0, StreamId::get));
         }
         Entry::Renew { stream, deadline } => {
             out.put_varint(stream.get());
             out.put_varint(deadline.get());
+        }
+        Entry::Retire { stream, why } => {
+            out.put_varint(stream.get());
+            put_why(*why, out);
         }
     }
     let length = u32::try_from(out.len() - start).expect("bodies are bounded far below 4 GiB");
@@ -123,9 +147,46 @@ fn encode_create(create: &Create, out: &mut BytesMut) {
     out.put_string(create.name.as_str().as_bytes());
     out.put_string(create.content.as_str().as_bytes());
     put_expiry(create.expiry, out);
-    out.put_varint(u64::from(create.epoch.get()));
+    put_lineage(&create.lineage, out);
     out.put_varint(create.created.get());
     put_deadline(create.deadline, out);
+    out.put_varint(create.last_append.get());
+    ancestry::put(create.fork.as_deref(), out);
+}
+
+/// The number of parts, then epoch and first position of each.
+pub(crate) fn put_lineage(lineage: &Lineage, out: &mut BytesMut) {
+    let parts = lineage.parts();
+    out.put_varint(u64::try_from(parts.len()).expect("usize fits u64"));
+    for (epoch, first) in parts {
+        out.put_varint(u64::from(epoch.get()));
+        out.put_varint(first.get());
+    }
+}
+
+pub(crate) fn take_lineage(take: &mut Take) -> Result<Lineage, Malformed> {
+    let mut parts = SmallVec::new();
+    for _ in 0..take.count("lineage")? {
+        parts.push((take_epoch(take)?, Seq::new(take.varint("lineage")?)));
+    }
+    Lineage::from_parts(parts).ok_or(take.malformed("lineage"))
+}
+
+fn put_why(why: Why, out: &mut BytesMut) {
+    out.put_u8(match why {
+        Why::Asked => 0,
+        Why::Expired => 1,
+        Why::Unreferenced => 2,
+    });
+}
+
+fn take_why(take: &mut Take) -> Result<Why, Malformed> {
+    match take.u8("why")? {
+        0 => Ok(Why::Asked),
+        1 => Ok(Why::Expired),
+        2 => Ok(Why::Unreferenced),
+        _ => Err(take.malformed("why")),
+    }
 }
 
 pub(crate) fn put_expiry(expiry: Expiry, out: &mut BytesMut) {
@@ -223,6 +284,10 @@ pub(crate) fn decode_all(body: Bytes) -> Result<Vec<Entry>, Malformed> {
                 stream: StreamId::new(fields.varint("stream")?),
                 deadline: StoreMs::new(fields.varint("deadline")?),
             },
+            RETIRE => Entry::Retire {
+                stream: StreamId::new(fields.varint("stream")?),
+                why: take_why(&mut fields)?,
+            },
             _ => return Err(take.malformed("entry tag of a later version")),
         };
         entries.push(entry);
@@ -236,9 +301,11 @@ fn decode_create(take: &mut Take) -> Result<Create, Malformed> {
         name: take_name(take)?,
         content: take_content(take)?,
         expiry: take_expiry(take)?,
-        epoch: take_epoch(take)?,
+        lineage: take_lineage(take)?,
         created: WallMs::new(take.varint("created")?),
         deadline: take_deadline(take)?,
+        last_append: WallMs::new(take.varint("last append")?),
+        fork: ancestry::take(take)?.map(Arc::new),
     })
 }
 
@@ -260,10 +327,10 @@ fn decode_delete(take: &mut Take) -> Result<Delete, Malformed> {
         stream: StreamId::new(take.varint("stream")?),
         name: take_name(take)?,
         epoch: take_epoch(take)?,
-        why: match take.u8("why")? {
-            0 => Why::Asked,
-            1 => Why::Expired,
-            _ => return Err(take.malformed("why")),
+        why: take_why(take)?,
+        source: match take.varint("source")? {
+            0 => None,
+            source => Some(StreamId::new(source)),
         },
     })
 }

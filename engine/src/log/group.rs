@@ -54,5 +54,11 @@ pub(crate) enum Change {
         after: Option<Producer>,
     },
     Dead,
+    /// Deleted, but kept for its forks.
+    Retired,
+    /// A fork draws on it.
+    Referred,
+    /// A fork that drew on it has ended.
+    Released,
     Renew(crate::types::StoreMs),
 }

@@ -1,6 +1,7 @@
 //! The log: entries, the commits that carry them, the sequencer that fills groups and the
 //! writer that makes them durable, one row and one fsync each.
 
+pub(crate) mod ancestry;
 pub(crate) mod codec;
 pub(crate) mod commit;
 pub(crate) mod entry;

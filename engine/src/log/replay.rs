@@ -113,6 +113,14 @@ impl Replay<'_> {
             Entry::Create(create) => self.create(create, lsn),
             Entry::Write(write) => self.write(write, lsn),
             Entry::Delete(delete) => self.delete(&delete, lsn),
+            Entry::Retire { stream, .. } => {
+                if let Some(stream) = self.stream(stream)? {
+                    let mut durable = stream.durable.lock();
+                    durable.state.retired = true;
+                    durable.state.lsn = durable.state.lsn.max(lsn);
+                }
+                Ok(())
+            }
             Entry::Renew { stream, deadline } => {
                 let Some(stream) = self.stream(stream)? else {
                     return Ok(());
@@ -129,6 +137,12 @@ impl Replay<'_> {
 
     fn create(&mut self, create: entry::Create, lsn: Lsn) -> Result<(), Failure> {
         self.found.next_stream = self.found.next_stream.max(create.stream.get() + 1);
+        if let Some(fork) = &create.fork
+            && let Some(source) = self.stream(fork.source)?
+        {
+            source.durable.lock().refer(lsn);
+        }
+        let epoch = create.lineage.newest();
         let stream = match catalogue::find_id(self.conn, create.stream)? {
             Some(row) => {
                 weir_io::sometimes!("replay met a row ahead of the fold");
@@ -138,11 +152,12 @@ impl Replay<'_> {
                 let identity = Identity {
                     id: create.stream,
                     name: create.name.clone(),
-                    content: create.content,
+                    content: create.content.clone(),
                     expiry: create.expiry,
                     created: create.created,
+                    fork: create.fork.clone(),
                 };
-                let state = StreamState::new(create.epoch, create.deadline, lsn);
+                let state = StreamState::new(&create, lsn);
                 // Not part of any fold yet, so the row below this entry is empty.
                 let stream = Stream::unborn(identity, state);
                 stream.durable.lock().life = Life::Live;
@@ -150,7 +165,7 @@ impl Replay<'_> {
             }
         };
         self.found.unfolded.names.insert(create.name, Some(Arc::clone(&stream)));
-        self.shelve(&stream, create.epoch);
+        self.shelve(&stream, epoch);
         self.streams.insert(create.stream, stream);
         Ok(())
     }
@@ -213,6 +228,11 @@ impl Replay<'_> {
             let dropped = durable.chunks.drain(..).map(|chunk| chunk.cost());
             self.found.memtable_bytes -= dropped.sum::<usize>();
         }
+        if let Some(source) = delete.source
+            && let Some(source) = self.stream(source)?
+        {
+            source.durable.lock().release(lsn);
+        }
         self.orphans.remove(&delete.stream);
         self.found.unfolded.names.insert(delete.name.clone(), None);
         self.found.unfolded.burials.push(Burial {
@@ -255,12 +275,15 @@ impl Replay<'_> {
     }
 }
 
-/// After replay: the decided view starts where the durable one ends, and every stream is on the
-/// list of the next fold.
-pub(crate) fn align(streams: &[Arc<Stream>]) {
+/// After replay: the decided view starts where the durable one ends, every stream is on the list
+/// of the next fold, and forks find what they draw on.
+pub(crate) fn align(streams: &[Arc<Stream>], shelf: &Shelf) {
     for stream in streams {
         let mut durable = stream.durable.lock();
         durable.dirty = true;
+        if durable.state.refs > 0 {
+            shelf.register(stream);
+        }
         stream.decided.lock().roll_back(&durable);
     }
 }

@@ -1,5 +1,7 @@
 //! The bytes of the log: what is written is read back, damage is noticed, nothing panics.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use proptest::{collection::vec, option, prelude::*};
 
@@ -8,8 +10,8 @@ use super::{
     entry::{self, Create, Delete, Entry, Why, Write},
 };
 use crate::types::{
-    ContentType, Ends, Epoch, Expiry, Lsn, ProducerId, ProducerTuple, Records, Seq, StoreMs,
-    StreamId, StreamName, WallMs,
+    Ancestry, ContentType, Ends, Epoch, Expiry, Lineage, Lsn, ProducerId, ProducerTuple, Records,
+    Run, Seq, StoreMs, StreamId, StreamName, WallMs,
 };
 
 fn name() -> StreamName {
@@ -22,9 +24,33 @@ fn create() -> Entry {
         name: name(),
         content: ContentType::parse("application/json; charset=utf-8").expect("a good type"),
         expiry: Expiry::Sliding { ttl_seconds: 60 },
-        epoch: Epoch::new(2),
+        lineage: Lineage::starting(Epoch::new(2)),
         created: WallMs::new(1_700_000_000_000),
         deadline: Some(StoreMs::new(75_000)),
+        last_append: WallMs::ZERO,
+        fork: None,
+    })
+}
+
+fn fork() -> Entry {
+    let Entry::Create(create) = create() else { unreachable!("that is what it makes") };
+    let runs = [(300, 7), (301, 9)];
+    let runs =
+        runs.map(|(stream, limit)| Run { stream: StreamId::new(stream), limit: Seq::new(limit) });
+    Entry::Create(Create {
+        stream: StreamId::new(302),
+        name: StreamName::new("a/fork").expect("a good name"),
+        last_append: WallMs::new(1_700_000_000_001),
+        fork: Some(Arc::new(Ancestry {
+            source: StreamId::new(301),
+            source_name: name(),
+            at: Seq::new(9),
+            asked: Some(Seq::new(8)),
+            sub_offset: 1,
+            expiry_inherited: true,
+            runs: Box::new(runs),
+        })),
+        ..create
     })
 }
 
@@ -79,7 +105,16 @@ fn all_kinds() -> Vec<Entry> {
         create(),
         Entry::Write(write()),
         Entry::Renew { stream, deadline: StoreMs::new(80_000) },
-        Entry::Delete(Delete { stream, name: name(), epoch, why: Why::Expired }),
+        Entry::Delete(Delete { stream, name: name(), epoch, why: Why::Expired, source: None }),
+        fork(),
+        Entry::Retire { stream, why: Why::Asked },
+        Entry::Delete(Delete {
+            stream: StreamId::new(302),
+            name: name(),
+            epoch,
+            why: Why::Unreferenced,
+            source: Some(StreamId::new(301)),
+        }),
     ]
 }
 
@@ -87,13 +122,13 @@ fn all_kinds() -> Vec<Entry> {
 fn a_commit_is_read_back_as_written() {
     let (bytes, link) = group(&all_kinds());
     let (read, read_link, body) = commit::open(&bytes.freeze()).expect("opens");
-    assert_eq!((read, read_link), (header(4), link));
+    assert_eq!((read, read_link), (header(7), link));
     let entries = entry::decode_all(body).expect("decodes");
     assert_eq!(format!("{entries:?}"), format!("{:?}", all_kinds()));
 }
 
 #[test]
-fn the_bytes_of_version_1_are_as_specified() {
+fn the_bytes_of_version_2_are_as_specified() {
     let (bytes, _) = group(&all_kinds());
     let dump: String = bytes
         .chunks(16)
@@ -103,7 +138,7 @@ fn the_bytes_of_version_1_are_as_specified() {
     settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../snapshots"));
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!("commit__v1", dump));
+    settings.bind(|| insta::assert_snapshot!("commit__v2", dump));
 }
 
 #[test]

@@ -171,6 +171,12 @@ fn settle(core: &Core, group: Group, link: Link) {
                 durable.life = Life::Dead;
                 durable.state.lsn = lsn;
             }
+            Change::Retired => {
+                durable.state.retired = true;
+                durable.state.lsn = lsn;
+            }
+            Change::Referred => durable.refer(lsn),
+            Change::Released => durable.release(lsn),
             Change::Renew(deadline) => {
                 durable.state.deadline = Some(deadline);
                 durable.state.lsn = lsn;
@@ -223,6 +229,9 @@ fn show(
     let mut unfolded = core.unfolded.lock();
     if life == Life::Live {
         unfolded.names.insert(name.clone(), Some(Arc::clone(stream)));
+    }
+    if life == Life::Dead {
+        core.shelf.unregister(stream.identity.id);
     }
     if buried {
         unfolded.names.insert(name.clone(), None);

@@ -77,7 +77,7 @@ async fn end_expired(core: &Arc<Core>) {
     };
     for name in due {
         if let Ok(Some(stream)) = core.visible(&name).await
-            && let Ok(Some(_)) = core.sequencer.expire(&stream, core.now())
+            && let Ok(Some(_)) = core.expire(&stream).await
         {
             tracing::debug!(stream = %name, "expired");
         }

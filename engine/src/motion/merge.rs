@@ -13,8 +13,8 @@ use super::seal::{self, Failed, NewSegment};
 use crate::{
     core::{Core, segment_dir, segment_path},
     segment::{self, Keep, Segment},
-    state::catalogue::{self, Failure},
-    types::{SegmentId, Seq, StreamId},
+    state::catalogue::{self, Failure, Readable},
+    types::{Lsn, SegmentId, Seq, StreamId},
 };
 
 /// How many neighbours become one segment.
@@ -77,15 +77,20 @@ async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed
 
 /// Writes the merged segment without the records of streams that are gone.
 fn build(core: &Core, conn: &Connection, inputs: &[Arc<Segment>]) -> Result<NewSegment, Failed> {
+    // Folds and merges take turns, so this holds for the whole merge.
+    let folded = catalogue::meta_u64(conn, "folded_through").map(Lsn::new)?;
     // Parts of one stream come one after the other: one look-up each.
     let asked: Cell<Option<(StreamId, Keep)>> = Cell::new(None);
     let keep = |stream: StreamId, _: std::ops::Range<Seq>| {
         if let Some((_, keep)) = asked.get().filter(|(last, _)| *last == stream) {
             return keep;
         }
-        // A look-up that fails must not cost records.
-        let gone = matches!(catalogue::find_id(conn, stream), Ok(None));
-        let keep = if gone { Keep::Nothing } else { Keep::All };
+        let keep = match catalogue::readable(conn, stream, folded) {
+            Ok(Readable::Nothing) => Keep::Nothing,
+            Ok(Readable::Before(limit)) => Keep::Before(limit),
+            // A look-up that fails must not cost records.
+            Ok(Readable::All) | Err(_) => Keep::All,
+        };
         asked.set(Some((stream, keep)));
         keep
     };

@@ -3,7 +3,7 @@
 //! Small pieces are copied together, large ones are shared: a page of many small appends is one
 //! buffer, a page out of large ones copies nothing.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Range};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -66,7 +66,7 @@ impl Gather {
                     return;
                 }
                 let records = &chunk.records;
-                self.take(chunk.first, &records.ends, &records.payload, chunk.key.as_ref());
+                self.take(chunk.first..limit, &records.ends, &records.payload, chunk.key.as_ref());
             }
             return;
         }
@@ -83,25 +83,33 @@ impl Gather {
         self.done = fitting < limit || self.bytes >= self.bytes_max;
     }
 
-    /// Takes from records in memory all that are wanted and fit.
-    pub(crate) fn take_chunks(&mut self, chunks: &VecDeque<Chunk>) {
+    /// Takes from records in memory all that are wanted and fit, up to `limit`.
+    pub(crate) fn take_chunks(&mut self, chunks: &VecDeque<Chunk>, limit: Seq) {
         let first = chunks.partition_point(|chunk| chunk.limit() <= self.next);
         for chunk in chunks.range(first..) {
-            if self.done {
+            if self.done || self.next >= limit {
                 return;
             }
             assert!(chunk.first <= self.next, "INV-4 no hole between records in memory");
             let records = &chunk.records;
-            self.take(chunk.first, &records.ends, &records.payload, chunk.key.as_ref());
+            let key = chunk.key.as_ref();
+            self.take(chunk.first..limit, &records.ends, &records.payload, key);
         }
     }
 
-    /// Takes from one run of records with one key, of which the first has position `first`,
-    /// those that are wanted and fit.
-    pub(crate) fn take(&mut self, first: Seq, ends: &Ends, payload: &Bytes, key: Option<&Bytes>) {
+    /// Takes from one run of records with one key, of which the first has position
+    /// `within.start`, those that are wanted, fit and lie before `within.end`.
+    pub(crate) fn take(
+        &mut self,
+        within: Range<Seq>,
+        ends: &Ends,
+        payload: &Bytes,
+        key: Option<&Bytes>,
+    ) {
+        let first = within.start;
         let skip = usize::try_from(self.next.since(first)).expect("checked by the caller");
-        let count = usize::try_from(ends.count()).expect("bounded by the body limit");
-        let limit = first.after(ends.count());
+        let limit = first.after(ends.count()).min(within.end);
+        let count = usize::try_from(limit.since(first)).expect("bounded by the body limit");
         if self.key.is_some() && self.key.as_ref() != key {
             self.pass_over(payload.len(), limit);
             return;

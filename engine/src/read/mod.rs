@@ -4,6 +4,7 @@
 //! bytes), so that a seal or a merge beside it can neither skip nor repeat a record.
 
 mod gather;
+pub(crate) mod inherited;
 pub(crate) mod segments;
 
 use std::sync::Arc;
@@ -15,10 +16,10 @@ use crate::{
     core::Core,
     request::{Error, From, Page, Rejection},
     state::{
-        stream::Place,
+        stream::Identity,
         view::{Durable, Life, Stream},
     },
-    types::{Offset, Seq, WallMs},
+    types::{Offset, Place, Seq, WallMs},
 };
 
 /// Payload bytes a keyed read may pass over in one page.
@@ -51,26 +52,31 @@ pub(crate) async fn page(
         Start::At(seq) => seq,
         Start::Beyond(offset) => return Ok(beyond(stream, offset)),
         Start::Search(since) => {
-            let found = segments::since(core, stream, since).await;
+            let found = search(core, stream, since).await;
             found.map_err(|error| unless_ended(stream, error))?
         }
     };
     let mut gather = Gather::new(form, want.key, want.bytes_max, SCAN_BYTES_MAX, start);
     loop {
+        let inherited = stream.identity.fork.as_ref().and_then(|fork| fork.run_of(gather.next));
         {
             let durable = stream.durable.lock();
-            if durable.life != Life::Live {
-                return Err(Rejection::NotFound.into());
-            }
-            if gather.next >= durable.sealed {
-                gather.take_chunks(&durable.chunks);
+            presence(&durable)?;
+            if inherited.is_none() && gather.next >= durable.sealed {
+                gather.take_chunks(&durable.chunks, durable.state.next);
                 return Ok(finish(stream, &durable, gather, start));
             }
             if gather.is_done() {
                 return Ok(finish(stream, &durable, gather, start));
             }
         }
-        let read = segments::read(core, stream, gather).await;
+        let read = match inherited {
+            Some(run) => inherited::read(core, stream, run, gather).await,
+            None => {
+                let Identity { id, name, .. } = &stream.identity;
+                segments::read(core, *id, name, Seq::LAST, gather).await
+            }
+        };
         gather = read.map_err(|error| unless_ended(stream, error))?;
     }
 }
@@ -78,16 +84,35 @@ pub(crate) async fn page(
 /// Merges leave out the records of a stream that has ended: a read that was under way then finds
 /// none, and that is no damage.
 fn unless_ended(stream: &Stream, error: Error) -> Error {
-    match stream.durable.lock().life {
-        Life::Live => error,
-        Life::Unborn | Life::Dead => Rejection::NotFound.into(),
+    match presence(&stream.durable.lock()) {
+        Ok(()) => error,
+        Err(absence) => absence.into(),
     }
 }
 
-fn begin(durable: &Durable, from: From) -> Result<Start, Error> {
-    if durable.life != Life::Live {
-        return Err(Rejection::NotFound.into());
+/// Whether readers may see it.
+fn presence(durable: &Durable) -> Result<(), Rejection> {
+    match durable.life {
+        Life::Live if durable.state.retired => Err(Rejection::Gone),
+        Life::Live => Ok(()),
+        Life::Unborn | Life::Dead => Err(Rejection::NotFound),
     }
+}
+
+/// The first record not before a moment, among those that are not in this stream's memory.
+async fn search(core: &Arc<Core>, stream: &Arc<Stream>, since: WallMs) -> Result<Seq, Error> {
+    let own_start = stream.identity.own_start();
+    if own_start > Seq::ZERO {
+        let found = inherited::since(core, stream, since).await?;
+        if found < own_start {
+            return Ok(found);
+        }
+    }
+    segments::since(core, stream, since).await
+}
+
+fn begin(durable: &Durable, from: From) -> Result<Start, Error> {
+    presence(durable)?;
     let state = &durable.state;
     match from {
         From::Start => Ok(Start::At(Seq::ZERO)),

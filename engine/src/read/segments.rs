@@ -14,7 +14,7 @@ use crate::{
     request::Error,
     segment::{Block, BlockNo, Part, ReadError, Segment},
     state::view::Stream,
-    types::{SegmentId, Seq, StreamId, WallMs},
+    types::{Chunk, SegmentId, Seq, StreamId, StreamName, WallMs},
 };
 
 /// The live segments, oldest first.
@@ -66,29 +66,52 @@ impl Core {
     }
 }
 
-/// Goes on with a page whose next record lies in a segment, up to the page's fill or the end of
-/// the segments.
+/// Goes on with a page whose next record lies in a segment under `stream`, up to the page's fill,
+/// `limit` or the segment's end. `reader`: whose page it is.
 pub(crate) async fn read(
     core: &Arc<Core>,
-    stream: &Arc<Stream>,
+    stream: StreamId,
+    reader: &StreamName,
+    limit: Seq,
     mut gather: Gather,
 ) -> Result<Gather, Error> {
-    let (shared, stream) = (Arc::clone(core), Arc::clone(stream));
+    let (shared, reader) = (Arc::clone(core), reader.clone());
     blocking(core, move || {
         // After `sealed` was read: whatever it promises is in this set.
-        let candidates = shared.segments.load().holding(stream.identity.id);
+        let candidates = shared.segments.load().holding(stream);
         let before = gather.next;
-        let segment = find_position(&shared, &candidates, stream.identity.id, gather.next)?;
-        take(&shared, &segment, stream.identity.id, &mut gather)?;
+        let segment = find_position(&shared, &candidates, stream, gather.next)?;
+        take(&shared, &segment, stream, limit, &mut gather)?;
         if gather.next == before && !gather.is_done() {
-            return Err(Error::Corrupt(format!(
-                "record {before} of stream '{}' is in no segment",
-                stream.identity.name
-            )));
+            return Err(lost(before, &reader));
         }
         Ok(gather)
     })
     .await
+}
+
+/// The record at a position that lies in a segment.
+pub(crate) async fn record(
+    core: &Arc<Core>,
+    stream: StreamId,
+    reader: &StreamName,
+    seq: Seq,
+) -> Result<Chunk, Error> {
+    let (shared, reader) = (Arc::clone(core), reader.clone());
+    blocking(core, move || {
+        let candidates = shared.segments.load().holding(stream);
+        let segment = find_position(&shared, &candidates, stream, seq)?;
+        let no = segment.locate(stream, seq).ok_or_else(|| lost(seq, &reader))?;
+        let block = get(&shared, &segment, no)?;
+        let part = block.part(stream).filter(|part| (part.first()..part.limit()).contains(&seq));
+        let part = part.ok_or_else(|| lost(seq, &reader))?;
+        part.chunks(seq..seq.after(1)).next().ok_or_else(|| lost(seq, &reader))
+    })
+    .await
+}
+
+fn lost(seq: Seq, reader: &StreamName) -> Error {
+    Error::Corrupt(format!("record {seq} of stream '{reader}' is in no segment"))
 }
 
 /// Takes from one segment as much as is wanted, block by block.
@@ -96,9 +119,10 @@ fn take(
     core: &Core,
     segment: &Arc<Segment>,
     stream: StreamId,
+    limit: Seq,
     gather: &mut Gather,
 ) -> Result<(), Error> {
-    while !gather.is_done() {
+    while !gather.is_done() && gather.next < limit {
         let Some(no) = segment.locate(stream, gather.next) else {
             return Ok(());
         };
@@ -109,7 +133,7 @@ fn take(
         if part.first() > gather.next || part.limit() <= gather.next {
             return Ok(());
         }
-        gather.take_part(part, part.limit());
+        gather.take_part(part, limit);
     }
     Ok(())
 }

@@ -17,6 +17,8 @@ pub(crate) enum Keep {
     /// Those from this position on.
     #[allow(dead_code, reason = "what retention answers")]
     From(Seq),
+    /// Those before this position.
+    Before(Seq),
     /// None: the stream is gone.
     Nothing,
 }
@@ -76,12 +78,16 @@ fn write(
     target: &mut Builder<'_>,
 ) -> io::Result<()> {
     let range = start..part.limit();
-    let start = match keep(part.stream(), range.clone()) {
+    let kept = match keep(part.stream(), range.clone()) {
         Keep::Nothing => return Ok(()),
-        Keep::All => range.start,
-        Keep::From(seq) => seq.max(range.start),
+        Keep::All => range,
+        Keep::From(seq) => seq.max(range.start)..range.end,
+        Keep::Before(seq) => range.start..seq.min(range.end),
     };
-    for chunk in part.chunks(start..range.end) {
+    if kept.is_empty() {
+        return Ok(());
+    }
+    for chunk in part.chunks(kept) {
         target.push(part.stream(), part.form(), &chunk)?;
     }
     Ok(())

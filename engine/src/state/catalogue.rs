@@ -13,7 +13,9 @@ use super::{
 };
 use crate::{
     log::codec::Malformed,
-    types::{Epoch, Expiry, Lsn, ProducerId, SegmentId, StoreMs, StreamId, StreamName, WallMs},
+    types::{
+        Epoch, Expiry, Lsn, ProducerId, SegmentId, Seq, StoreMs, StreamId, StreamName, WallMs,
+    },
 };
 
 const SCHEMA: &str = "
@@ -21,7 +23,9 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE log (lsn INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE streams (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, lsn INTEGER NOT NULL,
-    due_store INTEGER, due_wall INTEGER, row BLOB NOT NULL);
+    due_store INTEGER, due_wall INTEGER, source INTEGER, fork_at INTEGER,
+    retired INTEGER NOT NULL, row BLOB NOT NULL);
+CREATE INDEX streams_source ON streams (source) WHERE source IS NOT NULL;
 CREATE INDEX streams_due_store ON streams (due_store) WHERE due_store IS NOT NULL;
 CREATE INDEX streams_due_wall ON streams (due_wall) WHERE due_wall IS NOT NULL;
 CREATE TABLE tombstones (name TEXT PRIMARY KEY, epoch INTEGER NOT NULL) WITHOUT ROWID;
@@ -196,16 +200,22 @@ pub(crate) fn due(
 
 /// Writes a stream's row.
 pub(crate) fn put_stream(conn: &Connection, row: &StreamRow) -> Outcome<()> {
+    let retired = row.state.retired;
     let due_wall = match row.identity.expiry {
+        // What is kept for its forks has ended already.
+        _ if retired => None,
         Expiry::At(at) => Some(column(at.get().min(1 << 62))),
         Expiry::Never | Expiry::Sliding { .. } => None,
     };
-    let due_store = row.state.deadline.map(|at| column(at.get().min(1 << 62)));
+    let deadline = row.state.deadline.filter(|_| !retired);
+    let due_store = deadline.map(|at| column(at.get().min(1 << 62)));
+    let fork = row.identity.fork.as_ref();
     let body = rows::encode_stream(&row.identity, &row.state, row.sealed);
     conn.prepare_cached(
-        "INSERT INTO streams (id, name, lsn, due_store, due_wall, row) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+        "INSERT INTO streams (id, name, lsn, due_store, due_wall, source, fork_at, retired, row)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
          ON CONFLICT (id) DO UPDATE SET lsn = excluded.lsn, due_store = excluded.due_store,
-             due_wall = excluded.due_wall, row = excluded.row",
+             due_wall = excluded.due_wall, retired = excluded.retired, row = excluded.row",
     )?
     .execute(params![
         column(row.identity.id.get()),
@@ -213,9 +223,52 @@ pub(crate) fn put_stream(conn: &Connection, row: &StreamRow) -> Outcome<()> {
         column(row.state.lsn.get()),
         due_store,
         due_wall,
+        fork.map(|fork| column(fork.source.get())),
+        fork.map(|fork| column(fork.at.get())),
+        retired,
         &body[..],
     ])?;
     Ok(())
+}
+
+/// Which of a stream's own records anybody can still read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readable {
+    All,
+    /// Those before this: the stream itself is retired and no fork reaches farther.
+    Before(Seq),
+    /// None: there is no such stream.
+    Nothing,
+}
+
+/// Which of a stream's own records anybody can still read, as of a finished fold through `folded`.
+///
+/// A retired stream is read only through its forks, and through a retired fork only as far as
+/// *its* forks reach. Forks of a retired stream are no longer made, but the rows of those that were
+/// made since the fold may be missing: so only a retirement that the fold covers counts (INV-23).
+pub(crate) fn readable(conn: &Connection, id: StreamId, folded: Lsn) -> Outcome<Readable> {
+    let mut query =
+        conn.prepare_cached("SELECT retired AND lsn <= ?2 FROM streams WHERE id = ?1")?;
+    let over: Option<bool> = query
+        .query_row(params![column(id.get()), column(folded.get())], |row| row.get(0))
+        .optional()?;
+    match over {
+        None => return Ok(Readable::Nothing),
+        Some(false) => return Ok(Readable::All),
+        Some(true) => {}
+    }
+    let mut query = conn.prepare_cached(
+        "WITH RECURSIVE drawn (id, reach, over) AS (
+             SELECT id, fork_at, retired AND lsn <= ?2 FROM streams WHERE source = ?1
+             UNION ALL
+             SELECT streams.id, min(drawn.reach, streams.fork_at),
+                 streams.retired AND streams.lsn <= ?2
+             FROM streams JOIN drawn ON streams.source = drawn.id WHERE drawn.over)
+         SELECT max(reach) FROM drawn WHERE NOT over",
+    )?;
+    let reach: Option<i64> =
+        query.query_row(params![column(id.get()), column(folded.get())], |row| row.get(0))?;
+    Ok(Readable::Before(reach.map_or(Ok(Seq::ZERO), |reach| position(reach).map(Seq::new))?))
 }
 
 /// Deletes up to `limit` producers of a stream. Returns how many there were.

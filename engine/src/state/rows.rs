@@ -3,16 +3,20 @@
 //! ```text
 //! stream    version u8 | content type, expiry, created | lineage: count, (epoch, first)… |
 //!           next | sealed | closed u8 (0 open, 1 closed, 2 closed by producer …) |
-//!           stream-seq? | last append | deadline | bytes | producers
+//!           stream-seq? | last append | deadline | bytes | producers | references |
+//!           retired u8 | fork u8 (0 none, 1: ancestry as in CREATE)
 //! producer  version u8 | epoch | seq | count, ends as distances
 //! ```
+
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
 
-use super::stream::{ClosedBy, Identity, Lineage, Producer, StreamState};
+use super::stream::{ClosedBy, Identity, Producer, StreamState};
 use crate::{
     log::{
+        ancestry,
         codec::{Malformed, Put, Take},
         entry,
     },
@@ -36,12 +40,7 @@ pub(crate) fn encode_stream(identity: &Identity, state: &StreamState, sealed: Se
     out.put_string(identity.content.as_str().as_bytes());
     entry::put_expiry(identity.expiry, &mut out);
     out.put_varint(identity.created.get());
-    let parts = state.lineage.parts();
-    out.put_varint(u64::try_from(parts.len()).expect("usize fits u64"));
-    for (epoch, first) in parts {
-        out.put_varint(u64::from(epoch.get()));
-        out.put_varint(first.get());
-    }
+    entry::put_lineage(&state.lineage, &mut out);
     out.put_varint(state.next.get());
     out.put_varint(sealed.get());
     match &state.closed {
@@ -59,6 +58,9 @@ pub(crate) fn encode_stream(identity: &Identity, state: &StreamState, sealed: Se
     entry::put_deadline(state.deadline, &mut out);
     out.put_varint(state.bytes);
     out.put_varint(u64::from(state.producers));
+    out.put_varint(state.refs);
+    out.put_u8(u8::from(state.retired));
+    ancestry::put(identity.fork.as_deref(), &mut out);
     out
 }
 
@@ -77,11 +79,7 @@ pub(crate) fn decode_stream(
     let content = entry::take_content(take)?;
     let expiry = entry::take_expiry(take)?;
     let created = WallMs::new(take.varint("created")?);
-    let mut parts = SmallVec::new();
-    for _ in 0..take.count("lineage")? {
-        parts.push((entry::take_epoch(take)?, Seq::new(take.varint("lineage")?)));
-    }
-    let lineage = Lineage::from_parts(parts).ok_or(take.malformed("lineage"))?;
+    let lineage = entry::take_lineage(take)?;
     let next = Seq::new(take.varint("next")?);
     let sealed = Seq::new(take.varint("sealed")?);
     let closed = match take.u8("closed")? {
@@ -96,10 +94,14 @@ pub(crate) fn decode_stream(
     let bytes = take.varint("bytes")?;
     let producers = u32::try_from(take.varint("producers")?);
     let producers = producers.map_err(|_| take.malformed("producers"))?;
-    if sealed > next || !take.is_empty() {
+    let refs = take.varint("references")?;
+    let retired = take.u8("retired")? != 0;
+    let fork = ancestry::take(take)?.map(Arc::new);
+    let own_start = fork.as_ref().map_or(Seq::ZERO, |fork| fork.at);
+    if sealed > next || sealed < own_start || !take.is_empty() {
         return Err(take.malformed("stream row"));
     }
-    let identity = Identity { id, name, content, expiry, created };
+    let identity = Identity { id, name, content, expiry, created, fork };
     let state = StreamState {
         lineage,
         next,
@@ -109,6 +111,8 @@ pub(crate) fn decode_stream(
         deadline,
         bytes,
         producers,
+        refs,
+        retired,
         lsn,
     };
     Ok(StreamRow { identity, state, sealed })

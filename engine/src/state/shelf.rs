@@ -6,18 +6,22 @@
 //! the shelf only if no fold has finished since: else a stale row could replace a newer one
 //! that was folded and evicted meanwhile (INV-11).
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use indexmap::IndexMap;
 use parking_lot::RwLock;
+use smallvec::SmallVec;
 
 use super::{catalogue::Found, view::Stream};
 use crate::{
     log::gate::Gate,
-    types::{Epoch, StreamName},
+    types::{Epoch, StreamId, StreamName},
 };
 
 /// What is known of a name.
@@ -42,6 +46,8 @@ pub(crate) struct Folds(u64);
 /// The shelf.
 pub(crate) struct Shelf {
     slots: RwLock<Slots>,
+    /// Streams in memory that have forks, by the number under which the forks know them.
+    sources: RwLock<BTreeMap<StreamId, Weak<Stream>>>,
     folds: AtomicU64,
 }
 
@@ -58,6 +64,7 @@ impl Shelf {
         let by_name = IndexMap::with_hasher(hasher);
         Self {
             slots: RwLock::new(Slots { by_name, hand: 0, cached_max }),
+            sources: RwLock::default(),
             folds: AtomicU64::new(0),
         }
     }
@@ -91,12 +98,18 @@ impl Shelf {
         if slots.by_name.contains_key(name) {
             return true;
         }
-        slots.evict();
+        for gone in slots.evict() {
+            self.unregister(gone);
+        }
         let slot = match found {
             Found::Absent(epoch) => Slot { epoch, ..Slot::default() },
             Found::Stream(row) => {
                 let epoch = row.state.lineage.newest();
+                let has_forks = row.state.refs > 0;
                 let stream = Arc::new(Stream::loaded(row.identity, row.state, row.sealed));
+                if has_forks {
+                    self.register(&stream);
+                }
                 Slot {
                     visible: Some(Arc::clone(&stream)),
                     latest: Some(stream),
@@ -107,6 +120,24 @@ impl Shelf {
         };
         slots.by_name.insert(name.clone(), slot);
         true
+    }
+
+    /// A stream that forks draw on, if it is in memory. If it is not, all its records are in
+    /// segments.
+    pub(crate) fn source(&self, id: StreamId) -> Option<Arc<Stream>> {
+        self.sources.read().get(&id)?.upgrade()
+    }
+
+    /// Makes a stream known to its forks.
+    pub(crate) fn register(&self, source: &Arc<Stream>) {
+        self.sources.write().insert(source.identity.id, Arc::downgrade(source));
+    }
+
+    /// The stream is gone, and with it all its forks.
+    pub(crate) fn unregister(&self, id: StreamId) {
+        if self.sources.read().contains_key(&id) {
+            self.sources.write().remove(&id);
+        }
     }
 
     /// Changes a slot that is on the shelf, or puts an empty one there first.
@@ -135,23 +166,27 @@ impl Shelf {
 
 impl Slots {
     /// Makes room for one more slot if the cache is full: advances the hand over at most a few
-    /// slots, so that an insert stays cheap even when nothing can be evicted.
-    fn evict(&mut self) {
+    /// slots, so that an insert stays cheap even when nothing can be evicted. Returns the streams that
+    /// went.
+    fn evict(&mut self) -> SmallVec<[StreamId; 1]> {
         const STEPS_MAX: usize = 16;
+        let mut gone = SmallVec::new();
         for _ in 0..STEPS_MAX {
             if self.by_name.len() < self.cached_max {
-                return;
+                break;
             }
             if self.hand >= self.by_name.len() {
                 self.hand = 0;
             }
             let (_, slot) = self.by_name.get_index(self.hand).expect("the hand is in range");
             if slot.is_idle() {
+                gone.extend(slot.latest.as_ref().map(|stream| stream.identity.id));
                 self.by_name.swap_remove_index(self.hand);
             } else {
                 self.hand += 1;
             }
         }
+        gone
     }
 }
 

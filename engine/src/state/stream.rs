@@ -4,15 +4,17 @@
 //! its speculative copy, the writer applies what became durable to the visible one, and replay
 //! applies what it reads. It consults no clock and no disk.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::{
     limits,
-    log::entry::Write,
+    log::entry::{Create, Write},
     types::{
-        ContentType, Epoch, Expiry, Lsn, Offset, ProducerId, ProducerTuple, Seq, StoreMs, StreamId,
-        StreamName, WallMs,
+        Ancestry, ContentType, Expiry, Lineage, Lsn, Offset, ProducerId, ProducerTuple, Seq,
+        StoreMs, StreamId, StreamName, WallMs,
     },
 };
 
@@ -24,70 +26,14 @@ pub(crate) struct Identity {
     pub(crate) content: ContentType,
     pub(crate) expiry: Expiry,
     pub(crate) created: WallMs,
+    /// Where its first records come from, if it is a fork.
+    pub(crate) fork: Option<Arc<Ancestry>>,
 }
 
-/// Which epoch counts which positions: (epoch, first position), both increasing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Lineage(SmallVec<[(Epoch, Seq); 1]>);
-
-/// What an offset means in a lineage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// This position.
-    At(Seq),
-    /// Beyond every position there is.
-    Beyond,
-    /// In a stretch that was left behind; reading goes on at this position.
-    Lost(Seq),
-}
-
-impl Lineage {
-    pub(crate) fn starting(epoch: Epoch) -> Self {
-        Self(smallvec::smallvec![(epoch, Seq::ZERO)])
-    }
-
-    /// Takes what a codec read; `None` unless both parts increase and there is one.
-    pub(crate) fn from_parts(parts: SmallVec<[(Epoch, Seq); 1]>) -> Option<Self> {
-        let rises = parts.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1);
-        (!parts.is_empty() && rises).then_some(Self(parts))
-    }
-
-    pub(crate) fn parts(&self) -> &[(Epoch, Seq)] {
-        &self.0
-    }
-
-    pub(crate) fn newest(&self) -> Epoch {
-        self.0.last().expect("a lineage has at least one epoch").0
-    }
-
-    /// The offset of a position, minted under the newest epoch that counts it.
-    pub(crate) fn offset(&self, next: Seq) -> Offset {
-        let epoch = self.0.iter().rev().find(|(_, first)| *first <= next);
-        let (epoch, _) = epoch.or(self.0.first()).expect("a lineage has at least one epoch");
-        Offset { epoch: *epoch, next }
-    }
-
-    /// Where an offset points to (design: Identity).
-    pub(crate) fn place(&self, offset: Offset, tail: Seq) -> Place {
-        if offset == Offset::START {
-            return Place::At(Seq::ZERO);
-        }
-        if offset.epoch > self.newest() {
-            return Place::Beyond;
-        }
-        let Some(index) = self.0.iter().position(|(epoch, _)| *epoch == offset.epoch) else {
-            let (_, first) = self.0.iter().find(|(epoch, _)| *epoch > offset.epoch).expect(
-                "the epoch is not above the newest and not in the lineage, so one above it is",
-            );
-            return Place::Lost(*first);
-        };
-        let (_, first) = self.0[index];
-        match self.0.get(index + 1) {
-            _ if offset.next < first => Place::Lost(first),
-            Some((_, limit)) if offset.next > *limit => Place::Lost(*limit),
-            None if offset.next > tail => Place::Beyond,
-            _ => Place::At(offset.next),
-        }
+impl Identity {
+    /// The first position that is the stream's own, not inherited.
+    pub(crate) fn own_start(&self) -> Seq {
+        self.fork.as_ref().map_or(Seq::ZERO, |fork| fork.at)
     }
 }
 
@@ -113,23 +59,28 @@ pub(crate) struct StreamState {
     pub(crate) bytes: u64,
     /// How many producers have state.
     pub(crate) producers: u32,
+    /// Forks that draw on this stream directly.
+    pub(crate) refs: u64,
+    /// Deleted, but kept for its forks.
+    pub(crate) retired: bool,
     /// The last entry folded in.
     pub(crate) lsn: Lsn,
 }
 
 impl StreamState {
-    pub(crate) fn new(epoch: Epoch, deadline: Option<StoreMs>, lsn: Lsn) -> Self {
+    /// The state of a new stream.
+    pub(crate) fn new(create: &Create, lsn: Lsn) -> Self {
         Self {
-            lineage: Lineage::starting(epoch),
-            next: Seq::ZERO,
+            lineage: create.lineage.clone(),
+            next: create.fork.as_ref().map_or(Seq::ZERO, |fork| fork.at),
             closed: None,
             stream_seq: None,
-            // Nothing is appended yet, so the first records may say that they are older than
-            // their stream.
-            last_append: WallMs::ZERO,
-            deadline,
+            last_append: create.last_append,
+            deadline: create.deadline,
             bytes: 0,
             producers: 0,
+            refs: 0,
+            retired: false,
             lsn,
         }
     }

@@ -1,16 +1,18 @@
 //! Catalogue rows and lineages.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use proptest::{collection::vec, option, prelude::*};
 use smallvec::SmallVec;
 
 use super::{
     rows,
-    stream::{ClosedBy, Identity, Lineage, Place, Producer, StreamState},
+    stream::{ClosedBy, Identity, Producer, StreamState},
 };
 use crate::types::{
-    ContentType, Epoch, Expiry, Lsn, Offset, ProducerId, ProducerTuple, Seq, StoreMs, StreamId,
-    StreamName, WallMs,
+    Ancestry, ContentType, Epoch, Expiry, Lineage, Lsn, Offset, Place, ProducerId, ProducerTuple,
+    Run, Seq, StoreMs, StreamId, StreamName, WallMs,
 };
 
 fn lineage(parts: &[(u32, u64)]) -> Lineage {
@@ -75,28 +77,59 @@ fn arbitrary_state() -> impl Strategy<Value = StreamState> {
                 deadline: deadline.map(StoreMs::new),
                 bytes,
                 producers,
+                refs: bytes / 2,
+                retired: bytes % 2 == 1,
                 lsn: Lsn::new(lsn),
             }
         })
 }
 
+fn ancestry(runs: &[(u64, u64)]) -> Ancestry {
+    let mut at = Seq::ZERO;
+    let runs = runs.iter().map(|(stream, length)| {
+        at = at.after(*length);
+        Run { stream: StreamId::new(*stream), limit: at }
+    });
+    let runs: Box<[Run]> = runs.collect();
+    let source_name = StreamName::new("source").expect("a good name");
+    Ancestry {
+        source: StreamId::new(7),
+        source_name,
+        at,
+        asked: runs.first().map(|run| run.limit),
+        sub_offset: 3,
+        expiry_inherited: runs.len() > 1,
+        runs,
+    }
+}
+
 proptest! {
     #[test]
-    fn stream_rows_round_trip(state in arbitrary_state(), share: u64) {
+    fn stream_rows_round_trip(
+        state in arbitrary_state(),
+        share: u64,
+        runs in option::of(vec((1u64..99, 1u64..9), 0..4)),
+    ) {
+        let fork = runs.map(|runs| Arc::new(ancestry(&runs)));
+        let own_start = fork.as_ref().map_or(Seq::ZERO, |fork| fork.at);
+        let state = StreamState { next: state.next.max(own_start), ..state };
         let identity = Identity {
             id: StreamId::new(4),
             name: StreamName::new("s").expect("a good name"),
             content: ContentType::parse("text/plain").expect("a good type"),
             expiry: Expiry::At(WallMs::new(77)),
             created: WallMs::new(5),
+            fork: fork.clone(),
         };
-        let sealed = Seq::new(share % state.next.get().saturating_add(1).max(1));
+        let own = state.next.since(own_start);
+        let sealed = own_start.after(share % own.saturating_add(1).max(1));
         let row = rows::encode_stream(&identity, &state, sealed).to_vec();
         let read = rows::decode_stream(identity.id, identity.name.clone(), state.lsn, row.clone());
         let read = read.expect("decodes");
         prop_assert_eq!(&read.state, &state);
         prop_assert_eq!(read.sealed, sealed);
         prop_assert_eq!(read.identity.expiry, identity.expiry);
+        prop_assert_eq!(read.identity.fork, fork);
         // Cut short anywhere, a row is refused.
         for len in 0..row.len() {
             let cut = row[..len].to_vec();

@@ -62,7 +62,7 @@ pub(crate) struct Durable {
     /// not move: one commit may hold several entries of one stream.
     pub(crate) reflected: Lsn,
     pub(crate) life: Life,
-    /// Records before this lie in segments, those from here on in `chunks`.
+    /// Records of its own before this lie in segments, those from here on in `chunks`.
     pub(crate) sealed: Seq,
     pub(crate) chunks: VecDeque<Chunk>,
     /// Producers changed since the last fold.
@@ -107,7 +107,8 @@ impl Stream {
 
     /// A stream just decided, unknown to the disk.
     pub(crate) fn unborn(identity: Identity, state: StreamState) -> Self {
-        Self::new(identity, state, Seq::ZERO, Life::Unborn, Lsn::ZERO)
+        let sealed = identity.own_start();
+        Self::new(identity, state, sealed, Life::Unborn, Lsn::ZERO)
     }
 
     fn new(
@@ -149,6 +150,17 @@ impl Stream {
         }
     }
 
+    /// Whether it is over for readers.
+    pub(crate) fn has_ended(&self) -> bool {
+        let durable = self.durable.lock();
+        durable.life == Life::Dead || durable.state.retired
+    }
+
+    /// Whether it is deleted, durably, and kept only for its forks.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.durable.lock().state.retired
+    }
+
     /// Whether the stream has ended by itself; attached readers keep a sliding window open.
     pub(crate) fn has_expired(&self, deadline: Option<StoreMs>, now: crate::decide::Now) -> bool {
         let sliding = matches!(self.identity.expiry, Expiry::Sliding { .. });
@@ -169,6 +181,11 @@ impl Decided {
         let after = Producer::after(known, tuple, self.state.next);
         self.producers.insert(tuple.id.clone(), Some(after.clone()));
         Some(after)
+    }
+
+    /// Whether the stream takes nothing any more.
+    pub(crate) const fn is_over(&self) -> bool {
+        self.deleted || self.state.retired
     }
 
     /// Forgets everything that never became durable.
@@ -206,6 +223,30 @@ impl Durable {
         let gained = chunk.cost();
         self.chunks.push_back(chunk);
         gained
+    }
+
+    /// The records in memory among which a position lies.
+    pub(crate) fn chunk_of(&self, seq: Seq) -> Option<Chunk> {
+        let index = self.chunks.partition_point(|chunk| chunk.limit() <= seq);
+        self.chunks.get(index).filter(|chunk| chunk.first <= seq).cloned()
+    }
+
+    /// A fork draws on this stream from `lsn` on.
+    pub(crate) fn refer(&mut self, lsn: Lsn) {
+        // A state row that a crash left ahead of the fold has this entry in it already.
+        if lsn > self.reflected {
+            self.state.refs += 1;
+            self.state.lsn = lsn;
+        }
+    }
+
+    /// A fork that drew on this stream ended at `lsn`.
+    pub(crate) fn release(&mut self, lsn: Lsn) {
+        if lsn > self.reflected {
+            let left = self.state.refs.checked_sub(1);
+            self.state.refs = left.expect("INV-22 a source counts its forks");
+            self.state.lsn = lsn;
+        }
     }
 
     /// Drops the records before `limit`: they lie in a segment now. Returns the bytes freed.

@@ -72,6 +72,9 @@ id!(
 );
 
 impl Seq {
+    /// Beyond every position.
+    pub const LAST: Self = Self(u64::MAX);
+
     /// The position `count` records later. Overflow would take 2^64 records and is a broken
     /// invariant.
     #[must_use]

@@ -1,17 +1,21 @@
 //! The words of the engine: ids, positions, names, content types, expiry and records.
 //! Plain values without I/O; every part above may use them.
 
+mod ancestry;
 mod chunk;
 mod content;
 mod ids;
+mod lineage;
 mod name;
 pub mod offset;
 mod producer;
 mod records;
 
+pub(crate) use ancestry::{Ancestry, Run};
 pub use chunk::Chunk;
 pub use content::{ContentType, Form};
 pub use ids::{Epoch, Lsn, SegmentId, Seq, StoreMs, StreamId, WallMs};
+pub(crate) use lineage::{Lineage, Place};
 pub use name::{BadName, StreamName};
 pub use offset::{Offset, OffsetFormat};
 pub use producer::{ProducerId, ProducerTuple};

@@ -27,6 +27,7 @@ fn keep(stream: StreamId, _: std::ops::Range<Seq>) -> Keep {
     match stream.get() % 4 {
         0 => Keep::Nothing,
         1 => Keep::From(Seq::new(1 << 39)),
+        2 => Keep::Before(Seq::new(1 << 39)),
         _ => Keep::All,
     }
 }
@@ -64,6 +65,7 @@ proptest! {
             match keep(*stream, Seq::ZERO..Seq::ZERO) {
                 Keep::All => {}
                 Keep::From(seq) => records.retain(|at, _| *at >= seq),
+                Keep::Before(seq) => records.retain(|at, _| *at < seq),
                 Keep::Nothing => records.clear(),
             }
             !records.is_empty()

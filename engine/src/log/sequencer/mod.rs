@@ -1,0 +1,311 @@
+//! The sequencer: puts requests in order, decides each on top of everything decided before, and
+//! writes what they change into the open group.
+//!
+//! It runs in the requests' own tasks under one lock and never touches disk. There is no timer:
+//! the group fills while the one before it is in fsync. **Every** answer waits at the gate of the
+//! youngest group whose effect its decision read, refusals and duplicates too (INV-2 visible
+//! implies durable).
+
+mod append;
+mod create;
+mod end;
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+pub(crate) use self::{create::Source, end::Expired};
+use super::{
+    commit,
+    entry::{self, Entry},
+    gate::{Gate, Outcome},
+    group::{Change, Effect, Group},
+};
+use crate::{
+    request::{Error, Rejection},
+    state::{
+        shelf::Shelf,
+        stream::Producer,
+        view::{Decided, Stream},
+    },
+    types::{Lsn, ProducerId, StreamId, StreamName},
+};
+
+/// Orders and decides.
+pub(crate) struct Sequencer {
+    inner: Mutex<Inner>,
+    shelf: Arc<Shelf>,
+    /// Rings when there is something to commit.
+    pub(crate) work: Notify,
+    queue_requests_max: usize,
+    queue_bytes_max: usize,
+}
+
+struct Inner {
+    mode: Mode,
+    open: Group,
+    full: VecDeque<Group>,
+    requests: usize,
+    bytes: usize,
+    next_stream: u64,
+}
+
+/// Whether writes are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Serving,
+    DiskFull,
+    Failed(String),
+    Draining,
+}
+
+/// A decision, and the group it must wait for.
+pub(crate) struct Decision<A> {
+    pub(crate) answer: Result<A, Rejection>,
+    pub(crate) gate: Option<Arc<Gate>>,
+}
+
+/// What must be on the shelf before a request can be decided.
+pub(crate) enum Missing {
+    Name(StreamName),
+    Producer(Arc<Stream>, ProducerId),
+    /// The stream that a fork is to be made of, and its record at the fork point.
+    /// Durable when the gate opens, if there is one.
+    Source(StreamName, Option<Arc<Gate>>),
+}
+
+/// How a submission went.
+pub(crate) enum Submitted<A> {
+    Decided(Decision<A>),
+    /// Load this and try again.
+    Load(Missing),
+}
+
+impl Sequencer {
+    pub(crate) fn new(
+        shelf: Arc<Shelf>,
+        first: Lsn,
+        next_stream: StreamId,
+        config: &crate::Config,
+    ) -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                mode: Mode::Serving,
+                open: Group::new(first),
+                full: VecDeque::new(),
+                requests: 0,
+                bytes: 0,
+                next_stream: next_stream.get(),
+            }),
+            shelf,
+            work: Notify::new(),
+            queue_requests_max: config.queue_requests_max,
+            queue_bytes_max: config.queue_bytes_max,
+        }
+    }
+
+    /// Admits a client's write if there is room.
+    fn admit(&self, body: usize) -> Result<parking_lot::MutexGuard<'_, Inner>, Error> {
+        let mut inner = self.inner.lock();
+        match &inner.mode {
+            Mode::Serving => {}
+            Mode::DiskFull => return Err(Error::DiskFull),
+            Mode::Failed(_) => return Err(Error::LogFailed),
+            Mode::Draining => return Err(Error::Draining),
+        }
+        let bytes = inner.bytes.saturating_add(body);
+        if inner.requests >= self.queue_requests_max
+            || (bytes > self.queue_bytes_max && inner.bytes > 0)
+        {
+            return Err(Error::Busy);
+        }
+        inner.close_if_full();
+        Ok(inner)
+    }
+
+    /// Admits what the server itself must write, and deletions, for which room is reserved on a
+    /// full disk and in a full queue.
+    fn admit_internal(&self) -> Result<parking_lot::MutexGuard<'_, Inner>, Error> {
+        let mut inner = self.inner.lock();
+        match &inner.mode {
+            Mode::Serving | Mode::DiskFull => {}
+            Mode::Failed(_) => return Err(Error::LogFailed),
+            Mode::Draining => return Err(Error::Draining),
+        }
+        inner.close_if_full();
+        Ok(inner)
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        self.inner.lock().mode.clone()
+    }
+
+    /// The id that the next stream will get.
+    pub(crate) fn next_stream(&self) -> StreamId {
+        StreamId::new(self.inner.lock().next_stream)
+    }
+
+    /// Requests and bytes waiting for a commit.
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        let inner = self.inner.lock();
+        (inner.requests, inner.bytes)
+    }
+
+    /// Refuses further writes; what was admitted goes on.
+    pub(crate) fn drain(&self) {
+        let mut inner = self.inner.lock();
+        if matches!(inner.mode, Mode::Serving | Mode::DiskFull) {
+            inner.mode = Mode::Draining;
+        }
+        drop(inner);
+        self.work.notify_one();
+    }
+
+    /// Space has returned.
+    pub(crate) fn disk_has_room(&self) {
+        let mut inner = self.inner.lock();
+        if inner.mode == Mode::DiskFull {
+            inner.mode = Mode::Serving;
+        }
+    }
+
+    /// The next group to commit, if anything waits.
+    pub(crate) fn take(&self) -> Option<Group> {
+        let mut inner = self.inner.lock();
+        let group = match inner.full.pop_front() {
+            Some(group) => group,
+            None if inner.open.effects.is_empty() => return None,
+            None => {
+                let next = Group::new(inner.open.lsn.next());
+                std::mem::replace(&mut inner.open, next)
+            }
+        };
+        inner.requests -= group.effects.len();
+        inner.bytes -= group.bytes.len() - commit::HEADER_BYTES;
+        Some(group)
+    }
+
+    /// The group of `failed` is known not to be stored, and with it everything decided on top.
+    /// Undoes the decisions and opens every gate.
+    pub(crate) fn refuse_full(&self, failed: Group) {
+        let mut inner = self.inner.lock();
+        if inner.mode == Mode::Serving {
+            inner.mode = Mode::DiskFull;
+        }
+        let groups = inner.void(failed);
+        for group in &groups {
+            for effect in &group.effects {
+                self.roll_back(&effect.stream);
+            }
+        }
+        drop(inner);
+        for group in groups {
+            group.gate.open(Outcome::Full);
+        }
+    }
+
+    fn roll_back(&self, stream: &Arc<Stream>) {
+        let mut decided = stream.decided.lock();
+        decided.roll_back(&stream.durable.lock());
+        drop(decided);
+        self.shelf.change(&stream.identity.name, |slot| {
+            slot.latest = slot.visible.clone();
+            slot.gate = None;
+        });
+    }
+
+    /// Nobody knows whether the group is stored: no more writes until a restart.
+    pub(crate) fn fail(&self, failed: Group, reason: &str) {
+        let mut inner = self.inner.lock();
+        inner.mode = Mode::Failed(reason.to_owned());
+        let groups = inner.void(failed);
+        drop(inner);
+        for group in groups {
+            group.gate.open(Outcome::Unknown);
+        }
+    }
+}
+
+impl Inner {
+    fn put(
+        &mut self,
+        stream: &Arc<Stream>,
+        entry: &Entry,
+        change: impl FnOnce(std::ops::Range<usize>) -> Change,
+    ) -> Arc<Gate> {
+        let before = self.open.bytes.len();
+        let payload = entry::encode(entry, &mut self.open.bytes);
+        self.bytes += self.open.bytes.len() - before;
+        self.requests += 1;
+        self.open.entries += 1;
+        self.open.effects.push(Effect { stream: Arc::clone(stream), change: change(payload) });
+        Arc::clone(&self.open.gate)
+    }
+
+    fn put_write(
+        &mut self,
+        stream: &Arc<Stream>,
+        entry: Entry,
+        after: Option<Producer>,
+    ) -> Arc<Gate> {
+        let before = self.open.bytes.len();
+        let payload = entry::encode(&entry, &mut self.open.bytes);
+        self.bytes += self.open.bytes.len() - before;
+        self.requests += 1;
+        self.open.entries += 1;
+        let Entry::Write(mut write) = entry else { unreachable!("called with writes only") };
+        if let Some(records) = &mut write.records {
+            // The memtable will share the commit's bytes: let go of the request's.
+            records.payload = Bytes::new();
+        }
+        let change = Change::Write { write, payload, after };
+        self.open.effects.push(Effect { stream: Arc::clone(stream), change });
+        Arc::clone(&self.open.gate)
+    }
+
+    /// The entry that was put last changes this stream too.
+    fn also(&mut self, stream: &Arc<Stream>, change: Change) {
+        self.requests += 1;
+        self.open.effects.push(Effect { stream: Arc::clone(stream), change });
+    }
+
+    /// Starts a new group if the open one has its fill. Only between requests: the entries of
+    /// one request commit together.
+    fn close_if_full(&mut self) {
+        if self.open.is_full() {
+            let next = Group::new(self.open.lsn.next());
+            self.full.push_back(std::mem::replace(&mut self.open, next));
+        }
+    }
+
+    /// Empties the queue behind a failed group.
+    fn void(&mut self, failed: Group) -> Vec<Group> {
+        let next = Group::new(self.open.lsn.next());
+        let open = std::mem::replace(&mut self.open, next);
+        let mut groups = vec![failed];
+        groups.extend(self.full.drain(..));
+        groups.push(open);
+        self.requests = 0;
+        self.bytes = 0;
+        groups
+    }
+}
+
+fn decided<A>(answer: Result<A, Rejection>, gate: Option<Arc<Gate>>) -> Submitted<A> {
+    Submitted::Decided(Decision { answer, gate })
+}
+
+/// What to say of a stream that has just ended.
+fn absence(ended: &Decided) -> Rejection {
+    if ended.state.retired { Rejection::Gone } else { Rejection::NotFound }
+}
+
+fn refuse<A>(rejection: Rejection, gate: Option<Arc<Gate>>) -> Submitted<A> {
+    decided(Err(rejection), gate)
+}
+
+fn pending(gate: Option<Arc<Gate>>) -> Option<Arc<Gate>> {
+    gate.filter(|gate| gate.outcome() != Some(Outcome::Durable))
+}

@@ -1,0 +1,94 @@
+//! What a fork reads of the streams it draws on: one run of records after the other, each from
+//! where it lies, the memory of its stream or segments. The forks in between cost nothing.
+
+use std::sync::Arc;
+
+use super::{gather::Gather, segments};
+use crate::{
+    core::Core,
+    decide::create::Cut,
+    request::Error,
+    state::view::Stream,
+    types::{Chunk, Run, Seq, StreamId, WallMs},
+};
+
+/// Goes on with a page whose next record is inherited, up to the end of its run.
+pub(crate) async fn read(
+    core: &Arc<Core>,
+    fork: &Arc<Stream>,
+    run: Run,
+    mut gather: Gather,
+) -> Result<Gather, Error> {
+    let before = gather.next;
+    if let Some(source) = core.shelf.source(run.stream) {
+        let durable = source.durable.lock();
+        if gather.next >= durable.sealed {
+            gather.take_chunks(&durable.chunks, run.limit);
+            return progress(fork, gather, before);
+        }
+    }
+    weir_io::sometimes!("a fork read its source's records out of segments");
+    let name = &fork.identity.name;
+    let gather = segments::read(core, run.stream, name, run.limit, gather).await?;
+    progress(fork, gather, before)
+}
+
+fn progress(fork: &Stream, gather: Gather, before: Seq) -> Result<Gather, Error> {
+    if gather.next > before || gather.is_done() {
+        return Ok(gather);
+    }
+    Err(Error::Corrupt(format!("record {before}, inherited by '{}', is lost", fork.identity.name)))
+}
+
+/// Where a position of a stream lies.
+fn home(stream: &Stream, seq: Seq) -> StreamId {
+    let run = stream.identity.fork.as_ref().and_then(|fork| fork.run_of(seq));
+    run.map_or(stream.identity.id, |run| run.stream)
+}
+
+/// The record at a position before the durable tail, with its key and its timestamp.
+async fn record(core: &Arc<Core>, stream: &Arc<Stream>, seq: Seq) -> Result<Chunk, Error> {
+    let home = home(stream, seq);
+    let source = match home == stream.identity.id {
+        true => Some(Arc::clone(stream)),
+        false => core.shelf.source(home),
+    };
+    if let Some(source) = source
+        && let Some(chunk) = source.durable.lock().chunk_of(seq)
+    {
+        return Ok(chunk);
+    }
+    segments::record(core, home, &stream.identity.name, seq).await
+}
+
+/// The record at a position, for a sub-offset to cut; `None` beyond the durable tail.
+pub(crate) async fn cut(
+    core: &Arc<Core>,
+    stream: &Arc<Stream>,
+    at: Seq,
+) -> Result<Option<Cut>, Error> {
+    if at >= stream.durable.lock().state.next {
+        return Ok(None);
+    }
+    let Chunk { first, records, timestamp, key } = record(core, stream, at).await?;
+    let index = usize::try_from(at.since(first)).expect("inside the chunk");
+    let form = stream.identity.content.form();
+    let range = records.ends.slice(index..index + 1, records.payload.len(), form);
+    Ok(Some(Cut { at, record: records.payload.slice(range), key, timestamp }))
+}
+
+/// The first inherited position whose timestamp is not before `since`; the fork point if there is
+/// none. Timestamps never decrease along a fork either, so halving finds it.
+pub(crate) async fn since(
+    core: &Arc<Core>,
+    stream: &Arc<Stream>,
+    since: WallMs,
+) -> Result<Seq, Error> {
+    let (mut older, mut limit) = (Seq::ZERO, stream.identity.own_start());
+    while older < limit {
+        let middle = Seq::new(older.get().midpoint(limit.get()));
+        let found = record(core, stream, middle).await?;
+        if found.timestamp < since { older = middle.after(1) } else { limit = middle }
+    }
+    Ok(older)
+}

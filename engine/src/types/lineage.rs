@@ -1,0 +1,83 @@
+//! Lineages: which epoch counts which positions of a stream (design: Identity).
+
+use smallvec::SmallVec;
+
+use super::{Epoch, Offset, Seq};
+
+/// Which epoch counts which positions: (epoch, first position), both increasing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lineage(SmallVec<[(Epoch, Seq); 1]>);
+
+/// What an offset means in a lineage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// This position.
+    At(Seq),
+    /// Beyond every position there is.
+    Beyond,
+    /// In a stretch that was left behind; reading goes on at this position.
+    Lost(Seq),
+}
+
+impl Lineage {
+    pub(crate) fn starting(epoch: Epoch) -> Self {
+        Self(smallvec::smallvec![(epoch, Seq::ZERO)])
+    }
+
+    /// Takes what a codec read; `None` unless both parts increase and there is one.
+    pub(crate) fn from_parts(parts: SmallVec<[(Epoch, Seq); 1]>) -> Option<Self> {
+        let rises = parts.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1);
+        (!parts.is_empty() && rises).then_some(Self(parts))
+    }
+
+    pub(crate) fn parts(&self) -> &[(Epoch, Seq)] {
+        &self.0
+    }
+
+    pub(crate) fn newest(&self) -> Epoch {
+        self.0.last().expect("a lineage has at least one epoch").0
+    }
+
+    /// What a fork inherits before `at`. A name that was used before gets an epoch of its own for
+    /// what the fork writes: `last` is the one it was last used under.
+    pub(crate) fn inherited(&self, at: Seq, last: Option<Epoch>) -> Self {
+        let mut parts: SmallVec<_> =
+            self.0.iter().copied().filter(|(_, first)| *first <= at).collect();
+        let newest: Option<&(Epoch, Seq)> = parts.last();
+        let (newest, _) = newest.expect("a lineage starts at zero");
+        if let Some(last) = last {
+            parts.push((Epoch::new(last.max(*newest).get() + 1), at));
+        }
+        Self(parts)
+    }
+
+    /// The offset of a position, minted under the newest epoch that counts it.
+    pub(crate) fn offset(&self, next: Seq) -> Offset {
+        let epoch = self.0.iter().rev().find(|(_, first)| *first <= next);
+        let (epoch, _) = epoch.or(self.0.first()).expect("a lineage has at least one epoch");
+        Offset { epoch: *epoch, next }
+    }
+
+    /// Where an offset points to (design: Identity).
+    pub(crate) fn place(&self, offset: Offset, tail: Seq) -> Place {
+        if offset == Offset::START {
+            return Place::At(Seq::ZERO);
+        }
+        if offset.epoch > self.newest() {
+            return Place::Beyond;
+        }
+        let Some(index) = self.0.iter().position(|(epoch, _)| *epoch == offset.epoch) else {
+            let (_, first) = self.0.iter().find(|(epoch, _)| *epoch > offset.epoch).expect(
+                "the epoch is not above the newest and not in the lineage, so one above it is",
+            );
+            return Place::Lost(*first);
+        };
+        let (_, first) = self.0[index];
+        match self.0.get(index + 1) {
+            _ if offset.next < first => Place::Lost(first),
+            Some((_, limit)) if offset.next > *limit => Place::Lost(*limit),
+            None if offset.next > tail => Place::Beyond,
+            _ => Place::At(offset.next),
+        }
+    }
+}
