@@ -1,7 +1,10 @@
 //! Subscriptions: durable cursors over streams that wake workers (protocol §6, §7).
 
-mod glob;
-mod request;
+pub(crate) mod control;
+pub(crate) mod glob;
+pub(crate) mod index;
+pub(crate) mod links;
+pub(crate) mod request;
 
 pub use glob::{BadPattern, Pattern};
 pub use request::{
