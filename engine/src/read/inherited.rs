@@ -9,35 +9,41 @@ use crate::{
     decide::create::Cut,
     request::Error,
     state::view::Stream,
-    types::{Chunk, Run, Seq, StreamId, WallMs},
+    types::{Ancestry, Chunk, Seq, StreamId, WallMs},
 };
 
-/// Goes on with a page whose next record is inherited, up to the end of its run.
+/// Goes on with a page whose next record is inherited, through the runs that lie in memory or, if
+/// the first does not, through those that lie in segments.
 pub(crate) async fn read(
     core: &Arc<Core>,
     fork: &Arc<Stream>,
-    run: Run,
+    ancestry: &Arc<Ancestry>,
     mut gather: Gather,
 ) -> Result<Gather, Error> {
     let before = gather.next;
-    if let Some(source) = core.shelf.source(run.stream) {
+    while let Some(run) = ancestry.run_of(gather.next).filter(|_| !gather.is_done()) {
+        let Some(source) = core.shelf.source(run.stream) else { break };
         let durable = source.durable.lock();
-        if gather.next >= durable.sealed {
-            gather.take_chunks(&durable.chunks, run.limit);
-            return progress(fork, gather, before);
+        if gather.next < durable.sealed {
+            break;
+        }
+        let at = gather.next;
+        gather.take_chunks(&durable.chunks, run.limit);
+        if gather.next == at && !gather.is_done() {
+            return Err(lost(fork, at));
         }
     }
-    weir_io::sometimes!("a fork read its source's records out of segments");
-    let name = &fork.identity.name;
-    let gather = segments::read(core, run.stream, name, run.limit, gather).await?;
-    progress(fork, gather, before)
-}
-
-fn progress(fork: &Stream, gather: Gather, before: Seq) -> Result<Gather, Error> {
     if gather.next > before || gather.is_done() {
         return Ok(gather);
     }
-    Err(Error::Corrupt(format!("record {before}, inherited by '{}', is lost", fork.identity.name)))
+    weir_io::sometimes!("a fork read its source's records out of segments");
+    let gather = segments::read_runs(core, fork, ancestry, gather).await?;
+    // A seal may have moved the records meanwhile, never away.
+    if gather.next == before && !gather.is_done() { Err(lost(fork, before)) } else { Ok(gather) }
+}
+
+fn lost(fork: &Stream, seq: Seq) -> Error {
+    Error::Corrupt(format!("record {seq}, inherited by '{}', is lost", fork.identity.name))
 }
 
 /// Where a position of a stream lies.

@@ -58,7 +58,7 @@ pub(crate) async fn page(
     };
     let mut gather = Gather::new(form, want.key, want.bytes_max, SCAN_BYTES_MAX, start);
     loop {
-        let inherited = stream.identity.fork.as_ref().and_then(|fork| fork.run_of(gather.next));
+        let inherited = stream.identity.fork.as_ref().filter(|fork| gather.next < fork.at);
         {
             let durable = stream.durable.lock();
             presence(&durable)?;
@@ -71,7 +71,7 @@ pub(crate) async fn page(
             }
         }
         let read = match inherited {
-            Some(run) => inherited::read(core, stream, run, gather).await,
+            Some(ancestry) => inherited::read(core, stream, ancestry, gather).await,
             None => {
                 let Identity { id, name, .. } = &stream.identity;
                 segments::read(core, *id, name, Seq::LAST, gather).await

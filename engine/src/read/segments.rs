@@ -14,7 +14,7 @@ use crate::{
     request::Error,
     segment::{Block, BlockNo, Part, ReadError, Segment},
     state::view::Stream,
-    types::{Chunk, SegmentId, Seq, StreamId, StreamName, WallMs},
+    types::{Ancestry, Chunk, SegmentId, Seq, StreamId, StreamName, WallMs},
 };
 
 /// The live segments, oldest first.
@@ -77,17 +77,46 @@ pub(crate) async fn read(
 ) -> Result<Gather, Error> {
     let (shared, reader) = (Arc::clone(core), reader.clone());
     blocking(core, move || {
-        // After `sealed` was read: whatever it promises is in this set.
-        let candidates = shared.segments.load().holding(stream);
-        let before = gather.next;
-        let segment = find_position(&shared, &candidates, stream, gather.next)?;
-        take(&shared, &segment, stream, limit, &mut gather)?;
-        if gather.next == before && !gather.is_done() {
-            return Err(lost(before, &reader));
+        read_one(&shared, stream, &reader, limit, &mut gather)?;
+        Ok(gather)
+    })
+    .await
+}
+
+/// Goes on with a page of a fork through every run that lies in segments.
+pub(crate) async fn read_runs(
+    core: &Arc<Core>,
+    fork: &Arc<Stream>,
+    ancestry: &Arc<Ancestry>,
+    mut gather: Gather,
+) -> Result<Gather, Error> {
+    let (shared, fork, ancestry) = (Arc::clone(core), Arc::clone(fork), Arc::clone(ancestry));
+    blocking(core, move || {
+        while let Some(run) = ancestry.run_of(gather.next).filter(|_| !gather.is_done()) {
+            let source = shared.shelf.source(run.stream);
+            if source.is_some_and(|source| source.durable.lock().sealed <= gather.next) {
+                break;
+            }
+            read_one(&shared, run.stream, &fork.identity.name, run.limit, &mut gather)?;
         }
         Ok(gather)
     })
     .await
+}
+
+fn read_one(
+    core: &Core,
+    stream: StreamId,
+    reader: &StreamName,
+    limit: Seq,
+    gather: &mut Gather,
+) -> Result<(), Error> {
+    // After `sealed` was read: whatever it promises is in this set.
+    let candidates = core.segments.load().holding(stream);
+    let before = gather.next;
+    let segment = find_position(core, &candidates, stream, gather.next)?;
+    take(core, &segment, stream, limit, gather)?;
+    if gather.next == before && !gather.is_done() { Err(lost(before, reader)) } else { Ok(()) }
 }
 
 /// The record at a position that lies in a segment.
