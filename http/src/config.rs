@@ -3,6 +3,8 @@
 //! The only place that reads the environment. A flag wins over an environment variable, which
 //! wins over the default.
 
+mod proxies;
+
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr},
@@ -12,6 +14,8 @@ use std::{
 
 use hyper::http::uri::{Authority, Uri};
 use weir_engine::types::OffsetFormat;
+
+pub use proxies::{BadNetwork, Network};
 
 use crate::cli::flags::{AuthStrategy, ObjectStore, ServeFlags};
 
@@ -29,6 +33,8 @@ pub struct HttpConfig {
     pub hosts: Hosts,
     /// Where clients see this server, if that is not where they connect to.
     pub public_url: Option<PublicUrl>,
+    /// Peers that are believed when they say where clients see this server.
+    pub trusted_proxies: Vec<Network>,
     /// How offsets are written.
     pub offset_format: OffsetFormat,
     /// How long a long-poll waits that does not say.
@@ -88,6 +94,7 @@ impl Default for HttpConfig {
             auth: Auth::Open,
             hosts: Hosts::Any,
             public_url: None,
+            trusted_proxies: Vec::new(),
             offset_format: OffsetFormat::Reference,
             long_poll_timeout: Duration::from_secs(3),
             long_poll_max: Duration::from_secs(60),
@@ -277,6 +284,7 @@ impl Settings {
             auth,
             hosts,
             public_url,
+            trusted_proxies: flags.trusted_proxy,
             offset_format: flags.offset_format.into(),
             long_poll_timeout: flags.long_poll_timeout,
             long_poll_max: flags.long_poll_max,
@@ -318,6 +326,10 @@ impl Settings {
             (!http.sse_recycle.is_zero(), "--sse-recycle must not be zero"),
             (!http.patience.idle.is_zero(), "the idle timeout must not be zero"),
             (http.connections_max > 0, "--connections-max must not be zero"),
+            (
+                http.trusted_proxies.len() <= proxies::PROXIES_MAX,
+                "--trusted-proxy is given more than 256 times",
+            ),
             (
                 (1..=BODY_BYTES_LIMIT).contains(&http.body_bytes_max),
                 "--body-max must be between 1 byte and 64 MiB",
@@ -459,6 +471,15 @@ mod tests {
         ] {
             assert!(resolve(flags, &[]).is_err(), "{flags}");
         }
+    }
+
+    #[test]
+    fn trusted_proxies_are_networks() {
+        let settings = resolve("--trusted-proxy 10.0.0.0/8 --trusted-proxy ::1", &[]);
+        let proxies = settings.expect("valid").http.trusted_proxies;
+        assert_eq!(proxies, ["10.0.0.0/8", "::1"].map(|it| it.parse().expect("a network")));
+        let many = "--trusted-proxy ::1 ".repeat(super::proxies::PROXIES_MAX + 1);
+        assert!(resolve(&many, &[]).is_err());
     }
 
     #[test]

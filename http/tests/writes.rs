@@ -82,7 +82,7 @@ async fn a_creation_that_fails_leaves_nothing_behind() {
         (JSON.to_vec(), format!("\"{}\"", "x".repeat(100)), 413),
         (and(TEXT, ("stream-ttl", "01")), String::new(), 400),
         (and(TEXT, ("stream-expires-at", "Fri, 20 Nov 2026 08:30:00 GMT")), String::new(), 400),
-        (and(TEXT, ("stream-forked-from", "/v1/stream/a")), String::new(), 400),
+        (and(TEXT, ("stream-forked-from", "/v1/stream/a")), String::new(), 404),
         (and(TEXT, ("stream-fork-offset", ZERO)), String::new(), 400),
         (
             and(&and(TEXT, ("stream-ttl", "60")), ("stream-expires-at", "2100-01-01T00:00:00Z")),

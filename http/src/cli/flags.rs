@@ -5,7 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use weir_engine::types::OffsetFormat;
 
-use crate::wire::duration::{self, Bare};
+use crate::{
+    config::Network,
+    wire::duration::{self, Bare},
+};
 
 /// A durable-streams server that keeps what it acknowledges.
 #[derive(Debug, Parser)]
@@ -101,10 +104,15 @@ pub struct ServeFlags {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub read_bytes_max: Option<usize>,
 
-    /// URL under which clients see this server, for `Location` headers; its host is also
+    /// URL under which clients see this server, for the URLs in its answers; its host is also
     /// accepted in requests
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
+
+    /// Address or network of a proxy whose `Forwarded` or `X-Forwarded-Proto` and -Host headers
+    /// say where clients see this server; may be given several times
+    #[arg(long, value_name = "CIDR")]
+    pub trusted_proxy: Vec<Network>,
 
     /// Open connections; more are turned away with 503
     #[arg(long, value_name = "COUNT", default_value_t = 65_536)]

@@ -1,10 +1,13 @@
-//! `PUT`: a stream, with its first records if the body has any.
+//! `PUT`: a stream, with its first records if the body has any; all of it new, or sharing the
+//! beginning of another stream.
 
-use bytes::{Bytes, BytesMut};
+use std::net::IpAddr;
+
+use bytes::Bytes;
 use hyper::{
-    StatusCode,
+    Response, StatusCode,
     body::Incoming,
-    header::{HOST, HeaderValue, LOCATION},
+    header::{HeaderValue, LOCATION},
     http::request::Parts,
 };
 use weir_engine::{
@@ -12,40 +15,39 @@ use weir_engine::{
     types::StreamName,
 };
 
-use super::{Answer, inbound, reply};
+use super::{Answer, body::Body, inbound, reply};
 use crate::{
     App,
-    wire::{error::Refusal, names, request},
+    wire::{base, error::Refusal, names, request},
 };
 
 pub(super) async fn answer(
     app: &App,
     parts: &Parts,
+    peer: IpAddr,
     incoming: Incoming,
     name: StreamName,
 ) -> Answer {
     let headers = &parts.headers;
-    if request::asks_for_fork(headers) {
-        return Err(Refusal::bad_request("forks are not available yet"));
-    }
     let content = request::content_type(headers)?;
-    let expiry = Some(request::expiry(headers)?);
+    let expiry = request::expiry(headers)?;
+    let fork = request::fork(headers)?;
     let key = request::key(headers)?;
     let closing = request::closing(headers);
     let inbound = inbound::read(app, incoming).await?;
     let body = inbound.bytes.clone();
-    let create = Create { name, content, expiry, fork: None, closing, body, key };
+    let create = Create { name, content, expiry, fork, closing, body, key };
     let created = app.engine.create(create).await;
     let created = created.map_err(|error| Refusal::from_engine(error, app.config.offset_format))?;
-    Ok(describe(app, parts, &created))
+    Ok(describe(app, parts, peer, &created))
 }
 
-fn describe(app: &App, parts: &Parts, created: &Created) -> hyper::Response<super::body::Body> {
+fn describe(app: &App, parts: &Parts, peer: IpAddr, created: &Created) -> Response<Body> {
     let new = created.outcome == CreateOutcome::New;
     let mut response = reply::empty(if new { StatusCode::CREATED } else { StatusCode::OK });
     let headers = response.headers_mut();
     if new {
-        headers.insert(LOCATION, location(app, parts));
+        headers.insert(LOCATION, location(app, parts, peer));
     }
     let head = &created.head;
     reply::content_type(headers, &head.content);
@@ -56,21 +58,10 @@ fn describe(app: &App, parts: &Parts, created: &Created) -> hyper::Response<supe
     response
 }
 
-/// The absolute URL of the request: as the operator says clients see it, or as this one did.
-fn location(app: &App, parts: &Parts) -> HeaderValue {
-    let mut url = BytesMut::with_capacity(128);
-    if let Some(public) = &app.config.public_url {
-        url.extend_from_slice(public.as_str().as_bytes());
-    } else {
-        url.extend_from_slice(b"http://");
-        match (parts.uri.authority(), parts.headers.get(HOST)) {
-            (Some(authority), _) => url.extend_from_slice(authority.as_str().as_bytes()),
-            (None, Some(host)) => url.extend_from_slice(host.as_bytes()),
-            // Only HTTP/1.0 may leave it out.
-            (None, None) => url.extend_from_slice(b"localhost"),
-        }
-    }
-    url.extend_from_slice(parts.uri.path().as_bytes());
-    let url: Bytes = url.freeze();
-    HeaderValue::from_maybe_shared(url).expect("a path and an authority are header text")
+/// The absolute URL of the request, as the client sees it.
+fn location(app: &App, parts: &Parts, peer: IpAddr) -> HeaderValue {
+    let mut url = base::of(&app.config, parts, peer).into_owned();
+    url.push_str(parts.uri.path());
+    let url = HeaderValue::from_maybe_shared(Bytes::from(url));
+    url.expect("a path and an authority are header text")
 }

@@ -16,7 +16,7 @@ mod read;
 mod reply;
 mod sse;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use hyper::{
     Method, Request, Response, Version,
@@ -66,7 +66,7 @@ pub(crate) async fn answer(
     );
     let handled = async {
         admit(app, &parts)?;
-        dispatch(app, &parts, incoming, route?).await
+        dispatch(app, &parts, ticket.peer(), incoming, route?).await
     };
     let handled = handled.instrument(span.clone()).await;
     let (kind, mut response) = match handled {
@@ -177,7 +177,13 @@ fn credential(value: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"Bearer ").then_some(rest)
 }
 
-async fn dispatch(app: &Arc<App>, parts: &Parts, incoming: Incoming, route: Route) -> Answer {
+async fn dispatch(
+    app: &Arc<App>,
+    parts: &Parts,
+    peer: IpAddr,
+    incoming: Incoming,
+    route: Route,
+) -> Answer {
     let method = &parts.method;
     if method == Method::OPTIONS {
         return Ok(options::answer());
@@ -193,7 +199,7 @@ async fn dispatch(app: &Arc<App>, parts: &Parts, incoming: Incoming, route: Rout
         Route::Stream(name) => match *method {
             Method::GET => read::answer(app, parts, name, None).await,
             Method::POST => append::answer(app, parts, incoming, name).await,
-            Method::PUT => create::answer(app, parts, incoming, name).await,
+            Method::PUT => create::answer(app, parts, peer, incoming, name).await,
             Method::HEAD => head::answer(app, &name).await,
             Method::DELETE => delete::answer(app, &name).await,
             _ => Err(Refusal::method_not_allowed("GET, POST, PUT, DELETE, HEAD, OPTIONS")),
@@ -206,11 +212,7 @@ async fn dispatch(app: &Arc<App>, parts: &Parts, incoming: Incoming, route: Rout
         Route::SubResource(suffix) => {
             Err(Refusal::not_found(format!("{suffix} of a stream is not available yet")))
         }
-        Route::ControlPlane => Err(Refusal::new(
-            hyper::StatusCode::NOT_FOUND,
-            "SUBSCRIPTION_NOT_FOUND",
-            "no such subscription",
-        )),
+        Route::ControlPlane(_) => Err(Refusal::no_subscription()),
         Route::Asterisk | Route::Unknown => Err(Refusal::not_found("not_found")),
     }
 }
@@ -245,7 +247,7 @@ fn place(route: &Result<Route, Refusal>) -> Place {
         Ok(Route::Metrics) => Place::Metrics,
         Ok(Route::List) => Place::List,
         Ok(Route::Stream(_) | Route::Keyed(..) | Route::SubResource(_)) => Place::Stream,
-        Ok(Route::ControlPlane | Route::Asterisk | Route::Unknown) | Err(_) => Place::Other,
+        Ok(Route::ControlPlane(_) | Route::Asterisk | Route::Unknown) | Err(_) => Place::Other,
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{
     convert::Infallible,
     future::Future,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::pin,
     sync::{
         Arc,
@@ -49,7 +49,7 @@ pub(super) async fn run(
 ) {
     let _permit = permit;
     let _counted = Counted::new(&app);
-    let activity = Arc::new(Activity::default());
+    let activity = Arc::new(Activity::new(peer.ip()));
     let service = service_fn(|request| {
         let app = Arc::clone(&app);
         let ticket = Ticket::new(&activity);
@@ -134,14 +134,18 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Spawner {
     }
 }
 
-/// Which requests of a connection are under way.
-#[derive(Default)]
+/// Who is connected, and which requests of the connection are under way.
 struct Activity {
+    peer: IpAddr,
     under_way: AtomicUsize,
     begun: AtomicU64,
 }
 
 impl Activity {
+    fn new(peer: IpAddr) -> Self {
+        Self { peer, under_way: AtomicUsize::new(0), begun: AtomicU64::new(0) }
+    }
+
     /// How many requests had begun when none was under way; `None` if one is.
     fn idle_since(&self) -> Option<u64> {
         let idle = self.under_way.load(Ordering::Acquire) == 0;
@@ -157,6 +161,11 @@ impl Ticket {
         activity.begun.fetch_add(1, Ordering::AcqRel);
         activity.under_way.fetch_add(1, Ordering::AcqRel);
         Self(Arc::clone(activity))
+    }
+
+    /// Who sent the request: a client, or a proxy before it.
+    pub(crate) fn peer(&self) -> IpAddr {
+        self.0.peer
     }
 }
 

@@ -2,15 +2,17 @@
 //! the client what it needs.
 //!
 //! Old clients tell conflicts apart by the word "sequence" in the body: it stands in the
-//! messages of sequence conflicts and in no other conflict's.
+//! messages of sequence conflicts and in no other conflict's. The control plane has codes of its
+//! own, in capitals, and may put facts beside the message.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Write as _};
 
 use bytes::Bytes;
 use hyper::{
     StatusCode,
     header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
 };
+use serde_json::Value;
 use weir_engine::{
     request::{Error, Rejection},
     subscribe::Refused,
@@ -34,6 +36,8 @@ pub(crate) struct Refusal {
     pub(crate) code: &'static str,
     pub(crate) message: Cow<'static, str>,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// What stands beside code and message in the body.
+    pub(crate) facts: Vec<(&'static str, Value)>,
     pub(crate) connection: Connection,
 }
 
@@ -43,8 +47,14 @@ impl Refusal {
         code: &'static str,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        let message = message.into();
-        Self { status, code, message, headers: Vec::new(), connection: Connection::Keep }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            headers: Vec::new(),
+            facts: Vec::new(),
+            connection: Connection::Keep,
+        }
     }
 
     pub(crate) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
@@ -57,6 +67,30 @@ impl Refusal {
 
     pub(crate) fn conflict(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::CONFLICT, "conflict", message)
+    }
+
+    /// The body of a request to the control plane is not what it should be.
+    pub(crate) fn invalid_request(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "INVALID_REQUEST", message)
+    }
+
+    pub(crate) fn no_subscription() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "SUBSCRIPTION_NOT_FOUND", "no such subscription")
+    }
+
+    pub(crate) fn webhook_url(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "WEBHOOK_URL_REJECTED", message)
+    }
+
+    /// The bearer token of a worker is none of ours, or not for this.
+    pub(crate) fn token_invalid() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "TOKEN_INVALID", "missing or invalid bearer token")
+            .with(WWW_AUTHENTICATE, names::BEARER)
+    }
+
+    pub(crate) fn token_expired() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "TOKEN_EXPIRED", "the bearer token has expired")
+            .with(WWW_AUTHENTICATE, names::BEARER)
     }
 
     pub(crate) fn too_large(body_bytes_max: usize) -> Self {
@@ -91,16 +125,27 @@ impl Refusal {
         self
     }
 
+    /// Adds a fact to the body.
+    fn stating(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.facts.push((name, value.into()));
+        self
+    }
+
     /// Ends the connection after this answer.
     pub(crate) fn closing(mut self) -> Self {
         self.connection = Connection::Close;
         self
     }
 
-    /// `{"error":{"code":…,"message":…}}`.
+    /// `{"error":{"code":…,"message":…}}`, with the facts behind the message.
     pub(crate) fn body(&self) -> Bytes {
         let message = serde_json::to_string(&*self.message).expect("a string is JSON");
-        Bytes::from(format!(r#"{{"error":{{"code":"{}","message":{message}}}}}"#, self.code))
+        let mut body = format!(r#"{{"error":{{"code":"{}","message":{message}"#, self.code);
+        for (name, value) in &self.facts {
+            write!(body, r#","{name}":{value}"#).expect("writing to a string cannot fail");
+        }
+        body.push_str("}}");
+        Bytes::from(body)
     }
 
     /// What the engine's error is on the wire.
@@ -130,8 +175,21 @@ impl Refusal {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
 
-    fn from_subscription(refused: Refused) -> Self {
-        Self::conflict(refused.to_string())
+    pub(crate) fn from_subscription(refused: Refused) -> Self {
+        let conflict = |code, message| Self::new(StatusCode::CONFLICT, code, message);
+        let message = refused.to_string();
+        match refused {
+            Refused::NotFound => Self::no_subscription(),
+            Refused::WrongType(_) => Self::invalid_request(message),
+            Refused::Exists => conflict("SUBSCRIPTION_ALREADY_EXISTS", message),
+            Refused::AlreadyClaimed { holder, generation } => conflict("ALREADY_CLAIMED", message)
+                .stating("current_holder", holder)
+                .stating("generation", generation),
+            Refused::NoPendingWork => conflict("NO_PENDING_WORK", message),
+            Refused::Fenced => conflict("FENCED", message),
+            Refused::InvalidOffset { .. } => conflict("INVALID_OFFSET", message),
+            Refused::TooMany(_) => conflict("LIMIT_EXCEEDED", message),
+        }
     }
 
     fn from_rejection(rejection: Rejection, format: OffsetFormat) -> Self {
@@ -227,6 +285,31 @@ mod tests {
         let refusal = Refusal::bad_request("a \"b\"\n");
         let body = refusal.body();
         assert_eq!(&body[..], br#"{"error":{"code":"bad_request","message":"a \"b\"\n"}}"#);
+    }
+
+    #[test]
+    fn subscriptions_refuse_with_codes_of_their_own() {
+        let stream = StreamName::new("s").expect("valid");
+        for (refused, status, code) in [
+            (Refused::NotFound, 404, "SUBSCRIPTION_NOT_FOUND"),
+            (Refused::Exists, 409, "SUBSCRIPTION_ALREADY_EXISTS"),
+            (Refused::WrongType("not for webhooks"), 400, "INVALID_REQUEST"),
+            (Refused::NoPendingWork, 409, "NO_PENDING_WORK"),
+            (Refused::Fenced, 409, "FENCED"),
+            (Refused::InvalidOffset { stream, reason: "beyond the tail" }, 409, "INVALID_OFFSET"),
+            (Refused::TooMany("too many"), 409, "LIMIT_EXCEEDED"),
+        ] {
+            let refusal = Refusal::from_engine(refused.into(), OffsetFormat::Reference);
+            assert_eq!((refusal.status.as_u16(), refusal.code), (status, code));
+        }
+        let claimed = Refused::AlreadyClaimed { holder: "a \"w\"".into(), generation: 7 };
+        let body = Refusal::from_subscription(claimed).body();
+        let body: Value = serde_json::from_slice(&body).expect("JSON");
+        let expect = serde_json::json!({"error": {
+            "code": "ALREADY_CLAIMED", "message": "claimed by a \"w\"",
+            "current_holder": "a \"w\"", "generation": 7,
+        }});
+        assert_eq!(body, expect);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! socket, a clock or the environment; every parser is total: any input gives a value or a
 //! [`error::Refusal`], never a panic.
 
+pub(crate) mod base;
 pub(crate) mod cursor;
 pub(crate) mod date;
 pub(crate) mod duration;
@@ -14,3 +15,4 @@ pub(crate) mod query;
 pub(crate) mod request;
 pub(crate) mod route;
 pub(crate) mod sse;
+pub(crate) mod subscription;

@@ -32,6 +32,8 @@ pub(crate) const PRODUCER_RECEIVED_SEQ: HeaderName =
     HeaderName::from_static("producer-received-seq");
 pub(crate) const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
+pub(crate) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(crate) const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 pub(crate) const TRUE: HeaderValue = HeaderValue::from_static("true");
@@ -46,6 +48,9 @@ pub(crate) const BASE64: HeaderValue = HeaderValue::from_static("base64");
 pub(crate) const LOCAL: HeaderValue = HeaderValue::from_static("local");
 pub(crate) const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+pub(crate) const JWK_SET: HeaderValue = HeaderValue::from_static("application/jwk-set+json");
+pub(crate) const PUBLIC_5_MINUTES: HeaderValue = HeaderValue::from_static("public, max-age=300");
+pub(crate) const PRIVATE_5_MINUTES: HeaderValue = HeaderValue::from_static("private, max-age=300");
 pub(crate) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 pub(crate) const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");

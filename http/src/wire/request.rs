@@ -4,10 +4,16 @@ use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use weir_engine::{
     limits,
+    request::Fork,
     types::{Closing, ContentType, Expiry, Offset, ProducerId, ProducerTuple, WallMs},
 };
 
-use super::{date, duration, error::Refusal, names};
+use super::{
+    date, duration,
+    error::Refusal,
+    names,
+    route::{self, Route},
+};
 
 /// A header that may stand once.
 fn single<'h>(
@@ -51,32 +57,69 @@ pub(crate) fn closing(headers: &HeaderMap) -> Closing {
 }
 
 /// `Stream-TTL` or `Stream-Expires-At`.
-pub(crate) fn expiry(headers: &HeaderMap) -> Result<Expiry, Refusal> {
+pub(crate) fn expiry(headers: &HeaderMap) -> Result<Option<Expiry>, Refusal> {
     let ttl = text(headers, &names::STREAM_TTL)?;
     let at = text(headers, &names::STREAM_EXPIRES_AT)?;
     match (ttl, at) {
-        (None, None) => Ok(Expiry::Never),
+        (None, None) => Ok(None),
         (Some(_), Some(_)) => {
             Err(Refusal::bad_request("only one of Stream-TTL or Stream-Expires-At is allowed"))
         }
         (Some(ttl), None) => match duration::parse_ttl_seconds(ttl) {
             Some(ttl_seconds) if ttl_seconds <= limits::TTL_SECONDS_MAX => {
-                Ok(Expiry::Sliding { ttl_seconds })
+                Ok(Some(Expiry::Sliding { ttl_seconds }))
             }
             _ => Err(Refusal::bad_request("invalid Stream-TTL")),
         },
         (None, Some(at)) => match date::parse(at) {
-            Some(at) => Ok(Expiry::At(at)),
+            Some(at) => Ok(Some(Expiry::At(at))),
             None => Err(Refusal::bad_request("invalid Stream-Expires-At")),
         },
     }
 }
 
-/// Whether a creation asks for a fork.
-pub(crate) fn asks_for_fork(headers: &HeaderMap) -> bool {
-    [names::STREAM_FORKED_FROM, names::STREAM_FORK_OFFSET, names::STREAM_FORK_SUB_OFFSET]
-        .iter()
-        .any(|name| headers.contains_key(name))
+/// `Stream-Forked-From` with `Stream-Fork-Offset` and `Stream-Fork-Sub-Offset`, which mean
+/// nothing without it.
+pub(crate) fn fork(headers: &HeaderMap) -> Result<Option<Fork>, Refusal> {
+    let source = text(headers, &names::STREAM_FORKED_FROM)?;
+    let at = text(headers, &names::STREAM_FORK_OFFSET)?;
+    let sub_offset = text(headers, &names::STREAM_FORK_SUB_OFFSET)?;
+    let Some(source) = source else {
+        let lonely = match (at, sub_offset) {
+            (None, None) => return Ok(None),
+            (Some(_), _) => names::STREAM_FORK_OFFSET,
+            (None, Some(_)) => names::STREAM_FORK_SUB_OFFSET,
+        };
+        return Err(Refusal::bad_request(format!("{lonely} needs Stream-Forked-From")));
+    };
+    let path = source.starts_with(FORK_ROOT) && !source.contains(['?', '#']);
+    let Some(Ok(Route::Stream(source))) = path.then(|| route::parse(source)) else {
+        return Err(Refusal::bad_request("Stream-Forked-From is not the path of a stream"));
+    };
+    let at = match at {
+        None | Some("now") => None,
+        Some("-1") => Some(Offset::START),
+        Some(text) => match Offset::parse(text) {
+            Ok(offset) => Some(offset),
+            Err(_) => return Err(Refusal::bad_request("invalid Stream-Fork-Offset")),
+        },
+    };
+    let sub_offset = match sub_offset.map(sub_offset_number) {
+        None => 0,
+        Some(Some(number)) => number,
+        Some(None) => return Err(Refusal::bad_request("invalid Stream-Fork-Sub-Offset")),
+    };
+    Ok(Some(Fork { source, at, sub_offset }))
+}
+
+/// Sources are named by their path below this root, the one the protocol's examples use.
+const FORK_ROOT: &str = "/v1/stream/";
+
+/// `0` or digits that begin with another one.
+fn sub_offset_number(text: &str) -> Option<u64> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    let canonical = text == "0" || !text.starts_with('0');
+    if plain && canonical { text.parse().ok() } else { None }
 }
 
 /// `Stream-Key`; blank is none.
@@ -149,6 +192,7 @@ fn producer_number(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use weir_engine::types::StreamName;
 
     use super::*;
 
@@ -182,12 +226,13 @@ mod tests {
     #[test]
     fn one_expiry_at_most() {
         let ttl = |value| expiry(&headers(&[(names::STREAM_TTL, value)])).ok();
-        assert_eq!(ttl("60"), Some(Expiry::Sliding { ttl_seconds: 60 }));
-        assert_eq!(ttl("1m"), Some(Expiry::Sliding { ttl_seconds: 60 }));
+        assert_eq!(ttl("60"), Some(Some(Expiry::Sliding { ttl_seconds: 60 })));
+        assert_eq!(ttl("1m"), Some(Some(Expiry::Sliding { ttl_seconds: 60 })));
         assert_eq!(ttl(""), None);
         assert_eq!(ttl("31622400001"), None);
         let at = |value| expiry(&headers(&[(names::STREAM_EXPIRES_AT, value)])).ok();
-        assert_eq!(at("1970-01-01T00:00:01Z"), Some(Expiry::At(WallMs::new(1000))));
+        assert_eq!(at("1970-01-01T00:00:01Z"), Some(Some(Expiry::At(WallMs::new(1000)))));
+        assert_eq!(expiry(&HeaderMap::new()).ok(), Some(None));
         assert_eq!(at("Thu, 01 Jan 1970 00:00:01 GMT"), None);
         let both = [(names::STREAM_TTL, "60"), (names::STREAM_EXPIRES_AT, "1970-01-01T00:00:01Z")];
         assert!(expiry(&headers(&both)).is_err());
@@ -227,6 +272,76 @@ mod tests {
         }
     }
 
+    fn forked(from: Option<&str>, at: Option<&str>, sub: Option<&str>) -> Option<Option<Fork>> {
+        let fields = [
+            (names::STREAM_FORKED_FROM, from),
+            (names::STREAM_FORK_OFFSET, at),
+            (names::STREAM_FORK_SUB_OFFSET, sub),
+        ];
+        let given: Vec<_> =
+            fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        fork(&headers(&given)).ok()
+    }
+
+    #[test]
+    fn a_fork_names_its_source_by_path_and_its_point() {
+        let point = |at, sub_offset| {
+            let source = StreamName::new("a/b").expect("valid");
+            Some(Some(Fork { source, at, sub_offset }))
+        };
+        let two = Offset::parse("0_4").expect("valid");
+        for (from, at, sub, expect) in [
+            (None, None, None, Some(None)),
+            (Some("/v1/stream/a/b"), None, None, point(None, 0)),
+            (Some(" /v1/stream/a%2Fb "), Some("now"), Some("0"), point(None, 0)),
+            (Some("/v1/stream/a/b/"), Some("-1"), Some("10"), point(Some(Offset::START), 10)),
+            (Some("/v1/stream/a/b"), Some("0_5"), Some("3"), point(Some(two), 3)),
+            (Some("/v1/stream/a/b"), Some("00000000000000000010000000"), None, point(Some(two), 0)),
+        ] {
+            assert_eq!(forked(from, at, sub), expect, "{from:?} {at:?} {sub:?}");
+        }
+    }
+
+    #[test]
+    fn malformed_forks_are_refused() {
+        let good = Some("/v1/stream/a");
+        for (from, at, sub) in [
+            (None, Some("0_0"), None),
+            (None, None, Some("0")),
+            (None, Some("x"), Some("x")),
+            (Some(""), None, None),
+            (Some("a"), None, None),
+            (Some("/v1/stream/"), None, None),
+            (Some("/v1/streams/a"), None, None),
+            (Some("/v1/stream/__ds/a"), None, None),
+            (Some("/v1/stream/a/_schema"), None, None),
+            (Some("/v1/stream/a?x=1"), None, None),
+            (Some("/v1/stream/%zz"), None, None),
+            (Some("http://h/v1/stream/a"), None, None),
+            (good, Some(""), None),
+            (good, Some("zzz"), None),
+            (good, None, Some("")),
+            (good, None, Some("-1")),
+            (good, None, Some("+1")),
+            (good, None, Some("05")),
+            (good, None, Some("00")),
+            (good, None, Some("1.5")),
+            (good, None, Some("abc")),
+            (good, None, Some("99999999999999999999")),
+        ] {
+            assert_eq!(forked(from, at, sub), None, "{from:?} {at:?} {sub:?}");
+        }
+        for name in
+            [names::STREAM_FORKED_FROM, names::STREAM_FORK_OFFSET, names::STREAM_FORK_SUB_OFFSET]
+        {
+            let value = if name == names::STREAM_FORKED_FROM { "/v1/stream/a" } else { "0" };
+            let mut map = headers(&[(names::STREAM_FORKED_FROM, "/v1/stream/a")]);
+            map.append(name.clone(), HeaderValue::from_static(value));
+            map.append(name, HeaderValue::from_static(value));
+            assert!(fork(&map).is_err());
+        }
+    }
+
     #[test]
     fn repeated_headers_are_refused() {
         for name in [names::STREAM_SEQ, names::STREAM_TTL, names::PRODUCER_ID, names::STREAM_KEY] {
@@ -243,11 +358,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics(value in proptest::collection::vec(any::<u8>(), 0..40), which in 0_usize..9) {
+        fn never_panics(value in proptest::collection::vec(any::<u8>(), 0..40), which in 0_usize..12) {
             let name = [
                 names::STREAM_SEQ, names::STREAM_TTL, names::STREAM_EXPIRES_AT,
                 names::STREAM_CLOSED, names::STREAM_TIMESTAMP, names::STREAM_EXPECTED_OFFSET,
-                names::PRODUCER_EPOCH, names::STREAM_KEY, CONTENT_TYPE,
+                names::PRODUCER_EPOCH, names::STREAM_KEY, CONTENT_TYPE, names::STREAM_FORKED_FROM,
+                names::STREAM_FORK_OFFSET, names::STREAM_FORK_SUB_OFFSET,
             ][which].clone();
             if let Ok(value) = HeaderValue::from_bytes(&value) {
                 let mut map = HeaderMap::new();
@@ -260,6 +376,10 @@ mod tests {
                 drop(timestamp(&map));
                 drop(expected_offset(&map));
                 drop(producer(&map));
+                drop(fork(&map));
+                let from = HeaderValue::from_static("/v1/stream/a");
+                map.entry(names::STREAM_FORKED_FROM).or_insert(from);
+                drop(fork(&map));
             }
         }
     }

@@ -5,7 +5,10 @@
 //! `foo/_schema` is reached as `foo%2F_schema`.
 
 use bytes::Bytes;
-use weir_engine::types::{BadName, StreamName};
+use weir_engine::{
+    subscribe::SubscriptionId,
+    types::{BadName, StreamName},
+};
 
 use super::{
     error::Refusal,
@@ -25,9 +28,30 @@ pub(crate) enum Route {
     /// A part of a stream that this server does not have yet.
     SubResource(&'static str),
     /// The control plane, never a stream.
-    ControlPlane,
+    ControlPlane(Control),
     /// `OPTIONS *`.
     Asterisk,
+    Unknown,
+}
+
+/// What a path of the control plane names (protocol §17.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Control {
+    /// The public keys that webhooks are signed with.
+    Keys,
+    Subscription(SubscriptionId),
+    /// Its links by name.
+    Streams(SubscriptionId),
+    /// One of them.
+    Linked(SubscriptionId, StreamName),
+    /// Where webhook workers report.
+    Callback(SubscriptionId),
+    /// Where pull-wake workers take work.
+    Claim(SubscriptionId),
+    /// Where they report.
+    Ack(SubscriptionId),
+    /// Where they give it back.
+    Release(SubscriptionId),
     Unknown,
 }
 
@@ -76,7 +100,7 @@ pub(crate) fn parse(path: &str) -> Result<Route, Refusal> {
 fn below_root(rest: &str) -> Result<Route, Refusal> {
     let first = rest.split('/').next().unwrap_or_default();
     if decode(first, Plus::Plus)?.split('/').next() == Some("__ds") {
-        return Ok(Route::ControlPlane);
+        return control(rest).map(Route::ControlPlane);
     }
     if let Some((suffix, _)) = SUFFIXES.iter().find_map(|it| Some((*it, cut(rest, it)?))) {
         return Ok(Route::SubResource(suffix));
@@ -86,6 +110,41 @@ fn below_root(rest: &str) -> Result<Route, Refusal> {
         return Ok(Route::Keyed(stream_name(name)?, Bytes::from(key.into_owned())));
     }
     stream_name(rest).map(Route::Stream)
+}
+
+/// Below `__ds` the segments are read raw too; only names that clients choose are decoded.
+fn control(rest: &str) -> Result<Control, Refusal> {
+    let Some((first, rest)) = rest.split_once('/') else { return Ok(Control::Unknown) };
+    if decode(first, Plus::Plus)? != "__ds" {
+        return Ok(Control::Unknown);
+    }
+    let segments: Vec<&str> = rest.splitn(4, '/').collect();
+    Ok(match segments[..] {
+        ["jwks.json"] => Control::Keys,
+        ["subscriptions", id] => Control::Subscription(subscription_id(id)?),
+        ["subscriptions", id, "streams"] => Control::Streams(subscription_id(id)?),
+        ["subscriptions", id, "streams", path] => {
+            Control::Linked(subscription_id(id)?, linked(path)?)
+        }
+        ["subscriptions", id, "callback"] => Control::Callback(subscription_id(id)?),
+        ["subscriptions", id, "claim"] => Control::Claim(subscription_id(id)?),
+        ["subscriptions", id, "ack"] => Control::Ack(subscription_id(id)?),
+        ["subscriptions", id, "release"] => Control::Release(subscription_id(id)?),
+        _ => Control::Unknown,
+    })
+}
+
+fn subscription_id(raw: &str) -> Result<SubscriptionId, Refusal> {
+    let bad = || Refusal::invalid_request("invalid subscription id");
+    let id = decode(raw, Plus::Plus).map_err(|_| bad())?;
+    SubscriptionId::new(&id).ok_or_else(bad)
+}
+
+/// The path of a linked stream: slashes may stand in it raw, as in the path of the stream.
+fn linked(raw: &str) -> Result<StreamName, Refusal> {
+    let invalid = |message: String| Refusal::invalid_request(message);
+    let path = decode(raw, Plus::Plus).map_err(|refusal| invalid(refusal.message.into_owned()))?;
+    StreamName::new(path.trim_matches('/')).map_err(|bad| invalid(bad.to_string()))
 }
 
 /// What is left of `rest` before `/suffix`, if that leaves a name.
@@ -153,6 +212,10 @@ mod tests {
         check("/v1/stream/pk/x", stream("pk/x"));
     }
 
+    fn control_plane(control: Control) -> Option<Route> {
+        Some(Route::ControlPlane(control))
+    }
+
     #[test]
     fn the_control_plane_is_never_a_stream() {
         for path in [
@@ -160,10 +223,50 @@ mod tests {
             "/v1/stream/__ds/a",
             "/v1/streams/%5F%5Fds/a//b",
             "/v1/stream/__ds%2Fa",
+            "/v1/stream/__ds%2Fjwks.json",
+            "/v1/stream/__ds/jwks.json/a",
+            "/v1/stream/__ds/subscriptions",
+            "/v1/stream/__ds/subscriptions/",
+            "/v1/stream/__ds/subscriptions/a/b",
+            "/v1/stream/__ds/subscriptions/a/callback/b",
+            "/v1/stream/__ds/a/_schema",
         ] {
-            check(path, Some(Route::ControlPlane));
+            check(path, control_plane(Control::Unknown));
         }
         check("/v1/stream/a/__ds", stream("a/__ds"));
+    }
+
+    #[test]
+    fn the_control_plane_has_subscriptions_and_keys() {
+        let id = |text| SubscriptionId::new(text).expect("valid");
+        let name = |text| StreamName::new(text).expect("valid");
+        for (path, expect) in [
+            ("jwks.json", Control::Keys),
+            ("subscriptions/a", Control::Subscription(id("a"))),
+            ("subscriptions/a%20b%25/", Control::Subscription(id("a b%"))),
+            ("subscriptions/streams", Control::Subscription(id("streams"))),
+            ("subscriptions/a/streams", Control::Streams(id("a"))),
+            ("subscriptions/a/streams/", Control::Streams(id("a"))),
+            ("subscriptions/a/streams/b", Control::Linked(id("a"), name("b"))),
+            ("subscriptions/a/streams/b%2Fc", Control::Linked(id("a"), name("b/c"))),
+            ("subscriptions/a/streams/b/c/d", Control::Linked(id("a"), name("b/c/d"))),
+            ("subscriptions/a/streams/%2Fb/_schema", Control::Linked(id("a"), name("b/_schema"))),
+            ("subscriptions/a/callback", Control::Callback(id("a"))),
+            ("subscriptions/a/claim", Control::Claim(id("a"))),
+            ("subscriptions/a/ack", Control::Ack(id("a"))),
+            ("subscriptions/a/release", Control::Release(id("a"))),
+        ] {
+            check(&format!("/v1/stream/__ds/{path}"), control_plane(expect.clone()));
+            check(&format!("/v1/streams/%5f_ds/{path}"), control_plane(expect));
+        }
+        let long = "a".repeat(SubscriptionId::BYTES_MAX + 1);
+        for path in ["a%2Fb", "%zz", "%00", "..", "", &long, "a/streams/%zz", "a/streams/b//c"] {
+            let path = format!("/v1/stream/__ds/subscriptions/{path}/streams/x");
+            let refusal = parse(&path).expect_err(&path);
+            assert_eq!(refusal.code, "INVALID_REQUEST", "{path}");
+        }
+        let reserved = parse("/v1/stream/__ds/subscriptions/a/streams/__ds/b");
+        assert_eq!(reserved.expect_err("reserved").code, "INVALID_REQUEST");
     }
 
     #[test]
@@ -192,7 +295,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics(path in "(/v1/streams?)?[/a-z%0-9_.]*") {
+        fn never_panics(path in "(/v1/streams?(/__ds/subscriptions)?)?[/a-z%0-9_.]*") {
             drop(parse(&path));
         }
 
