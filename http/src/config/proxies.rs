@@ -3,7 +3,7 @@
 use std::{net::IpAddr, str::FromStr};
 
 /// Most networks in a list.
-pub const PROXIES_MAX: usize = 256;
+pub(super) const PROXIES_MAX: usize = 256;
 
 /// A network in CIDR form, `10.0.0.0/8` or `fd00::/8`; a lone address is a network of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
