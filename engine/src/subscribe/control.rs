@@ -127,8 +127,9 @@ impl Control {
     pub(crate) fn due(&self, terms: Terms, out: bool) -> Option<StoreMs> {
         match (&self.phase, terms.kind) {
             (Phase::Idle, _) => None,
-            (Phase::Held { deadline, .. }, _)
-            | (Phase::Waking { deadline, .. }, Kind::Pull) => Some(*deadline),
+            (Phase::Held { deadline, .. }, _) | (Phase::Waking { deadline, .. }, Kind::Pull) => {
+                Some(*deadline)
+            }
             (Phase::Waking { deadline, .. }, Kind::Webhook) if out => Some(*deadline),
             (Phase::Waking { .. }, Kind::Webhook) => {
                 Some(self.next_attempt.unwrap_or(StoreMs::ZERO))
@@ -239,10 +240,7 @@ impl Control {
             }
             // A webhook worker may call back before its answer has arrived.
             Phase::Waking { wake_id: own, deadline }
-                if terms.kind == Kind::Webhook
-                    && current
-                    && *own == wake_id
-                    && now < *deadline =>
+                if terms.kind == Kind::Webhook && current && *own == wake_id && now < *deadline =>
             {
                 Ok("".into())
             }
@@ -311,9 +309,9 @@ pub(crate) enum Ending {
 pub(crate) const fn check_kind(terms: Terms, via: Via) -> Result<(), Refused> {
     match (terms.kind, via) {
         (Kind::Webhook, Via::Callback) | (Kind::Pull, Via::Pull) => Ok(()),
-        (Kind::Webhook, Via::Pull) => Err(Refused::WrongType(
-            "a webhook subscription is neither claimed, acked nor released",
-        )),
+        (Kind::Webhook, Via::Pull) => {
+            Err(Refused::WrongType("a webhook subscription is neither claimed, acked nor released"))
+        }
         (Kind::Pull, Via::Callback) => {
             Err(Refused::WrongType("a pull-wake subscription has no callback"))
         }

@@ -15,13 +15,12 @@ use std::collections::BTreeMap;
 use smallvec::SmallVec;
 
 use super::{
+    entry::Number,
     glob::{Part, Pattern},
     request::LinkType,
 };
 use crate::types::StreamName;
 
-/// A subscription's number.
-type Number = u64;
 /// A node of the trie.
 type Node = usize;
 
@@ -204,14 +203,13 @@ impl Index {
 
 impl Branch {
     fn is_bare(&self) -> bool {
-        self.ends.is_empty()
-            && self.literals.is_empty()
-            && self.one.is_none()
-            && self.any.is_none()
+        self.ends.is_empty() && self.literals.is_empty() && self.one.is_none() && self.any.is_none()
     }
 }
 
-fn forget(map: &mut BTreeMap<StreamName, SmallVec<[Number; 1]>>, name: &StreamName, number: u64) {
+type Numbers = SmallVec<[Number; 1]>;
+
+fn forget(map: &mut BTreeMap<StreamName, Numbers>, name: &StreamName, number: Number) {
     if let Some(numbers) = map.get_mut(name) {
         numbers.retain(|it| *it != number);
         if numbers.is_empty() {
@@ -243,11 +241,14 @@ mod tests {
     fn entries() -> impl Strategy<Value = Entry> {
         let named = prop::collection::vec(names().prop_map(|it| name(&it)), 0..3);
         let own = prop::option::of(names().prop_map(|it| name(&it)));
-        (prop::option::of(patterns()), named, own)
-            .prop_map(|(pattern, named, own)| Entry { pattern, named, own })
+        (prop::option::of(patterns()), named, own).prop_map(|(pattern, named, own)| Entry {
+            pattern,
+            named,
+            own,
+        })
     }
 
-    fn add(index: &mut Index, number: u64, entry: &Entry) {
+    fn add(index: &mut Index, number: Number, entry: &Entry) {
         if let Some(pattern) = &entry.pattern {
             index.add_pattern(pattern, number);
         }
@@ -255,7 +256,7 @@ mod tests {
         entry.own.iter().for_each(|name| index.add_own(name, number));
     }
 
-    fn remove(index: &mut Index, number: u64, entry: &Entry) {
+    fn remove(index: &mut Index, number: Number, entry: &Entry) {
         if let Some(pattern) = &entry.pattern {
             index.remove_pattern(pattern, number);
         }
@@ -263,7 +264,7 @@ mod tests {
         entry.own.iter().for_each(|name| index.remove_own(name, number));
     }
 
-    fn naive(entries: &BTreeMap<u64, Entry>, stream: &StreamName) -> Vec<(u64, LinkType)> {
+    fn naive(entries: &BTreeMap<Number, Entry>, stream: &StreamName) -> Vec<(Number, LinkType)> {
         let kind = |entry: &Entry| {
             if entry.own.as_ref() == Some(stream) {
                 return None;
@@ -280,7 +281,7 @@ mod tests {
     #[test]
     fn an_empty_index_after_removals_keeps_no_nodes_in_use() {
         let mut index = Index::default();
-        for round in 0..100 {
+        for round in (0..100).map(Number::new) {
             let patterns = ["a/**/b", "a/*", "**", "a/b/c"];
             for pattern in patterns {
                 index.add_pattern(&Pattern::new(pattern).expect("good"), round);
@@ -302,7 +303,7 @@ mod tests {
         ) {
             let mut index = Index::default();
             let mut present = BTreeMap::new();
-            for (number, entry) in (1..).zip(added) {
+            for (number, entry) in (1..).map(Number::new).zip(added) {
                 add(&mut index, number, &entry);
                 present.insert(number, entry);
             }

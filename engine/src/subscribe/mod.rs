@@ -1,10 +1,12 @@
 //! Subscriptions: durable cursors over streams that wake workers (protocol §6, §7).
 
 pub(crate) mod control;
+pub(crate) mod entry;
 pub(crate) mod glob;
 pub(crate) mod index;
 pub(crate) mod links;
 pub(crate) mod request;
+pub(crate) mod rows;
 
 pub use glob::{BadPattern, Pattern};
 pub use request::{

@@ -73,7 +73,8 @@ fn a_failed_delivery_is_repeated_with_growing_waits_as_the_same_wake() {
         assert_eq!(early, Turn::Rest);
         now += wait;
         assert_eq!(control.look(WEBHOOK, seen(true, false, now), chance(2)), Turn::Deliver);
-        let stale = control.delivered(WEBHOOK, wake, failures, Delivered::Failed, at(now), chance(9));
+        let stale =
+            control.delivered(WEBHOOK, wake, failures, Delivered::Failed, at(now), chance(9));
         assert_eq!(stale, Err(Refused::Fenced), "each attempt ends once");
     }
     control.next_attempt = Some(at(40_000));
@@ -124,7 +125,8 @@ fn a_worker_that_reported_before_its_answer_broke_off_keeps_the_lease() {
 fn an_unclaimed_wake_is_announced_again_ever_more_rarely() {
     let mut control = woken(PULL);
     let mut now = 0;
-    for (generation, wait) in (2..).zip([30_000, 60_000, 120_000, 240_000, 480_000, 600_000, 600_000])
+    for (generation, wait) in
+        (2..).zip([30_000, 60_000, 120_000, 240_000, 480_000, 600_000, 600_000])
     {
         assert_eq!(control.due(PULL, false), Some(at(now + wait)));
         assert_eq!(control.look(PULL, seen(true, false, now + wait - 1), chance(2)), Turn::Rest);
@@ -247,8 +249,7 @@ impl Life {
             Event::Delivered(how) => {
                 let failures = self.control.failures;
                 let chance = chance(fresh);
-                let ended =
-                    self.control.delivered(self.terms, newest, failures, how, now, chance);
+                let ended = self.control.delivered(self.terms, newest, failures, how, now, chance);
                 ended.ok().flatten()
             }
         };
