@@ -11,6 +11,7 @@
 //! engines in a paused runtime so far; a network in front of them changes `world` only.
 
 pub mod checks;
+pub mod door;
 pub mod faults;
 pub mod log;
 pub mod model;

@@ -17,6 +17,7 @@ use weir_io::{
 
 use crate::{
     checks::Breach,
+    door::Door,
     faults::{Options, STREAM_CLIENTS},
     log::Log,
     model::Model,
@@ -155,14 +156,34 @@ impl Sim {
 /// A running store and what its clients share.
 pub struct Host {
     pub sim: Rc<Sim>,
-    pub world: World,
-    pub engine: Engine,
+    /// How clients reach the store.
+    pub door: Door,
+    /// The store itself, if it runs where this is asked.
+    pub store: Option<(World, Engine)>,
     /// Clients finish what they are doing and end.
     pub stop: Cell<bool>,
     /// Live readers look at their streams no more.
     pub leave: Cell<bool>,
     /// Live readers: what each has read up to.
     pub watching: RefCell<std::collections::BTreeMap<u32, crate::workload::live::Watching>>,
+}
+
+impl Host {
+    fn store(&self) -> &(World, Engine) {
+        self.store.as_ref().expect("asked on the machine of the store only")
+    }
+
+    /// The world the store runs in.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        &self.store().0
+    }
+
+    /// The store's engine.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.store().1
+    }
 }
 
 /// A runtime whose clock is simulated and whose chance is the seed's.

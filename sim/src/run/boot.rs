@@ -15,6 +15,7 @@ use weir_io::{World, memory::Faults, sqlite::Role};
 
 use crate::{
     checks::{self, Breach},
+    door::Door,
     faults::DIR,
     require,
     sabotage::Sabotage,
@@ -104,8 +105,8 @@ pub(super) async fn open(sim: &Rc<Sim>, world: World, faulty: bool) -> Option<Rc
     sim.check(files(sim, &world));
     Some(Rc::new(Host {
         sim: Rc::clone(sim),
-        world,
-        engine,
+        door: Door::Inside(engine.clone()),
+        store: Some((world, engine)),
         stop: Cell::new(false),
         leave: Cell::new(false),
         watching: RefCell::default(),

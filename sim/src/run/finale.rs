@@ -54,7 +54,7 @@ async fn peace(host: &Rc<Host>, c: &mut ChaCha8Rng) {
     tokio::time::sleep(PEACE).await;
     sim.check(passed(host).await);
     host.list().await;
-    let held = host.engine.metrics().memtable_bytes.get();
+    let held = host.engine().metrics().memtable_bytes.get();
     if held != 0 {
         let what = format!("{held} bytes are not sealed long after their time");
         sim.check::<()>(Breach::of(checks::BOUNDED, what));

@@ -104,7 +104,7 @@ async fn live(host: &Rc<Host>, ending: Ending, c: &mut ChaCha8Rng) {
     while sim.now() < until && sim.breach().is_none() {
         tokio::time::sleep(LOOK).await;
         sim.check(bounded(host));
-        if matches!(host.engine.health(), Health::LogFailed { .. }) {
+        if matches!(host.door.health(), Health::LogFailed { .. }) {
             let since = *failed_since.get_or_insert(sim.now());
             if sim.now() > since + patience {
                 weir_io::sometimes!("a store whose log failed was restarted");
@@ -123,7 +123,6 @@ async fn live(host: &Rc<Host>, ending: Ending, c: &mut ChaCha8Rng) {
         }
         Ending::CrashAtOp(_) | Ending::CrashAtTime | Ending::Kill => sim.note("killed"),
     }
-    drop(host.engine.clone());
 }
 
 /// Ends all faults.
@@ -133,7 +132,7 @@ pub(super) async fn calm_down(host: &Host) {
     sim.machine.drive().set_faults(sim.calm());
     sim.machine.set_latency(Duration::from_micros(50)..Duration::from_millis(3));
     for _ in 0..2000 {
-        if host.engine.health() != Health::DiskFull {
+        if host.door.health() != Health::DiskFull {
             return;
         }
         tokio::time::sleep(LOOK).await;
@@ -147,7 +146,7 @@ pub(super) async fn settle(host: &Host, clients: Vec<tokio::task::JoinHandle<()>
     let sim = &host.sim;
     host.stop.set(true);
     tokio::time::sleep(Duration::from_secs(4)).await;
-    if host.engine.health() == Health::Serving {
+    if host.door.health() == Health::Serving {
         sim.check(watched(host));
     }
     host.leave.set(true);
@@ -187,7 +186,7 @@ fn watched(host: &Host) -> Result<(), Breach> {
 pub(super) async fn close(host: &Host) {
     let sim = &host.sim;
     sim.note("closing");
-    if tokio::time::timeout(ANSWER_MAX, host.engine.close()).await.is_err() {
+    if tokio::time::timeout(ANSWER_MAX, host.engine().close()).await.is_err() {
         sim.check::<()>(Breach::of(checks::SERVES, "the store does not stop"));
     }
     sim.note("closed");
@@ -201,10 +200,10 @@ pub(super) fn bounded(host: &Host) -> Result<(), Breach> {
         return Ok(());
     }
     let room = 2 * options.fill_max * 4 * 41 * usize::try_from(options.clients).unwrap_or(1);
-    let held = usize::try_from(host.engine.metrics().memtable_bytes.get()).unwrap_or(0);
+    let held = usize::try_from(host.engine().metrics().memtable_bytes.get()).unwrap_or(0);
     let most = 2 * options.memtable_bytes_max + room;
     require!(held <= most, checks::BOUNDED, "{held} bytes in memory, at most {most}");
-    let wal = host.world.disk.open(&std::path::Path::new(DIR).join("weir.sqlite-wal"));
+    let wal = host.world().disk.open(&std::path::Path::new(DIR).join("weir.sqlite-wal"));
     let Ok(len) = wal.and_then(|wal| wal.len()) else {
         return Ok(());
     };

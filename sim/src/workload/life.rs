@@ -80,7 +80,7 @@ impl Host {
     pub async fn delete(&self, target: &Target) {
         let ticket = self.ticket(target);
         self.sim.model.borrow_mut().deletion_begins(&target.name);
-        let answer = self.engine.delete(&target.name).await;
+        let answer = self.door.delete(&target.name).await;
         let said = self.sort(&ticket, &format!("delete {}", target.name), answer);
         let mut model = self.sim.model.borrow_mut();
         match said {
@@ -99,7 +99,7 @@ impl Host {
     pub async fn list(&self) {
         let tickets = self.tickets();
         let Some(any) = tickets.first().cloned() else { return };
-        let answer = self.engine.list(List { limit: 1000, ..List::default() }).await;
+        let answer = self.door.list(List { limit: 1000, ..List::default() }).await;
         if let Said::Yes(rows) = self.sort(&any, "list", answer) {
             self.sim.note(&format!("list: {} streams", rows.len()));
             let now_ms = self.sim.now_ms();

@@ -31,7 +31,7 @@ impl Client {
     async fn watch(&mut self, target: &Target) {
         let host = self.host.clone();
         let ticket = host.ticket(target);
-        let answer = host.engine.watch(&target.name).await;
+        let answer = host.door.watch(&target.name).await;
         let Said::Yes(watch) = host.sort(&ticket, &format!("watch {}", target.name), answer) else {
             return;
         };

@@ -162,7 +162,7 @@ impl Client {
         let (id, mut append) = self.request(target);
         append.producer = Some(self.tuple(epoch, seq));
         let ticket = self.host.ticket(target);
-        let answer = self.host.engine.append(append).await;
+        let answer = self.host.door.append(append).await;
         let said = self.host.sort(&ticket, &format!("haunt {} #{id}", target.name), answer);
         let sim = &self.host.sim;
         sim.model.borrow_mut().requests[id].fate = crate::model::Fate::Refused;

@@ -50,8 +50,7 @@ impl Host {
         match error {
             Error::Rejected(rejection) => {
                 if rejection == Rejection::NotFound {
-                    let written =
-                        matches!(self.engine.health(), Health::Serving | Health::DiskFull);
+                    let written = matches!(self.door.health(), Health::Serving | Health::DiskFull);
                     let absence = sim.model.borrow_mut().saw_absence(ticket, sim.now_ms(), written);
                     sim.check(absence);
                 }
@@ -88,7 +87,7 @@ impl Host {
     ) -> (Ticket, Said<(Page, Vec<verify::Seen>)>) {
         let ticket = self.ticket(target);
         let read = Read { name: target.name.clone(), from, key: key.clone(), bytes_max };
-        let answer = self.engine.read(read).await;
+        let answer = self.door.read(read).await;
         let said = self.sort(&ticket, &format!("read {} {from:?}", target.name), answer);
         let said = match said {
             Said::Yes(page) => {
@@ -134,7 +133,7 @@ impl Host {
     /// A store that takes no writes can't write a window's new end down: what it still serves
     /// touches nothing that a restart would know of.
     fn touched(&self, model: &mut Model, ticket: &Ticket, epoch: u32) {
-        if self.engine.health() == Health::Serving {
+        if self.door.health() == Health::Serving {
             model.touched(ticket, epoch);
         }
     }
@@ -142,7 +141,7 @@ impl Host {
     /// Asks for metadata.
     pub async fn head(&self, target: &Target) -> Said<Head> {
         let ticket = self.ticket(target);
-        let answer = self.engine.head(&target.name).await;
+        let answer = self.door.head(&target.name).await;
         let said = self.sort(&ticket, &format!("head {}", target.name), answer);
         if let Said::Yes(head) = &said {
             let note = format!("head {}: {:?} closed {}", target.name, head.next, head.closed);
@@ -171,7 +170,7 @@ impl Host {
         let sim = &self.sim;
         let ticket = self.ticket(target);
         sim.model.borrow_mut().attempt(id, sim.wall_ms());
-        let answer = self.engine.append(append.clone()).await;
+        let answer = self.door.append(append.clone()).await;
         let said = self.sort(&ticket, &format!("append {} #{id}", target.name), answer);
         let mut model = sim.model.borrow_mut();
         match &said {
@@ -283,7 +282,7 @@ impl Host {
             body: body.map(|(_, body)| body).unwrap_or_default(),
             key: None,
         };
-        let answer = self.engine.create(create).await;
+        let answer = self.door.create(create).await;
         let said = self.sort(&ticket, &format!("create {}", target.name), answer);
         match &said {
             Said::Yes(created) => {

@@ -1,0 +1,164 @@
+//! How a workload reaches the store: through the engine in its own process, or over HTTP from
+//! another machine. Both doors take the same requests and give the same answers, so that one
+//! workload, one model and one set of checks hold for both.
+
+pub mod answer;
+pub mod outside;
+pub mod request;
+
+use weir_engine::{
+    Change, Engine, Health, Metrics,
+    request::{Append, Appended, Create, Created, Error, From, Head, List, ListRow, Page, Read},
+    types::{Offset, StreamName},
+};
+
+pub use outside::Outside;
+
+/// A way to the store.
+#[derive(Clone)]
+pub enum Door {
+    /// The engine itself.
+    Inside(Engine),
+    /// A client on another machine.
+    Outside(Outside),
+}
+
+type Answer<T> = Result<T, Error>;
+
+impl Door {
+    /// As the engine's.
+    ///
+    /// # Errors
+    /// As the engine's; [`Error::Unknown`] also if the answer was lost on the way.
+    pub async fn create(&self, create: Create) -> Answer<Created> {
+        match self {
+            Door::Inside(engine) => engine.create(create).await,
+            Door::Outside(client) => client.create(create).await,
+        }
+    }
+
+    /// As the engine's.
+    ///
+    /// # Errors
+    /// As [`Door::create`].
+    pub async fn append(&self, append: Append) -> Answer<Appended> {
+        match self {
+            Door::Inside(engine) => engine.append(append).await,
+            Door::Outside(client) => client.append(append).await,
+        }
+    }
+
+    /// As the engine's.
+    ///
+    /// # Errors
+    /// As [`Door::create`].
+    pub async fn delete(&self, name: &StreamName) -> Answer<()> {
+        match self {
+            Door::Inside(engine) => engine.delete(name).await,
+            Door::Outside(client) => client.delete(name).await,
+        }
+    }
+
+    /// As the engine's.
+    ///
+    /// # Errors
+    /// As the engine's; [`Error::Draining`] also if the answer was lost on the way.
+    pub async fn head(&self, name: &StreamName) -> Answer<Head> {
+        match self {
+            Door::Inside(engine) => engine.head(name).await,
+            Door::Outside(client) => client.head(name).await,
+        }
+    }
+
+    /// As the engine's.
+    ///
+    /// # Errors
+    /// As [`Door::head`].
+    pub async fn read(&self, read: Read) -> Answer<Page> {
+        match self {
+            Door::Inside(engine) => engine.read(read).await,
+            Door::Outside(client) => client.read(read).await,
+        }
+    }
+
+    /// As the engine's.
+    ///
+    /// # Errors
+    /// As [`Door::head`].
+    pub async fn list(&self, list: List) -> Answer<Vec<ListRow>> {
+        match self {
+            Door::Inside(engine) => engine.list(list).await,
+            Door::Outside(client) => client.engine().ok_or(Error::Draining)?.list(list).await,
+        }
+    }
+
+    /// As the engine's.
+    ///
+    /// # Errors
+    /// As [`Door::head`].
+    pub async fn watch(&self, name: &StreamName) -> Answer<Watch> {
+        match self {
+            Door::Inside(engine) => engine.watch(name).await.map(Watch::Inside),
+            Door::Outside(client) => {
+                client.head(name).await?;
+                Ok(Watch::Outside { client: client.clone(), name: name.clone() })
+            }
+        }
+    }
+
+    /// Whether the store takes writes: what an all-seeing judge knows, not what a client does.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        match self {
+            Door::Inside(engine) => engine.health(),
+            Door::Outside(client) => {
+                client.engine().map_or(Health::Draining, |engine| engine.health())
+            }
+        }
+    }
+
+    /// What the store counts, while it runs.
+    pub fn metrics<T>(&self, look: impl FnOnce(&Metrics) -> T) -> Option<T> {
+        match self {
+            Door::Inside(engine) => Some(look(engine.metrics())),
+            Door::Outside(client) => client.engine().map(|engine| look(engine.metrics())),
+        }
+    }
+}
+
+/// A live reader.
+pub enum Watch {
+    /// Attached to the engine.
+    Inside(weir_engine::Watch),
+    /// Polls from another machine.
+    Outside {
+        /// Who.
+        client: Outside,
+        /// Whom.
+        name: StreamName,
+    },
+}
+
+impl Watch {
+    /// Reads on.
+    ///
+    /// # Errors
+    /// As [`Door::read`].
+    pub async fn read(&self, from: From, key: Option<&[u8]>, bytes_max: usize) -> Answer<Page> {
+        match self {
+            Watch::Inside(watch) => watch.read(from, key, bytes_max).await,
+            Watch::Outside { client, name } => {
+                let key = key.map(bytes::Bytes::copy_from_slice);
+                client.read(Read { name: name.clone(), from, key, bytes_max }).await
+            }
+        }
+    }
+
+    /// Waits for news after a position.
+    pub async fn changed(&self, from: Offset) -> Change {
+        match self {
+            Watch::Inside(watch) => watch.changed(from).await,
+            Watch::Outside { client, name } => client.changed(name, from).await,
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! A client on another machine: one connection that is made anew when it breaks, answers that may
+//! never come, and what may be concluded then.
+
+use std::{cell::RefCell, future::Future, io, pin::Pin, rc::Rc, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Method, StatusCode, client::conn::http1, header::HeaderMap};
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
+use weir_engine::{
+    Change, Engine,
+    request::{Append, Appended, Create, Created, Error, From, Head, Page, Read},
+    types::{Offset, StreamName},
+};
+use weir_io::net::Socket;
+
+use super::{
+    answer::{self, Reply},
+    request::{self, Outgoing},
+};
+
+/// How long a client waits for a connection.
+const CONNECT_MAX: Duration = Duration::from_secs(3);
+/// How long a client waits for an answer.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
+/// How long it waits before it polls again after a broken poll.
+const AGAIN: Duration = Duration::from_millis(100);
+/// Polls that may break in a row before a live reader gives up.
+const BROKEN_MAX: u32 = 20;
+
+/// Makes a connection to the server.
+pub type Dial = Rc<dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Socket>>>>>>;
+/// The engine behind the server, for the judge; `None` while the server is down.
+pub type Insight = Rc<RefCell<Option<Engine>>>;
+
+type Sender = http1::SendRequest<Full<Bytes>>;
+
+/// A client. Clones share its connection.
+#[derive(Clone)]
+pub struct Outside {
+    dial: Dial,
+    insight: Insight,
+    connection: Rc<RefCell<Option<Sender>>>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lost {
+    /// The request never left.
+    Unsent,
+    /// It may have been heard.
+    Unanswered,
+}
+
+impl Outside {
+    /// A client that has no connection yet.
+    #[must_use]
+    pub fn new(dial: Dial, insight: Insight) -> Self {
+        Self { dial, insight, connection: Rc::default() }
+    }
+
+    /// The engine behind the server.
+    #[must_use]
+    pub fn engine(&self) -> Option<Engine> {
+        self.insight.borrow().clone()
+    }
+
+    async fn connected(&self) -> Result<Sender, Lost> {
+        let kept = self.connection.borrow_mut().take();
+        if let Some(mut sender) = kept
+            && sender.ready().await.is_ok()
+        {
+            return Ok(sender);
+        }
+        let socket = timeout(CONNECT_MAX, (self.dial)()).await.map_err(|_| Lost::Unsent)?;
+        let socket = TokioIo::new(socket.map_err(|_| Lost::Unsent)?);
+        let (sender, connection) = http1::handshake(socket).await.map_err(|_| Lost::Unsent)?;
+        tokio::task::spawn_local(connection);
+        Ok(sender)
+    }
+
+    async fn send(&self, outgoing: Outgoing) -> Result<Reply, Lost> {
+        let mut sender = self.connected().await?;
+        let exchange = async {
+            let response = sender.send_request(outgoing).await.map_err(|_| Lost::Unanswered)?;
+            let (parts, body) = response.into_parts();
+            let body = body.collect().await.map_err(|_| Lost::Unanswered)?;
+            Ok(Reply { parts, body: body.to_bytes() })
+        };
+        let reply = timeout(ANSWER_MAX, exchange).await.unwrap_or(Err(Lost::Unanswered))?;
+        // Only a connection whose last answer arrived whole can carry another request.
+        self.connection.replace(Some(sender));
+        Ok(reply)
+    }
+
+    /// A request that may change something.
+    async fn change(&self, outgoing: Outgoing) -> Result<Reply, Error> {
+        self.send(outgoing).await.map_err(|lost| match lost {
+            Lost::Unsent => Error::Draining,
+            Lost::Unanswered => {
+                weir_io::sometimes!("an answer was lost on the network");
+                Error::Unknown
+            }
+        })
+    }
+
+    /// A request that changes nothing.
+    async fn ask(&self, outgoing: Outgoing) -> Result<Reply, Error> {
+        self.send(outgoing).await.map_err(|_| Error::Draining)
+    }
+
+    pub(super) async fn create(&self, create: Create) -> Result<Created, Error> {
+        let reply = self.change(request::create(&create)).await?;
+        answer::created(&create, &reply)
+    }
+
+    pub(super) async fn append(&self, append: Append) -> Result<Appended, Error> {
+        let reply = self.change(request::append(&append)).await?;
+        answer::appended(&append, &reply)
+    }
+
+    pub(super) async fn delete(&self, name: &StreamName) -> Result<(), Error> {
+        let path = request::path(name);
+        let outgoing = request::build(Method::DELETE, &path, HeaderMap::new(), Bytes::new());
+        answer::deleted(name, &self.change(outgoing).await?)
+    }
+
+    pub(super) async fn head(&self, name: &StreamName) -> Result<Head, Error> {
+        let path = request::path(name);
+        let outgoing = request::build(Method::HEAD, &path, HeaderMap::new(), Bytes::new());
+        answer::head(name, &self.ask(outgoing).await?)
+    }
+
+    pub(super) async fn read(&self, read: Read) -> Result<Page, Error> {
+        let reply = self.ask(request::read(&read, "")).await?;
+        answer::page(&read, &reply)
+    }
+
+    /// Long-polls until there is something other than an open tail.
+    pub(super) async fn changed(&self, name: &StreamName, from: Offset) -> Change {
+        let read = Read { name: name.clone(), from: From::At(from), key: None, bytes_max: 0 };
+        let mut broken = 0;
+        loop {
+            let poll = request::read(&read, "&live=long-poll&timeout=2s");
+            let Ok(reply) = self.send(poll).await else {
+                broken += 1;
+                if broken > BROKEN_MAX {
+                    return Change::Gone;
+                }
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            };
+            broken = 0;
+            let closed = reply.parts.headers.contains_key("stream-closed");
+            match reply.parts.status {
+                StatusCode::OK => return Change::Data,
+                StatusCode::NO_CONTENT if closed => return Change::Closed,
+                StatusCode::NO_CONTENT => {}
+                StatusCode::NOT_FOUND | StatusCode::GONE => return Change::Gone,
+                _ => tokio::time::sleep(AGAIN).await,
+            }
+        }
+    }
+}
