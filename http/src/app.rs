@@ -14,6 +14,7 @@ use weir_io::World;
 use crate::{
     config::HttpConfig,
     metrics::Metrics,
+    webhook::Webhooks,
     wire::{cursor, date, error::Refusal},
 };
 
@@ -22,6 +23,7 @@ pub struct App {
     pub(crate) engine: Engine,
     pub(crate) config: HttpConfig,
     pub(crate) world: World,
+    pub(crate) webhooks: Webhooks,
     pub(crate) metrics: Metrics,
     pub(crate) phase: watch::Sender<Phase>,
     started: Duration,
@@ -43,7 +45,7 @@ pub(crate) enum Phase {
 impl App {
     /// A server of `engine` in `world`, which must be the world the engine was opened in.
     #[must_use]
-    pub fn new(engine: Engine, config: HttpConfig, world: World) -> Self {
+    pub fn new(engine: Engine, config: HttpConfig, world: World, webhooks: Webhooks) -> Self {
         let metrics = Metrics::new(engine.metrics());
         Self {
             engine,
@@ -55,6 +57,7 @@ impl App {
             bodies_bytes: AtomicUsize::new(0),
             date: Mutex::new((u64::MAX, HeaderValue::from_static(""))),
             world,
+            webhooks,
         }
     }
 

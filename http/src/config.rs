@@ -17,11 +17,15 @@ use weir_engine::types::OffsetFormat;
 
 pub use proxies::{BadNetwork, Network};
 
-use crate::cli::flags::{AuthStrategy, ObjectStore, ServeFlags};
+use crate::{
+    cli::flags::{AuthStrategy, ObjectStore, ServeFlags},
+    webhook::Loopback,
+};
 
 /// Bytes of requests that may wait for a commit; no body may be larger.
 const BODY_BYTES_LIMIT: usize = 64 << 20;
 const READ_BYTES_LIMIT: usize = 256 << 20;
+const WEBHOOK_TIME_LIMIT: Duration = Duration::from_secs(120);
 const API_KEY_UNITS_MIN: usize = 10;
 
 /// What the server needs to know, whoever runs it.
@@ -55,6 +59,10 @@ pub struct HttpConfig {
     pub connections_max: u32,
     /// How long slow peers are waited for.
     pub patience: Patience,
+    /// Whether webhooks may go to this machine.
+    pub loopback_webhooks: Loopback,
+    /// From the look-up of a receiver to the end of its answer.
+    pub webhook_timeout: Duration,
 }
 
 /// How long slow peers are waited for.
@@ -105,6 +113,8 @@ impl Default for HttpConfig {
             read_bytes_max: 4 << 20,
             connections_max: 65_536,
             patience: Patience::default(),
+            loopback_webhooks: Loopback::Refused,
+            webhook_timeout: Duration::from_secs(15),
         }
     }
 }
@@ -216,6 +226,8 @@ pub struct Settings {
     pub memtable_bytes_max: usize,
     /// Age of the oldest unsealed record that starts a seal.
     pub seal_age: Duration,
+    /// The operator's own signing key.
+    pub signing_key: Option<PathBuf>,
     /// What is logged.
     pub log: String,
     /// The server's own.
@@ -297,17 +309,21 @@ impl Settings {
                 idle: flags.idle_timeout.or(idle).unwrap_or(defaults.patience.idle),
                 ..defaults.patience
             },
+            loopback_webhooks: if flags.allow_loopback_webhooks {
+                Loopback::Allowed
+            } else {
+                Loopback::Refused
+            },
+            webhook_timeout: flags.webhook_timeout,
             ..defaults
         };
         let settings = Self {
             host,
             port: number(flags.port, "PORT", &environment)?.unwrap_or(8080),
-            data: flags
-                .data
-                .or_else(|| environment("DS_ROOT").map(PathBuf::from))
-                .unwrap_or_else(|| PathBuf::from("./weir-data")),
+            data: data(flags.data, &environment),
             memtable_bytes_max: flags.memtable_bytes,
             seal_age: flags.seal_age,
+            signing_key: flags.signing_key,
             log: flags.log.or_else(|| environment("RUST_LOG")).unwrap_or_else(|| "info".to_owned()),
             http,
         };
@@ -325,6 +341,10 @@ impl Settings {
             (!http.sse_keepalive.is_zero(), "--sse-keepalive must not be zero"),
             (!http.sse_recycle.is_zero(), "--sse-recycle must not be zero"),
             (!http.patience.idle.is_zero(), "the idle timeout must not be zero"),
+            (
+                (Duration::from_secs(1)..=WEBHOOK_TIME_LIMIT).contains(&http.webhook_timeout),
+                "--webhook-timeout must be between 1 second and 2 minutes",
+            ),
             (http.connections_max > 0, "--connections-max must not be zero"),
             (
                 http.trusted_proxies.len() <= proxies::PROXIES_MAX,
@@ -363,6 +383,15 @@ fn host(
             .parse()
             .map_err(|_| ConfigError::Invalid { what: "--host", value: text.to_owned() }),
     }
+}
+
+/// The directory of everything stored.
+pub(crate) fn data(
+    flag: Option<PathBuf>,
+    environment: &impl Fn(&str) -> Option<String>,
+) -> PathBuf {
+    let variable = || environment("DS_ROOT").map(PathBuf::from);
+    flag.or_else(variable).unwrap_or_else(|| PathBuf::from("./weir-data"))
 }
 
 fn auth(
@@ -418,7 +447,7 @@ mod tests {
 
     fn resolve(flags: &str, environment: &[(&str, &str)]) -> Result<Settings, ConfigError> {
         let args = ["weir", "serve"].into_iter().chain(flags.split_whitespace());
-        let flags = Cli::try_parse_from(args).expect("flags parse").into_serve();
+        let flags = Cli::try_parse_from(args).expect("flags parse").into_serve().expect("a server");
         Settings::resolve(flags, |name| {
             let found = environment.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
@@ -462,6 +491,8 @@ mod tests {
         for flags in [
             "--long-poll-timeout 61s",
             "--sse-keepalive 0s",
+            "--webhook-timeout 0s",
+            "--webhook-timeout 3m",
             "--body-max 0",
             "--body-max 65MiB",
             "--body-max 20MiB --memtable-bytes 10MiB",

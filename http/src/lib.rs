@@ -15,7 +15,9 @@ pub mod config;
 mod handle;
 mod metrics;
 pub mod server;
+mod webhook;
 mod wire;
 
 pub use app::App;
 pub use config::HttpConfig;
+pub use webhook::{KeysError, Loopback, Webhooks};

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use weir_http::cli::{self, Task};
 
 fn main() -> ExitCode {
     match run() {
@@ -16,10 +17,13 @@ fn main() -> ExitCode {
 
 fn run() -> anyhow::Result<()> {
     abort_on_panic();
-    let settings = weir_http::cli::settings()?;
+    let task = cli::task()?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
-    runtime.block_on(weir_http::cli::serve(settings))?;
+    match task {
+        Task::Serve(settings) => runtime.block_on(cli::serve(*settings))?,
+        Task::RotateKeys(data) => runtime.block_on(cli::rotate_keys(data))?,
+    }
     Ok(())
 }
 

@@ -37,6 +37,19 @@ pub(crate) enum Mode {
     Sse,
 }
 
+/// How a webhook ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Outcome {
+    /// The receiver has processed everything.
+    Done,
+    /// It will report.
+    Accepted,
+    /// It refused or did not answer.
+    Failed,
+    /// The wake was over, or the server went down.
+    Abandoned,
+}
+
 /// How the values of a label are written.
 macro_rules! words {
     ($label:ident { $($value:ident: $word:literal),* $(,)? }) => {
@@ -72,6 +85,7 @@ words!(Verb {
     Options: "OPTIONS",
     Other: "other",
 });
+words!(Outcome { Done: "done", Accepted: "accepted", Failed: "failed", Abandoned: "abandoned" });
 words!(Mode { LongPoll: "long-poll", Sse: "sse" });
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -92,12 +106,18 @@ struct Waiting {
     mode: Mode,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ended {
+    outcome: Outcome,
+}
+
 /// Everything the server counts.
 pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<Answered, Counter>,
     seconds: Family<Timed, Histogram>,
     live: Family<Waiting, Gauge>,
+    pub(crate) deliveries: Deliveries,
     pub(crate) connections: Gauge,
     pub(crate) connections_refused: Counter,
     pub(crate) bytes_in: Counter,
@@ -117,6 +137,7 @@ impl Metrics {
             requests: Family::default(),
             seconds: Family::new_with_constructor(buckets),
             live: Family::default(),
+            deliveries: Deliveries::new(),
             connections: Gauge::default(),
             connections_refused: Counter::default(),
             bytes_in: Counter::default(),
@@ -136,6 +157,7 @@ impl Metrics {
             self.seconds.clone(),
         );
         r.register("weir_http_live_readers", "Live readers by mode", self.live.clone());
+        self.deliveries.register(r);
         r.register("weir_http_connections", "Open connections", self.connections.clone());
         r.register(
             "weir_http_connections_refused",
@@ -167,6 +189,58 @@ impl Metrics {
         let mut out = String::new();
         text::encode(&mut out, &self.registry).expect("a string takes it");
         out
+    }
+}
+
+/// Figures of webhooks. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Deliveries {
+    ended: Family<Ended, Counter>,
+    seconds: Histogram,
+    under_way: Gauge,
+}
+
+impl Deliveries {
+    pub(crate) fn new() -> Self {
+        let seconds = Histogram::new([0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0]);
+        Self { ended: Family::default(), seconds, under_way: Gauge::default() }
+    }
+
+    fn register(&self, r: &mut Registry) {
+        r.register("weir_webhook_deliveries", "Webhooks by how they ended", self.ended.clone());
+        r.register(
+            "weir_webhook_delivery_seconds",
+            "Time from the look-up of a receiver to the end of its answer",
+            self.seconds.clone(),
+        );
+        r.register(
+            "weir_webhook_deliveries_in_flight",
+            "Receivers being called",
+            self.under_way.clone(),
+        );
+    }
+
+    /// Counts a call until the guard drops.
+    pub(crate) fn begin(&self) -> UnderWay {
+        self.under_way.inc();
+        UnderWay(self.under_way.clone())
+    }
+
+    pub(crate) fn took(&self, took: Duration) {
+        self.seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn ended(&self, outcome: Outcome) {
+        self.ended.get_or_create(&Ended { outcome }).inc();
+    }
+}
+
+/// One call under way, counted while this lives.
+pub(crate) struct UnderWay(Gauge);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -23,16 +23,34 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server (what `weir` alone does)
-    Serve(ServeFlags),
+    Serve(Box<ServeFlags>),
+    /// The keys that webhooks are signed with
+    #[command(subcommand)]
+    Keys(KeysCommand),
+}
+
+/// What can be done with the keys.
+#[derive(Clone, Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Sign with a new key from now on; the one before is published for ten more minutes. A
+    /// running server follows within a minute
+    Rotate {
+        /// Directory of everything stored [env: DS_ROOT] [default: ./weir-data]
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+    },
 }
 
 impl Cli {
     /// The flags of the server, however it was called.
-    #[must_use]
-    pub fn into_serve(self) -> ServeFlags {
+    ///
+    /// # Errors
+    /// Something else was asked for.
+    pub fn into_serve(self) -> Result<ServeFlags, KeysCommand> {
         match self.command {
-            Some(Command::Serve(flags)) => flags,
-            None => self.serve,
+            Some(Command::Serve(flags)) => Ok(*flags),
+            Some(Command::Keys(command)) => Err(command),
+            None => Ok(self.serve),
         }
     }
 }
@@ -123,10 +141,19 @@ pub struct ServeFlags {
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub idle_timeout: Option<Duration>,
 
-    /// Allow webhooks to loopback addresses, for development (for subscriptions, which are not
-    /// available yet)
+    /// Allow webhooks to loopback addresses, for development; without it they go to public
+    /// addresses by https only
     #[arg(long)]
     pub allow_loopback_webhooks: bool,
+
+    /// How long a webhook's receiver may take for its answer
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_duration)]
+    pub webhook_timeout: Duration,
+
+    /// Sign webhooks with this Ed25519 key in PEM (openssl genpkey -algorithm ed25519) instead
+    /// of one that the server makes and keeps in DIR/store/keys
+    #[arg(long, value_name = "FILE")]
+    pub signing_key: Option<PathBuf>,
 
     /// What to log, to stderr: a level, or filters like `weir_http=debug,info`
     /// [env: RUST_LOG] [default: info]
@@ -210,8 +237,9 @@ mod tests {
     #[test]
     fn bare_weir_is_weir_serve() {
         let bare = Cli::try_parse_from(["weir", "--port", "7"]).expect("valid").into_serve();
+        let bare = bare.expect("a server");
         let serve = Cli::try_parse_from(["weir", "serve", "--port", "7"]).expect("valid");
-        assert_eq!((bare.port, serve.into_serve().port), (Some(7), Some(7)));
+        assert_eq!((bare.port, serve.into_serve().expect("a server").port), (Some(7), Some(7)));
     }
 
     #[test]

@@ -29,9 +29,10 @@ use weir_io::{
 };
 
 use crate::{
-    App,
+    App, KeysError, Webhooks,
     config::{self, Auth, ConfigError, Settings},
     server,
+    webhook::keys,
     wire::date,
 };
 
@@ -65,18 +66,54 @@ pub enum ServeError {
         /// Why.
         source: OpenError,
     },
+    /// The keys of webhooks can't be used.
+    #[error("keys of webhooks")]
+    Keys(#[from] KeysError),
     /// The store did not come to rest in time; nothing acknowledged is lost.
     #[error("the store did not close in time: the next start replays its log")]
     SlowClose,
 }
 
-/// Settings from the command line and the environment.
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Task {
+    /// Run a server.
+    Serve(Box<Settings>),
+    /// Make a new signing key for the store in this data directory.
+    RotateKeys(PathBuf),
+}
+
+/// What to do, from the command line and the environment.
 ///
 /// # Errors
 /// They make no sense. `--help` and `--version` end the process here.
-pub fn settings() -> Result<Settings, ServeError> {
-    let flags = flags::Cli::parse().into_serve();
-    Ok(Settings::resolve(flags, config::environment)?)
+pub fn task() -> Result<Task, ServeError> {
+    match flags::Cli::parse().into_serve() {
+        Ok(flags) => {
+            let settings = Settings::resolve(flags, config::environment)?;
+            Ok(Task::Serve(Box::new(settings)))
+        }
+        Err(flags::KeysCommand::Rotate { data }) => {
+            Ok(Task::RotateKeys(config::data(data, &config::environment)))
+        }
+    }
+}
+
+/// Makes a new signing key and says which.
+///
+/// # Errors
+/// There is no store, or its keys can't be changed.
+pub async fn rotate_keys(data: PathBuf) -> Result<(), ServeError> {
+    let world = os::world().map_err(|source| io_error("the system", source))?;
+    let store = data.join("store");
+    let there = world.disk.list(&store);
+    there.map_err(|source| io_error(&format!("no store in {}", data.display()), source))?;
+    let rotated = keys::rotate(&world, keys::dir(&store)).await?;
+    println!("signing with {}", rotated.active);
+    if let Some(retired) = rotated.retired {
+        println!("{retired} is published for ten more minutes");
+    }
+    Ok(())
 }
 
 /// Runs the server until a signal ends it.
@@ -103,7 +140,10 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     };
     announce(&settings, &url);
 
-    let app = Arc::new(App::new(engine.clone(), settings.http.clone(), world.clone()));
+    let store = settings.data.join("store");
+    let own_key = settings.signing_key.clone();
+    let webhooks = Webhooks::open(&world, &store, &settings.http, own_key).await?;
+    let app = Arc::new(App::new(engine.clone(), settings.http.clone(), world.clone(), webhooks));
     let (stop, stopped) = oneshot::channel::<()>();
     let running = async {
         // The sender is dropped to stop: either way the channel speaks once.
@@ -212,6 +252,9 @@ fn announce(settings: &Settings, url: &str) {
         idle_timeout = ?http.patience.idle,
         memtable_bytes_max = settings.memtable_bytes_max,
         seal_age = ?settings.seal_age,
+        loopback_webhooks = ?http.loopback_webhooks,
+        webhook_timeout = ?http.webhook_timeout,
+        signing_key = ?settings.signing_key,
         public_url = http.public_url.as_ref().map(config::PublicUrl::as_str),
         "started"
     );

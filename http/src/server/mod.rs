@@ -17,7 +17,7 @@ use tokio::{
 use tracing::{debug, warn};
 use weir_io::net::{Listener, Socket};
 
-use crate::{App, app::Phase};
+use crate::{App, app::Phase, webhook};
 
 pub(crate) use connection::Ticket;
 
@@ -44,6 +44,7 @@ pub async fn serve<L: Listener>(
     app: Arc<App>,
     shutdown: impl Future<Output = ()> + Send,
 ) {
+    let webhooks = webhook::start(&app, listener.local_addr().ok());
     let permits_max = app.config.connections_max;
     let permits = Arc::new(Semaphore::new(usize::try_from(permits_max).expect("32 bits")));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
@@ -80,6 +81,8 @@ pub async fn serve<L: Listener>(
         // Their tasks end at their next poll; one that does not has nothing left to lose.
         drop(timeout(CUT_TIME_MAX, all()).await);
     }
+    // An error means that they have ended: nothing is owed any more.
+    drop(webhooks.await);
 }
 
 /// Tells a client that there are too many, if there is room even for that.

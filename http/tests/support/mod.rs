@@ -28,7 +28,7 @@ use tokio::{
     task::JoinHandle,
 };
 use weir_engine::Engine;
-use weir_http::{App, HttpConfig, server};
+use weir_http::{App, HttpConfig, Webhooks, server};
 use weir_io::{
     net::Listener as _,
     os::{self, OsListener},
@@ -65,7 +65,8 @@ impl Server {
         let engine = engine.expect("the store opens");
         let listener = OsListener::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let app = Arc::new(App::new(engine.clone(), config.clone(), world));
+        let webhooks = Webhooks::open(&world, &dir, &config, None).await.expect("keys are made");
+        let app = Arc::new(App::new(engine.clone(), config.clone(), world, webhooks));
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(server::serve(listener, app, async { drop(stopped.await) }));
         Self {
