@@ -13,6 +13,7 @@ use prometheus_client::{
 pub(crate) enum Place {
     Stream,
     List,
+    Control,
     Health,
     Metrics,
     Other,
@@ -72,6 +73,7 @@ macro_rules! words {
 words!(Place {
     Stream: "stream",
     List: "list",
+    Control: "control",
     Health: "health",
     Metrics: "metrics",
     Other: "other",

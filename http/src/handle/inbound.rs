@@ -25,9 +25,17 @@ pub(super) struct Inbound<'a> {
 }
 
 /// Reads a body to its end.
-pub(super) async fn read<'a>(app: &'a App, mut incoming: Incoming) -> Result<Inbound<'a>, Refusal> {
+pub(super) async fn read(app: &App, incoming: Incoming) -> Result<Inbound<'_>, Refusal> {
+    read_up_to(app, incoming, app.config.body_bytes_max).await
+}
+
+/// Reads a body that may have this many bytes.
+pub(super) async fn read_up_to(
+    app: &App,
+    mut incoming: Incoming,
+    bytes_max: usize,
+) -> Result<Inbound<'_>, Refusal> {
     let mut room = Reserved::default();
-    let bytes_max = app.config.body_bytes_max;
     let expect = incoming.size_hint().exact();
     if expect.is_some_and(|expect| expect > u64::try_from(bytes_max).expect("usize fits u64")) {
         return Err(Refusal::too_large(bytes_max));
@@ -36,7 +44,8 @@ pub(super) async fn read<'a>(app: &'a App, mut incoming: Incoming) -> Result<Inb
     let Some(first) = frame(&mut incoming, &clock).await? else {
         return Ok(Inbound { bytes: Bytes::new(), _room: room });
     };
-    admit(app, &mut room, &mut clock, first.len())?;
+    clock.admit(first.len(), bytes_max)?;
+    app.reserve(&mut room, first.len())?;
     if incoming.is_end_stream() {
         let copy = first.len() < COPY_BYTES_MAX;
         let bytes = if copy { Bytes::copy_from_slice(&first) } else { first };
@@ -46,23 +55,11 @@ pub(super) async fn read<'a>(app: &'a App, mut incoming: Incoming) -> Result<Inb
     let mut whole = BytesMut::with_capacity(expect.min(AHEAD_BYTES_MAX));
     whole.extend_from_slice(&first);
     while let Some(next) = frame(&mut incoming, &clock).await? {
-        admit(app, &mut room, &mut clock, next.len())?;
+        clock.admit(next.len(), bytes_max)?;
+        app.reserve(&mut room, next.len())?;
         whole.extend_from_slice(&next);
     }
     Ok(Inbound { bytes: whole.freeze(), _room: room })
-}
-
-fn admit<'a>(
-    app: &'a App,
-    room: &mut Reserved<'a>,
-    clock: &mut Pace,
-    bytes: usize,
-) -> Result<(), Refusal> {
-    clock.received += bytes;
-    if clock.received > app.config.body_bytes_max {
-        return Err(Refusal::too_large(app.config.body_bytes_max));
-    }
-    app.reserve(room, bytes)
 }
 
 /// The next bytes; `None` at the end.
@@ -103,6 +100,15 @@ impl Pace {
             bytes_per_second: patience.body_bytes_per_second.max(1),
             received: 0,
         }
+    }
+
+    /// Takes note of bytes that have come.
+    fn admit(&mut self, bytes: usize, bytes_max: usize) -> Result<(), Refusal> {
+        self.received += bytes;
+        if self.received > bytes_max {
+            return Err(Refusal::too_large(bytes_max));
+        }
+        Ok(())
     }
 
     fn deadline(&self) -> Instant {

@@ -15,6 +15,7 @@ mod options;
 mod read;
 mod reply;
 mod sse;
+mod subscriptions;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -65,7 +66,7 @@ pub(crate) async fn answer(
         stream = stream(&route),
     );
     let handled = async {
-        admit(app, &parts)?;
+        admit(app, &parts, route.as_ref().ok())?;
         dispatch(app, &parts, ticket.peer(), incoming, route?).await
     };
     let handled = handled.instrument(span.clone()).await;
@@ -88,9 +89,9 @@ pub(crate) async fn answer(
 }
 
 /// What must hold of every request, before anything is done for it.
-fn admit(app: &App, parts: &Parts) -> Result<(), Refusal> {
+fn admit(app: &App, parts: &Parts, route: Option<&Route>) -> Result<(), Refusal> {
     let authority = authority(parts)?;
-    authenticate(app, parts)?;
+    authenticate(app, parts, route)?;
     match authority {
         Some(authority) if !app.config.hosts.allow(&authority) => {
             return Err(Refusal::new(
@@ -155,20 +156,28 @@ fn origin_is_welcome(app: &App, parts: &Parts) -> bool {
         .is_some_and(|authority| app.config.hosts.allow(&authority))
 }
 
-/// Probes need no key, nor do preflights: a browser cannot send one with them.
-fn authenticate(app: &App, parts: &Parts) -> Result<(), Refusal> {
+/// Probes need no key, nor do preflights: a browser cannot send one with them. Workers that
+/// report have a token of their own in its place.
+fn authenticate(app: &App, parts: &Parts, route: Option<&Route>) -> Result<(), Refusal> {
     let Auth::ApiKey(key) = &app.config.auth else { return Ok(()) };
     let preflight = parts.method == Method::OPTIONS
         && parts.headers.contains_key(hyper::header::ACCESS_CONTROL_REQUEST_METHOD);
-    if preflight || parts.uri.path() == "/health" {
+    let open = match route {
+        Some(Route::Health) => true,
+        Some(Route::ControlPlane(control)) => subscriptions::is_for_workers(control, &parts.method),
+        _ => false,
+    };
+    if preflight || open || bearer(parts).is_some_and(|offered| key.is(offered)) {
         return Ok(());
     }
+    Err(Refusal::unauthorized())
+}
+
+/// The one bearer credential of a request.
+fn bearer(parts: &Parts) -> Option<&[u8]> {
     let mut given = parts.headers.get_all(AUTHORIZATION).iter();
-    let bearer = given.next().and_then(|value| credential(value.as_bytes()));
-    match (bearer, given.next()) {
-        (Some(offered), None) if key.is(offered) => Ok(()),
-        _ => Err(Refusal::unauthorized()),
-    }
+    let (first, second) = (given.next()?, given.next());
+    if second.is_some() { None } else { credential(first.as_bytes()) }
 }
 
 /// What follows `Bearer` and exactly one space.
@@ -212,7 +221,9 @@ async fn dispatch(
         Route::SubResource(suffix) => {
             Err(Refusal::not_found(format!("{suffix} of a stream is not available yet")))
         }
-        Route::ControlPlane(_) => Err(Refusal::no_subscription()),
+        Route::ControlPlane(control) => {
+            subscriptions::answer(app, parts, peer, incoming, control).await
+        }
         Route::Asterisk | Route::Unknown => Err(Refusal::not_found("not_found")),
     }
 }
@@ -247,7 +258,8 @@ fn place(route: &Result<Route, Refusal>) -> Place {
         Ok(Route::Metrics) => Place::Metrics,
         Ok(Route::List) => Place::List,
         Ok(Route::Stream(_) | Route::Keyed(..) | Route::SubResource(_)) => Place::Stream,
-        Ok(Route::ControlPlane(_) | Route::Asterisk | Route::Unknown) | Err(_) => Place::Other,
+        Ok(Route::ControlPlane(_)) => Place::Control,
+        Ok(Route::Asterisk | Route::Unknown) | Err(_) => Place::Other,
     }
 }
 
