@@ -134,15 +134,15 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let early = if settings.port == 0 { Some(bind(&settings).await?) } else { None };
     let url = url(&early, &settings)?;
     let engine = open(&world, &settings, &url).await?;
+    let store = settings.data.join("store");
+    let own_key = settings.signing_key.clone();
+    let webhooks = Webhooks::open(&world, &store, &settings.http, own_key).await?;
     let listener = match early {
         Some(listener) => listener,
         None => bind(&settings).await?,
     };
     announce(&settings, &url);
 
-    let store = settings.data.join("store");
-    let own_key = settings.signing_key.clone();
-    let webhooks = Webhooks::open(&world, &store, &settings.http, own_key).await?;
     let app = Arc::new(App::new(engine.clone(), settings.http.clone(), world.clone(), webhooks));
     let (stop, stopped) = oneshot::channel::<()>();
     let running = async {
