@@ -12,6 +12,7 @@ const PEM: &str = "-----BEGIN PRIVATE KEY-----\n\
     MC4CAQAwBQYDK2VwBCIEIAFbktYPC4ykUWJxdSZbsQvTGIfc4FbnzEzkoHnCiSoo\n\
     -----END PRIVATE KEY-----\n";
 const PEM_X: &str = "Q0fCUr_xCcVZ1m5F-YJXeG3P0jT8SB7y6wj1jiG9oms";
+const PEM_KID: &str = "ds_xY_tUAsL37pkwgTviWU1PiuWyGMpNHN3j4aGLzxF1yk";
 
 async fn open(world: &World) -> Result<(Keys, [u8; 32]), KeysError> {
     Keys::open(world, PathBuf::from(DIR), None).await
@@ -47,6 +48,31 @@ fn a_jwk_is_named_by_its_thumbprint() {
         "kty": "OKP", "crv": "Ed25519", "kid": key.kid, "use": "sig", "alg": "EdDSA", "x": x,
     });
     assert_eq!(key.jwk(), jwk);
+}
+
+/// Version 1 as `docs/FORMATS.md` has it: what a later version must still read.
+#[tokio::test(start_paused = true)]
+async fn files_of_version_1_are_read() {
+    let machine = Machine::new(1);
+    let world = machine.boot(Duration::ZERO);
+    let own = "ds_1IG2tMH7J2wbJZnOf8LJzQitKf7LMvoAElsuDMVM54Y";
+    let retired = json!({ "kid": PEM_KID, "x": PEM_X, "at": 1_767_225_600 });
+    let x = "A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg";
+    let active = json!({ "kid": own, "x": x, "from": "directory" });
+    let index = json!({ "version": 1, "active": active, "retired": [retired] }).to_string();
+    world.disk.create_dir_all(Path::new(DIR)).expect("a healthy disk");
+    for (name, text) in [
+        ("keys.json".to_owned(), index),
+        ("token.key".to_owned(), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8\n".to_owned()),
+        (format!("signing-{own}.key"), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8\n".to_owned()),
+    ] {
+        let path = Path::new(DIR).join(name);
+        let file = world.disk.create(&path, Create::New).expect("a healthy disk");
+        file.write_all_at(text.as_bytes(), 0).expect("a healthy disk");
+    }
+    let (keys, token) = open(&world).await.expect("version 1");
+    assert_eq!(kids(&keys), [own, PEM_KID]);
+    assert_eq!(token, std::array::from_fn(|at| u8::try_from(at).expect("32 bytes")));
 }
 
 #[tokio::test(start_paused = true)]
