@@ -29,6 +29,7 @@ use crate::{
     read::segments::SegmentSet,
     segment::BlockCache,
     state::{catalogue::Failure, shelf::Shelf, view::Stream},
+    subscribe::registry::Registry,
     types::{Epoch, SegmentId, StoreMs, StreamId, StreamName, WallMs},
 };
 
@@ -50,6 +51,7 @@ pub(crate) struct Core {
     pub(crate) metrics: Metrics,
     pub(crate) sequencer: Sequencer,
     pub(crate) shelf: Arc<Shelf>,
+    pub(crate) subscriptions: Registry,
     pub(crate) segments: ArcSwap<SegmentSet>,
     pub(crate) blocks: BlockCache<ahash::RandomState>,
     pub(crate) unfolded: Mutex<Unfolded>,

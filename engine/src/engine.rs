@@ -2,6 +2,8 @@
 
 mod load;
 
+pub(crate) use load::unreadable;
+
 use std::sync::{Arc, atomic::Ordering};
 
 use weir_io::{World, disk::Lock};

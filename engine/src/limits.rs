@@ -26,6 +26,12 @@ pub const GROUP_ENTRIES_MAX: usize = 1024;
 pub const GROUP_BYTES_MAX: usize = 4 << 20;
 /// Streams a fork may draw on, itself not counted.
 pub const FORK_RUNS_MAX: usize = 4096;
+/// Subscriptions of a store.
+pub const SUBSCRIPTIONS_MAX: usize = 100_000;
+/// Streams that one subscription links by name.
+pub const EXPLICIT_LINKS_MAX: usize = 10_000;
+/// Acks in one report.
+pub const ACKS_MAX: usize = 10_000;
 /// Raw bytes a block of a segment aims at.
 pub const BLOCK_BYTES_TARGET: usize = 64 << 10;
 /// Most records in one block part, so that a part's tables stay small.

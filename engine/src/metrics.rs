@@ -54,6 +54,16 @@ pub struct Metrics {
     pub blocks_asked: Counter,
     /// Bytes of blocks in memory.
     pub block_cache_bytes: Gauge,
+    /// Subscriptions there are.
+    pub subscriptions: Gauge,
+    /// Subscriptions with work.
+    pub subscriptions_pending: Gauge,
+    /// Wakes begun.
+    pub subscription_wakes: Counter,
+    /// Leases that ended without a report.
+    pub subscription_leases_expired: Counter,
+    /// Streams acknowledged, once per report.
+    pub subscription_acks: Counter,
 }
 
 impl Default for Metrics {
@@ -84,6 +94,11 @@ impl Default for Metrics {
             blocks_read: Counter::default(),
             blocks_asked: Counter::default(),
             block_cache_bytes: Gauge::default(),
+            subscriptions: Gauge::default(),
+            subscriptions_pending: Gauge::default(),
+            subscription_wakes: Counter::default(),
+            subscription_leases_expired: Counter::default(),
+            subscription_acks: Counter::default(),
         }
     }
 }
@@ -126,6 +141,27 @@ impl Metrics {
         r.register("weir_live_wakes", "Wakes of live readers", self.wakes.clone());
         r.register("weir_blocks_read", "Blocks read from segments", self.blocks_read.clone());
         r.register("weir_blocks_asked", "Blocks asked for", self.blocks_asked.clone());
+        r.register("weir_subscriptions", "Subscriptions", self.subscriptions.clone());
+        r.register(
+            "weir_subscriptions_pending",
+            "Subscriptions with work",
+            self.subscriptions_pending.clone(),
+        );
+        r.register(
+            "weir_subscription_wakes_issued",
+            "Wakes begun",
+            self.subscription_wakes.clone(),
+        );
+        r.register(
+            "weir_subscription_leases_expired",
+            "Leases that ended without a report",
+            self.subscription_leases_expired.clone(),
+        );
+        r.register(
+            "weir_subscription_acks",
+            "Streams acknowledged",
+            self.subscription_acks.clone(),
+        );
         r.register("weir_block_cache_bytes", "Blocks in memory", self.block_cache_bytes.clone());
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use weir_io::{World, disk::Lock, sqlite::Role};
 
 use crate::{
-    Config, Metrics, OpenError,
+    Config, OpenError,
     core::{Core, Slice, database, segment_dir, segment_path},
     log::{
         commit::{Link, StoreId},
@@ -30,6 +30,7 @@ use crate::{
         catalogue::{self, Failure},
         shelf::Shelf,
     },
+    subscribe::{registry::Registry, waker},
     types::StreamId,
 };
 
@@ -102,6 +103,7 @@ fn start(
         }),
     );
     tasks.spawn("keeper", Box::pin(keeper::run(Arc::clone(core))));
+    tasks.spawn("waker", Box::pin(waker::run(Arc::clone(core))));
     tasks.spawn("checkpoint", Box::pin(checkpoint::run(Arc::clone(core))));
 }
 
@@ -136,16 +138,18 @@ fn open_blocking(world: World, config: Config, holder: &str) -> Result<Opened, O
     let (segments, next_segment) = open_segments(&world, &config, &conn, store)?;
     let seed = std::array::from_fn(|_| world.entropy.next_u64());
     let shelf = Arc::new(Shelf::new(config.streams_cached_max, seed));
-    let found = replay::run(&conn, &shelf, store).map_err(failure)?;
+    let (found, subscriptions) = replay::run(&conn, &shelf, store).map_err(failure)?;
     replay::align(&found.unfolded.streams, &shelf);
     tracing::info!(
         commits = found.commits,
         streams = found.unfolded.streams.len(),
+        subscriptions = subscriptions.len(),
         through = %found.link.lsn,
         "replayed the log"
     );
     let link = found.link;
     let (slices, received) = mpsc::channel(SLICES_MAX);
+    let found = (found, subscriptions);
     let core = assemble(world, config, store, (seed, shelf), found, slices, next_segment);
     core.put_segments(SegmentSet::new(segments));
     Ok(Opened { core, lock, conn, link, writer_epoch, slices: received })
@@ -157,13 +161,13 @@ fn assemble(
     config: Config,
     store: StoreId,
     (seed, shelf): ([u64; 4], Arc<Shelf>),
-    found: replay::Replayed,
+    (found, subscriptions): (replay::Replayed, Registry),
     slices: mpsc::Sender<Slice>,
     next_segment: u64,
 ) -> Arc<Core> {
     let hasher = ahash::RandomState::with_seeds(seed[3], seed[2], seed[1], seed[0]);
     let started = u64::try_from(world.clock.elapsed().as_millis()).unwrap_or(0);
-    let metrics = Metrics::default();
+    let metrics = subscriptions.figures.metrics();
     Arc::new(Core {
         sequencer: Sequencer::new(
             Arc::clone(&shelf),
@@ -172,6 +176,7 @@ fn assemble(
             &config,
         ),
         shelf,
+        subscriptions,
         store,
         segments: ArcSwap::default(),
         blocks: BlockCache::new(config.block_cache_bytes, hasher, metrics.blocks_read.clone()),

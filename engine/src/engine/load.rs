@@ -20,7 +20,7 @@ use crate::{
     types::{Expiry, Form, Place, StreamName, WallMs},
 };
 
-fn unreadable(error: Failure) -> Error {
+pub(crate) fn unreadable(error: Failure) -> Error {
     match error {
         Failure::Sqlite(error) => Error::ReadFailed(error.to_string()),
         Failure::Malformed(bad) => Error::Corrupt(bad.to_string()),

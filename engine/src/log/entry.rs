@@ -9,6 +9,7 @@
 //! DELETE   stream, name, epoch, why, source (of a fork: it loses a reference)
 //! RENEW    stream, deadline
 //! RETIRE   stream, why: deleted, but kept for its forks
+//! SUBSCRIBE, UNSUBSCRIBE, RELINK, CONTROL: see `subscribe::entry`
 //! FENCE    reserved: writer epoch (a takeover by another node)
 //! ```
 //! An unknown tag is an error: a log written by a later version must not be half understood.
@@ -22,6 +23,7 @@ use super::{
     ancestry,
     codec::{Malformed, Put, Take},
 };
+use crate::subscribe::entry as subscription;
 use crate::types::{
     Ancestry, ContentType, Ends, Epoch, Expiry, Lineage, ProducerId, ProducerTuple, Records, Seq,
     StoreMs, StreamId, StreamName, WallMs,
@@ -35,6 +37,7 @@ pub(crate) enum Entry {
     Delete(Delete),
     Renew { stream: StreamId, deadline: StoreMs },
     Retire { stream: StreamId, why: Why },
+    Subscription(subscription::Entry),
 }
 
 /// A stream comes to be.
@@ -112,6 +115,7 @@ pub(crate) fn encode(entry: &Entry, out: &mut BytesMut) -> std::ops::Range<usize
         Entry::Delete(_) => DELETE,
         Entry::Renew { .. } => RENEW,
         Entry::Retire { .. } => RETIRE,
+        Entry::Subscription(entry) => entry.tag(),
     };
     out.put_u8(tag);
     let length_at = out.len();
@@ -136,6 +140,7 @@ pub(crate) fn encode(entry: &Entry, out: &mut BytesMut) -> std::ops::Range<usize
             out.put_varint(stream.get());
             put_why(*why, out);
         }
+        Entry::Subscription(entry) => entry.encode(out),
     }
     let length = u32::try_from(out.len() - start).expect("bodies are bounded far below 4 GiB");
     out[length_at..start].copy_from_slice(&length.to_le_bytes());
@@ -288,7 +293,10 @@ pub(crate) fn decode_all(body: Bytes) -> Result<Vec<Entry>, Malformed> {
                 stream: StreamId::new(fields.varint("stream")?),
                 why: take_why(&mut fields)?,
             },
-            _ => return Err(take.malformed("entry tag of a later version")),
+            tag => match subscription::Entry::decode(tag, &mut fields)? {
+                Some(entry) => Entry::Subscription(entry),
+                None => return Err(take.malformed("entry tag of a later version")),
+            },
         };
         entries.push(entry);
     }

@@ -9,6 +9,7 @@ use super::{commit, entry, gate::Gate};
 use crate::{
     limits,
     state::{stream::Producer, view::Stream},
+    subscribe::subscription,
     types::Lsn,
 };
 
@@ -36,9 +37,13 @@ impl Group {
 }
 
 /// What an entry does once it is durable.
-pub(crate) struct Effect {
-    pub(crate) stream: Arc<Stream>,
-    pub(crate) change: Change,
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every effect is a write; a box would be an allocation per append"
+)]
+pub(crate) enum Effect {
+    Stream { stream: Arc<Stream>, change: Change },
+    Subscription(Box<subscription::Change>),
 }
 
 #[expect(

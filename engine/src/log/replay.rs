@@ -25,6 +25,7 @@ use crate::{
         stream::{Identity, Producer, StreamState},
         view::{Life, Stream},
     },
+    subscribe::{registry::Registry, restore::Restore},
     types::{Lsn, StoreMs, StreamId},
 };
 
@@ -47,11 +48,16 @@ struct Replay<'a> {
     /// Streams that entries named but that are nowhere: a fold that a crash cut short buried them
     /// already, so each of their ends must follow in the log.
     orphans: BTreeSet<StreamId>,
+    subscriptions: Restore,
     found: Replayed,
 }
 
 /// Reads the log and folds it.
-pub(crate) fn run(conn: &Connection, shelf: &Shelf, store: StoreId) -> Result<Replayed, Failure> {
+pub(crate) fn run(
+    conn: &Connection,
+    shelf: &Shelf,
+    store: StoreId,
+) -> Result<(Replayed, Registry), Failure> {
     let folded = Lsn::new(catalogue::meta_u64(conn, "folded_through")?);
     let crc = u32::try_from(catalogue::meta_u64(conn, "folded_crc")?)
         .map_err(|_| Failure::Damaged("folded_crc is no checksum".into()))?;
@@ -60,6 +66,7 @@ pub(crate) fn run(conn: &Connection, shelf: &Shelf, store: StoreId) -> Result<Re
         shelf,
         streams: BTreeMap::new(),
         orphans: BTreeSet::new(),
+        subscriptions: Restore::load(conn, folded)?,
         found: Replayed {
             link: Link { lsn: folded, crc },
             store_ms: StoreMs::new(catalogue::meta_u64(conn, "store_ms")?),
@@ -71,13 +78,15 @@ pub(crate) fn run(conn: &Connection, shelf: &Shelf, store: StoreId) -> Result<Re
         },
     };
     catalogue::scan_log(conn, folded, |lsn, row| replay.commit(store, lsn, row))?;
-    let Replay { streams, orphans, mut found, .. } = replay;
+    let Replay { streams, orphans, subscriptions, mut found, .. } = replay;
     if let Some(id) = orphans.first() {
         return Err(Failure::Damaged(format!("the log names stream {id}, which is nowhere")));
     }
-    found.unfolded.since = (!streams.is_empty()).then_some(found.store_ms);
+    let subscriptions = subscriptions.finish()?;
+    let nothing = streams.is_empty() && !subscriptions.has_unfolded();
+    found.unfolded.since = (!nothing).then_some(found.store_ms);
     found.unfolded.streams = streams.into_values().collect();
-    Ok(found)
+    Ok((found, subscriptions))
 }
 
 impl Replay<'_> {
@@ -113,11 +122,15 @@ impl Replay<'_> {
             Entry::Create(create) => self.create(create, lsn),
             Entry::Write(write) => self.write(write, lsn),
             Entry::Delete(delete) => self.delete(&delete, lsn),
+            Entry::Subscription(entry) => self.subscriptions.entry(&entry, lsn),
             Entry::Retire { stream, .. } => {
                 if let Some(stream) = self.stream(stream)? {
                     let mut durable = stream.durable.lock();
                     durable.state.retired = true;
                     durable.state.lsn = durable.state.lsn.max(lsn);
+                    drop(durable);
+                    let identity = &stream.identity;
+                    self.subscriptions.registry().ended(&identity.name, identity.id, lsn);
                 }
                 Ok(())
             }
@@ -190,7 +203,16 @@ impl Replay<'_> {
                 "log commit {lsn}: write at {at} of stream '{name}', whose tail is {next}"
             )));
         }
+        let lineage = durable.state.lineage.clone();
+        let (first, records) = (write.first, write.records.as_ref());
+        let count = records.map_or(0, crate::types::Records::count);
         self.found.memtable_bytes += durable.apply(write, after, lsn);
+        drop(durable);
+        let registry = self.subscriptions.registry();
+        if count > 0 && !registry.is_empty() {
+            let (before, after) = (lineage.offset(first), lineage.offset(first.after(count)));
+            registry.wrote(&stream, before, after, lsn);
+        }
         Ok(())
     }
 
@@ -233,6 +255,7 @@ impl Replay<'_> {
         {
             source.durable.lock().release(lsn);
         }
+        self.subscriptions.registry().ended(&delete.name, delete.stream, lsn);
         self.orphans.remove(&delete.stream);
         self.found.unfolded.names.insert(delete.name.clone(), None);
         self.found.unfolded.burials.push(Burial {

@@ -7,17 +7,26 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use rusqlite::Connection;
 use tokio::sync::mpsc;
 
 use super::{
     commit::{self, Header, Link},
-    gate::Outcome,
+    gate::{Gate, Outcome},
     group::{Change, Effect, Group},
 };
 use crate::{
     core::{Burial, Core, Slice},
-    state::{catalogue, view::Life},
+    state::{
+        catalogue,
+        view::{Life, Stream},
+    },
+    subscribe::{
+        subscription::{self, Weight},
+        touches::Touches,
+    },
+    types::Lsn,
 };
 
 /// The lane's own state.
@@ -146,26 +155,89 @@ fn settle(core: &Core, group: Group, link: Link) {
     metrics.commit_bytes.inc_by(bytes);
     let body = group.bytes.freeze();
     core.log_bytes.fetch_add(bytes, Ordering::Relaxed);
-    let mut gained = 0;
-    let mut payload_bytes = 0;
-    let mut only_renewals = true;
-    let mut fresh = Vec::new();
+    let mut settled = Settled::default();
     let mut rung = Vec::with_capacity(group.effects.len());
     // Until the commit is on every list: a seal must see all of it or nothing of it.
     let whole = core.settling.lock();
-    for Effect { stream, change } in group.effects {
+    for effect in group.effects {
+        match effect {
+            Effect::Stream { stream, change } => {
+                settled.stream(core, &stream, change, (&body, lsn), &group.gate);
+                rung.push(stream);
+            }
+            Effect::Subscription(change) => {
+                let subscription::Change { subscription, entry, weight, turns } = *change;
+                settled.only_renewals &= weight == Weight::Light;
+                settled.touches.flush(&core.subscriptions, lsn);
+                core.subscriptions.apply(&subscription, &entry, lsn);
+                // Whoever waits for a turn decides on top of this entry.
+                drop(turns);
+            }
+        }
+    }
+    settled.touches.flush(&core.subscriptions, lsn);
+    let Settled { gained, payload_bytes, only_renewals, fresh, .. } = settled;
+    remember(core, fresh, gained, only_renewals);
+    *core.durable.lock() = link;
+    drop(whole);
+    metrics.record_bytes.inc_by(payload_bytes);
+    group.gate.open(Outcome::Durable);
+    for stream in rung {
+        stream.bell.notify_waiters();
+    }
+}
+
+/// What the effects of a group come to.
+struct Settled {
+    /// Bytes the memtable gained.
+    gained: usize,
+    payload_bytes: u64,
+    only_renewals: bool,
+    /// Streams that the next fold did not have on its list.
+    fresh: Vec<Arc<Stream>>,
+    /// Of subscriptions, by the streams that were written to.
+    touches: Touches,
+}
+
+impl Default for Settled {
+    fn default() -> Self {
+        Self {
+            gained: 0,
+            payload_bytes: 0,
+            only_renewals: true,
+            fresh: Vec::new(),
+            touches: Touches::default(),
+        }
+    }
+}
+
+impl Settled {
+    fn stream(
+        &mut self,
+        core: &Core,
+        stream: &Arc<Stream>,
+        change: Change,
+        (body, lsn): (&Bytes, Lsn),
+        gate: &Arc<Gate>,
+    ) {
         let mut durable = stream.durable.lock();
         let presence = matches!(change, Change::Born | Change::Dead);
-        only_renewals &= matches!(change, Change::Renew(_));
+        let ends = matches!(change, Change::Dead | Change::Retired);
+        self.only_renewals &= matches!(change, Change::Renew(_));
         match change {
             Change::Born => durable.life = Life::Live,
             Change::Write { mut write, payload, after } => {
+                let before = durable.state.tail();
                 if let Some(records) = &mut write.records {
                     records.payload = body.slice(payload);
-                    metrics.records.inc_by(records.count());
-                    payload_bytes += u64::try_from(records.payload.len()).expect("usize fits u64");
+                    core.metrics.records.inc_by(records.count());
+                    let bytes = u64::try_from(records.payload.len()).expect("usize fits u64");
+                    self.payload_bytes += bytes;
                 }
-                gained += durable.apply(write, after, lsn);
+                self.gained += durable.apply(write, after, lsn);
+                if !core.subscriptions.is_empty() {
+                    self.touches.wrote(stream, before, durable.state.tail());
+                }
             }
             Change::Dead => {
                 durable.life = Life::Dead;
@@ -184,31 +256,21 @@ fn settle(core: &Core, group: Group, link: Link) {
         }
         let life = durable.life;
         if !std::mem::replace(&mut durable.dirty, true) {
-            fresh.push(Arc::clone(&stream));
+            self.fresh.push(Arc::clone(stream));
         }
         drop(durable);
         if presence {
-            show(core, &stream, life, &group.gate);
+            show(core, stream, life, gate);
         }
-        rung.push(stream);
-    }
-    remember(core, fresh, gained, only_renewals);
-    *core.durable.lock() = link;
-    drop(whole);
-    metrics.record_bytes.inc_by(payload_bytes);
-    group.gate.open(Outcome::Durable);
-    for stream in rung {
-        stream.bell.notify_waiters();
+        if ends && !core.subscriptions.is_empty() {
+            self.touches.flush(&core.subscriptions, lsn);
+            core.subscriptions.ended(&stream.identity.name, stream.identity.id, lsn);
+        }
     }
 }
 
 /// Puts a birth or an end before the readers' eyes.
-fn show(
-    core: &Core,
-    stream: &Arc<crate::state::view::Stream>,
-    life: Life,
-    gate: &Arc<super::gate::Gate>,
-) {
+fn show(core: &Core, stream: &Arc<Stream>, life: Life, gate: &Arc<Gate>) {
     let name = &stream.identity.name;
     let buried = core.shelf.change(name, |slot| {
         if slot.gate.as_ref().is_some_and(|it| Arc::ptr_eq(it, gate)) {
@@ -242,12 +304,7 @@ fn show(
 }
 
 /// Notes what the next fold must write, and calls the keeper when there is enough of it.
-fn remember(
-    core: &Core,
-    fresh: Vec<Arc<crate::state::view::Stream>>,
-    gained: usize,
-    only_renewals: bool,
-) {
+fn remember(core: &Core, fresh: Vec<Arc<Stream>>, gained: usize, only_renewals: bool) {
     let mut unfolded = core.unfolded.lock();
     // Renewals alone start no seal; the next one takes them along.
     if !only_renewals {

@@ -13,6 +13,7 @@ use crate::{
     core::{Burial, Core},
     log::commit::Link,
     state::catalogue::{self, Failure},
+    subscribe::fold as subscriptions,
     types::{Lsn, StoreMs, StreamId},
 };
 
@@ -31,6 +32,7 @@ pub(crate) async fn run(
     through: Link,
     snapshots: Vec<Snapshot>,
     burials: Vec<Burial>,
+    subscriptions: &subscriptions::Batch,
     files: Vec<NewSegment>,
 ) -> Result<(), Failed> {
     register(core, &files).await?;
@@ -43,9 +45,13 @@ pub(crate) async fn run(
         snapshots.into_iter().partition(|it| buried.contains(&it.row.identity.id));
     let snapshots = Arc::new(snapshots);
     write_rows(core, &snapshots).await?;
-    let next_stream = core.sequencer.next_stream();
+    subscriptions::run(core, subscriptions).await?;
+    let next = Next {
+        stream: core.sequencer.next_stream(),
+        subscription: core.subscriptions.next_number.load(Ordering::Relaxed),
+    };
     let store_now = core.store_now();
-    core.on_writer("finish", move |conn| finish(conn, through, next_stream, store_now)).await??;
+    core.on_writer("finish", move |conn| finish(conn, through, next, store_now)).await??;
     // From here on look-ups see the rows; whatever was looked up before must not be shelved when
     // memory has let go of what the rows have now.
     let names: Vec<_> = burials.iter().map(|burial| burial.name.clone()).collect();
@@ -118,14 +124,14 @@ async fn write_rows(core: &Arc<Core>, snapshots: &Arc<Vec<Snapshot>>) -> Result<
 
 /// What follows a piece of work.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Step {
+pub(crate) enum Step {
     Next,
     /// There is more to do for the same item, in a slice to come.
     Again,
 }
 
 /// Works through `count` items in transactions between commits, each cut short by rows and time.
-async fn in_slices(
+pub(crate) async fn in_slices(
     core: &Arc<Core>,
     what: &'static str,
     count: usize,
@@ -154,11 +160,17 @@ async fn in_slices(
     Ok(())
 }
 
+/// Ids that were never used.
+struct Next {
+    stream: StreamId,
+    subscription: u64,
+}
+
 /// Everything up to `through` is in the catalogue and in segments.
 fn finish(
     conn: &mut Connection,
     through: Link,
-    next_stream: StreamId,
+    next: Next,
     store_now: StoreMs,
 ) -> Result<(), Failure> {
     let before = catalogue::meta_u64(conn, "folded_through")?;
@@ -166,7 +178,8 @@ fn finish(
     let tx = conn.transaction()?;
     catalogue::put_meta(&tx, "folded_through", &through.lsn.get().to_le_bytes())?;
     catalogue::put_meta(&tx, "folded_crc", &u64::from(through.crc).to_le_bytes())?;
-    catalogue::put_meta(&tx, "next_stream", &next_stream.get().to_le_bytes())?;
+    catalogue::put_meta(&tx, "next_stream", &next.stream.get().to_le_bytes())?;
+    catalogue::put_meta(&tx, "next_subscription", &next.subscription.to_le_bytes())?;
     catalogue::put_meta(&tx, "store_ms", &store_now.get().to_le_bytes())?;
     Ok(tx.commit()?)
 }

@@ -17,6 +17,7 @@ use crate::{
         stream::ProducerRow,
         view::{Life, Stream},
     },
+    subscribe::fold as subscriptions,
     types::{Chunk, Form, Lsn, SegmentId, StreamId},
 };
 
@@ -28,6 +29,7 @@ pub(crate) struct Batch {
     pub(crate) through: Link,
     pub(crate) streams: Vec<Arc<Stream>>,
     pub(crate) burials: Vec<Burial>,
+    subscriptions: subscriptions::Batch,
     log_bytes: u64,
 }
 
@@ -59,6 +61,7 @@ pub(crate) async fn run(core: &Arc<Core>) {
     let _turn = core.sealing.lock().await;
     let Some(batch) = freeze(core) else { return };
     let (streams, burials) = (batch.streams.clone(), batch.burials.clone());
+    let subscriptions = batch.subscriptions.clone();
     let log_bytes = batch.log_bytes;
     match seal(core, batch).await {
         Ok(()) => {
@@ -69,7 +72,7 @@ pub(crate) async fn run(core: &Arc<Core>) {
             tracing::warn!(%error, "seal failed and will be tried again");
             weir_io::sometimes!("a seal failed and was tried again");
             core.log_bytes.fetch_add(log_bytes, std::sync::atomic::Ordering::Relaxed);
-            thaw(core, streams, burials);
+            thaw(core, streams, burials, subscriptions);
         }
     }
 }
@@ -81,7 +84,8 @@ fn freeze(core: &Core) -> Option<Batch> {
     let _whole = core.settling.lock();
     let through = core.durable_link();
     let mut unfolded = core.unfolded.lock();
-    if unfolded.since.is_none() && unfolded.streams.is_empty() {
+    let nothing = unfolded.streams.is_empty() && !core.subscriptions.has_unfolded();
+    if unfolded.since.is_none() && nothing {
         return None;
     }
     unfolded.since = None;
@@ -89,12 +93,19 @@ fn freeze(core: &Core) -> Option<Batch> {
     let streams = std::mem::take(&mut unfolded.streams);
     let burials = std::mem::take(&mut unfolded.burials);
     unfolded.folding = std::mem::take(&mut unfolded.names);
-    Some(Batch { through, streams, burials, log_bytes })
+    let subscriptions = core.subscriptions.freeze();
+    Some(Batch { through, streams, burials, subscriptions, log_bytes })
 }
 
 /// Puts everything back.
-fn thaw(core: &Core, streams: Vec<Arc<Stream>>, burials: Vec<Burial>) {
+fn thaw(
+    core: &Core,
+    streams: Vec<Arc<Stream>>,
+    burials: Vec<Burial>,
+    subscriptions: subscriptions::Batch,
+) {
     let _whole = core.settling.lock();
+    core.subscriptions.thaw(subscriptions);
     let mut back = Vec::with_capacity(streams.len());
     for stream in streams {
         // Those that changed meanwhile are on the new list already.
@@ -124,7 +135,7 @@ async fn seal(core: &Arc<Core>, batch: Batch) -> Result<(), Failed> {
         build(&builder, streams, through.lsn)
     })
     .await??;
-    fold::run(core, through, snapshots, batch.burials, files).await
+    fold::run(core, through, snapshots, batch.burials, &batch.subscriptions, files).await
 }
 
 /// A finished segment file.

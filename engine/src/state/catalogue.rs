@@ -5,7 +5,14 @@
 //! that writes is stepped to its end (`execute`), never cut off after a row. Positions are
 //! stored as SQLite's signed integers; none of ours comes near 2^63.
 
+mod subscriptions;
+
 use rusqlite::{Connection, OptionalExtension, params};
+
+pub(crate) use self::subscriptions::{
+    drop_links, drop_subscription, put_link, put_subscription, scan_links, scan_subscriptions,
+    tails,
+};
 
 use super::{
     rows::{self, StreamRow},
@@ -74,6 +81,7 @@ pub(crate) fn is_new(conn: &Connection) -> Outcome<bool> {
 pub(crate) fn create(conn: &mut Connection, meta: &[(&str, &[u8])]) -> Outcome<()> {
     let tx = conn.transaction()?;
     tx.execute_batch(SCHEMA)?;
+    tx.execute_batch(subscriptions::SCHEMA)?;
     for (key, value) in meta {
         put_meta(&tx, key, value)?;
     }

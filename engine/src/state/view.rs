@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use super::stream::{Identity, Producer, StreamState};
 use crate::{
     log::{entry::Write, gate::Gate},
+    subscribe::concerned::Concerned,
     types::{Chunk, Expiry, Lsn, ProducerId, Seq, StoreMs},
 };
 
@@ -32,6 +33,8 @@ pub(crate) struct Stream {
     pub(crate) pulse: Pulse,
     /// The last encoded live frames, newest last.
     pub(crate) frames: Mutex<VecDeque<Frame>>,
+    /// The subscriptions it concerns.
+    pub(crate) concerned: Mutex<Concerned>,
     /// Looked up since the eviction hand last passed.
     pub(crate) recent: AtomicBool,
 }
@@ -138,6 +141,7 @@ impl Stream {
             bell: Notify::new(),
             pulse: Pulse::default(),
             frames: Mutex::new(VecDeque::new()),
+            concerned: Mutex::default(),
             recent: AtomicBool::new(true),
         }
     }

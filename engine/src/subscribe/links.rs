@@ -7,7 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use super::request::{self, Link, LinkType};
+use super::{
+    entry::Acked,
+    request::{self, Link, LinkType},
+};
 use crate::types::{Epoch, Offset, Seq, StreamId, StreamName};
 
 /// The links that are kept.
@@ -118,6 +121,16 @@ impl Links {
         });
         let pending = u64::try_from(self.pending.len()).expect("usize fits u64");
         request::Links { listed: listed.collect(), pending }
+    }
+
+    /// Up to `limit` streams with work, each up to its tail: what the list says is to be done.
+    pub(crate) fn snapshot(&self, limit: usize) -> Vec<Acked> {
+        let pending = self.pending.iter().take(limit).map(|(path, link)| Acked {
+            path: path.clone(),
+            stream: link.stream,
+            offset: link.tail(),
+        });
+        pending.collect()
     }
 
     /// Records came to a stream that concerns the subscription: its tail was `before`, now it is

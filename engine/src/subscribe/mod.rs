@@ -1,13 +1,26 @@
 //! Subscriptions: durable cursors over streams that wake workers (protocol §6, §7).
 
+pub(crate) mod calendar;
+pub(crate) mod concerned;
 pub(crate) mod control;
+mod delivery;
 pub(crate) mod entry;
+pub(crate) mod fold;
 pub(crate) mod glob;
 pub(crate) mod index;
 pub(crate) mod links;
+mod making;
+pub(crate) mod registry;
 pub(crate) mod request;
+pub(crate) mod restore;
 pub(crate) mod rows;
+mod showing;
+pub(crate) mod subscription;
+pub(crate) mod touches;
+pub(crate) mod waker;
+mod working;
 
+pub use delivery::Due;
 pub use glob::{BadPattern, Pattern};
 pub use request::{
     Ack, Credential, Delivered, Delivery, Link, LinkType, Links, Refused, Report, Reported,
@@ -36,40 +49,41 @@ impl Subscriptions {
     ///
     /// # Errors
     /// [`Refused::Exists`], [`Refused::TooMany`], or that the store takes no writes.
-    pub async fn put(&self, _subscribe: Subscribe) -> Result<Subscribed, Error> {
-        Err(self.unavailable())
+    pub async fn put(&self, subscribe: Subscribe) -> Result<Subscribed, Error> {
+        self.core.subscribe(subscribe).await
     }
 
     /// Shows.
     ///
     /// # Errors
     /// [`Refused::NotFound`].
-    pub async fn get(&self, _id: &SubscriptionId) -> Result<SubscriptionView, Error> {
-        Err(self.unavailable())
+    pub async fn get(&self, id: &SubscriptionId) -> Result<SubscriptionView, Error> {
+        let subscription = self.core.subscriptions.find(id).ok_or(Refused::NotFound)?;
+        self.core.view(&subscription).await
     }
 
     /// Deletes; nothing happens if there is none. Ends its lease and its deliveries.
     ///
     /// # Errors
     /// The store takes no writes.
-    pub async fn delete(&self, _id: &SubscriptionId) -> Result<(), Error> {
-        Err(self.unavailable())
+    pub async fn delete(&self, id: &SubscriptionId) -> Result<(), Error> {
+        self.core.unsubscribe(id).await
     }
 
     /// Links streams by name, at their tails; those linked by name already stay as they are.
     ///
     /// # Errors
     /// [`Refused::NotFound`], [`Refused::TooMany`].
-    pub async fn add(&self, _id: &SubscriptionId, _streams: Vec<StreamName>) -> Result<(), Error> {
-        Err(self.unavailable())
+    pub async fn add(&self, id: &SubscriptionId, streams: Vec<StreamName>) -> Result<(), Error> {
+        self.core.link(id, streams).await
     }
 
     /// Ends a link by name; a match of the pattern stays.
     ///
     /// # Errors
     /// [`Refused::NotFound`].
-    pub async fn remove(&self, _id: &SubscriptionId, _stream: &StreamName) -> Result<(), Error> {
-        Err(self.unavailable())
+    pub async fn remove(&self, id: &SubscriptionId, stream: &StreamName) -> Result<(), Error> {
+        self.core.unlink(id, stream).await
     }
 
     /// A pull-wake worker takes the work.
@@ -77,8 +91,8 @@ impl Subscriptions {
     /// # Errors
     /// [`Refused::AlreadyClaimed`], [`Refused::NoPendingWork`], [`Refused::WrongType`],
     /// [`Refused::NotFound`].
-    pub async fn claim(&self, _id: &SubscriptionId, _worker: &str) -> Result<Wake, Error> {
-        Err(self.unavailable())
+    pub async fn claim(&self, id: &SubscriptionId, worker: &str) -> Result<Wake, Error> {
+        self.core.claim(id, worker).await
     }
 
     /// A worker reports: acks, and a heartbeat or the end of its work.
@@ -88,11 +102,11 @@ impl Subscriptions {
     /// [`Refused::NotFound`].
     pub async fn report(
         &self,
-        _id: &SubscriptionId,
-        _via: Via,
-        _report: Report,
+        id: &SubscriptionId,
+        via: Via,
+        report: Report,
     ) -> Result<Reported, Error> {
-        Err(self.unavailable())
+        self.core.report(id, via, report).await
     }
 
     /// A pull-wake worker gives the work back.
@@ -101,50 +115,16 @@ impl Subscriptions {
     /// As [`Subscriptions::report`].
     pub async fn release(
         &self,
-        _id: &SubscriptionId,
-        _credential: Credential,
-        _wake_id: WakeId,
-        _generation: u64,
+        id: &SubscriptionId,
+        credential: Credential,
+        wake_id: WakeId,
+        generation: u64,
     ) -> Result<(), Error> {
-        Err(self.unavailable())
+        self.core.release(id, credential, (wake_id, generation)).await
     }
 
     /// Waits for the next webhook to call; `None` when the store is going down. Cancel safe.
     pub async fn next_delivery(&self) -> Option<Due> {
-        None
-    }
-
-    fn unavailable(&self) -> Error {
-        let _ = &self.core;
-        Error::Draining
-    }
-}
-
-/// A webhook to call now. Dropping it without [`Due::finish`] leaves the wake to its lease.
-pub struct Due {
-    /// Which subscription.
-    pub subscription: SubscriptionId,
-    /// Where to.
-    pub url: String,
-    /// What to say.
-    pub wake: Wake,
-    /// How often this was tried before.
-    pub failures: u32,
-}
-
-impl Due {
-    /// Resolves when the wake is over while the delivery is still under way: the lease has
-    /// passed, the worker has reported its end, or the subscription is gone. The delivery is
-    /// then to be abandoned.
-    pub async fn superseded(&self) {
-        std::future::pending::<()>().await;
-    }
-
-    /// Tells how it went.
-    ///
-    /// # Errors
-    /// [`Refused::Fenced`] if the wake is over, or that the store takes no writes.
-    pub async fn finish(self, _delivered: Delivered) -> Result<(), Error> {
-        Err(Error::Draining)
+        self.core.next_delivery().await
     }
 }

@@ -9,6 +9,7 @@
 mod append;
 mod create;
 mod end;
+mod subscription;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -16,7 +17,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-pub(crate) use self::{create::Source, end::Expired};
+pub(crate) use self::{
+    create::Source,
+    end::Expired,
+    subscription::{Announced, Origin, Tails},
+};
 use super::{
     commit,
     entry::{self, Entry},
@@ -197,7 +202,10 @@ impl Sequencer {
         let groups = inner.void(failed);
         for group in &groups {
             for effect in &group.effects {
-                self.roll_back(&effect.stream);
+                // What subscriptions decide rests on what is durable: there is nothing to undo.
+                if let Effect::Stream { stream, .. } = effect {
+                    self.roll_back(stream);
+                }
             }
         }
         drop(inner);
@@ -240,7 +248,8 @@ impl Inner {
         self.bytes += self.open.bytes.len() - before;
         self.requests += 1;
         self.open.entries += 1;
-        self.open.effects.push(Effect { stream: Arc::clone(stream), change: change(payload) });
+        let stream = Arc::clone(stream);
+        self.open.effects.push(Effect::Stream { stream, change: change(payload) });
         Arc::clone(&self.open.gate)
     }
 
@@ -261,14 +270,14 @@ impl Inner {
             records.payload = Bytes::new();
         }
         let change = Change::Write { write, payload, after };
-        self.open.effects.push(Effect { stream: Arc::clone(stream), change });
+        self.open.effects.push(Effect::Stream { stream: Arc::clone(stream), change });
         Arc::clone(&self.open.gate)
     }
 
     /// The entry that was put last changes this stream too.
     fn also(&mut self, stream: &Arc<Stream>, change: Change) {
         self.requests += 1;
-        self.open.effects.push(Effect { stream: Arc::clone(stream), change });
+        self.open.effects.push(Effect::Stream { stream: Arc::clone(stream), change });
     }
 
     /// Starts a new group if the open one has its fill. Only between requests: the entries of
