@@ -167,7 +167,10 @@ async fn main() {
     let had = engine.metrics().subscriptions.get();
     if had > 0 {
         println!("{had} subscriptions, {} pending", engine.metrics().subscriptions_pending.get());
-        println!("an append with them {:?}", append_all(&engine, &clock, streams).await);
+        for what in ["streams not in memory", "streams in memory"] {
+            let each = append_all(&engine, &clock, streams).await;
+            println!("an append with them, {what} {each:?}");
+        }
     } else {
         create_all(&engine, streams).await;
         println!("{streams} streams, resident {}", resident());

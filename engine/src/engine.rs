@@ -2,7 +2,7 @@
 
 mod load;
 
-pub(crate) use load::unreadable;
+pub(crate) use load::{Listed, unreadable};
 
 use std::sync::{Arc, atomic::Ordering};
 

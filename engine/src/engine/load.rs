@@ -1,6 +1,6 @@
 //! Getting streams into memory before anything is decided or read, and keeping them alive.
 
-use std::sync::Arc;
+use std::{ops::Bound, sync::Arc};
 
 use super::{durable, head_of};
 use crate::{
@@ -228,8 +228,7 @@ impl Core {
         }
         for differing in [&unfolded.folding, &unfolded.names] {
             let inside = differing
-                .iter()
-                .filter(|(name, _)| name.as_str() >= from)
+                .range::<str, _>((Bound::Included(from), Bound::Unbounded))
                 .take_while(|(name, _)| end.as_ref().is_none_or(|end| *name <= end));
             for (name, stream) in inside {
                 match stream {
@@ -243,7 +242,7 @@ impl Core {
         Ok((names.into_iter().collect(), more))
     }
 
-    fn list_row(&self, listed: Listed) -> Option<ListRow> {
+    pub(crate) fn list_row(&self, listed: Listed) -> Option<ListRow> {
         let now = self.now();
         let stream = match listed {
             Listed::Stream(stream) => stream,
@@ -280,7 +279,7 @@ impl Core {
 const PAGE: usize = 256;
 
 /// Where a listed stream was found.
-enum Listed {
+pub(crate) enum Listed {
     Row(Box<StreamRow>),
     Stream(Arc<Stream>),
 }

@@ -10,8 +10,8 @@ mod subscriptions;
 use rusqlite::{Connection, OptionalExtension, params};
 
 pub(crate) use self::subscriptions::{
-    drop_links, drop_subscription, put_link, put_subscription, scan_links, scan_subscriptions,
-    tails,
+    drop_links, drop_subscription, matching, put_link, put_subscription, scan_links,
+    scan_subscriptions, tails,
 };
 
 use super::{

@@ -1,21 +1,23 @@
 //! A subscription as clients see it, with the streams that merely match.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use super::{
     LINKS_LISTED_MAX,
+    glob::Pattern,
     request::{Link, LinkType, SubscriptionView},
     subscription::Subscription,
 };
 use crate::{
     core::Core,
-    request::{Error, List},
+    engine::{Listed, unreadable},
+    request::{Error, ListRow},
+    state::catalogue,
+    types::StreamName,
 };
 
 /// Streams looked at for those that a pattern matches.
 const STREAMS_EXAMINED_MAX: usize = 4096;
-/// Streams asked for at a time.
-const PAGE: usize = 256;
 
 impl Core {
     /// A subscription as it is.
@@ -45,35 +47,55 @@ impl Core {
         })
     }
 
-    /// Up to `limit` streams that the pattern matches and that have no work, as far as can be
-    /// seen with a bounded look at the names.
+    /// Up to `limit` streams that the pattern matches, as far as can be seen with a bounded look
+    /// at the names.
     async fn matching(
         self: &Arc<Self>,
-        subscription: &Subscription,
+        subscription: &Arc<Subscription>,
         limit: usize,
     ) -> Result<Vec<Link>, Error> {
-        let mut found = Vec::new();
-        let Some(pattern) = subscription.config.pattern.as_ref().filter(|_| limit > 0) else {
-            return Ok(found);
+        let pattern = subscription.config.pattern.as_ref().filter(|_| limit > 0);
+        let Some(prefix) = pattern.map(Pattern::literal_prefix) else {
+            return Ok(Vec::new());
         };
-        let prefix = Some(pattern.literal_prefix().to_owned());
-        let mut after = None;
-        for _ in 0..STREAMS_EXAMINED_MAX / PAGE {
-            let list = List { skip: 0, after, prefix: prefix.clone(), limit: PAGE };
-            let rows = self.list(list).await?;
-            let full = rows.len() == PAGE;
-            after = rows.last().map(|row| row.head.name.as_str().to_owned());
-            for row in rows {
-                let kept = subscription.durable.lock().links.get(&row.head.name).is_some();
-                if !kept && subscription.matches(&row.head.name) {
-                    let (kind, tail) = (LinkType::Glob, row.head.next);
-                    found.push(Link { path: row.head.name, kind, acked: tail, tail });
+        let listed = loop {
+            let asked = self.shelf.folds();
+            let (shared, start) = (Arc::clone(subscription), prefix.to_owned());
+            let rows = self.on_reader(move |conn| {
+                let bounds = (limit, STREAMS_EXAMINED_MAX);
+                catalogue::matching(conn, &start, bounds, |name| shared.merely_matches(name))
+            });
+            let rows = rows.await.map_err(unreadable)?.into_iter();
+            let mut listed: BTreeMap<StreamName, Listed> =
+                rows.map(|row| (row.identity.name.clone(), Listed::Row(Box::new(row)))).collect();
+            let unfolded = self.unfolded.lock();
+            if self.shelf.folds() != asked {
+                // What those rows lacked is on no list any more.
+                continue;
+            }
+            for differing in [&unfolded.folding, &unfolded.names] {
+                let inside = differing
+                    .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
+                    .take_while(|(name, _)| name.as_str().starts_with(prefix))
+                    .take(STREAMS_EXAMINED_MAX)
+                    .filter(|(name, _)| subscription.merely_matches(name));
+                for (name, stream) in inside {
+                    match stream {
+                        None => drop(listed.remove(name)),
+                        Some(stream) => {
+                            let stream = Listed::Stream(Arc::clone(stream));
+                            drop(listed.insert(name.clone(), stream));
+                        }
+                    }
                 }
             }
-            if !full || found.len() >= limit {
-                break;
-            }
-        }
-        Ok(found)
+            break listed;
+        };
+        let rows = listed.into_values().filter_map(|listed| self.list_row(listed)).take(limit);
+        let link = |row: ListRow| {
+            let (path, tail) = (row.head.name, row.head.next);
+            Link { path, kind: LinkType::Glob, acked: tail, tail }
+        };
+        Ok(rows.map(link).collect())
     }
 }

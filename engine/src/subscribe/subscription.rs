@@ -137,6 +137,11 @@ impl Subscription {
         self.own_stream() != Some(name) && pattern.is_some_and(|it| it.matches(name.as_str()))
     }
 
+    /// Whether a stream of this name is linked by the pattern and has no work.
+    pub(crate) fn merely_matches(&self, name: &StreamName) -> bool {
+        self.matches(name) && self.durable.lock().links.get(name).is_none()
+    }
+
     /// Whether an attempt to deliver is still worth finishing.
     pub(crate) fn is_under_way(&self, wake_id: WakeId, failures: u32) -> bool {
         let durable = self.durable.lock();

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, params};
 
+use super::super::rows::StreamRow;
 use super::{Failure, Found, Outcome, column, find, position};
 use crate::{
     subscribe::{
@@ -127,4 +128,33 @@ pub(crate) fn tails(
         })
     };
     names.iter().map(tail).collect()
+}
+
+/// Streams whose names begin with `prefix` and are `wanted`, in order, up to `limit`; looks at no
+/// more than `examined_max` names. Names come from their index alone, so those that are not
+/// wanted cost little.
+pub(crate) fn matching(
+    conn: &Connection,
+    prefix: &str,
+    (limit, examined_max): (usize, usize),
+    wanted: impl Fn(&StreamName) -> bool,
+) -> Outcome<Vec<StreamRow>> {
+    let sql = "SELECT name FROM streams WHERE name >= ?1 ORDER BY name LIMIT ?2";
+    let mut query = conn.prepare_cached(sql)?;
+    let examined_max = i64::try_from(examined_max).unwrap_or(i64::MAX);
+    let mut names = query.query(params![prefix, examined_max])?;
+    let mut found = Vec::new();
+    while let Some(row) = names.next()? {
+        let name: String = row.get(0)?;
+        if !name.starts_with(prefix) || found.len() >= limit {
+            break;
+        }
+        let name = StreamName::new(&name).map_err(|bad| Failure::Damaged(bad.to_string()))?;
+        if wanted(&name)
+            && let Found::Stream(row) = find(conn, name.as_str())?
+        {
+            found.push(*row);
+        }
+    }
+    Ok(found)
 }
