@@ -320,7 +320,7 @@ pub enum Error {
     Rejected(#[from] Rejection),
     /// The same, by a subscription.
     #[error(transparent)]
-    Refused(#[from] crate::subscribe::Refused),
+    Refused(#[from] crate::subscribe::request::Refused),
     /// Too much is queued: nothing was done, try again (429).
     #[error("ingest queue full")]
     Busy,
