@@ -53,6 +53,8 @@ pub(crate) struct Core {
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) subscriptions: Registry,
     pub(crate) segments: ArcSwap<SegmentSet>,
+    /// Counts the changes of what lies in which segment.
+    pub(crate) moves: watch::Sender<u64>,
     pub(crate) blocks: BlockCache<ahash::RandomState>,
     pub(crate) unfolded: Mutex<Unfolded>,
     /// Payload bytes in chunks that no segment holds yet.
@@ -114,13 +116,18 @@ impl Core {
         Now { wall: WallMs::new(self.world.clock.wall_ms()), store: self.store_now() }
     }
 
+    /// Bytes in the WAL since it last started over.
+    pub(crate) fn wal_bytes(&self) -> u64 {
+        self.wal_bytes.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// Whether commits must wait for the checkpointer.
     pub(crate) fn wal_is_full(&self) -> bool {
-        self.wal_bytes.load(std::sync::atomic::Ordering::Relaxed) >= self.config.wal_bytes_max
+        self.wal_bytes() >= self.config.wal_bytes_max
     }
 
     /// What waits to be sealed: the larger of what memory holds and what a boot would replay.
-    fn unsealed_bytes(&self) -> usize {
+    pub(crate) fn unsealed_bytes(&self) -> usize {
         let held = self.memtable_bytes.load(std::sync::atomic::Ordering::Relaxed);
         let log = self.log_bytes.load(std::sync::atomic::Ordering::Relaxed);
         held.max(usize::try_from(log).unwrap_or(usize::MAX))
@@ -133,7 +140,12 @@ impl Core {
 
     /// Whether so much waits to be sealed that appends must wait too.
     pub(crate) fn is_overfull(&self) -> bool {
-        self.unsealed_bytes() >= self.config.memtable_bytes_max.saturating_mul(2)
+        self.unsealed_bytes() >= Self::unsealed_bytes_max(&self.config)
+    }
+
+    /// Unsealed bytes at which appends must wait.
+    pub(crate) const fn unsealed_bytes_max(config: &Config) -> usize {
+        config.memtable_bytes_max.saturating_mul(2)
     }
 
     pub(crate) fn store_now(&self) -> StoreMs {

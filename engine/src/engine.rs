@@ -33,7 +33,7 @@ use crate::{
 /// A running store. Clones share it.
 #[derive(Clone)]
 pub struct Engine {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     _lock: Arc<dyn Lock>,
 }
 
@@ -299,7 +299,7 @@ pub(crate) async fn durable(gate: &Gate) -> Result<(), Error> {
     }
 }
 
-fn head_of(stream: &Stream, state: &StreamState) -> Head {
+pub(crate) fn head_of(stream: &Stream, state: &StreamState) -> Head {
     let identity = &stream.identity;
     Head {
         name: identity.name.clone(),

@@ -1,9 +1,13 @@
 //! Counters, gauges and histograms of one store.
 
+use std::time::Duration;
+
 use prometheus_client::{
     metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
+
+use crate::types::WallMs;
 
 /// Everything the engine counts. One value per store, so that two stores in a process do not mix.
 #[derive(Debug)]
@@ -18,6 +22,12 @@ pub struct Metrics {
     pub commit_bytes: Counter,
     /// Seconds from handing a commit to SQLite until it is durable: one write and one fsync.
     pub commit_seconds: Histogram,
+    /// How long the last commit took, in microseconds.
+    pub commit_last_us: Gauge,
+    /// The longest that a commit took, in microseconds.
+    pub commit_max_us: Gauge,
+    /// When the last commit became durable, in milliseconds since the Unix epoch.
+    pub commit_last_ms: Gauge,
     /// Records appended.
     pub records: Counter,
     /// Payload bytes appended.
@@ -76,6 +86,9 @@ impl Default for Metrics {
             commit_seconds: Histogram::new([
                 50e-6, 100e-6, 200e-6, 400e-6, 1e-3, 2e-3, 5e-3, 10e-3, 50e-3, 0.2, 1.0,
             ]),
+            commit_last_us: Gauge::default(),
+            commit_max_us: Gauge::default(),
+            commit_last_ms: Gauge::default(),
             records: Counter::default(),
             record_bytes: Counter::default(),
             queue_requests: Gauge::default(),
@@ -104,6 +117,20 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Notes how long a commit took, however it ended.
+    pub(crate) fn commit_took(&self, took: Duration) {
+        self.commit_seconds.observe(took.as_secs_f64());
+        let took_us = i64::try_from(took.as_micros()).unwrap_or(i64::MAX);
+        self.commit_last_us.set(took_us);
+        self.commit_max_us.set(self.commit_max_us.get().max(took_us));
+    }
+
+    /// Counts a commit that has become durable.
+    pub(crate) fn committed(&self, at: WallMs) {
+        self.commits.inc();
+        self.commit_last_ms.set(i64::try_from(at.get()).unwrap_or(i64::MAX));
+    }
+
     /// Names every metric in a registry.
     pub fn register(&self, registry: &mut Registry) {
         let r = registry;
@@ -116,6 +143,17 @@ impl Metrics {
             "One write and one fsync",
             self.commit_seconds.clone(),
         );
+        r.register(
+            "weir_log_commit_last_us",
+            "How long the last took",
+            self.commit_last_us.clone(),
+        );
+        r.register(
+            "weir_log_commit_max_us",
+            "How long the longest took",
+            self.commit_max_us.clone(),
+        );
+        r.register("weir_log_commit_last_ms", "Unix time of the last", self.commit_last_ms.clone());
         r.register("weir_append_records", "Records appended", self.records.clone());
         r.register("weir_append_bytes", "Payload bytes appended", self.record_bytes.clone());
         r.register(

@@ -92,7 +92,7 @@ impl Writer {
         let started = core.world.clock.elapsed();
         let stored = catalogue::append_commit(&self.conn, group.lsn, &group.bytes);
         self.survive().await;
-        core.metrics.commit_seconds.observe((core.world.clock.elapsed() - started).as_secs_f64());
+        core.metrics.commit_took(core.world.clock.elapsed() - started);
         match stored {
             Ok(()) => {
                 assert!(self.conn.is_autocommit(), "INV-1 acked is kept: no transaction is open");
@@ -149,7 +149,7 @@ fn is_full(error: &rusqlite::Error) -> bool {
 fn settle(core: &Core, group: Group, link: Link) {
     let lsn = group.lsn;
     let metrics = &core.metrics;
-    metrics.commits.inc();
+    metrics.committed(core.now().wall);
     metrics.entries.inc_by(u64::from(group.entries));
     let bytes = u64::try_from(group.bytes.len()).expect("usize fits u64");
     metrics.commit_bytes.inc_by(bytes);

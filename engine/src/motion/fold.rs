@@ -57,6 +57,7 @@ pub(crate) async fn run(
     let names: Vec<_> = burials.iter().map(|burial| burial.name.clone()).collect();
     core.shelf.fold_finished(&names);
     release(core, snapshots.iter().chain(&dead));
+    core.moves.send_modify(|moves| *moves += 1);
     core.unfolded.lock().folding.clear();
     if let Err(error) = trim(core, through.lsn).await {
         // The fold is done: to undo it now would bury the same streams twice (INV-11).

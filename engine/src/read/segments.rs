@@ -63,6 +63,7 @@ impl Core {
         self.metrics.segments.set(i64::try_from(set.all.len()).unwrap_or(i64::MAX));
         self.metrics.segment_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.segments.store(Arc::new(set));
+        self.moves.send_modify(|moves| *moves += 1);
     }
 }
 

@@ -89,6 +89,14 @@ pub(crate) fn create(conn: &mut Connection, meta: &[(&str, &[u8])]) -> Outcome<(
     Ok(())
 }
 
+/// Bytes of the database file, as the header says.
+pub(crate) fn database_bytes(conn: &Connection) -> Outcome<u64> {
+    let pragma = |sql| -> Outcome<u64> {
+        position(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+    };
+    Ok(pragma("PRAGMA page_count")? * pragma("PRAGMA page_size")?)
+}
+
 /// Reads a meta value.
 pub(crate) fn meta(conn: &Connection, key: &str) -> Outcome<Option<Vec<u8>>> {
     let mut query = conn.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;

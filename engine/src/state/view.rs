@@ -68,10 +68,21 @@ pub(crate) struct Durable {
     /// Records of its own before this lie in segments, those from here on in `chunks`.
     pub(crate) sealed: Seq,
     pub(crate) chunks: VecDeque<Chunk>,
+    /// What `chunks` come to.
+    pub(crate) unsealed: Weight,
     /// Producers changed since the last fold.
     pub(crate) producers: BTreeMap<ProducerId, (Producer, Lsn)>,
     /// On the list of streams that the next fold will write.
     pub(crate) dirty: bool,
+}
+
+/// What records in memory come to, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Weight {
+    /// Of the payload alone.
+    pub(crate) payload: usize,
+    /// As a bound on memory counts them.
+    pub(crate) cost: usize,
 }
 
 /// Signs of life that need no log entry.
@@ -135,6 +146,7 @@ impl Stream {
                 life,
                 sealed,
                 chunks: VecDeque::new(),
+                unsealed: Weight::default(),
                 producers: BTreeMap::new(),
                 dirty: false,
             }),
@@ -225,6 +237,8 @@ impl Durable {
         let Write { first, timestamp, key, .. } = write;
         let chunk = Chunk { first, records, timestamp, key };
         let gained = chunk.cost();
+        self.unsealed.payload += chunk.records.payload.len();
+        self.unsealed.cost += gained;
         self.chunks.push_back(chunk);
         gained
     }
@@ -261,8 +275,10 @@ impl Durable {
                 break;
             }
             freed += chunk.cost();
+            self.unsealed.payload -= chunk.records.payload.len();
             self.chunks.pop_front();
         }
+        self.unsealed.cost -= freed;
         if self.chunks.is_empty() {
             self.chunks.shrink_to_fit();
         }

@@ -1,0 +1,253 @@
+//! One stream from the inside: its state, what of it lies in memory and what in segments.
+
+use std::{pin::pin, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{
+    core::Core,
+    engine::head_of,
+    request::{Error, Head, Rejection},
+    state::{
+        catalogue,
+        view::{Durable, Life, Stream},
+    },
+    types::{Expiry, Lsn, Offset, Seq, StreamName, WallMs},
+};
+
+/// What is known of a stream.
+#[derive(Clone, Debug)]
+pub struct Details {
+    /// What HEAD says.
+    pub head: Head,
+    /// Absolute expiry in wall time if there is one (for a sliding window: as of now).
+    pub expires_at: Option<WallMs>,
+    /// The last accepted `Stream-Seq`.
+    pub stream_seq: Option<Bytes>,
+    /// Producers with state.
+    pub producers: u32,
+    /// Payload bytes ever appended, not counting what a fork inherits. JSON messages that came
+    /// together count with the commas between them.
+    pub total_bytes: u64,
+    /// What lies in memory only, beside the log.
+    pub unsealed: Unsealed,
+    /// What lies in segments.
+    pub sealed: Sealed,
+    /// Where it was forked from, if it was.
+    pub fork: Option<ForkOf>,
+    /// Forks that draw on it directly.
+    pub forks: u64,
+    /// Bytes of the store's database and its write-ahead log, which all streams share; `None` if
+    /// the disk did not tell.
+    pub database_bytes: Option<u64>,
+    /// How far its segments are stored elsewhere and indexed.
+    pub index: IndexStatus,
+    /// What [`Inspection::changed`] compares with.
+    pub revision: Revision,
+}
+
+/// Records that no segment holds yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unsealed {
+    /// How many.
+    pub records: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// The memory they take.
+    pub memory_bytes: u64,
+}
+
+/// Records in segments, and these segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Everything before this lies in segments, those of a fork's sources included.
+    pub through: Offset,
+    /// How many records of the stream's own.
+    pub records: u64,
+    /// Their payload bytes, before compression.
+    pub bytes: u64,
+    /// Segments that hold some of them. Filters say so: one in 256 of those that hold none may
+    /// count too.
+    pub segments: usize,
+    /// Bytes of these files, which may hold other streams too.
+    pub file_bytes: u64,
+    /// The newest record, of any stream, in the newest of these segments: it was made after that.
+    pub newest: Option<WallMs>,
+}
+
+/// Where a fork comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForkOf {
+    /// The stream it was forked from.
+    pub source: StreamName,
+    /// The first position of its own.
+    pub at: Seq,
+    /// Streams under which its inherited records lie.
+    pub runs: usize,
+}
+
+/// How far the segments of a stream are stored elsewhere and indexed. No segment is: there is
+/// neither a bucket nor an index yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexStatus {
+    /// Of which stream.
+    pub name: StreamName,
+    /// As in [`Sealed::segments`].
+    pub segments: usize,
+    /// What [`Inspection::changed`] compares with.
+    pub revision: Revision,
+}
+
+/// Names what a stream looked like: the same revision, the same figures but those of the clock
+/// and of the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revision {
+    lsn: Lsn,
+    life: Life,
+    /// Counts the changes of what lies in which segment.
+    moves: u64,
+}
+
+/// A hold on one incarnation of a stream for looking at it. Keeps nothing alive.
+pub struct Inspection {
+    core: Arc<Core>,
+    stream: Arc<Stream>,
+}
+
+impl Inspection {
+    pub(super) const fn new(core: Arc<Core>, stream: Arc<Stream>) -> Self {
+        Self { core, stream }
+    }
+
+    /// What is known of the stream now.
+    ///
+    /// # Errors
+    /// [`Rejection::NotFound`] and [`Rejection::Gone`] if it has ended.
+    pub async fn details(&self) -> Result<Details, Error> {
+        let mut details = self.gather()?;
+        let file_bytes = self.core.on_reader(|conn| catalogue::database_bytes(conn)).await;
+        details.database_bytes = match file_bytes {
+            Ok(bytes) => Some(bytes + self.core.wal_bytes()),
+            Err(error) => {
+                tracing::debug!(%error, "the size of the database is not known");
+                None
+            }
+        };
+        Ok(details)
+    }
+
+    /// How far its segments are stored elsewhere and indexed now.
+    ///
+    /// # Errors
+    /// As [`Inspection::details`].
+    pub fn index_status(&self) -> Result<IndexStatus, Error> {
+        Ok(self.gather()?.index)
+    }
+
+    /// Waits until the stream's figures may differ from what they were at `seen`. Cancel safe.
+    pub async fn changed(&self, seen: Revision) {
+        let mut moves = self.core.moves.subscribe();
+        loop {
+            let mut bell = pin!(self.stream.bell.notified());
+            // Enlist before looking, or a ring in between would be missed.
+            bell.as_mut().enable();
+            if self.revision() != seen {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = &mut bell => {}
+                moved = moves.changed() => moved.expect("the core that is held here rings it"),
+            }
+        }
+    }
+
+    fn revision(&self) -> Revision {
+        let _whole = self.core.settling.lock();
+        self.revision_of(&self.stream.durable.lock())
+    }
+
+    fn revision_of(&self, durable: &Durable) -> Revision {
+        let moves = *self.core.moves.borrow();
+        Revision { lsn: durable.state.lsn, life: durable.life, moves }
+    }
+
+    fn gather(&self) -> Result<Details, Error> {
+        // Between two commits: a commit may change a stream in several steps.
+        let whole = self.core.settling.lock();
+        let durable = self.stream.durable.lock();
+        match durable.life {
+            Life::Live if durable.state.retired => return Err(Rejection::Gone.into()),
+            Life::Live => {}
+            Life::Unborn | Life::Dead => return Err(Rejection::NotFound.into()),
+        }
+        let identity = &self.stream.identity;
+        let state = &durable.state;
+        let revision = self.revision_of(&durable);
+        let unsealed = unsealed(&durable);
+        let details = Details {
+            head: head_of(&self.stream, state),
+            expires_at: self.expires_at(&durable),
+            stream_seq: state.stream_seq.clone(),
+            producers: state.producers,
+            total_bytes: state.bytes,
+            unsealed,
+            sealed: Sealed {
+                through: state.lineage.offset(durable.sealed),
+                records: durable.sealed.since(identity.own_start()),
+                bytes: state.bytes.saturating_sub(unsealed.bytes),
+                segments: 0,
+                file_bytes: 0,
+                newest: None,
+            },
+            fork: identity.fork.as_ref().map(|fork| ForkOf {
+                source: fork.source_name.clone(),
+                at: fork.at,
+                runs: fork.runs.len(),
+            }),
+            forks: state.refs,
+            database_bytes: None,
+            index: IndexStatus { name: identity.name.clone(), segments: 0, revision },
+            revision,
+        };
+        drop(durable);
+        drop(whole);
+        Ok(self.with_segments(details))
+    }
+
+    /// Adds which segments hold the stream. After `sealed` was read: whatever it promises is in
+    /// this set.
+    fn with_segments(&self, mut details: Details) -> Details {
+        if details.sealed.records == 0 {
+            return details;
+        }
+        let id = self.stream.identity.id;
+        for segment in self.core.segments.load().all().iter().filter(|it| it.holds(id)) {
+            let footer = segment.footer();
+            details.sealed.segments += 1;
+            details.sealed.file_bytes += footer.file_bytes();
+            details.sealed.newest = Some(footer.newest);
+        }
+        details.index.segments = details.sealed.segments;
+        details
+    }
+
+    fn expires_at(&self, durable: &Durable) -> Option<WallMs> {
+        match self.stream.identity.expiry {
+            Expiry::Never => None,
+            Expiry::At(at) => Some(at),
+            Expiry::Sliding { .. } => durable.state.deadline.map(|deadline| {
+                let now = self.core.now();
+                let left_ms = deadline.get().saturating_sub(now.store.get());
+                WallMs::new(now.wall.get().saturating_add(left_ms))
+            }),
+        }
+    }
+}
+
+/// What a stream has in memory only.
+pub(super) fn unsealed(durable: &Durable) -> Unsealed {
+    let memory_bytes = u64::try_from(durable.unsealed.cost).expect("usize fits u64");
+    let bytes = u64::try_from(durable.unsealed.payload).expect("usize fits u64");
+    Unsealed { records: durable.state.next.since(durable.sealed), bytes, memory_bytes }
+}
