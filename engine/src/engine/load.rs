@@ -15,6 +15,7 @@ use crate::{
     state::{
         catalogue::{self, Failure},
         rows::StreamRow,
+        shelf::Pin,
         view::{Life, Stream},
     },
     types::{Expiry, Form, Place, StreamName, WallMs},
@@ -29,19 +30,20 @@ pub(crate) fn unreadable(error: Failure) -> Error {
 }
 
 impl Core {
-    /// Puts on the shelf what a request needs to be decided. Returns the stream that it must stay
-    /// there for, if there is one: a cascade may need more of them than the shelf keeps by itself.
-    pub(crate) async fn load(
-        self: &Arc<Self>,
-        missing: Missing,
-    ) -> Result<Option<Arc<Stream>>, Error> {
+    /// Puts on the shelf what a request needs to be decided, and keeps it there as long as the
+    /// request holds what this returns.
+    pub(crate) async fn load(self: &Arc<Self>, missing: Missing) -> Result<Option<Pin>, Error> {
         match missing {
-            Missing::Name(name) => self.visible(&name).await,
+            Missing::Name(name) => {
+                self.visible(&name).await?;
+                Ok(self.shelf.pin(&name))
+            }
             Missing::Source(name, gate) => {
                 if let Some(gate) = gate {
                     gate.wait().await;
                 }
-                self.visible(&name).await
+                self.visible(&name).await?;
+                Ok(self.shelf.pin(&name))
             }
             Missing::Producer(stream, id) => {
                 let asked = self.shelf.folds();
@@ -51,7 +53,7 @@ impl Core {
                     .await
                     .map_err(unreadable)?;
                 self.sequencer.learn(&stream, id, found.map(|(state, _)| state), asked);
-                Ok(Some(stream))
+                Ok(Some(Pin::Stream(stream)))
             }
         }
     }

@@ -37,6 +37,15 @@ pub(crate) struct Slot {
     pub(crate) gate: Option<Arc<Gate>>,
     /// Ends of earlier streams of this name that the catalogue does not know yet.
     pub(crate) burials: u32,
+    /// Requests that need to know that the name is free hold this.
+    needed: Option<Arc<()>>,
+}
+
+/// Keeps what a request was found to need on the shelf until it is decided: a creation of a fork
+/// needs two names, a cascade of ends many more, and the shelf by itself may keep a single one.
+pub(crate) enum Pin {
+    Stream(#[expect(dead_code, reason = "held, not read")] Arc<Stream>),
+    Name(#[expect(dead_code, reason = "held, not read")] Arc<()>),
 }
 
 /// How many folds had finished when a lookup was made.
@@ -122,6 +131,16 @@ impl Shelf {
         true
     }
 
+    /// Keeps what is known of a name on the shelf; `None` if that is nothing.
+    pub(crate) fn pin(&self, name: &StreamName) -> Option<Pin> {
+        let mut slots = self.slots.write();
+        let slot = slots.by_name.get_mut(name)?;
+        Some(match &slot.visible {
+            Some(stream) => Pin::Stream(Arc::clone(stream)),
+            None => Pin::Name(Arc::clone(slot.needed.get_or_insert_default())),
+        })
+    }
+
     /// A stream that forks draw on, if it is in memory. If it is not, all its records are in
     /// segments.
     pub(crate) fn source(&self, id: StreamId) -> Option<Arc<Stream>> {
@@ -197,7 +216,7 @@ impl Slot {
             return false;
         }
         match (&self.visible, &self.latest) {
-            (None, None) => true,
+            (None, None) => self.needed.as_ref().is_none_or(|it| Arc::strong_count(it) == 1),
             (Some(visible), Some(latest)) if Arc::ptr_eq(visible, latest) => {
                 // The slot itself holds two; a request, a group or the list of dirty streams
                 // would hold more. New ones need the lock that the caller has.

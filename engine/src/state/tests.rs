@@ -1,4 +1,4 @@
-//! Catalogue rows and lineages.
+//! Catalogue rows, lineages and the shelf.
 
 use std::sync::Arc;
 
@@ -7,7 +7,9 @@ use proptest::{collection::vec, option, prelude::*};
 use smallvec::SmallVec;
 
 use super::{
+    catalogue::Found,
     rows,
+    shelf::Shelf,
     stream::{ClosedBy, Identity, Producer, StreamState},
 };
 use crate::types::{
@@ -23,6 +25,21 @@ fn lineage(parts: &[(u32, u64)]) -> Lineage {
 
 fn offset(epoch: u32, next: u64) -> Offset {
     Offset { epoch: Epoch::new(epoch), next: Seq::new(next) }
+}
+
+#[test]
+fn what_a_request_needs_stays_on_a_full_shelf() {
+    let shelf = Shelf::new(1, [0; 4]);
+    let name = |text| StreamName::new(text).expect("a good name");
+    let admit = |text| shelf.admit(&name(text), Found::Absent(None), shelf.folds());
+    let known = |text| shelf.get(&name(text), |_| ()).is_some();
+    assert!(admit("fork"));
+    let pin = shelf.pin(&name("fork"));
+    assert!(admit("source"));
+    assert!(known("fork") && known("source"), "a creation of a fork needs both");
+    drop(pin);
+    assert!(admit("other"));
+    assert!(!known("fork"), "nobody needs it any more");
 }
 
 #[test]
