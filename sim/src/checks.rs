@@ -27,11 +27,15 @@ pub const LIVE: Invariant = "INV-18 live readers see every record once, in order
 pub const LISTED: Invariant = "INV-19 the list is what there is";
 pub const SERVES: Invariant = "INV-20 without faults the store opens, answers and ends";
 pub const DAMAGE: Invariant = "INV-21 damaged bytes are reported, never served";
+pub const COUNTED: Invariant = "INV-22 a source is there and counts its forks exactly";
+pub const KEPT: Invariant = "INV-23 nothing a fork can read is dropped";
+pub const FORKED: Invariant =
+    "INV-24 a fork shows its source's records before the point and no later one";
 
 /// All of them, for reports.
-pub const ALL: [Invariant; 21] = [
+pub const ALL: [Invariant; 24] = [
     ACKED, DURABLE, DENSE, SAME, ONCE, CLOSED, SEALED, FOLDED, TIMES, EPOCHS, STALE, WINDOW,
-    BOUNDED, FILES, TRACE, SENT, KEYED, LIVE, LISTED, SERVES, DAMAGE,
+    BOUNDED, FILES, TRACE, SENT, KEYED, LIVE, LISTED, SERVES, DAMAGE, COUNTED, KEPT, FORKED,
 ];
 
 /// A broken invariant.

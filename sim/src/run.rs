@@ -4,6 +4,7 @@
 mod boot;
 mod finale;
 mod round;
+mod sweep;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

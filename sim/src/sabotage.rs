@@ -53,11 +53,19 @@ pub enum Sabotage {
     CommitsLost,
     /// The log is trimmed as soon as it is written.
     TrimmedTooEarly,
+    /// What forks come from is not stored where merges look.
+    SourcesLost,
+    /// Forks are stored as if they drew on one record less.
+    PointsTooLow,
+    /// That a deleted stream is kept for its forks is not stored.
+    RetirementsLost,
+    /// Rows of forks that have ended stay.
+    ForkRowsStay,
 }
 
 impl Sabotage {
     /// Every defect.
-    pub const ALL: [Sabotage; 14] = [
+    pub const ALL: [Sabotage; 18] = [
         Sabotage::LyingFsync,
         Sabotage::AckBeforeFsync,
         Sabotage::NoDirectorySync,
@@ -72,6 +80,10 @@ impl Sabotage {
         Sabotage::SegmentRowsLost,
         Sabotage::CommitsLost,
         Sabotage::TrimmedTooEarly,
+        Sabotage::SourcesLost,
+        Sabotage::PointsTooLow,
+        Sabotage::RetirementsLost,
+        Sabotage::ForkRowsStay,
     ];
 
     /// The world with the defect in it.
@@ -95,7 +107,11 @@ impl Sabotage {
             | Sabotage::RowsStay
             | Sabotage::SegmentRowsLost
             | Sabotage::CommitsLost
-            | Sabotage::TrimmedTooEarly => {
+            | Sabotage::TrimmedTooEarly
+            | Sabotage::SourcesLost
+            | Sabotage::PointsTooLow
+            | Sabotage::RetirementsLost
+            | Sabotage::ForkRowsStay => {
                 world.sqlite = Arc::new(LyingSqlite { sqlite: world.sqlite, defect: self });
             }
         }
@@ -129,6 +145,23 @@ impl Sabotage {
             Sabotage::TrimmedTooEarly => {
                 "CREATE TEMP TRIGGER defect AFTER INSERT ON main.log
                  BEGIN DELETE FROM main.log WHERE lsn < new.lsn - 20; END"
+            }
+            Sabotage::SourcesLost => {
+                "CREATE TEMP TRIGGER defect AFTER INSERT ON main.streams
+                 WHEN new.source IS NOT NULL
+                 BEGIN UPDATE streams SET source = NULL WHERE id = new.id; END"
+            }
+            Sabotage::PointsTooLow => {
+                "CREATE TEMP TRIGGER defect AFTER INSERT ON main.streams WHEN new.fork_at > 0
+                 BEGIN UPDATE streams SET fork_at = fork_at - 1 WHERE id = new.id; END"
+            }
+            Sabotage::RetirementsLost => {
+                "CREATE TEMP TRIGGER defect BEFORE UPDATE ON main.streams WHEN new.retired
+                 BEGIN SELECT RAISE(IGNORE); END"
+            }
+            Sabotage::ForkRowsStay => {
+                "CREATE TEMP TRIGGER defect BEFORE DELETE ON main.streams
+                 WHEN old.source IS NOT NULL BEGIN SELECT RAISE(IGNORE); END"
             }
             _ => return None,
         })

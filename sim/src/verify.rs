@@ -9,12 +9,9 @@ use weir_engine::{
 
 use crate::{
     checks::{self, Breach},
-    model::{Fate, Model, Ticket},
+    model::{Fate, Mark, Model, Ticket},
     payload, require,
 };
-
-/// A record of a page: which request's, which of its records.
-pub type Seen = (usize, usize);
 
 /// Checks a page against the model and adds to it what the page shows.
 ///
@@ -26,21 +23,22 @@ pub fn page(
     from: From,
     key: &Option<Bytes>,
     page: &Page,
-) -> Result<Vec<Seen>, Breach> {
+) -> Result<Vec<Mark>, Breach> {
     let name = &ticket.name;
     let epoch = page.tail.epoch.get();
     model.saw_tail(ticket, page.tail)?;
     model.life(name, epoch).expiry = Some(page.expiry);
-    let seen = records(model, ticket, page)?;
     let (start, next) = (page.start.next.get(), page.next.next.get());
     let tail = page.tail.next.get();
     if let From::At(offset) = from {
         if page.beyond_tail {
             let beyond = offset.epoch > page.tail.epoch || offset.next > page.tail.next;
-            require!(beyond && seen.is_empty(), checks::SAME, "'{name}' has nothing at {offset:?}");
-            return Ok(seen);
+            let empty = page.records == 0 && page.bytes == 0;
+            require!(beyond && empty, checks::SAME, "'{name}' has nothing at {offset:?}");
+            return Ok(Vec::new());
         }
-        let meant = offset == Offset::START || offset.epoch == page.tail.epoch;
+        let meant = offset == Offset::START
+            || model.lineage(name, epoch).is_none_or(|parts| means(&parts, offset, tail));
         require!(meant, checks::EPOCHS, "{offset:?} of '{name}' is answered under epoch {epoch}");
         require!(
             offset.next.get() == start,
@@ -59,6 +57,11 @@ pub fn page(
         "'{name}' {next} of {tail} up to date: {}",
         up.0
     );
+    minted(model, ticket, page)?;
+    if model.is_murky(name, epoch) {
+        return ends(model, ticket, page, Vec::new());
+    }
+    let seen = records(model, ticket, page, key.is_some())?;
     let count = u64::try_from(seen.len()).expect("small");
     require!(count == page.records, checks::SENT, "{count} records, said to be {}", page.records);
     if key.is_some() {
@@ -70,53 +73,94 @@ pub fn page(
             "'{name}' {start}..{next} has {count} records"
         );
         for (position, (request, index)) in (start..).zip(&seen) {
-            let index = u64::try_from(*index).expect("small");
-            let first = position.checked_sub(index);
-            let Some(first) = first else {
-                return Breach::of(checks::DENSE, format!("'{name}' {position} is record {index}"));
-            };
+            let first = position.checked_sub(u64::try_from(*index).expect("small"));
             let len = u64::try_from(model.requests[*request].records.len()).expect("small");
+            // A fork may begin in the middle of a request to its source.
+            let whole = model.requests[*request].name != *name
+                || first.is_none_or(|first| first + len <= tail);
             require!(
-                first + len <= tail,
+                whole,
                 checks::DURABLE,
-                "'{name}' shows a part of request {request}: {first}+{len} of {tail}"
+                "'{name}' shows a part of request {request}: {first:?}+{len} of {tail}"
             );
-            model.place(*request, epoch, first)?;
+            model.shown(name, epoch, position, (*request, *index))?;
         }
     }
     require!(next > start || next == tail, checks::SERVES, "'{name}' makes no progress at {start}");
+    ends(model, ticket, page, seen)
+}
+
+/// The offsets of a page are of the epochs that count their positions.
+fn minted(model: &Model, ticket: &Ticket, page: &Page) -> Result<(), Breach> {
+    let name = &ticket.name;
+    let Some(parts) = model.lineage(name, page.tail.epoch.get()) else { return Ok(()) };
+    for offset in [page.start, page.next, page.tail] {
+        let minted = parts.iter().rev().find(|(_, first)| *first <= offset.next.get());
+        require!(
+            minted.is_some_and(|(epoch, _)| *epoch == offset.epoch.get()),
+            checks::EPOCHS,
+            "'{name}' shows {offset:?}, its epochs are {parts:?}"
+        );
+    }
+    Ok(())
+}
+
+/// What the end of a page says of the end of its stream.
+fn ends(
+    model: &mut Model,
+    ticket: &Ticket,
+    page: &Page,
+    seen: Vec<Mark>,
+) -> Result<Vec<Mark>, Breach> {
     if page.closed {
         model.saw_closed(ticket, page.tail)?;
     } else if page.up_to_date {
-        model.saw_open(ticket, epoch)?;
+        model.saw_open(ticket, page.tail.epoch.get())?;
     }
     Ok(seen)
 }
 
+/// Whether an offset is a position of a life with these epochs and this tail.
+#[must_use]
+pub fn means(parts: &[(u32, u64)], offset: Offset, tail: u64) -> bool {
+    let at = offset.next.get();
+    let Some(index) = parts.iter().position(|(epoch, _)| *epoch == offset.epoch.get()) else {
+        return false;
+    };
+    let limit = parts.get(index + 1).map_or(tail, |(_, first)| *first);
+    (parts[index].1..=limit).contains(&at)
+}
+
 /// Takes the bytes of a page apart.
-fn records(model: &Model, ticket: &Ticket, page: &Page) -> Result<Vec<Seen>, Breach> {
-    let name = &ticket.name;
+fn records(
+    model: &Model,
+    ticket: &Ticket,
+    page: &Page,
+    is_keyed: bool,
+) -> Result<Vec<Mark>, Breach> {
+    let (name, epoch) = (&ticket.name, page.tail.epoch.get());
     let whole = page.pieces.concat();
     require!(whole.len() == page.bytes, checks::SENT, "'{name}' page of {} bytes", page.bytes);
     let mut rest = &whole[..];
-    let mut seen = Vec::new();
+    let mut seen: Vec<Mark> = Vec::new();
     while !rest.is_empty() {
         if page.form() == Form::Json && !seen.is_empty() {
             require!(rest[0] == b',', checks::SENT, "'{name}' has no comma between messages");
             rest = &rest[1..];
         }
-        let found = payload::mark(rest).and_then(|(request, index)| {
+        let begins = |(request, index): Mark| {
             let sent = model.requests.get(request)?;
             let record = sent.records.get(index)?;
-            (sent.name == *name && rest.starts_with(record)).then_some((
-                request,
-                index,
-                record.len(),
-            ))
-        });
+            let fits = model.may_show(name, epoch, &sent.name) && rest.starts_with(record);
+            fits.then_some((request, index, record.len()))
+        };
+        let position = page.start.next.get() + u64::try_from(seen.len()).expect("small");
+        let expected = if is_keyed { None } else { model.known(name, epoch, position) };
+        let found = expected.and_then(begins).or_else(|| payload::mark(rest).and_then(begins));
+        let found = found.or_else(|| cuts(model, ticket, page, &seen).into_iter().find_map(begins));
         let Some((request, index, len)) = found else {
             let shown = String::from_utf8_lossy(&rest[..rest.len().min(60)]).into_owned();
-            return Breach::of(checks::SENT, format!("'{name}' shows '{shown}'"));
+            return Breach::of(checks::SENT, format!("'{name}' {position} shows '{shown}'"));
         };
         require!(
             model.requests[request].fate != Fate::Refused,
@@ -129,12 +173,20 @@ fn records(model: &Model, ticket: &Ticket, page: &Page) -> Result<Vec<Seen>, Bre
     Ok(seen)
 }
 
+/// Records that forks cut, in the range of a page: they may have lost what names them.
+fn cuts(model: &Model, ticket: &Ticket, page: &Page, seen: &[Mark]) -> Vec<Mark> {
+    let (name, epoch) = (&ticket.name, page.tail.epoch.get());
+    let range = page.start.next.get()..page.next.next.get();
+    let known = range.filter_map(|position| model.known(name, epoch, position));
+    known.filter(|mark| model.requests[mark.0].is_cut && !seen.contains(mark)).collect()
+}
+
 /// Every record has the key, they come in order, and none that is known to lie there is missing.
 fn keyed(
     model: &Model,
     ticket: &Ticket,
     key: &Option<Bytes>,
-    seen: &[Seen],
+    seen: &[Mark],
     (epoch, start, next): (u32, u64, u64),
 ) -> Result<(), Breach> {
     let name = &ticket.name;
@@ -142,12 +194,8 @@ fn keyed(
         let has = &model.requests[*request].key;
         require!(has == key, checks::KEYED, "'{name}' asked for {key:?}, got one of {has:?}");
     }
-    let Some(life) = model.names.get(name).and_then(|named| named.lives.get(&epoch)) else {
-        return Ok(());
-    };
-    let range = usize::try_from(start).expect("short")..usize::try_from(next).expect("short");
-    let known = life.records.get(range.start..range.end.min(life.records.len())).unwrap_or(&[]);
-    let expect: Vec<Seen> = known
+    let known: Vec<_> = (start..next).map(|at| model.known(name, epoch, at)).collect();
+    let expect: Vec<Mark> = known
         .iter()
         .flatten()
         .filter(|(request, _)| model.requests[*request].key == *key)
@@ -157,7 +205,7 @@ fn keyed(
     let mut rest = seen.iter();
     let all = expect.iter().all(|record| rest.any(|it| it == record));
     require!(all, checks::KEYED, "'{name}' {start}..{next} by {key:?}: {seen:?}, scan: {expect:?}");
-    let whole = known.len() == range.len() && known.iter().all(Option::is_some);
+    let whole = known.iter().all(Option::is_some);
     require!(
         !whole || expect == seen,
         checks::KEYED,
@@ -170,28 +218,36 @@ fn keyed(
 ///
 /// # Errors
 /// Something is missing.
-pub fn whole(model: &Model, name: &StreamName, tail: Offset) -> Result<(), Breach> {
-    let epoch = tail.epoch.get();
-    let next = usize::try_from(tail.next.get()).expect("short");
-    let Some(life) = model.names.get(name).and_then(|named| named.lives.get(&epoch)) else {
+pub fn whole(model: &mut Model, name: &StreamName, tail: Offset) -> Result<(), Breach> {
+    let (epoch, next) = (tail.epoch.get(), tail.next.get());
+    if model.is_murky(name, epoch) {
         return Ok(());
-    };
+    }
+    let life = model.life(name, epoch);
+    let len = u64::try_from(life.records.len()).expect("small");
     require!(
-        life.records.len() <= next,
+        len <= next,
         checks::FOLDED,
-        "'{name}' epoch {epoch} ends at {next}, {} records were seen",
-        life.records.len()
+        "'{name}' epoch {epoch} ends at {next}, {len} records were seen"
     );
+    if life.origin.as_ref().is_some_and(|origin| origin.point.is_none()) {
+        // Nobody was told where this fork begins to differ: at what it wrote first.
+        let own = life.records.iter().position(Option::is_some);
+        let point = own.map_or(Ok(next), u64::try_from).expect("small");
+        weir_io::sometimes!("a fork that nobody was told of was there after a restart");
+        model.forked(name, epoch, point)?;
+    }
     let mut last = None;
-    for (position, known) in life.records.iter().enumerate() {
-        let Some((request, index)) = known else {
+    for position in 0..next {
+        let Some((request, index)) = model.known(name, epoch, position) else {
             return Breach::of(
                 checks::SEALED,
                 format!("'{name}' has a hole at {epoch}_{position}"),
             );
         };
-        let seq = model.requests[*request].stream_seq;
-        if seq.is_some() && *index == 0 {
+        let request = &model.requests[request];
+        let seq = request.stream_seq.filter(|_| index == 0 && request.name == *name);
+        if seq.is_some() {
             require!(last < seq, checks::TRACE, "'{name}' took Stream-Seq {seq:?} after {last:?}");
             last = seq;
         }

@@ -5,7 +5,7 @@ mod common;
 use sim::sabotage::Sabotage;
 
 /// Seed and what it found, in the engine as it was then.
-const FOUND: [(u64, &str); 15] = [
+const FOUND: [(u64, &str); 16] = [
     (0, "an ancestor of a new store's directory was never made durable"),
     (3, "a creation's own closure was not visible until a restart"),
     (4, "many small commits grew the WAL past its bound"),
@@ -21,6 +21,7 @@ const FOUND: [(u64, &str); 15] = [
     (1021, "a read overtaken by a deletion and a merge spoke of damage"),
     (1192, "the simulated drive miscounted its files at a power cut"),
     (1217, "since: as 226"),
+    (5005, "a fork's two names drove each other off a full shelf for ever"),
 ];
 
 #[test]

@@ -8,7 +8,15 @@ use sim::sabotage::Sabotage;
 const JOBS: usize = 2;
 
 /// Branches that the fixed seeds must reach.
-const MARKS: [&str; 14] = [
+const MARKS: [&str; 22] = [
+    "a deleted stream ended with its last fork",
+    "a deleted stream was kept for its forks",
+    "a fork began with a part of a record",
+    "a fork of a fork of a fork of a fork was made",
+    "a fork read its source's records out of segments",
+    "a fork that nobody was told of was there after a restart",
+    "a merge met a stream that only forks can read",
+    "a name that was used before became a fork",
     "a commit ended with an unknown outcome",
     "a commit was refused by a full disk",
     "a flipped bit kept a store from opening",

@@ -37,3 +37,11 @@ fn defects_of_clock_tasks_and_catalogue_are_caught() {
     check(Sabotage::RowsStay, &["INV-10", "INV-11", "INV-21"]);
     check(Sabotage::SegmentRowsLost, &["INV-1", "INV-21"]);
 }
+
+#[test]
+fn defects_of_forks_are_caught() {
+    check(Sabotage::SourcesLost, &["INV-23"]);
+    check(Sabotage::PointsTooLow, &["INV-23"]);
+    check(Sabotage::RetirementsLost, &["INV-11", "INV-22"]);
+    check(Sabotage::ForkRowsStay, &["INV-11", "INV-22"]);
+}

@@ -34,12 +34,21 @@ pub(crate) async fn read(
         }
     }
     if gather.next > before || gather.is_done() {
-        return Ok(gather);
+        return Ok(within(fork, gather));
     }
     weir_io::sometimes!("a fork read its source's records out of segments");
     let gather = segments::read_runs(core, fork, ancestry, gather).await?;
     // A seal may have moved the records meanwhile, never away.
-    if gather.next == before && !gather.is_done() { Err(lost(fork, before)) } else { Ok(gather) }
+    if gather.next == before && !gather.is_done() {
+        return Err(lost(fork, before));
+    }
+    Ok(within(fork, gather))
+}
+
+fn within(fork: &Stream, gather: Gather) -> Gather {
+    let point = fork.identity.own_start();
+    assert!(gather.next <= point, "INV-24 a fork shows nothing of its source past the point");
+    gather
 }
 
 fn lost(fork: &Stream, seq: Seq) -> Error {

@@ -163,7 +163,7 @@ async fn verify_one(host: &Host, target: &Target, c: &mut ChaCha8Rng) {
         };
         match said {
             Said::Yes((page, _)) if page.up_to_date => {
-                let checked = verify::whole(&sim.model.borrow(), &target.name, page.tail);
+                let checked = verify::whole(&mut sim.model.borrow_mut(), &target.name, page.tail);
                 sim.check(checked);
                 sim.model.borrow_mut().settle(&target.name);
                 return;
@@ -171,6 +171,11 @@ async fn verify_one(host: &Host, target: &Target, c: &mut ChaCha8Rng) {
             Said::Yes((page, _)) => from = From::At(page.next),
             Said::No(Rejection::NotFound) => {
                 sim.model.borrow_mut().settle(&target.name);
+                return;
+            }
+            Said::No(Rejection::Gone) => {
+                // What its forks can still read of it is not known to them yet.
+                sim.model.borrow_mut().planned(&target.name);
                 return;
             }
             Said::Nothing | Said::Unknown if sim.damaged.get() => return,

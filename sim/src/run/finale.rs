@@ -5,16 +5,16 @@ use std::{path::PathBuf, rc::Rc, time::Duration};
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use weir_engine::{request::Rejection, types::Closing};
+use weir_engine::{request::Rejection, types::Expiry};
 
 use super::{
     boot::{self, ANSWER_MAX},
-    round,
+    round, sweep,
 };
 use crate::{
     checks::{self, Breach},
     faults::DIR,
-    workload::{self, Class, Client, verbs::Said},
+    workload::{self, Class, Client, creation::Wish, verbs::Said},
     world::{Host, Sim},
 };
 
@@ -42,6 +42,7 @@ pub(super) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
         if let Some(host) = boot::open(sim, world, false).await {
             boot::verify_all(&host, c).await;
             host.list().await;
+            sweep::run(&host, c).await;
             sim.machine.drive().kill();
         }
     });
@@ -75,7 +76,7 @@ async fn probe(host: &Rc<Host>) {
         let work = async {
             // A queue of a few places may be full of what the server itself has to write.
             loop {
-                host.create(&target, target.expiry(), Closing::KeepOpen, None).await;
+                host.create(&target, Wish::plain(&target, target.expiry())).await;
                 let (id, append) = client.request(&target);
                 match host.append(&target, append, id).await {
                     Said::Nothing => tokio::time::sleep(Duration::from_millis(5)).await,
@@ -101,6 +102,16 @@ async fn passed(host: &Host) -> Result<(), Breach> {
                 let dated = model.names.get(&target.name).and_then(|named| named.dated);
                 dated.is_some_and(|at| at <= host.sim.wall_ms())
             }
+            Class::Forked => {
+                let model = host.sim.model.borrow();
+                let named = model.names.get(&target.name);
+                let newest = named.and_then(|named| named.lives.last_key_value());
+                match newest.and_then(|(_, life)| life.expiry) {
+                    Some(Expiry::Sliding { .. }) => true,
+                    Some(Expiry::At(at)) => at.get() <= host.sim.wall_ms(),
+                    Some(Expiry::Never) | None => false,
+                }
+            }
             Class::Stable | Class::Ending | Class::Churning => continue,
         };
         let lived = host.ticket(&target).is_alive();
@@ -108,7 +119,8 @@ async fn passed(host: &Host) -> Result<(), Breach> {
         if over && lived {
             weir_io::sometimes!("a stream ended by itself");
         }
-        if over && !matches!(said, Said::No(Rejection::NotFound)) {
+        // It may be kept for its forks, which is checked where the answer is sorted.
+        if over && !matches!(said, Said::No(Rejection::NotFound | Rejection::Gone)) {
             let what = format!("'{}' should have ended by itself: {said:?}", target.name);
             return Breach::of(checks::WINDOW, what);
         }

@@ -150,15 +150,13 @@ pub(super) async fn settle(host: &Host, clients: Vec<tokio::task::JoinHandle<()>
         sim.check(watched(host));
     }
     host.leave.set(true);
-    let all = async {
-        for client in clients {
-            // A client that panicked has shut the runtime down.
-            drop(client.await);
+    let patience = tokio::time::Instant::now() + ANSWER_MAX;
+    for (no, client) in clients.into_iter().enumerate() {
+        // A client that panicked has shut the runtime down.
+        if tokio::time::timeout_at(patience, client).await.is_err() {
+            let what = format!("a request of client {no} is not answered");
+            sim.check::<()>(Breach::of(checks::SERVES, what));
         }
-    };
-    if tokio::time::timeout(ANSWER_MAX, all).await.is_err() {
-        let what = "a request is not answered";
-        sim.check::<()>(Breach::of(checks::SERVES, what));
     }
 }
 
@@ -166,7 +164,7 @@ pub(super) async fn settle(host: &Host, clients: Vec<tokio::task::JoinHandle<()>
 fn watched(host: &Host) -> Result<(), Breach> {
     let model = host.sim.model.borrow();
     for watching in host.watching.borrow().values() {
-        let epoch = watching.at.epoch.get();
+        let epoch = watching.life;
         let life = model.names.get(&watching.name).and_then(|named| named.lives.get(&epoch));
         if let Some(life) = life.filter(|life| life.alive) {
             let at = watching.at.next.get();

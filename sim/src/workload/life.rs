@@ -6,7 +6,7 @@ use weir_engine::{
     types::{Closing, Expiry, WallMs},
 };
 
-use super::{Class, Client, Target, verbs::Said};
+use super::{Class, Client, Target, creation::Wish, verbs::Said};
 use crate::{model::Ticket, payload, verify, world::Host};
 
 /// Creates whatever may be missing.
@@ -24,8 +24,14 @@ pub(super) async fn creator(mut client: Client) {
 /// Deletes churning streams, and others that may end.
 pub(super) async fn deleter(mut client: Client) {
     while client.think().await {
-        let target = client.any_of(&[Class::Churning, Class::Sliding, Class::Dated]);
-        if target.class != Class::Churning && client.chance.random_bool(0.8) {
+        let ending = [Class::Churning, Class::Sliding, Class::Dated, Class::Forked];
+        let target = client.any_of(&ending);
+        let spared = match target.class {
+            Class::Churning => 0.0,
+            Class::Forked => 0.5,
+            _ => 0.8,
+        };
+        if client.chance.random_bool(spared) {
             continue;
         }
         client.host.delete(&target).await;
@@ -44,6 +50,9 @@ pub(super) async fn lister(mut client: Client) {
 
 impl Client {
     async fn create(&mut self, target: &Target) {
+        if target.class == Class::Forked {
+            return self.fork(target).await;
+        }
         let closing = if target.class == Class::Churning && self.chance.random_bool(0.1) {
             Closing::Close
         } else {
@@ -58,7 +67,7 @@ impl Client {
             let body = payload::body(form, &model.requests[id].records);
             (id, body.into())
         });
-        self.host.create(target, expiry, closing, body).await;
+        self.host.create(target, Wish { closing, body, ..Wish::plain(target, expiry) }).await;
     }
 
     fn expiry(&mut self, target: &Target) -> Expiry {
@@ -80,6 +89,7 @@ impl Host {
     pub async fn delete(&self, target: &Target) {
         let ticket = self.ticket(target);
         self.sim.model.borrow_mut().deletion_begins(&target.name);
+        self.sim.note(&format!("delete {}", target.name));
         let answer = self.door.delete(&target.name).await;
         let said = self.sort(&ticket, &format!("delete {}", target.name), answer);
         let mut model = self.sim.model.borrow_mut();

@@ -16,6 +16,8 @@ use super::{Client, Target, verbs::Said};
 pub struct Watching {
     pub name: StreamName,
     pub at: Offset,
+    /// Which life of the name it is.
+    pub life: u32,
 }
 
 /// Watches one stream after the other.
@@ -61,7 +63,8 @@ impl Client {
                 return;
             }
             from = From::At(page.next);
-            let watching = Watching { name: target.name.clone(), at: page.next };
+            let (at, life) = (page.next, page.tail.epoch.get());
+            let watching = Watching { name: target.name.clone(), at, life };
             host.watching.borrow_mut().insert(self.no, watching);
             loop {
                 let wait =

@@ -3,6 +3,8 @@
 //! A client knows nothing that the model does not: whatever it was doing when the power went is
 //! in the model as a maybe, and the next boot starts new clients.
 
+pub mod creation;
+pub mod forks;
 pub mod life;
 pub mod live;
 pub mod producer;
@@ -16,7 +18,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use weir_engine::types::{ContentType, Expiry, Form, StreamName};
 
-use crate::world::Host;
+use crate::{door::Door, world::Host};
 
 /// What may happen to a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub enum Class {
     Sliding,
     /// It ends at an instant of the wall clock.
     Dated,
+    /// It is made as a fork of others, deleted, and made again.
+    Forked,
 }
 
 /// A stream that clients use.
@@ -60,7 +64,7 @@ impl Target {
     pub fn expiry(&self) -> Expiry {
         match self.class {
             Class::Sliding => Expiry::Sliding { ttl_seconds: 1 + self.number * 2 },
-            Class::Stable | Class::Ending | Class::Churning | Class::Dated => Expiry::Never,
+            _ => Expiry::Never,
         }
     }
 }
@@ -77,6 +81,7 @@ pub fn targets() -> Vec<Target> {
         (Class::Churning, "c", 4),
         (Class::Sliding, "t", 3),
         (Class::Dated, "d", 2),
+        (Class::Forked, "f", 12),
     ];
     let mut all = Vec::new();
     for (class, prefix, count) in classes {
@@ -94,6 +99,16 @@ pub fn targets() -> Vec<Target> {
     all
 }
 
+/// The streams that clients of a host use. An answer over HTTP does not say enough of a fork's
+/// epochs to be checked.
+fn targets_of(host: &Host) -> Vec<Target> {
+    let mut targets = targets();
+    if !matches!(host.door, Door::Inside(_)) {
+        targets.retain(|target| target.class != Class::Forked);
+    }
+    targets
+}
+
 /// A client at work.
 pub struct Client {
     pub host: Rc<Host>,
@@ -105,11 +120,12 @@ pub struct Client {
 /// What a client is.
 type Role = fn(Client) -> Pin<Box<dyn Future<Output = ()>>>;
 
-const ROLES: [Role; 12] = [
+const ROLES: [Role; 13] = [
     |client| Box::pin(life::creator(client)),
     |client| Box::pin(writers::appender(client)),
     |client| Box::pin(producer::producer(client)),
     |client| Box::pin(readers::scanner(client)),
+    |client| Box::pin(forks::forker(client)),
     |client| Box::pin(live::watcher(client)),
     |client| Box::pin(life::deleter(client)),
     |client| Box::pin(writers::appender(client)),
@@ -123,7 +139,7 @@ const ROLES: [Role; 12] = [
 /// Starts the clients of a boot.
 #[must_use]
 pub fn start(host: &Rc<Host>) -> Vec<tokio::task::JoinHandle<()>> {
-    let targets = Rc::new(targets());
+    let targets = Rc::new(targets_of(host));
     let roles = u32::try_from(ROLES.len()).expect("a handful");
     (0..host.sim.options.clients)
         .map(|no| {

@@ -10,6 +10,7 @@ use weir_engine::{
 use super::{Client, Target, verbs::Said};
 use crate::{
     checks::{self, Breach},
+    model::Ticket,
     verify,
 };
 
@@ -83,8 +84,27 @@ impl Client {
         let index = self.chance.random_range(0..lives.len().max(1));
         let (epoch, tail) =
             lives.iter().nth(index).map_or((0, 0), |(epoch, life)| (*epoch, life.tail));
-        let next = Seq::new(self.chance.random_range(0..tail + 3));
-        From::At(Offset { epoch: Epoch::new(epoch), next })
+        let next = self.chance.random_range(0..tail + 3);
+        let parts = self.host.sim.model.borrow().lineage(&target.name, epoch).unwrap_or_default();
+        let minted = parts.iter().rev().find(|(_, first)| *first <= next);
+        let epoch = match minted {
+            Some((minted, _)) if self.chance.random_bool(0.7) => *minted,
+            _ => epoch,
+        };
+        From::At(Offset { epoch: Epoch::new(epoch), next: Seq::new(next) })
+    }
+
+    /// Whether an offset is a position of the life that the ticket was taken for.
+    fn must_mean(&self, ticket: &Ticket, offset: Offset) -> bool {
+        let model = self.host.sim.model.borrow();
+        let now = model.names.get(&ticket.name).and_then(|named| named.lives.last_key_value());
+        let Some((epoch, life)) = now.filter(|(epoch, life)| {
+            ticket.is_alive() && life.alive && ticket.newest == Some(**epoch)
+        }) else {
+            return false;
+        };
+        let parts = model.lineage(&ticket.name, *epoch);
+        parts.is_some_and(|parts| verify::means(&parts, offset, life.tail))
     }
 
     /// Reads to the tail, in pages of drawn sizes.
@@ -93,7 +113,7 @@ impl Client {
         let most = if self.chance.random_bool(0.3) { 200 } else { 100_000 };
         for _ in 0..PAGES_MAX {
             let bytes_max = self.chance.random_range(1..most);
-            let (_, said) = self.host.page(target, from, key.clone(), bytes_max).await;
+            let (ticket, said) = self.host.page(target, from, key.clone(), bytes_max).await;
             match said {
                 Said::Yes((page, _)) => {
                     if page.up_to_date || page.beyond_tail || self.host.stop.get() {
@@ -103,7 +123,7 @@ impl Client {
                 }
                 Said::No(Rejection::OffsetLost { next }) => {
                     if let From::At(offset) = from
-                        && offset.epoch == next.epoch
+                        && self.must_mean(&ticket, offset)
                     {
                         let what =
                             format!("{offset:?} of '{}' is lost, go on at {next:?}", target.name);

@@ -4,17 +4,14 @@ use bytes::Bytes;
 use rand::RngExt;
 use weir_engine::{
     Health,
-    request::{
-        Append, AppendOutcome, Appended, Create, CreateOutcome, Created, Error, From, Head, Page,
-        Read, Rejection,
-    },
-    types::{Closing, Expiry, Offset, WallMs},
+    request::{Append, AppendOutcome, Appended, Error, From, Head, Page, Read, Rejection},
+    types::{Closing, Offset, WallMs},
 };
 
 use super::{Class, Client, Target};
 use crate::{
     checks::{self, Breach},
-    model::{Model, Ticket},
+    model::{Mark, Model, Ticket},
     payload, require, verify,
     world::Host,
 };
@@ -27,6 +24,15 @@ pub enum Said<T> {
     /// Nothing was done, or nothing could be read.
     Nothing,
     Unknown,
+}
+
+/// What the absence of a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absence {
+    /// The name is free.
+    Free,
+    /// The name belongs to a deleted stream that is kept for its forks.
+    Kept,
 }
 
 impl Host {
@@ -49,10 +55,10 @@ impl Host {
         let options = &sim.options;
         match error {
             Error::Rejected(rejection) => {
-                if rejection == Rejection::NotFound {
-                    let written = matches!(self.door.health(), Health::Serving | Health::DiskFull);
-                    let absence = sim.model.borrow_mut().saw_absence(ticket, sim.now_ms(), written);
-                    sim.check(absence);
+                match rejection {
+                    Rejection::NotFound => self.absent(ticket, Absence::Free),
+                    Rejection::Gone | Rejection::NameKept => self.absent(ticket, Absence::Kept),
+                    _ => {}
                 }
                 Said::No(rejection)
             }
@@ -66,7 +72,12 @@ impl Host {
             Error::LogFailed | Error::ReadFailed(_) if options.disturbs() => Said::Nothing,
             Error::Corrupt(what) => {
                 let what = format!("'{}' is said to be damaged and is not: {what}", ticket.name);
-                sim.check::<()>(Breach::of(checks::DAMAGE, what));
+                let model = sim.model.borrow();
+                let fork = model.names.get(&ticket.name).is_some_and(|named| named.planned);
+                drop(model);
+                let lost = fork && what.contains("is in no segment");
+                let broken = if lost { checks::KEPT } else { checks::DAMAGE };
+                sim.check::<()>(Breach::of(broken, what));
                 Said::Nothing
             }
             other => {
@@ -77,6 +88,19 @@ impl Host {
         }
     }
 
+    /// An answer said that a name is absent.
+    pub(super) fn absent(&self, ticket: &Ticket, how: Absence) {
+        let sim = &self.sim;
+        let written = matches!(self.door.health(), Health::Serving | Health::DiskFull);
+        let mut model = sim.model.borrow_mut();
+        let checked = match how {
+            Absence::Free => model.saw_absence(ticket, sim.now_ms(), written),
+            Absence::Kept => model.saw_gone(ticket, sim.now_ms(), written),
+        };
+        drop(model);
+        sim.check(checked);
+    }
+
     /// Reads one page and takes it apart.
     pub async fn page(
         &self,
@@ -84,7 +108,7 @@ impl Host {
         from: From,
         key: Option<Bytes>,
         bytes_max: usize,
-    ) -> (Ticket, Said<(Page, Vec<verify::Seen>)>) {
+    ) -> (Ticket, Said<(Page, Vec<Mark>)>) {
         let ticket = self.ticket(target);
         let read = Read { name: target.name.clone(), from, key: key.clone(), bytes_max };
         let answer = self.door.read(read).await;
@@ -102,8 +126,11 @@ impl Host {
                 }
             }
             Said::No(Rejection::OffsetLost { next }) => {
-                let fresh = self.sim.model.borrow_mut().saw_life(&ticket, next.epoch.get());
-                self.sim.check(fresh);
+                // Of a fork that may be an epoch which it inherited.
+                if target.class != Class::Forked {
+                    let fresh = self.sim.model.borrow_mut().saw_life(&ticket, next.epoch.get());
+                    self.sim.check(fresh);
+                }
                 Said::No(Rejection::OffsetLost { next })
             }
             Said::No(rejection) => Said::No(rejection),
@@ -123,7 +150,7 @@ impl Host {
         from: From,
         key: &Option<Bytes>,
         page: &Page,
-    ) -> Result<Vec<verify::Seen>, Breach> {
+    ) -> Result<Vec<Mark>, Breach> {
         let mut model = self.sim.model.borrow_mut();
         let seen = verify::page(&mut model, ticket, from, key, page)?;
         self.touched(&mut model, ticket, page.tail.epoch.get());
@@ -132,7 +159,7 @@ impl Host {
 
     /// A store that takes no writes can't write a window's new end down: what it still serves
     /// touches nothing that a restart would know of.
-    fn touched(&self, model: &mut Model, ticket: &Ticket, epoch: u32) {
+    pub(super) fn touched(&self, model: &mut Model, ticket: &Ticket, epoch: u32) {
         if self.door.health() == Health::Serving {
             model.touched(ticket, epoch);
         }
@@ -151,7 +178,7 @@ impl Host {
         said
     }
 
-    fn saw_head(&self, ticket: &Ticket, head: &Head) -> Result<(), Breach> {
+    pub(super) fn saw_head(&self, ticket: &Ticket, head: &Head) -> Result<(), Breach> {
         let mut model = self.sim.model.borrow_mut();
         model.saw_tail(ticket, head.next)?;
         let epoch = head.next.epoch.get();
@@ -257,79 +284,6 @@ impl Host {
             model.saw_closed(ticket, appended.next)?;
         }
         Ok(())
-    }
-
-    /// Creates a stream, with the records of request `id` if there are any.
-    pub async fn create(
-        &self,
-        target: &Target,
-        expiry: Expiry,
-        closing: Closing,
-        body: Option<(usize, Bytes)>,
-    ) -> Said<Created> {
-        let sim = &self.sim;
-        let ticket = self.ticket(target);
-        let id = body.as_ref().map(|(id, _)| *id);
-        if let Some(id) = id {
-            sim.model.borrow_mut().attempt(id, sim.wall_ms());
-        }
-        let create = Create {
-            name: target.name.clone(),
-            content: Some(target.content.clone()),
-            expiry: Some(expiry),
-            fork: None,
-            closing,
-            body: body.map(|(_, body)| body).unwrap_or_default(),
-            key: None,
-        };
-        let answer = self.door.create(create).await;
-        let said = self.sort(&ticket, &format!("create {}", target.name), answer);
-        match &said {
-            Said::Yes(created) => {
-                let note = format!(
-                    "create {} {id:?}: {:?} {:?}",
-                    target.name, created.outcome, created.head.next
-                );
-                sim.note(&note);
-                if let Some(id) = id {
-                    sim.model.borrow_mut().answered(id);
-                }
-                sim.check(self.saw_created(&ticket, created, id));
-            }
-            Said::No(_) | Said::Nothing => {
-                id.into_iter().for_each(|id| sim.model.borrow_mut().refuse(id));
-            }
-            Said::Unknown => id.into_iter().for_each(|id| sim.model.borrow_mut().doubt(id)),
-        }
-        said
-    }
-
-    fn saw_created(
-        &self,
-        ticket: &Ticket,
-        created: &Created,
-        id: Option<usize>,
-    ) -> Result<(), Breach> {
-        let mut model = self.sim.model.borrow_mut();
-        let epoch = created.head.next.epoch.get();
-        if created.outcome == CreateOutcome::New {
-            model.saw_absence(ticket, self.sim.now_ms(), true)?;
-            require!(
-                ticket.newest.is_none_or(|newest| epoch > newest),
-                checks::EPOCHS,
-                "'{}' was created anew under epoch {epoch}, it had {:?}",
-                ticket.name,
-                ticket.newest
-            );
-            if let Some(id) = id {
-                model.place(id, epoch, 0)?;
-            }
-        } else if let Some(id) = id {
-            model.requests[id].fate = crate::model::Fate::Refused;
-        }
-        self.touched(&mut model, ticket, epoch);
-        drop(model);
-        self.saw_head(ticket, &created.head)
     }
 }
 

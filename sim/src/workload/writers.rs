@@ -108,7 +108,10 @@ impl Client {
         } else if let Said::No(rejection) = said {
             let known = matches!(
                 rejection,
-                Rejection::ExpectedOffset { .. } | Rejection::Closed { .. } | Rejection::NotFound
+                Rejection::ExpectedOffset { .. }
+                    | Rejection::Closed { .. }
+                    | Rejection::NotFound
+                    | Rejection::Gone
             );
             if !known {
                 let what = format!("request {id} was refused: {rejection}");

@@ -92,6 +92,7 @@ impl Sequencer {
             // Part of the entry that ended the fork.
             inner.also(&source, Change::Released);
             if view.state.retired && view.state.refs == 0 {
+                weir_io::sometimes!("a deleted stream ended with its last fork");
                 gate = self.bury(inner, &source, &mut view, Why::Unreferenced);
             }
         }
