@@ -102,7 +102,7 @@ async fn table(engine: &Engine, what: &str, depths: &[u64]) {
 #[tokio::main]
 async fn main() {
     let dir = std::env::args().nth(1).expect("usage: forks DIR");
-    let depths = [0, 1, 15, 255, 1023];
+    let depths = [0, 1, 15, 127, 511];
     let open = || async {
         let world = weir_io::os::world().expect("inside a runtime");
         let mut config = Config::new(std::path::Path::new(&dir).join("store"));
@@ -117,7 +117,7 @@ async fn main() {
     engine.close().await;
     drop(engine);
     let engine = open().await;
-    let leaf = name(1023, 1023);
+    let leaf = name(511, 511);
     let began = Instant::now();
     let (records, _) = read(&engine, &leaf, From::Start).await;
     println!("first read of the deepest after a restart: {:?} for {records}", began.elapsed());

@@ -53,6 +53,9 @@ pub(crate) struct Core {
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) subscriptions: Registry,
     pub(crate) segments: ArcSwap<SegmentSet>,
+    /// By segment, about how many payload bytes in it nobody can read any more, as far as this
+    /// process has seen.
+    pub(crate) dead_bytes: Mutex<BTreeMap<SegmentId, u64>>,
     /// Counts the changes of what lies in which segment.
     pub(crate) moves: watch::Sender<u64>,
     pub(crate) blocks: BlockCache<ahash::RandomState>,
@@ -107,6 +110,8 @@ pub(crate) struct Unfolded {
 #[derive(Clone, Debug)]
 pub(crate) struct Burial {
     pub(crate) id: StreamId,
+    /// Payload bytes it ever took.
+    pub(crate) bytes: u64,
     pub(crate) name: StreamName,
     pub(crate) epoch: Epoch,
 }

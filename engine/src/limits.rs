@@ -24,8 +24,10 @@ pub const JSON_DEPTH_MAX: usize = 256;
 pub const GROUP_ENTRIES_MAX: usize = 1024;
 /// Bytes in one commit, a single larger append excepted.
 pub const GROUP_BYTES_MAX: usize = 4 << 20;
+/// Forks of forks of forks: what a deletion may end at once.
+pub const FORK_DEPTH_MAX: u32 = 4096;
 /// Streams a fork may draw on, itself not counted.
-pub const FORK_RUNS_MAX: usize = 4096;
+pub const FORK_RUNS_MAX: usize = 512;
 /// Subscriptions of a store.
 pub const SUBSCRIPTIONS_MAX: usize = 100_000;
 /// Streams that one subscription links by name.

@@ -179,6 +179,7 @@ fn assemble(
         subscriptions,
         store,
         segments: ArcSwap::default(),
+        dead_bytes: Mutex::default(),
         moves: watch::Sender::new(0),
         blocks: BlockCache::new(config.block_cache_bytes, hasher, metrics.blocks_read.clone()),
         metrics,

@@ -239,7 +239,11 @@ pub enum Rejection {
     #[error("fork point: {0}")]
     ForkPoint(&'static str),
     /// Forks of forks nest too deep (400).
-    #[error("the fork would draw on more than {} streams", crate::limits::FORK_RUNS_MAX)]
+    #[error(
+        "forks nest at most {} deep and draw on at most {} streams",
+        crate::limits::FORK_DEPTH_MAX,
+        crate::limits::FORK_RUNS_MAX
+    )]
     ForkDepth,
     /// The name is taken by a stream of another configuration (409).
     #[error("stream exists with a different configuration")]

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::{Now, Verdict, expiry};
 use crate::{
+    limits,
     log::entry,
     request::{Create, CreateOutcome, Prepared, Rejection},
     state::stream::{Identity, StreamState},
@@ -62,14 +63,9 @@ fn same_fork(identity: &Identity, state: &StreamState, create: &Create) -> bool 
         (Some(known), Some(asked)) => (known, asked),
         _ => return false,
     };
-    let point = match asked.at {
-        None => known.asked.is_none(),
-        // The fork's own lineage knows every offset its source had before the point.
-        Some(offset) => match state.lineage.place(offset, known.at) {
-            Place::At(seq) => seq == known.asked.unwrap_or(known.at),
-            Place::Beyond | Place::Lost(_) => false,
-        },
-    };
+    // Named in the same way, or in another that means the same to the fork.
+    let means = |offset| state.lineage.place(offset, known.at) == Place::At(known.anchor);
+    let point = asked.at == known.asked || asked.at.is_some_and(means);
     point && known.source_name == asked.source && known.sub_offset == asked.sub_offset
 }
 
@@ -113,21 +109,27 @@ pub(crate) fn fork(
         return Err(Rejection::ContentTypeDiffers);
     }
     let anchor = match asked.at.map(|offset| state.lineage.place(offset, state.next)) {
-        None => None,
-        Some(Place::At(seq)) => Some(seq),
+        None => state.next,
+        Some(Place::At(seq)) => seq,
         Some(Place::Beyond) => return Err(Rejection::ForkPoint("beyond the source's tail")),
         Some(Place::Lost(_)) => {
             return Err(Rejection::ForkPoint("in an epoch that the source has left behind"));
         }
     };
     let form = source.content.form();
-    let (at, cut) = point(form, anchor.unwrap_or(state.next), asked.sub_offset, state.next, cut)?;
+    let (at, cut) = point(form, anchor, asked.sub_offset, state.next, cut)?;
+    let depth = source.fork.as_ref().map_or(0, |above| above.depth) + 1;
+    if depth > limits::FORK_DEPTH_MAX {
+        return Err(Rejection::ForkDepth);
+    }
     let runs = Ancestry::runs_before(at, source.id, source.fork.as_deref());
     let ancestry = Ancestry {
         source: source.id,
         source_name: source.name.clone(),
         at,
-        asked: anchor,
+        asked: asked.at,
+        anchor,
+        depth,
         sub_offset: asked.sub_offset,
         expiry_inherited: create.expiry.is_none(),
         runs: runs.ok_or(Rejection::ForkDepth)?,

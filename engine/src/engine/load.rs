@@ -31,19 +31,20 @@ pub(crate) fn unreadable(error: Failure) -> Error {
 
 impl Core {
     /// Puts on the shelf what a request needs to be decided, and keeps it there as long as the
-    /// request holds what this returns.
-    pub(crate) async fn load(self: &Arc<Self>, missing: Missing) -> Result<Option<Pin>, Error> {
+    /// request holds what this returns: a cascade may need more than the shelf keeps by itself.
+    pub(crate) async fn load(self: &Arc<Self>, missing: Missing) -> Result<Vec<Pin>, Error> {
         match missing {
             Missing::Name(name) => {
                 self.visible(&name).await?;
-                Ok(self.shelf.pin(&name))
+                Ok(self.shelf.pin(&name).into_iter().collect())
             }
+            Missing::Ancestor(name) => self.ancestors(name).await,
             Missing::Source(name, gate) => {
                 if let Some(gate) = gate {
                     gate.wait().await;
                 }
                 self.visible(&name).await?;
-                Ok(self.shelf.pin(&name))
+                Ok(self.shelf.pin(&name).into_iter().collect())
             }
             Missing::Producer(stream, id) => {
                 let asked = self.shelf.folds();
@@ -53,9 +54,27 @@ impl Core {
                     .await
                     .map_err(unreadable)?;
                 self.sequencer.learn(&stream, id, found.map(|(state, _)| state), asked);
-                Ok(Some(Pin::Stream(stream)))
+                Ok(vec![Pin::Stream(stream)])
             }
         }
+    }
+
+    /// A source, and as far as each is kept by one fork only, its source, and so on: what may end
+    /// together, looked up once and not again for every link of the chain.
+    async fn ancestors(self: &Arc<Self>, name: StreamName) -> Result<Vec<Pin>, Error> {
+        let mut found = Vec::new();
+        let mut next = Some(name);
+        while let Some(name) = next {
+            let Some(stream) = self.visible(&name).await? else { break };
+            let ends_with_its_fork = {
+                let state = &stream.durable.lock().state;
+                state.retired && state.refs == 1
+            };
+            let source = stream.identity.fork.as_ref().filter(|_| ends_with_its_fork);
+            next = source.map(|fork| fork.source_name.clone());
+            found.push(Pin::Stream(stream));
+        }
+        Ok(found)
     }
 
     /// Asks the catalogue for a name and shelves the answer.

@@ -243,8 +243,10 @@ impl Replay<'_> {
     }
 
     fn delete(&mut self, delete: &entry::Delete, lsn: Lsn) -> Result<(), Failure> {
+        let mut bytes = 0;
         if let Some(stream) = self.stream(delete.stream)? {
             let mut durable = stream.durable.lock();
+            bytes = durable.state.bytes;
             durable.life = Life::Dead;
             durable.state.lsn = durable.state.lsn.max(lsn);
             let dropped = durable.chunks.drain(..).map(|chunk| chunk.cost());
@@ -260,6 +262,7 @@ impl Replay<'_> {
         self.found.unfolded.names.insert(delete.name.clone(), None);
         self.found.unfolded.burials.push(Burial {
             id: delete.stream,
+            bytes,
             name: delete.name.clone(),
             epoch: delete.epoch,
         });

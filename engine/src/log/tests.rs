@@ -10,8 +10,8 @@ use super::{
     entry::{self, Create, Delete, Entry, Why, Write},
 };
 use crate::types::{
-    Ancestry, ContentType, Ends, Epoch, Expiry, Lineage, Lsn, ProducerId, ProducerTuple, Records,
-    Run, Seq, StoreMs, StreamId, StreamName, WallMs,
+    Ancestry, ContentType, Ends, Epoch, Expiry, Lineage, Lsn, Offset, ProducerId, ProducerTuple,
+    Records, Run, Seq, StoreMs, StreamId, StreamName, WallMs,
 };
 
 fn name() -> StreamName {
@@ -45,7 +45,9 @@ fn fork() -> Entry {
             source: StreamId::new(301),
             source_name: name(),
             at: Seq::new(9),
-            asked: Some(Seq::new(8)),
+            asked: Some(Offset { epoch: Epoch::new(2), next: Seq::new(8) }),
+            anchor: Seq::new(8),
+            depth: 2,
             sub_offset: 1,
             expiry_inherited: true,
             runs: Box::new(runs),

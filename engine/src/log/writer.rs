@@ -297,9 +297,10 @@ fn show(core: &Core, stream: &Arc<Stream>, life: Life, gate: &Arc<Gate>) {
     }
     if buried {
         unfolded.names.insert(name.clone(), None);
-        let epoch = stream.durable.lock().state.lineage.newest();
+        let state = &stream.durable.lock().state;
+        let (epoch, bytes) = (state.lineage.newest(), state.bytes);
         let (id, name) = (stream.identity.id, name.clone());
-        unfolded.burials.push(Burial { id, name, epoch });
+        unfolded.burials.push(Burial { id, bytes, name, epoch });
     }
 }
 

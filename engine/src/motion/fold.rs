@@ -56,6 +56,7 @@ pub(crate) async fn run(
     // memory has let go of what the rows have now.
     let names: Vec<_> = burials.iter().map(|burial| burial.name.clone()).collect();
     core.shelf.fold_finished(&names);
+    super::merge::count_dead(core, &burials);
     release(core, snapshots.iter().chain(&dead));
     core.moves.send_modify(|moves| *moves += 1);
     core.unfolded.lock().folding.clear();
@@ -87,7 +88,7 @@ async fn bury(core: &Arc<Core>, burials: &[Burial]) -> Result<(), Failed> {
     let burials: Arc<[Burial]> = burials.into();
     let count = burials.len();
     in_slices(core, "bury", count, move |tx, index| {
-        let Burial { id, name, epoch } = &burials[index];
+        let Burial { id, name, epoch, .. } = &burials[index];
         // The producers of one stream can be many: some at a time, the stream last.
         if catalogue::drop_producers(tx, *id, PRODUCERS_PER_SLICE)? == PRODUCERS_PER_SLICE {
             return Ok(Step::Again);

@@ -1,6 +1,7 @@
 //! Merge: keeps the number of segments, and so of runs a read may touch, logarithmic in what is
 //! stored: when [`FAN_IN`] neighbours lie side by side of which none outweighs the rest they
-//! become one. Records of streams that are gone are left out. A merge gives way to a stop.
+//! become one. Records that nobody can read any more are left out, and a segment of which about
+//! half is such is rewritten by itself. A merge gives way to a stop.
 
 use std::{
     cell::Cell,
@@ -11,7 +12,7 @@ use rusqlite::Connection;
 
 use super::seal::{self, Failed, NewSegment};
 use crate::{
-    core::{Core, segment_dir, segment_path},
+    core::{Burial, Core, segment_dir, segment_path},
     segment::{self, Keep, Segment},
     state::catalogue::{self, Failure, Readable},
     types::{Lsn, SegmentId, Seq, StreamId},
@@ -36,10 +37,29 @@ pub(crate) async fn run(core: &Arc<Core>) {
     }
 }
 
-/// The first neighbours, oldest first, that are small or of which none outweighs the rest: so a
+/// Notes where the records of streams that have ended lie. What a stream took is counted for every
+/// segment that holds a part of it: at worst a segment is rewritten too early, once for each end.
+pub(super) fn count_dead(core: &Core, burials: &[Burial]) {
+    let segments = core.segments.load();
+    let mut dead = core.dead_bytes.lock();
+    for burial in burials.iter().filter(|burial| burial.bytes > 0) {
+        for segment in segments.all().iter().filter(|segment| segment.holds(burial.id)) {
+            *dead.entry(segment.id()).or_default() += burial.bytes;
+        }
+    }
+}
+
+/// A segment of which about half or more is dead, or else the first neighbours, oldest first, that are small or of which none outweighs the rest: so a
 /// byte is rewritten only when what it lies in has about doubled.
 fn choose(core: &Core) -> Option<Vec<Arc<Segment>>> {
     let set = core.segments.load();
+    let dead = core.dead_bytes.lock();
+    let mostly_dead = |segment: &&Arc<Segment>| {
+        dead.get(&segment.id()).is_some_and(|dead| *dead >= segment.footer().file_bytes() / 2)
+    };
+    if let Some(segment) = set.all().iter().find(mostly_dead) {
+        return Some(vec![Arc::clone(segment)]);
+    }
     let run = set.all().windows(FAN_IN).find(|run| {
         let sizes = run.iter().map(|it| it.footer().file_bytes());
         let largest = sizes.clone().max().unwrap_or_default();
@@ -54,18 +74,26 @@ async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed
     let new = core.on_reader(move |conn| Ok(build(&builder, conn, &merging))).await??;
     let old: Vec<SegmentId> = inputs.iter().map(|it| it.id()).collect();
     let (id, bytes, gone) = (new.id, new.bytes, old.clone());
+    let empty = new.segment.footer().records == 0;
     core.on_writer("merge", move |conn| -> Result<(), Failure> {
         let tx = conn.transaction()?;
-        catalogue::put_segment(&tx, id, bytes)?;
+        if !empty {
+            catalogue::put_segment(&tx, id, bytes)?;
+        }
         for id in gone {
             catalogue::drop_segment(&tx, id)?;
         }
         Ok(tx.commit()?)
     })
     .await??;
-    core.replace_segments(&old, new);
+    let mut paths: Vec<_> = old.iter().map(|id| segment_path(&core.config, *id)).collect();
+    if empty {
+        weir_io::sometimes!("a segment went because nobody could read anything in it");
+        paths.push(segment_path(&core.config, id));
+    }
+    core.replace_segments(&old, Some(new).filter(|_| !empty));
+    core.dead_bytes.lock().retain(|id, _| !old.contains(id));
     let disk = Arc::clone(&core.world.disk);
-    let paths: Vec<_> = old.iter().map(|id| segment_path(&core.config, *id)).collect();
     let removed = weir_io::tasks::run(&*core.world.blocking, move || {
         paths.iter().try_for_each(|path| disk.remove(path))
     });

@@ -52,10 +52,10 @@ impl Core {
     }
 
     /// Shows a merged segment instead of those it was made of.
-    pub(crate) fn replace_segments(&self, old: &[SegmentId], new: NewSegment) {
+    pub(crate) fn replace_segments(&self, old: &[SegmentId], new: Option<NewSegment>) {
         let all = self.segments.load();
         let kept = all.all().iter().filter(|segment| !old.contains(&segment.id())).cloned();
-        self.put_segments(SegmentSet::new(kept.chain([new.segment]).collect()));
+        self.put_segments(SegmentSet::new(kept.chain(new.map(|new| new.segment)).collect()));
     }
 
     pub(crate) fn put_segments(&self, set: SegmentSet) {

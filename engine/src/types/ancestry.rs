@@ -8,7 +8,7 @@
 //! The runs of a fork name the streams under which its inherited records really lie, so a read
 //! goes straight to them whatever the number of forks in between.
 
-use super::{Seq, StreamId, StreamName};
+use super::{Offset, Seq, StreamId, StreamName};
 
 /// A stretch of inherited records: from the limit of the run before it (or the start) to `limit`
 /// they lie under `stream`.
@@ -27,7 +27,11 @@ pub(crate) struct Ancestry {
     /// The first position that is the fork's own.
     pub(crate) at: Seq,
     /// The point as the request named it; `None`: the source's tail.
-    pub(crate) asked: Option<Seq>,
+    pub(crate) asked: Option<Offset>,
+    /// The position that meant.
+    pub(crate) anchor: Seq,
+    /// How many forks lie between it and a stream that is none, itself included.
+    pub(crate) depth: u32,
     /// The sub-offset as the request named it.
     pub(crate) sub_offset: u64,
     /// The request left the expiry to the source.
@@ -86,6 +90,8 @@ mod tests {
             source_name: StreamName::new("s").expect("a name"),
             at,
             asked: None,
+            anchor: at,
+            depth: above.map_or(1, |above| above.depth + 1),
             sub_offset: 0,
             expiry_inherited: true,
             runs: Ancestry::runs_before(at, source, above).expect("few"),

@@ -38,17 +38,17 @@ impl Lineage {
         self.0.last().expect("a lineage has at least one epoch").0
     }
 
-    /// What a fork inherits before `at`. A name that was used before gets an epoch of its own for
-    /// what the fork writes: `last` is the one it was last used under.
+    /// What a fork inherits before `at`, under a name that was last used under `last`.
+    ///
+    /// A name that was never used shares its source's epochs. One that was gets a new epoch for the
+    /// whole: the source's may be those of its own earlier lives, whose offsets, and pages that
+    /// caches keep for ever, must not meet the fork (INV-10).
     pub(crate) fn inherited(&self, at: Seq, last: Option<Epoch>) -> Self {
-        let mut parts: SmallVec<_> =
-            self.0.iter().copied().filter(|(_, first)| *first <= at).collect();
-        let newest: Option<&(Epoch, Seq)> = parts.last();
-        let (newest, _) = newest.expect("a lineage starts at zero");
         if let Some(last) = last {
-            parts.push((Epoch::new(last.max(*newest).get() + 1), at));
+            let newest = self.newest().max(last).get();
+            return Self::starting(Epoch::new(newest + 1));
         }
-        Self(parts)
+        Self(self.0.iter().copied().filter(|(_, first)| *first <= at).collect())
     }
 
     /// The offset of a position, minted under the newest epoch that counts it.

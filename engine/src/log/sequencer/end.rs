@@ -106,7 +106,7 @@ impl Sequencer {
         while let Some(ancestry) = fork {
             let name = &ancestry.source_name;
             let latest = self.shelf.get(name, |slot| slot.latest.clone());
-            let source = latest.ok_or_else(|| Missing::Name(name.clone()))?;
+            let source = latest.ok_or_else(|| Missing::Ancestor(name.clone()))?;
             let source = source.filter(|it| it.identity.id == ancestry.source);
             let source = source.expect("INV-22 a source keeps its name as long as it has forks");
             let view = source.decided.lock();

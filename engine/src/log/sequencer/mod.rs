@@ -75,6 +75,8 @@ pub(crate) struct Decision<A> {
 /// What must be on the shelf before a request can be decided.
 pub(crate) enum Missing {
     Name(StreamName),
+    /// The source of a fork that ends, and what may end with it.
+    Ancestor(StreamName),
     Producer(Arc<Stream>, ProducerId),
     /// The stream that a fork is to be made of, and its record at the fork point.
     /// Durable when the gate opens, if there is one.
