@@ -91,6 +91,11 @@ impl App {
         cursor::next(client, now, || self.world.entropy.next_u64())
     }
 
+    /// Body bytes that are being read or committed.
+    pub(crate) fn body_bytes(&self) -> usize {
+        self.bodies_bytes.load(Ordering::Acquire)
+    }
+
     /// Room for body bytes that are about to be kept in memory.
     pub(crate) fn reserve<'a>(
         &'a self,

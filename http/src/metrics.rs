@@ -14,6 +14,7 @@ pub(crate) enum Place {
     Stream,
     List,
     Control,
+    Server,
     Health,
     Metrics,
     Other,
@@ -36,6 +37,8 @@ pub(crate) enum Verb {
 pub(crate) enum Mode {
     LongPoll,
     Sse,
+    /// For a change of what inspection tells.
+    Inspection,
 }
 
 /// How a webhook ended.
@@ -74,6 +77,7 @@ words!(Place {
     Stream: "stream",
     List: "list",
     Control: "control",
+    Server: "server",
     Health: "health",
     Metrics: "metrics",
     Other: "other",
@@ -88,7 +92,7 @@ words!(Verb {
     Other: "other",
 });
 words!(Outcome { Done: "done", Accepted: "accepted", Failed: "failed", Abandoned: "abandoned" });
-words!(Mode { LongPoll: "long-poll", Sse: "sse" });
+words!(Mode { LongPoll: "long-poll", Sse: "sse", Inspection: "inspection" });
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Answered {
@@ -186,6 +190,11 @@ impl Metrics {
         Reader(gauge)
     }
 
+    /// Live readers that wait in this way.
+    pub(crate) fn readers(&self, mode: Mode) -> i64 {
+        self.live.get_or_create(&Waiting { mode }).get()
+    }
+
     /// The exposition text.
     pub(crate) fn text(&self) -> String {
         let mut out = String::new();
@@ -226,6 +235,11 @@ impl Deliveries {
     pub(crate) fn begin(&self) -> UnderWay {
         self.under_way.inc();
         UnderWay(self.under_way.clone())
+    }
+
+    /// Calls under way.
+    pub(crate) fn in_flight(&self) -> i64 {
+        self.under_way.get()
     }
 
     pub(crate) fn took(&self, took: Duration) {

@@ -125,7 +125,7 @@ impl Inspection {
     /// [`Rejection::NotFound`] and [`Rejection::Gone`] if it has ended.
     pub async fn details(&self) -> Result<Details, Error> {
         let mut details = self.gather()?;
-        let file_bytes = self.core.on_reader(|conn| catalogue::database_bytes(conn)).await;
+        let file_bytes = self.core.on_reader(catalogue::database_bytes).await;
         details.database_bytes = match file_bytes {
             Ok(bytes) => Some(bytes + self.core.wal_bytes()),
             Err(error) => {

@@ -8,6 +8,7 @@ mod events;
 mod head;
 mod health;
 mod inbound;
+mod inspect;
 mod list;
 mod long_poll;
 mod metrics;
@@ -202,7 +203,19 @@ async fn dispatch(
         Route::Health if read => Ok(health::answer(app)),
         Route::Metrics if read => Ok(metrics::answer(app, &parts.headers)),
         Route::List if read => list::answer(app, parts.uri.query()).await,
-        Route::Health | Route::Metrics | Route::List => {
+        Route::Server if read => Ok(inspect::server(app)),
+        Route::Details(name) if read => {
+            inspect::stream(app, parts, &name, inspect::Part::Details).await
+        }
+        Route::IndexStatus(name) if read => {
+            inspect::stream(app, parts, &name, inspect::Part::IndexStatus).await
+        }
+        Route::Health
+        | Route::Metrics
+        | Route::List
+        | Route::Server
+        | Route::Details(_)
+        | Route::IndexStatus(_) => {
             Err(Refusal::method_not_allowed("GET, HEAD, OPTIONS"))
         }
         Route::Stream(name) => match *method {
@@ -257,7 +270,14 @@ fn place(route: &Result<Route, Refusal>) -> Place {
         Ok(Route::Health) => Place::Health,
         Ok(Route::Metrics) => Place::Metrics,
         Ok(Route::List) => Place::List,
-        Ok(Route::Stream(_) | Route::Keyed(..) | Route::SubResource(_)) => Place::Stream,
+        Ok(
+            Route::Stream(_)
+            | Route::Keyed(..)
+            | Route::Details(_)
+            | Route::IndexStatus(_)
+            | Route::SubResource(_),
+        ) => Place::Stream,
+        Ok(Route::Server) => Place::Server,
         Ok(Route::ControlPlane(_)) => Place::Control,
         Ok(Route::Asterisk | Route::Unknown) | Err(_) => Place::Other,
     }
@@ -265,7 +285,12 @@ fn place(route: &Result<Route, Refusal>) -> Place {
 
 fn stream(route: &Result<Route, Refusal>) -> &str {
     match route {
-        Ok(Route::Stream(name) | Route::Keyed(name, _)) => name.as_str(),
+        Ok(
+            Route::Stream(name)
+            | Route::Keyed(name, _)
+            | Route::Details(name)
+            | Route::IndexStatus(name),
+        ) => name.as_str(),
         _ => "",
     }
 }

@@ -67,10 +67,7 @@ impl<'q> ReadQuery<'q> {
                 }
                 "since" => since = Some(parse_since(&value)?),
                 "live" => read.live = parse_live(&value)?,
-                "timeout" | "timeout_ms" => {
-                    let wait = duration::parse(&value, Bare::Milliseconds);
-                    read.wait = Some(wait.ok_or_else(|| Refusal::bad_request("invalid timeout"))?);
-                }
+                "timeout" | "timeout_ms" => read.wait = Some(parse_timeout(&value)?),
                 "cursor" => read.cursor = cursor::parse(&value),
                 "key" => read.key = parse_key(&value)?,
                 "format" => read.format = parse_format(&value)?,
@@ -133,6 +130,29 @@ fn parse_format(value: &str) -> Result<Option<Format>, Refusal> {
         "json" => Ok(Some(Format::Json)),
         _ => Err(Refusal::bad_request("invalid format")),
     }
+}
+
+/// Reads how long a client that looks at a stream waits for something new. There is no stream of
+/// events of it.
+pub(crate) fn parse_wait(query: Option<&str>) -> Result<(Live, Option<Duration>), Refusal> {
+    let (mut live, mut wait) = (Live::Off, None);
+    for pair in pairs(query) {
+        let (name, value) = pair?;
+        match &*name {
+            "live" => live = parse_live(&value)?,
+            "timeout" | "timeout_ms" => wait = Some(parse_timeout(&value)?),
+            _ => {}
+        }
+    }
+    if live == Live::Sse {
+        return Err(Refusal::bad_request("invalid live mode"));
+    }
+    Ok((live, wait))
+}
+
+fn parse_timeout(value: &str) -> Result<Duration, Refusal> {
+    let wait = duration::parse(value, Bare::Milliseconds);
+    wait.ok_or_else(|| Refusal::bad_request("invalid timeout"))
 }
 
 /// Reads the query of the list of streams.

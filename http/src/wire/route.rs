@@ -25,6 +25,12 @@ pub(crate) enum Route {
     Stream(StreamName),
     /// The records of a stream that have this routing key.
     Keyed(StreamName, Bytes),
+    /// What the server knows of a stream.
+    Details(StreamName),
+    /// How far a stream is uploaded and indexed.
+    IndexStatus(StreamName),
+    /// What the server knows of itself.
+    Server,
     /// A part of a stream that this server does not have yet.
     SubResource(&'static str),
     /// The control plane, never a stream.
@@ -77,6 +83,7 @@ pub(crate) fn parse(path: &str) -> Result<Route, Refusal> {
     match path {
         "/health" => return Ok(Route::Health),
         "/metrics" => return Ok(Route::Metrics),
+        "/v1/server/_details" => return Ok(Route::Server),
         "*" => return Ok(Route::Asterisk),
         _ => {}
     }
@@ -102,8 +109,12 @@ fn below_root(rest: &str) -> Result<Route, Refusal> {
     if decode(first, Plus::Plus)?.split('/').next() == Some("__ds") {
         return control(rest).map(Route::ControlPlane);
     }
-    if let Some((suffix, _)) = SUFFIXES.iter().find_map(|it| Some((*it, cut(rest, it)?))) {
-        return Ok(Route::SubResource(suffix));
+    if let Some((suffix, name)) = SUFFIXES.iter().find_map(|it| Some((*it, cut(rest, it)?))) {
+        return match suffix {
+            "_details" => stream_name(name).map(Route::Details),
+            "_index_status" => stream_name(name).map(Route::IndexStatus),
+            _ => Ok(Route::SubResource(suffix)),
+        };
     }
     if let Some((name, key)) = keyed(rest) {
         let key = decode(key, Plus::Plus)?;
@@ -201,6 +212,19 @@ mod tests {
         check("/v1/stream/a/_otlp/v1/traces", Some(Route::SubResource("_otlp/v1/traces")));
         check("/v1/stream/_schema", stream("_schema"));
         check("/v1/stream/foo_schema", stream("foo_schema"));
+    }
+
+    #[test]
+    fn a_stream_and_the_server_can_be_inspected() {
+        let name = StreamName::new("a/b").expect("valid");
+        check("/v1/stream/a/b/_details", Some(Route::Details(name.clone())));
+        check("/v1/streams/a%2Fb/_details/", Some(Route::Details(name.clone())));
+        check("/v1/stream/a/b/_index_status", Some(Route::IndexStatus(name)));
+        check("/v1/stream/a%2F_details", stream("a/_details"));
+        check("/v1/stream//a/_details", None);
+        check("/v1/server/_details", Some(Route::Server));
+        check("/v1/server/_details/", Some(Route::Unknown));
+        check("/v1/server", Some(Route::Unknown));
     }
 
     #[test]

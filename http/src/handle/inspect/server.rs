@@ -1,0 +1,297 @@
+//! The server's figures: the peer's fields, and under `store` and `http` what an operator of this
+//! server needs to see why it is slow.
+//!
+//! All numbers are JSON numbers. In the peer's fields 0 stands for what this server does not have
+//! (a gate, a cache, a time-out, a garbage collector) and null for what it does not measure.
+
+use serde_json::{Value, json};
+use weir_engine::{
+    Health,
+    inspect::{Limits, ServerDetails},
+};
+
+use crate::{App, metrics::Mode, wire::date};
+
+pub(super) fn document(app: &App) -> Value {
+    let details = app.engine.server_details();
+    json!({
+        "auto_tune": {
+            "enabled": false,
+            "requested_memory_mb": null,
+            "preset_mb": null,
+            "effective_memory_limit_mb": null,
+        },
+        "configured_limits": configured_limits(&details.limits),
+        "runtime": {
+            "memory": memory(&details),
+            "ingest_queue": {
+                "requests": details.queue.requests,
+                "bytes": details.queue.bytes,
+                "full": details.queue.full,
+            },
+            "local_backpressure": {
+                "enabled": true,
+                "current_bytes": details.memtable.unsealed_bytes,
+                "max_bytes": details.limits.unsealed_bytes_max,
+                "over_limit": details.memtable.full,
+            },
+            "uploads": { "pending_segments": 0 },
+            "concurrency": {
+                "ingest": no_gate(),
+                "read": no_gate(),
+                "search": no_gate(),
+                "async_index": no_gate(),
+            },
+            "top_streams": top_streams(&details),
+        },
+        "store": store(app, &details),
+        "http": http(app),
+    })
+}
+
+fn configured_limits(limits: &Limits) -> Value {
+    let config = &limits.config;
+    json!({
+        "caches": {
+            "sqlite_cache_bytes": 0,
+            "worker_sqlite_cache_bytes": 0,
+            "index_run_memory_cache_bytes": 0,
+            "index_run_disk_cache_bytes": 0,
+            "lexicon_index_cache_bytes": 0,
+            "segment_cache_bytes": config.block_cache_bytes,
+            "companion_toc_cache_bytes": 0,
+            "companion_section_cache_bytes": 0,
+            "companion_file_cache_bytes": 0,
+        },
+        "concurrency": {
+            "ingest": 0,
+            "read": 0,
+            "search": 0,
+            "async_index": 0,
+            "upload": 0,
+            "index_build": 0,
+            "index_compact": 0,
+        },
+        "ingest": {
+            "max_batch_requests": limits.group_entries_max,
+            "max_batch_bytes": limits.group_bytes_max,
+            "max_queue_requests": config.queue_requests_max,
+            "max_queue_bytes": config.queue_bytes_max,
+            "busy_timeout_ms": 0,
+            "local_backlog_max_bytes": limits.unsealed_bytes_max,
+        },
+        "search": {
+            "companion_batch_segments": 0,
+            "companion_yield_blocks": 0,
+            "wal_overlay_quiet_period_ms": 0,
+            "wal_overlay_max_bytes": 0,
+        },
+        "segmenting": {
+            "segment_max_bytes": config.memtable_bytes_max,
+            "segment_target_rows": 0,
+            "segmenter_workers": 0,
+        },
+        "timeouts": {
+            "append_request_timeout_ms": 0,
+            "search_request_timeout_ms": 0,
+            "resolver_timeout_ms": 0,
+            "object_store_timeout_ms": 0,
+        },
+        "memory": { "pressure_limit_bytes": 0 },
+    })
+}
+
+/// What is accounted for. Nobody asks the operating system for the size of the process.
+fn memory(details: &ServerDetails) -> Value {
+    let config = &details.limits.config;
+    let queue = to_u64(details.queue.bytes);
+    let held = queue + to_u64(details.memtable.bytes) + details.blocks.bytes;
+    let budget = to_u64(config.queue_bytes_max)
+        .saturating_add(to_u64(details.limits.unsealed_bytes_max))
+        .saturating_add(config.block_cache_bytes);
+    json!({
+        "pressure_active": false,
+        "pressure_limit_bytes": 0,
+        "last_rss_bytes": null,
+        "max_rss_bytes": null,
+        "process": {
+            "rss_bytes": null,
+            "heap_total_bytes": 0,
+            "heap_used_bytes": 0,
+            "external_bytes": 0,
+            "array_buffers_bytes": 0,
+        },
+        "gc": {
+            "forced_gc_count": 0,
+            "forced_gc_reclaimed_bytes_total": 0,
+            "last_forced_gc_at_ms": null,
+            "last_forced_gc_before_bytes": null,
+            "last_forced_gc_after_bytes": null,
+            "last_forced_gc_reclaimed_bytes": null,
+            "heap_snapshots_written": 0,
+            "last_heap_snapshot_at_ms": null,
+        },
+        "subsystems": {
+            "heap_estimates": {
+                "ingest_queue_payload_bytes": queue,
+                "memtable_bytes": details.memtable.bytes,
+                "block_cache_bytes": details.blocks.bytes,
+            },
+        },
+        "totals": {
+            "heap_estimate_bytes": held,
+            "mapped_file_bytes": 0,
+            "disk_cache_bytes": 0,
+            "configured_budget_bytes": budget,
+            "pipeline_buffer_bytes": 0,
+            "sqlite_runtime_bytes": 0,
+        },
+    })
+}
+
+fn no_gate() -> Value {
+    json!({ "configured_limit": 0, "current_limit": 0, "active": 0, "queued": 0 })
+}
+
+/// Only what can be told without a look at every stream.
+fn top_streams(details: &ServerDetails) -> Value {
+    let pending: Vec<Value> = details
+        .memtable
+        .largest
+        .iter()
+        .map(|it| {
+            json!({
+                "stream": it.name.as_str(),
+                "pending_wal_bytes": it.unsealed.bytes,
+                "pending_rows": it.unsealed.records,
+            })
+        })
+        .collect();
+    json!({
+        "local_storage_bytes": [],
+        "pending_wal_bytes": pending,
+        "touch_journal_filter_bytes": [],
+        "notifier_waiters": [],
+    })
+}
+
+fn store(app: &App, details: &ServerDetails) -> Value {
+    let config = &details.limits.config;
+    let (memtable, segments) = (&details.memtable, &details.segments);
+    let subscriptions = &details.subscriptions;
+    let (state, reason) = health(app, &details.health);
+    let id: String = details.store.iter().map(|byte| format!("{byte:02x}")).collect();
+    json!({
+        "id": id,
+        "version": env!("CARGO_PKG_VERSION"),
+        "state": state,
+        "reason": reason,
+        "now": date::rfc3339(details.now),
+        "running_ms": details.running.get(),
+        "commits": commits(details),
+        "wal": {
+            "bytes": details.wal.bytes,
+            "checkpoint_bytes": config.wal_checkpoint_bytes,
+            "max_bytes": config.wal_bytes_max,
+            "full": details.wal.full,
+            "checkpoints": details.wal.checkpoints,
+        },
+        "memtable": {
+            "bytes": memtable.bytes,
+            "log_bytes": memtable.log_bytes,
+            "seal_bytes": config.memtable_bytes_max,
+            "max_bytes": details.limits.unsealed_bytes_max,
+            "full": memtable.full,
+            "streams": memtable.streams,
+            "oldest_ms": memtable.oldest_ms,
+            "seal_age_ms": millis(config.seal_age),
+        },
+        "segments": {
+            "count": segments.count,
+            "bytes": segments.bytes,
+            "records": segments.records,
+            "seals": segments.seals,
+            "seals_failed": segments.seals_failed,
+        },
+        "block_cache": {
+            "bytes": details.blocks.bytes,
+            "max_bytes": config.block_cache_bytes,
+            "asked": details.blocks.asked,
+            "read": details.blocks.read,
+        },
+        "streams": {
+            "cached": details.streams.cached,
+            "cached_max": config.streams_cached_max,
+            "live_readers": details.streams.readers,
+            "live_wakes": details.streams.wakes,
+        },
+        "subscriptions": {
+            "count": subscriptions.count,
+            "max": details.limits.subscriptions_max,
+            "pending": subscriptions.pending,
+            "deliveries_waiting": subscriptions.deliveries_waiting,
+            "wakes": subscriptions.wakes,
+            "leases_expired": subscriptions.leases_expired,
+            "acks": subscriptions.acks,
+        },
+        "limits": {
+            "producers_per_stream_max": details.limits.producers_per_stream_max,
+            "fork_runs_max": details.limits.fork_runs_max,
+        },
+    })
+}
+
+fn commits(details: &ServerDetails) -> Value {
+    let commits = &details.commits;
+    json!({
+        "durable_lsn": commits.durable.get(),
+        "made": commits.made,
+        "failed": commits.failed,
+        "entries": commits.entries,
+        "bytes": commits.bytes,
+        "records": commits.records,
+        "record_bytes": commits.record_bytes,
+        "last_at": commits.last.map(date::rfc3339),
+        "last_us": commits.last_us,
+        "max_us": commits.max_us,
+        "writer_hold_max_us": details.writer_hold_max_us,
+    })
+}
+
+fn health(app: &App, health: &Health) -> (&'static str, Option<String>) {
+    match health {
+        _ if app.is_draining() => ("draining", None),
+        Health::Serving => ("serving", None),
+        Health::DiskFull => ("disk-full", None),
+        Health::LogFailed { reason } => ("log-failed", Some(reason.clone())),
+        Health::Draining => ("draining", None),
+    }
+}
+
+fn http(app: &App) -> Value {
+    let (config, metrics) = (&app.config, &app.metrics);
+    json!({
+        "uptime_ms": millis(app.uptime()),
+        "connections": metrics.connections.get(),
+        "connections_max": config.connections_max,
+        "body_bytes": app.body_bytes(),
+        "body_bytes_max": config.bodies_bytes_max,
+        "long_polls": metrics.readers(Mode::LongPoll),
+        "inspections": metrics.readers(Mode::Inspection),
+        "event_streams": metrics.readers(Mode::Sse),
+        "deliveries_in_flight": metrics.deliveries.in_flight(),
+        "request_body_bytes_max": config.body_bytes_max,
+        "page_bytes_max": config.read_bytes_max,
+        "long_poll_timeout_ms": millis(config.long_poll_timeout),
+        "long_poll_max_ms": millis(config.long_poll_max),
+        "webhook_timeout_ms": millis(config.webhook_timeout),
+    })
+}
+
+fn millis(span: std::time::Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn to_u64(bytes: usize) -> u64 {
+    u64::try_from(bytes).expect("usize fits u64")
+}

@@ -1,0 +1,191 @@
+//! A stream's figures in the peer's fields.
+//!
+//! Counters that may exceed 2^53 are decimal strings, small counts are numbers, −1 stands for
+//! "none yet". What this server does not have (a bucket, schemas, indexes, profiles) reads as of
+//! a peer's stream that has none of it. Fields of our own: `stream.producer_count`, `fork`,
+//! `fork_count`; `storage.local_storage.memtable_bytes` and `segment_file_bytes`.
+
+use serde_json::{Value, json};
+use weir_engine::{
+    inspect::{Details, IndexStatus},
+    types::{Expiry, Seq},
+};
+
+use crate::wire::date;
+
+/// The document without what passes: see [`add_passing`].
+pub(super) fn details(details: &Details) -> Value {
+    json!({
+        "stream": stream(details),
+        "profile": {
+            "apiVersion": "durable.streams/profile/v1",
+            "profile": { "kind": "generic" },
+        },
+        "schema": {
+            "apiVersion": "durable.streams/schema-registry/v1",
+            "schema": details.head.name.as_str(),
+            "currentVersion": 0,
+            "boundaries": [],
+            "schemas": {},
+            "lenses": {},
+        },
+        "index_status": index_status(&details.index),
+        "storage": {
+            "object_storage": object_storage(),
+            "local_storage": local_storage(details),
+            "companion_families": {
+                "exact_bytes": "0",
+                "col_bytes": "0",
+                "fts_bytes": "0",
+                "agg_bytes": "0",
+                "mblk_bytes": "0",
+            },
+        },
+        "object_store_requests": {
+            "puts": "0",
+            "reads": "0",
+            "gets": "0",
+            "heads": "0",
+            "lists": "0",
+            "deletes": "0",
+            "by_artifact": [],
+        },
+    })
+}
+
+/// Adds what changes although nothing happens to the stream.
+pub(super) fn add_passing(value: &mut Value, details: &Details) {
+    value["stream"]["expires_at"] = json!(details.expires_at.map(date::rfc3339));
+    let shared = details.database_bytes.map(|bytes| bytes.to_string());
+    value["storage"]["local_storage"]["sqlite_shared_total_bytes"] = json!(shared);
+}
+
+fn stream(details: &Details) -> Value {
+    let (head, unsealed, sealed) = (&details.head, &details.unsealed, &details.sealed);
+    let ttl_seconds = match head.expiry {
+        Expiry::Sliding { ttl_seconds } => Some(ttl_seconds),
+        Expiry::Never | Expiry::At(_) => None,
+    };
+    let stream_seq = details.stream_seq.as_deref().map(String::from_utf8_lossy);
+    let fork = details.fork.as_ref().map(|fork| {
+        json!({
+            "source": fork.source.as_str(),
+            "at": fork.at.to_string(),
+            "run_count": fork.runs,
+        })
+    });
+    json!({
+        "name": head.name.as_str(),
+        "content_type": head.content.as_str(),
+        "profile": "generic",
+        "created_at": date::rfc3339(head.created),
+        // The youngest change whose time is known.
+        "updated_at": date::rfc3339(head.last_append.max(head.created)),
+        "expires_at": null,
+        "ttl_seconds": ttl_seconds,
+        "stream_seq": stream_seq,
+        "closed": head.closed,
+        "epoch": head.next.epoch.get(),
+        "next_offset": head.next.next.to_string(),
+        "sealed_through": last_before(sealed.through.next),
+        "uploaded_through": "-1",
+        "segment_count": sealed.segments,
+        "uploaded_segment_count": 0,
+        "pending_rows": unsealed.records.to_string(),
+        "pending_bytes": unsealed.bytes.to_string(),
+        "total_size_bytes": details.total_bytes.to_string(),
+        "wal_rows": unsealed.records.to_string(),
+        "wal_bytes": unsealed.bytes.to_string(),
+        "last_append_at": date::rfc3339(head.last_append),
+        "last_segment_cut_at": date::rfc3339(sealed.newest.unwrap_or(head.created)),
+        "producer_count": details.producers,
+        "fork": fork,
+        "fork_count": details.forks,
+    })
+}
+
+/// The position before this one.
+fn last_before(limit: Seq) -> String {
+    match limit.get().checked_sub(1) {
+        None => "-1".to_owned(),
+        Some(last) => last.to_string(),
+    }
+}
+
+/// What a stream has in a bucket: nothing yet.
+fn object_storage() -> Value {
+    json!({
+        "total_bytes": "0",
+        "segments_bytes": "0",
+        "indexes_bytes": "0",
+        "manifest_and_meta_bytes": "0",
+        "manifest_bytes": "0",
+        "schema_registry_bytes": "0",
+        "segment_object_count": 0,
+        "routing_index_object_count": 0,
+        "routing_lexicon_object_count": 0,
+        "exact_index_object_count": 0,
+        "bundled_companion_object_count": 0,
+    })
+}
+
+/// The total counts what is the stream's own: neither the database, which is everybody's, nor
+/// segment files, which may be.
+fn local_storage(details: &Details) -> Value {
+    let (unsealed, sealed) = (&details.unsealed, &details.sealed);
+    json!({
+        "total_bytes": unsealed.bytes.saturating_add(sealed.bytes).to_string(),
+        "wal_retained_bytes": unsealed.bytes.to_string(),
+        "pending_tail_bytes": unsealed.bytes.to_string(),
+        "pending_sealed_segment_bytes": sealed.bytes.to_string(),
+        "segment_cache_bytes": "0",
+        "routing_index_cache_bytes": "0",
+        "exact_index_cache_bytes": "0",
+        "lexicon_index_cache_bytes": "0",
+        "companion_cache_bytes": "0",
+        "sqlite_shared_total_bytes": null,
+        "memtable_bytes": unsealed.memory_bytes.to_string(),
+        "segment_file_bytes": sealed.file_bytes.to_string(),
+    })
+}
+
+/// How far the segments of a stream are uploaded and indexed.
+pub(super) fn index_status(status: &IndexStatus) -> Value {
+    json!({
+        "stream": status.name.as_str(),
+        "profile": "generic",
+        "desired_index_plan_generation": 0,
+        "segments": { "total_count": status.segments, "uploaded_count": 0 },
+        "manifest": {
+            "generation": 0,
+            "uploaded_generation": 0,
+            "last_uploaded_at": null,
+            "last_uploaded_etag": null,
+            "last_uploaded_size_bytes": null,
+        },
+        "routing_key_index": unconfigured_index(),
+        "routing_key_lexicon": unconfigured_index(),
+        "exact_indexes": [],
+        "bundled_companions": {
+            "object_count": 0,
+            "bytes_at_rest": "0",
+            "fully_indexed_uploaded_segments": true,
+        },
+        "search_families": [],
+    })
+}
+
+fn unconfigured_index() -> Value {
+    json!({
+        "configured": false,
+        "indexed_segment_count": 0,
+        "lag_segments": 0,
+        "lag_ms": null,
+        "bytes_at_rest": "0",
+        "object_count": 0,
+        "active_run_count": 0,
+        "retired_run_count": 0,
+        "fully_indexed_uploaded_segments": true,
+        "updated_at": null,
+    })
+}
