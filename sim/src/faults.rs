@@ -3,6 +3,7 @@
 
 use std::{ops::Range, time::Duration};
 
+use anyhow::Context as _;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use weir_engine::Config;
@@ -11,6 +12,7 @@ use weir_io::memory::{Faults, STREAM_FREE, chance};
 /// Streams of the seed used by the simulator.
 pub const STREAM_OPTIONS: u64 = STREAM_FREE;
 pub const STREAM_RUN: u64 = STREAM_FREE + 1;
+pub const STREAM_TOWN: u64 = STREAM_FREE + 2;
 pub const STREAM_CLIENTS: u64 = STREAM_FREE + 64;
 
 /// Where the store lies on the simulated drive.
@@ -84,6 +86,63 @@ impl Options {
             wal_bytes_max: one_of(c, &[256 << 10, 1 << 20]),
             queue_requests_max: one_of(c, &[3, 1000, 50_000]),
         }
+    }
+
+    /// Overrules one choice.
+    ///
+    /// # Errors
+    /// There is no such choice, or it can't have that value.
+    pub fn set(&mut self, name: &str, value: &str) -> anyhow::Result<()> {
+        if let Some((_, switch)) = self.switches().into_iter().find(|(known, _)| *known == name) {
+            *switch = value.parse().with_context(|| format!("{name} is true or false"))?;
+            return Ok(());
+        }
+        let number: u64 = value.parse().with_context(|| format!("{name} is a number"))?;
+        let small = u32::try_from(number);
+        let size = usize::try_from(number);
+        match name {
+            "rounds" => self.rounds = small?,
+            "clients" => self.clients = small?,
+            "round_ms" => self.round = Duration::from_millis(number),
+            "think_ms" => self.think_ms = number,
+            "fill_max" => self.fill_max = size?,
+            "memtable_bytes_max" => self.memtable_bytes_max = size?,
+            "seal_age_ms" => self.seal_age = Duration::from_millis(number),
+            "streams_cached_max" => self.streams_cached_max = size?,
+            "block_cache_bytes" => self.block_cache_bytes = number,
+            "wal_checkpoint_bytes" => self.wal_checkpoint_bytes = number,
+            "wal_bytes_max" => self.wal_bytes_max = number,
+            "queue_requests_max" => self.queue_requests_max = size?,
+            _ => anyhow::bail!("there is no choice '{name}'"),
+        }
+        Ok(())
+    }
+
+    /// Names of the faults that are on.
+    #[must_use]
+    pub fn switched_on(&self) -> Vec<&'static str> {
+        let mut options = self.clone();
+        let on = options.switches().into_iter().filter(|(_, switch)| **switch);
+        on.map(|(name, _)| name).collect()
+    }
+
+    fn switches(&mut self) -> [(&'static str, &mut bool); 14] {
+        [
+            ("crash_at_op", &mut self.crash_at_op),
+            ("crash_at_time", &mut self.crash_at_time),
+            ("crash_in_recovery", &mut self.crash_in_recovery),
+            ("process_kill", &mut self.process_kill),
+            ("graceful", &mut self.graceful),
+            ("sync_fails", &mut self.sync_fails),
+            ("sync_forgets", &mut self.sync_forgets),
+            ("read_fails", &mut self.read_fails),
+            ("write_fails", &mut self.write_fails),
+            ("name_fails", &mut self.name_fails),
+            ("disk_full", &mut self.disk_full),
+            ("bit_flip", &mut self.bit_flip),
+            ("slow_disk", &mut self.slow_disk),
+            ("wall_jumps", &mut self.wall_jumps),
+        ]
     }
 
     /// The store's configuration.

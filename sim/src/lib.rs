@@ -10,6 +10,7 @@
 //! it. Whatever contradicts is a [`Breach`] of an invariant of docs/INVARIANTS.md. Hosts are
 //! engines in a paused runtime so far; a network in front of them changes `world` only.
 
+pub mod case;
 pub mod checks;
 pub mod door;
 pub mod faults;
@@ -18,7 +19,9 @@ pub mod model;
 pub mod payload;
 pub mod run;
 pub mod sabotage;
+pub mod shrink;
 pub mod swarm;
+pub mod town;
 pub mod verify;
 pub mod workload;
 pub mod world;

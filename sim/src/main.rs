@@ -1,13 +1,27 @@
-//! The simulator's command line: one seed, a swarm of them, or one seed twice.
+//! The simulator's command line.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "cases are kept in real files, swarms take real time"
+)]
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
-use anyhow::ensure;
-use clap::{Parser, Subcommand};
-use sim::{run, sabotage::Sabotage, swarm};
+use anyhow::{Context as _, ensure};
+use clap::{Args, Parser, Subcommand};
+use sim::{
+    case::Case,
+    run::{self, Over},
+    sabotage::Sabotage,
+    shrink,
+    swarm::{self, Swarm},
+};
 
 #[derive(Parser)]
-#[command(about = "Runs the engine in a simulated world")]
+#[command(about = "Runs the store in a simulated world")]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -15,17 +29,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Runs seeds one after the other in this process.
+    /// Runs one seed in this process.
     Run {
-        /// The seed.
-        #[arg(long)]
-        seed: Option<u64>,
-        /// Several seeds, separated by commas.
-        #[arg(long, value_delimiter = ',')]
-        seeds: Vec<u64>,
-        /// Plant a defect.
-        #[arg(long, value_enum, default_value_t)]
-        sabotage: Sabotage,
+        #[command(flatten)]
+        case: CaseArgs,
         /// Print every line of the trace.
         #[arg(long)]
         trace: bool,
@@ -38,52 +45,144 @@ enum Verb {
         /// How many.
         #[arg(long, default_value_t = 1000)]
         seeds: u64,
+        /// As many as fit into this time instead: 90s, 10m, 1h.
+        #[arg(long = "for", value_parser = duration)]
+        time: Option<Duration>,
         /// Child processes; one per core at most.
         #[arg(long, default_value_t = 2)]
         jobs: usize,
+        /// What clients talk to.
+        #[arg(long, value_enum, default_value_t)]
+        over: Over,
         /// Plant a defect.
         #[arg(long, value_enum, default_value_t)]
         sabotage: Sabotage,
     },
-    /// Runs a seed in two processes and compares the hashes of their traces.
+    /// Runs seeds in two processes each and compares their traces.
     Meta {
-        /// The seed.
-        #[arg(long)]
+        /// The first seed.
+        #[arg(long, alias = "from")]
         seed: u64,
+        /// How many.
+        #[arg(long, default_value_t = 1)]
+        seeds: u64,
+        /// What clients talk to.
+        #[arg(long, value_enum, default_value_t)]
+        over: Over,
     },
+    /// Looks for a smaller case that fails in the same way, and keeps it in a file.
+    Shrink {
+        #[command(flatten)]
+        case: CaseArgs,
+        /// Where to keep it; `case-SEED.txt` if nothing is said.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Runs the cases of a file, one a line.
+    Replay {
+        /// The file.
+        file: PathBuf,
+        /// Print every line of the trace.
+        #[arg(long)]
+        trace: bool,
+    },
+    /// Runs cases, each given as one argument, in this process.
+    #[command(hide = true)]
+    Cases {
+        /// The cases.
+        #[arg(allow_hyphen_values = true)]
+        cases: Vec<String>,
+    },
+}
+
+#[derive(Args)]
+struct CaseArgs {
+    /// The seed.
+    #[arg(long)]
+    seed: u64,
+    /// What clients talk to.
+    #[arg(long, value_enum, default_value_t)]
+    over: Over,
+    /// Plant a defect.
+    #[arg(long, value_enum, default_value_t)]
+    sabotage: Sabotage,
+    /// Overrule a choice of the seed: NAME=VALUE.
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+}
+
+impl CaseArgs {
+    fn case(&self) -> anyhow::Result<Case> {
+        let mut case = Case::new(self.seed, self.over, self.sabotage);
+        for choice in &self.set {
+            let (name, value) = choice.split_once('=').context("--set wants NAME=VALUE")?;
+            case = case.with(name, value);
+        }
+        case.options()?;
+        Ok(case)
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let (digits, unit) = text.split_at(text.len().saturating_sub(1));
+    let number: u64 = digits.parse().map_err(|_| "a number and s, m or h".to_owned())?;
+    match unit {
+        "s" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number * 60)),
+        "h" => Ok(Duration::from_secs(number * 3600)),
+        _ => Err("a number and s, m or h".to_owned()),
+    }
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().verb {
-        Verb::Run { seed, seeds, sabotage, trace } => {
-            run::watch_panics();
-            if trace {
-                tracing_subscriber::fmt()
-                    .without_time()
-                    .with_ansi(false)
-                    .with_max_level(tracing::Level::DEBUG)
-                    .init();
-            }
-            let seeds = seed.into_iter().chain(seeds);
-            Ok(run_here(seeds, sabotage, trace))
+        Verb::Run { case, trace } => Ok(run_here(&[case.case()?], trace)),
+        Verb::Cases { cases } => {
+            let cases: anyhow::Result<Vec<Case>> = cases.iter().map(|it| it.parse()).collect();
+            Ok(run_here(&cases?, false))
         }
-        Verb::Swarm { from, seeds, jobs, sabotage } => run_swarm(from, seeds, jobs, sabotage),
-        Verb::Meta { seed } => {
-            let exe = std::env::current_exe()?;
-            let one = swarm::run(&exe, &[seed], 1, Sabotage::None)?;
-            let two = swarm::run(&exe, &[seed], 1, Sabotage::None)?;
-            print!("{}", one.reports);
-            ensure!(one.hashes == two.hashes, "two runs of seed {seed} differ");
-            println!("seed {seed}: {:?} twice", one.hashes.get(&seed));
-            Ok(ExitCode::SUCCESS)
+        Verb::Swarm { from, seeds, time, jobs, over, sabotage } => {
+            let case = |seed| Case::new(seed, over, sabotage);
+            match time {
+                None => report(&swarm::run(&exe()?, &cases(from, seeds, case), jobs)?),
+                Some(time) => report(&swarm_for(from, time, jobs, case)?),
+            }
+        }
+        Verb::Meta { seed, seeds, over } => {
+            let cases = cases(seed, seeds, |seed| Case::new(seed, over, Sabotage::None));
+            meta(&cases)
+        }
+        Verb::Shrink { case, out } => shrunk(&case.case()?, out),
+        Verb::Replay { file, trace } => {
+            let text = std::fs::read_to_string(&file)
+                .with_context(|| format!("reading {}", file.display()))?;
+            let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+            let cases: anyhow::Result<Vec<Case>> = lines.map(str::parse).collect();
+            Ok(run_here(&cases?, trace))
         }
     }
 }
 
-fn run_here(seeds: impl Iterator<Item = u64>, sabotage: Sabotage, trace: bool) -> ExitCode {
+fn exe() -> anyhow::Result<PathBuf> {
+    Ok(std::env::current_exe()?)
+}
+
+fn cases(from: u64, seeds: u64, case: impl Fn(u64) -> Case) -> Vec<Case> {
+    (from..from + seeds).map(case).collect()
+}
+
+fn run_here(cases: &[Case], trace: bool) -> ExitCode {
+    run::watch_panics();
+    if trace {
+        tracing_subscriber::fmt()
+            .without_time()
+            .with_ansi(false)
+            .with_max_level(tracing::Level::DEBUG)
+            .init();
+    }
     let mut code = ExitCode::SUCCESS;
-    for seed in seeds {
-        match run::seed(seed, sabotage, trace) {
+    for case in cases {
+        match run::case(case, trace) {
             Ok(report) => println!(
                 "held {} {} {} {} {}",
                 report.seed,
@@ -94,9 +193,9 @@ fn run_here(seeds: impl Iterator<Item = u64>, sabotage: Sabotage, trace: bool) -
             ),
             Err(failure) => {
                 code = ExitCode::FAILURE;
-                println!("failed {} {}", failure.seed, failure.what.replace('\n', " / "));
+                println!("failed {} {}", failure.case.seed, failure.what.replace('\n', " / "));
                 print!("{}", failure.tail);
-                println!("  reproduce: cargo run -p sim -- run --seed {}", failure.seed);
+                println!("  reproduce: {}", failure.case.command());
             }
         }
     }
@@ -106,10 +205,25 @@ fn run_here(seeds: impl Iterator<Item = u64>, sabotage: Sabotage, trace: bool) -
     code
 }
 
-fn run_swarm(from: u64, seeds: u64, jobs: usize, sabotage: Sabotage) -> anyhow::Result<ExitCode> {
-    let exe = std::env::current_exe()?;
-    let seeds: Vec<u64> = (from..from + seeds).collect();
-    let swarm = swarm::run(&exe, &seeds, jobs, sabotage)?;
+/// Shares of seeds until the time is over.
+fn swarm_for(
+    from: u64,
+    time: Duration,
+    jobs: usize,
+    case: impl Fn(u64) -> Case,
+) -> anyhow::Result<Swarm> {
+    let (exe, began) = (exe()?, Instant::now());
+    let share = 20 * u64::try_from(jobs.max(1))?;
+    let mut swarm = Swarm::default();
+    let mut next = from;
+    while began.elapsed() < time {
+        swarm.add(swarm::run(&exe, &cases(next, share, &case), jobs)?);
+        next += share;
+    }
+    Ok(swarm)
+}
+
+fn report(swarm: &Swarm) -> anyhow::Result<ExitCode> {
     print!("{}", swarm.reports);
     println!(
         "{} seeds held, {} failed; {:?} simulated, {} requests with records, {} boots",
@@ -126,4 +240,31 @@ fn run_swarm(from: u64, seeds: u64, jobs: usize, sabotage: Sabotage) -> anyhow::
         println!("reached: {mark}");
     }
     Ok(if swarm.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn meta(cases: &[Case]) -> anyhow::Result<ExitCode> {
+    let exe = exe()?;
+    let one = swarm::run(&exe, cases, 2)?;
+    let two = swarm::run(&exe, cases, 1)?;
+    print!("{}", one.reports);
+    let differ = |case: &&Case| {
+        let (one, two) = (one.hashes.get(&case.seed), two.hashes.get(&case.seed));
+        one.is_none() || one != two
+    };
+    let differing: Vec<u64> = cases.iter().filter(differ).map(|case| case.seed).collect();
+    ensure!(differing.is_empty(), "two runs differ, or did not hold, of the seeds {differing:?}");
+    println!("{} seeds twice, in other processes and other company: the same", one.hashes.len());
+    Ok(if one.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn shrunk(case: &Case, out: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let Some((smallest, complaint)) = shrink::shrink(&exe()?, case)? else {
+        println!("{case} does not fail");
+        return Ok(ExitCode::FAILURE);
+    };
+    let out = out.unwrap_or_else(|| PathBuf::from(format!("case-{}.txt", case.seed)));
+    std::fs::write(&out, format!("# {complaint}\n{smallest}\n"))
+        .with_context(|| format!("writing {}", out.display()))?;
+    println!("{complaint}\n{}\nkept in {}", smallest.command(), out.display());
+    Ok(ExitCode::SUCCESS)
 }

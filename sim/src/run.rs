@@ -1,9 +1,9 @@
 //! One seed from an empty drive to the last check: rounds of boot, workload and the end of the
 //! machine, then a world without faults in which everything must be in order.
 
-mod boot;
+pub(crate) mod boot;
 mod finale;
-mod round;
+pub(crate) mod round;
 mod sweep;
 
 use std::{
@@ -15,10 +15,21 @@ use std::{
 use weir_io::memory::{chance, reseed_sqlite};
 
 use crate::{
+    case::Case,
     faults::STREAM_RUN,
-    sabotage::Sabotage,
+    town,
     world::{self, Sim},
 };
+
+/// What clients talk to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Over {
+    /// The engine, in its own process.
+    #[default]
+    Engine,
+    /// The HTTP server, over a network.
+    Http,
+}
 
 /// What a seed did, if nothing was wrong.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +45,7 @@ pub struct Report {
 /// What was wrong, and what led to it.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    pub seed: u64,
+    pub case: Case,
     pub what: String,
     pub tail: String,
 }
@@ -49,22 +60,28 @@ pub fn watch_panics() {
     }));
 }
 
-/// Runs a seed.
+/// Runs a case.
 ///
 /// # Errors
 /// The [`Failure`] names the broken invariant or the panic.
-pub fn seed(seed: u64, sabotage: Sabotage, echo: bool) -> Result<Report, Failure> {
+pub fn case(case: &Case, echo: bool) -> Result<Report, Failure> {
+    let Case { seed, over, .. } = *case;
+    let options = case.options().map_err(|bad| Failure {
+        case: case.clone(),
+        what: bad.to_string(),
+        tail: String::new(),
+    })?;
     world::align_task_ids();
     reseed_sqlite(seed);
     PANICKED.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let sim = Sim::new(seed, sabotage, echo);
-    let ran = catch_unwind(AssertUnwindSafe(|| simulate(&sim)));
+    let sim = Sim::new(case, options, echo);
+    let ran = catch_unwind(AssertUnwindSafe(|| simulate(&sim, over)));
     let panicked = PANICKED.lock().unwrap_or_else(PoisonError::into_inner).take();
     let panicked = panicked.or(ran.err().map(|_| "a panic without words".to_owned()));
     let what = sim.breach().map(|breach| breach.to_string()).or(panicked);
     let mut log = sim.log.borrow_mut();
     if let Some(what) = what {
-        return Err(Failure { seed, what, tail: log.tail() });
+        return Err(Failure { case: case.clone(), what, tail: log.tail() });
     }
     log.mix(sim.machine.fingerprint());
     Ok(Report {
@@ -76,15 +93,23 @@ pub fn seed(seed: u64, sabotage: Sabotage, echo: bool) -> Result<Report, Failure
     })
 }
 
-fn simulate(sim: &std::rc::Rc<Sim>) {
+fn simulate(sim: &std::rc::Rc<Sim>, over: Over) {
     let mut c = chance(sim.seed, STREAM_RUN);
     sim.note(&format!("{:?}", sim.options));
     sim.machine.drive().set_faults(sim.calm());
+    if over == Over::Http {
+        town::run(sim);
+    }
     for _ in 0..sim.options.rounds {
-        round::run(sim, &mut c);
         if sim.breach().is_some() {
             return;
         }
+        if over == Over::Engine {
+            round::run(sim, &mut c);
+        }
+    }
+    if sim.breach().is_some() {
+        return;
     }
     finale::run(sim, &mut c);
 }

@@ -273,6 +273,9 @@ impl Disk for LyingDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.disk.rename(from, to)
     }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.link(from, to)
+    }
     fn remove(&self, path: &Path) -> io::Result<()> {
         match self.defect {
             Sabotage::NothingRemoved => Ok(()),

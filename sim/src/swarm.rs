@@ -1,4 +1,4 @@
-//! Many seeds, in child processes: a simulation has its process to itself, because task ids and
+//! Many cases, in child processes: a simulation has its process to itself, because task ids and
 //! `SQLite`'s generator are counted per process. At most one child per core.
 
 use std::{
@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::Context;
 
-use crate::sabotage::Sabotage;
+use crate::case::Case;
+
+/// Cases that one child runs at most: a command line has its bounds.
+const SHARE_MAX: usize = 500;
 
 /// What a swarm found.
 #[derive(Clone, Debug, Default)]
@@ -27,40 +30,33 @@ pub struct Swarm {
     pub reports: String,
 }
 
-/// Runs seeds in `jobs` children of the program `exe`, each a share of them.
+/// Runs cases in `jobs` children of the program `exe` at a time, each a share of them.
 ///
 /// # Errors
 /// A child could not be started or died without a word.
-pub fn run(exe: &Path, seeds: &[u64], jobs: usize, sabotage: Sabotage) -> anyhow::Result<Swarm> {
-    let mut children = Vec::new();
-    for job in 0..jobs {
-        let share: Vec<String> = seeds.iter().skip(job).step_by(jobs).map(u64::to_string).collect();
-        if !share.is_empty() {
-            children.push(start(exe, &share, sabotage)?);
-        }
-    }
+pub fn run(exe: &Path, cases: &[Case], jobs: usize) -> anyhow::Result<Swarm> {
+    let jobs = jobs.max(1);
     let mut swarm = Swarm::default();
-    for child in children {
-        let ended = child.wait_with_output().context("waiting for a child")?;
-        let said = String::from_utf8_lossy(&ended.stdout).into_owned();
-        let before = swarm.failures.len();
-        for line in said.lines() {
-            swarm.take(line);
+    for batch in cases.chunks(SHARE_MAX * jobs) {
+        let mut children = Vec::new();
+        for job in 0..jobs {
+            let share: Vec<String> =
+                batch.iter().skip(job).step_by(jobs).map(Case::to_string).collect();
+            if !share.is_empty() {
+                children.push(start(exe, &share)?);
+            }
         }
-        if !ended.status.success() && swarm.failures.len() == before {
-            let why = String::from_utf8_lossy(&ended.stderr);
-            swarm.failures.insert(u64::MAX, format!("a child died: {}: {why}", ended.status));
-            swarm.reports.push_str(&said);
+        for child in children {
+            swarm.wait(child)?;
         }
     }
     Ok(swarm)
 }
 
-fn start(exe: &Path, share: &[String], sabotage: Sabotage) -> anyhow::Result<Child> {
-    let sabotage =
-        clap::ValueEnum::to_possible_value(&sabotage).context("every defect has a name")?;
+fn start(exe: &Path, share: &[String]) -> anyhow::Result<Child> {
     Command::new(exe)
-        .args(["run", "--sabotage", sabotage.get_name(), "--seeds", &share.join(",")])
+        .arg("cases")
+        .args(share)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -68,6 +64,20 @@ fn start(exe: &Path, share: &[String], sabotage: Sabotage) -> anyhow::Result<Chi
 }
 
 impl Swarm {
+    fn wait(&mut self, child: Child) -> anyhow::Result<()> {
+        let ended = child.wait_with_output().context("waiting for a child")?;
+        let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+        let before = self.failures.len();
+        for line in said.lines() {
+            self.take(line);
+        }
+        if !ended.status.success() && self.failures.len() == before {
+            let why = String::from_utf8_lossy(&ended.stderr);
+            anyhow::bail!("a child died: {}: {why}{said}", ended.status);
+        }
+        Ok(())
+    }
+
     fn take(&mut self, line: &str) {
         let words: Vec<&str> = line.split(' ').collect();
         let number = |index: usize| words.get(index).and_then(|word| word.parse::<u64>().ok());
@@ -95,5 +105,16 @@ impl Swarm {
                 self.reports.push('\n');
             }
         }
+    }
+
+    /// Adds what another one found.
+    pub fn add(&mut self, other: Self) {
+        self.hashes.extend(other.hashes);
+        self.failures.extend(other.failures);
+        self.marks.extend(other.marks);
+        self.simulated_ms += other.simulated_ms;
+        self.requests += other.requests;
+        self.boots += other.boots;
+        self.reports.push_str(&other.reports);
     }
 }

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use weir_engine::{
     request::{From, ListRow, Page},
-    types::{Form, Offset, StreamName},
+    types::{Form, Offset, Seq, StreamName},
 };
 
 use crate::{
@@ -12,6 +12,9 @@ use crate::{
     model::{Fate, Mark, Model, Ticket},
     payload, require,
 };
+
+/// The tail of a page that does not say where it is.
+pub const TAIL_UNTOLD: Seq = Seq::LAST;
 
 /// Checks a page against the model and adds to it what the page shows.
 ///
@@ -26,8 +29,16 @@ pub fn page(
 ) -> Result<Vec<Mark>, Breach> {
     let name = &ticket.name;
     let epoch = page.tail.epoch.get();
-    model.saw_tail(ticket, page.tail)?;
-    model.life(name, epoch).expiry = Some(page.expiry);
+    if page.tail.next == TAIL_UNTOLD {
+        model.saw_life(ticket, epoch)?;
+    } else {
+        model.saw_tail(ticket, page.tail)?;
+    }
+    // A page that came over HTTP names no incarnation, no window and not its own start.
+    let told = page.incarnation != 0;
+    if told {
+        model.life(name, epoch).expiry = Some(page.expiry);
+    }
     let (start, next) = (page.start.next.get(), page.next.next.get());
     let tail = page.tail.next.get();
     if let From::At(offset) = from {
@@ -94,7 +105,9 @@ pub fn page(
 fn minted(model: &Model, ticket: &Ticket, page: &Page) -> Result<(), Breach> {
     let name = &ticket.name;
     let Some(parts) = model.lineage(name, page.tail.epoch.get()) else { return Ok(()) };
-    for offset in [page.start, page.next, page.tail] {
+    let start = if page.incarnation != 0 { page.start } else { page.next };
+    let tail = if page.tail.next == TAIL_UNTOLD { page.next } else { page.tail };
+    for offset in [start, page.next, tail] {
         let minted = parts.iter().rev().find(|(_, first)| *first <= offset.next.get());
         require!(
             minted.is_some_and(|(epoch, _)| *epoch == offset.epoch.get()),

@@ -16,6 +16,7 @@ use weir_io::{
 };
 
 use crate::{
+    case::Case,
     checks::Breach,
     door::Door,
     faults::{Options, STREAM_CLIENTS},
@@ -42,15 +43,18 @@ pub struct Sim {
     ran: Cell<Duration>,
     booted: Cell<Option<Instant>>,
     jumped_ms: Cell<i64>,
+    /// In a town, where machines come and go: the time its supervisor counts.
+    town: Cell<Option<Duration>>,
 }
 
 impl Sim {
     /// A new machine for a seed.
     #[must_use]
-    pub fn new(seed: u64, sabotage: Sabotage, echo: bool) -> Rc<Sim> {
+    pub fn new(case: &Case, options: Options, echo: bool) -> Rc<Sim> {
+        let Case { seed, sabotage, .. } = *case;
         Rc::new(Sim {
             seed,
-            options: Options::draw(seed),
+            options,
             sabotage,
             machine: Machine::new(seed),
             model: RefCell::default(),
@@ -62,6 +66,7 @@ impl Sim {
             ran: Cell::default(),
             booted: Cell::default(),
             jumped_ms: Cell::default(),
+            town: Cell::default(),
         })
     }
 
@@ -70,6 +75,23 @@ impl Sim {
         self.boot.set(self.boot.get() + 1);
         self.booted.set(Some(Instant::now()));
         self.sabotage.plant(self.machine.boot(self.ran.get()))
+    }
+
+    /// Starts the machine inside the runtime of a town's host.
+    pub fn plug(&self) -> World {
+        self.boot.set(self.boot.get() + 1);
+        self.sabotage.plant(self.machine.boot(self.now()))
+    }
+
+    /// Time as a town's supervisor counts it.
+    pub fn set_time(&self, now: Duration) {
+        self.town.set(Some(now));
+    }
+
+    /// The machine goes on by itself.
+    pub fn leave_town(&self) {
+        self.ran.set(self.now());
+        self.town.set(None);
     }
 
     /// The boot is over; the runtime may go.
@@ -81,6 +103,9 @@ impl Sim {
     /// Simulated time the machine has run, over all boots.
     #[must_use]
     pub fn now(&self) -> Duration {
+        if let Some(now) = self.town.get() {
+            return now;
+        }
         let booted = self.booted.get();
         self.ran.get() + booted.map_or(Duration::ZERO, |booted| booted.elapsed())
     }

@@ -4,10 +4,10 @@ use bytes::Bytes;
 use hyper::{StatusCode, header::HeaderMap, http::response::Parts};
 use weir_engine::{
     request::{
-        Append, AppendOutcome, Appended, Create, CreateOutcome, Created, Error, From, Head, Page,
-        Read, Rejection,
+        Append, AppendOutcome, Appended, Create, CreateOutcome, Created, Error, From, Head,
+        ListRow, Page, Read, Rejection,
     },
-    types::{ContentType, Expiry, Form, Offset, StreamName, WallMs},
+    types::{ContentType, Epoch, Expiry, Form, Offset, Seq, StreamName, WallMs},
 };
 
 /// An answer that arrived whole.
@@ -100,6 +100,9 @@ pub fn head(name: &StreamName, reply: &Reply) -> Result<Head, Error> {
         StatusCode::OK => head_of(name, reply),
         StatusCode::NOT_FOUND => Err(Rejection::NotFound.into()),
         StatusCode::GONE => Err(Rejection::Gone.into()),
+        // Such an answer has no body that would say more.
+        StatusCode::INTERNAL_SERVER_ERROR => Err(Error::ReadFailed("as the server says".into())),
+        StatusCode::SERVICE_UNAVAILABLE => Err(Error::Draining),
         _ => Err(refused(name, reply)),
     }
 }
@@ -113,6 +116,40 @@ pub fn deleted(name: &StreamName, reply: &Reply) -> Result<(), Error> {
         StatusCode::NO_CONTENT => Ok(()),
         _ => Err(refused(name, reply)),
     }
+}
+
+/// To `GET` of the list.
+///
+/// # Errors
+/// As [`created`].
+pub fn listed(reply: &Reply) -> Result<Vec<ListRow>, Error> {
+    if reply.parts.status != StatusCode::OK {
+        let none = StreamName::new("list").expect("a good name");
+        return Err(refused(&none, reply));
+    }
+    let rows: Option<Vec<serde_json::Value>> = serde_json::from_slice(&reply.body).ok();
+    let rows = needed(rows, "a list", reply)?;
+    let rows: Option<Vec<ListRow>> = rows.iter().map(row).collect();
+    needed(rows, "rows of a list", reply)
+}
+
+fn row(row: &serde_json::Value) -> Option<ListRow> {
+    let epoch = u32::try_from(row["epoch"].as_u64()?).ok()?;
+    let at = |next| Offset { epoch: Epoch::new(epoch), next: Seq::new(next) };
+    let sealed: i64 = row["sealed_through"].as_str()?.parse().ok()?;
+    Some(ListRow {
+        head: Head {
+            name: StreamName::new(row["name"].as_str()?).ok()?,
+            content: ContentType::octet_stream(),
+            expiry: Expiry::Never,
+            next: at(row["next_offset"].as_str()?.parse().ok()?),
+            closed: false,
+            created: WallMs::ZERO,
+            last_append: WallMs::ZERO,
+        },
+        expires_at: None,
+        sealed_through: at(u64::try_from(sealed + 1).ok()?),
+    })
 }
 
 /// To `POST`.
@@ -179,7 +216,7 @@ pub fn page(read: &Read, reply: &Reply) -> Result<Page, Error> {
     Ok(Page {
         content,
         expiry: expiry(headers),
-        start: Offset { next: weir_engine::types::Seq::new(start), ..next },
+        start: Offset { next: Seq::new(start), ..next },
         next,
         tail,
         up_to_date,
@@ -193,7 +230,8 @@ pub fn page(read: &Read, reply: &Reply) -> Result<Page, Error> {
 }
 
 /// How many records of the simulator these bytes are.
-fn count(form: Form, body: &[u8]) -> u64 {
+#[must_use]
+pub fn count(form: Form, body: &[u8]) -> u64 {
     let count = match form {
         Form::Json => body.windows(6).filter(|it| *it == b"{\"r\":\"").count(),
         Form::Text | Form::Binary => body.iter().filter(|byte| **byte == b'\n').count(),
@@ -224,6 +262,14 @@ pub fn refused(name: &StreamName, reply: &Reply) -> Error {
         StatusCode::CONFLICT => return conflict(name, reply, &message, tail),
         StatusCode::BAD_REQUEST if says(&Rejection::EpochStart) => Rejection::EpochStart,
         StatusCode::BAD_REQUEST if says(&Rejection::ForkDepth) => Rejection::ForkDepth,
+        StatusCode::BAD_REQUEST if says(&Rejection::EmptyBody) => Rejection::EmptyBody,
+        StatusCode::BAD_REQUEST if says(&Rejection::EmptyArray) => Rejection::EmptyArray,
+        StatusCode::BAD_REQUEST if says(&Rejection::ContentTypeMissing) => {
+            Rejection::ContentTypeMissing
+        }
+        StatusCode::BAD_REQUEST if message.starts_with("invalid JSON") => {
+            Rejection::InvalidJson { reason: "as the server says", at: 0 }
+        }
         StatusCode::BAD_REQUEST if message.starts_with("fork point") => {
             Rejection::ForkPoint("as the server says")
         }

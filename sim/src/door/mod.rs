@@ -3,6 +3,7 @@
 //! workload, one model and one set of checks hold for both.
 
 pub mod answer;
+pub mod events;
 pub mod outside;
 pub mod request;
 
@@ -88,7 +89,7 @@ impl Door {
     pub async fn list(&self, list: List) -> Answer<Vec<ListRow>> {
         match self {
             Door::Inside(engine) => engine.list(list).await,
-            Door::Outside(client) => client.engine().ok_or(Error::Draining)?.list(list).await,
+            Door::Outside(client) => client.list(&list).await,
         }
     }
 
@@ -115,6 +116,12 @@ impl Door {
                 client.engine().map_or(Health::Draining, |engine| engine.health())
             }
         }
+    }
+
+    /// Whether answers may be lost on the way.
+    #[must_use]
+    pub const fn may_lose(&self) -> bool {
+        matches!(self, Door::Outside(_))
     }
 
     /// What the store counts, while it runs.

@@ -10,13 +10,14 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use weir_engine::{
     Change, Engine,
-    request::{Append, Appended, Create, Created, Error, From, Head, Page, Read},
+    request::{Append, Appended, Create, Created, Error, From, Head, List, ListRow, Page, Read},
     types::{Offset, StreamName},
 };
 use weir_io::net::Socket;
 
 use super::{
     answer::{self, Reply},
+    events::Events,
     request::{self, Outgoing},
 };
 
@@ -34,7 +35,7 @@ pub type Dial = Rc<dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<Box<dyn So
 /// The engine behind the server, for the judge; `None` while the server is down.
 pub type Insight = Rc<RefCell<Option<Engine>>>;
 
-type Sender = http1::SendRequest<Full<Bytes>>;
+pub(super) type Sender = http1::SendRequest<Full<Bytes>>;
 
 /// A client. Clones share its connection.
 #[derive(Clone)]
@@ -135,6 +136,21 @@ impl Outside {
     pub(super) async fn read(&self, read: Read) -> Result<Page, Error> {
         let reply = self.ask(request::read(&read, "")).await?;
         answer::page(&read, &reply)
+    }
+
+    pub(super) async fn list(&self, list: &List) -> Result<Vec<ListRow>, Error> {
+        let path = format!("/v1/streams?limit={}", list.limit);
+        let outgoing = request::build(Method::GET, &path, HeaderMap::new(), Bytes::new());
+        answer::listed(&self.ask(outgoing).await?)
+    }
+
+    /// A reader of events from a position on, while the connection lasts.
+    pub(crate) async fn events(&self, name: &StreamName, from: From) -> Option<Events> {
+        let mut sender = self.connected().await.ok()?;
+        let read = Read { name: name.clone(), from, key: None, bytes_max: 0 };
+        let response = sender.send_request(request::read(&read, "&live=sse"));
+        let response = timeout(ANSWER_MAX, response).await.ok()?.ok()?;
+        (response.status() == StatusCode::OK).then(|| Events::new(sender, response))
     }
 
     /// Long-polls until there is something other than an open tail.

@@ -274,8 +274,9 @@ impl Model {
         let point = origin.point?;
         let mut parts = self.lineage(&origin.source, origin.life?)?;
         parts.retain(|(_, first)| *first <= point);
+        // A name that was used before shares no epoch with anybody.
         if parts.last().is_none_or(|(newest, _)| *newest != epoch) {
-            parts.push((epoch, point));
+            return Some(vec![(epoch, 0)]);
         }
         Some(parts)
     }

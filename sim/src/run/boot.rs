@@ -33,7 +33,7 @@ const TRIES_MAX: u32 = 300;
 
 impl Sim {
     /// The faults of a drive that is well, apart from sabotage.
-    pub(super) fn calm(&self) -> Faults {
+    pub(crate) fn calm(&self) -> Faults {
         let lies = self.sabotage == Sabotage::LyingFsync;
         Faults { sync_lies: if lies { 1.0 } else { 0.0 }, ..Faults::default() }
     }
@@ -41,7 +41,7 @@ impl Sim {
 
 /// Boots the machine and lets `life` happen until it returns or the machine dies. Whatever
 /// happened, the machine is off afterwards, and nothing of it is left but the drive.
-pub(super) fn boot<L: Future<Output = ()>>(
+pub(crate) fn boot<L: Future<Output = ()>>(
     sim: &Rc<Sim>,
     power_lost: bool,
     life: impl FnOnce(World) -> L,
@@ -78,7 +78,7 @@ pub(super) fn boot<L: Future<Output = ()>>(
 }
 
 /// Opens the store. `None`: it would not, which was checked.
-pub(super) async fn open(sim: &Rc<Sim>, world: World, faulty: bool) -> Option<Rc<Host>> {
+pub(crate) async fn open(sim: &Rc<Sim>, world: World, faulty: bool) -> Option<Rc<Host>> {
     let config = sim.options.config();
     let opening = Engine::open(world.clone(), config, "the simulator");
     let limit = if faulty { ANSWER_MAX * 4 } else { OPEN_MAX };
@@ -138,7 +138,7 @@ fn files(sim: &Sim, world: &World) -> Result<(), Breach> {
 }
 
 /// Reads everything there is and settles what was in doubt. Only while no client runs.
-pub(super) async fn verify_all(host: &Host, c: &mut ChaCha8Rng) {
+pub(crate) async fn verify_all(host: &Host, c: &mut ChaCha8Rng) {
     for target in workload::targets() {
         let known = host.sim.model.borrow().names.contains_key(&target.name);
         if known {

@@ -51,7 +51,7 @@ fn ending(options: &Options, c: &mut ChaCha8Rng) -> Ending {
 }
 
 /// Runs one round.
-pub(super) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
+pub(crate) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
     let ending = ending(&sim.options, c);
     let power_lost = c.random_bool(0.7);
     if sim.options.crash_in_recovery {
@@ -126,7 +126,7 @@ async fn live(host: &Rc<Host>, ending: Ending, c: &mut ChaCha8Rng) {
 }
 
 /// Ends all faults.
-pub(super) async fn calm_down(host: &Host) {
+pub(crate) async fn calm_down(host: &Host) {
     let sim = &host.sim;
     sim.note("calm");
     sim.machine.drive().set_faults(sim.calm());
@@ -142,7 +142,7 @@ pub(super) async fn calm_down(host: &Host) {
 }
 
 /// Clients end, live readers have seen everything.
-pub(super) async fn settle(host: &Host, clients: Vec<tokio::task::JoinHandle<()>>) {
+pub(crate) async fn settle(host: &Host, clients: Vec<tokio::task::JoinHandle<()>>) {
     let sim = &host.sim;
     host.stop.set(true);
     tokio::time::sleep(Duration::from_secs(4)).await;
@@ -161,7 +161,7 @@ pub(super) async fn settle(host: &Host, clients: Vec<tokio::task::JoinHandle<()>
 }
 
 /// Live readers of living streams are at the tail.
-fn watched(host: &Host) -> Result<(), Breach> {
+pub(crate) fn watched(host: &Host) -> Result<(), Breach> {
     let model = host.sim.model.borrow();
     for watching in host.watching.borrow().values() {
         let epoch = watching.life;
@@ -181,7 +181,7 @@ fn watched(host: &Host) -> Result<(), Breach> {
 }
 
 /// Stops the store gracefully.
-pub(super) async fn close(host: &Host) {
+pub(crate) async fn close(host: &Host) {
     let sim = &host.sim;
     sim.note("closing");
     if tokio::time::timeout(ANSWER_MAX, host.engine().close()).await.is_err() {
@@ -191,7 +191,7 @@ pub(super) async fn close(host: &Host) {
 }
 
 /// Memory and log are within what the configuration says, with room for what is on its way.
-pub(super) fn bounded(host: &Host) -> Result<(), Breach> {
+pub(crate) fn bounded(host: &Host) -> Result<(), Breach> {
     let options = &host.sim.options;
     if options.disturbs() || options.slow_disk {
         // Seals and checkpoints that fail or crawl are tried again later.

@@ -4,6 +4,7 @@
 //! in the model as a maybe, and the next boot starts new clients.
 
 pub mod creation;
+pub mod events;
 pub mod forks;
 pub mod life;
 pub mod live;
@@ -18,7 +19,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use weir_engine::types::{ContentType, Expiry, Form, StreamName};
 
-use crate::{door::Door, world::Host};
+use crate::world::Host;
 
 /// What may happen to a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,11 +100,11 @@ pub fn targets() -> Vec<Target> {
     all
 }
 
-/// The streams that clients of a host use. An answer over HTTP does not say enough of a fork's
-/// epochs to be checked.
+/// The streams that clients of a host use. Answers over HTTP do not say enough of a fork (its window,
+/// its life) for the model of forks.
 fn targets_of(host: &Host) -> Vec<Target> {
     let mut targets = targets();
-    if !matches!(host.door, Door::Inside(_)) {
+    if host.door.may_lose() {
         targets.retain(|target| target.class != Class::Forked);
     }
     targets
@@ -119,6 +120,10 @@ pub struct Client {
 
 /// What a client is.
 type Role = fn(Client) -> Pin<Box<dyn Future<Output = ()>>>;
+
+/// What clients are that talk to the server over a network.
+const AWAY: [Role; 2] =
+    [|client| Box::pin(events::follower(client)), |client| Box::pin(live::watcher(client))];
 
 const ROLES: [Role; 13] = [
     |client| Box::pin(life::creator(client)),
@@ -139,20 +144,21 @@ const ROLES: [Role; 13] = [
 /// Starts the clients of a boot.
 #[must_use]
 pub fn start(host: &Rc<Host>) -> Vec<tokio::task::JoinHandle<()>> {
-    let targets = Rc::new(targets_of(host));
+    (0..host.sim.options.clients).map(|no| tokio::task::spawn_local(one(host, no))).collect()
+}
+
+/// The work of one client.
+#[must_use]
+pub fn one(host: &Rc<Host>, no: u32) -> Pin<Box<dyn Future<Output = ()>>> {
     let roles = u32::try_from(ROLES.len()).expect("a handful");
-    (0..host.sim.options.clients)
-        .map(|no| {
-            let client = Client {
-                host: Rc::clone(host),
-                no,
-                chance: host.sim.chance(no),
-                targets: Rc::clone(&targets),
-            };
-            let role = ROLES[usize::try_from(no % roles).expect("small")];
-            tokio::task::spawn_local(role(client))
-        })
-        .collect()
+    let chance = host.sim.chance(no);
+    let targets = Rc::new(targets_of(host));
+    let client = Client { host: Rc::clone(host), no, chance, targets };
+    // Of every seven clients on a network one or two follow events.
+    if host.door.may_lose() && no % 7 >= 5 {
+        return AWAY[usize::try_from(no % 7 - 5).expect("small")](client);
+    }
+    ROLES[usize::try_from(no % roles).expect("small")](client)
 }
 
 impl Client {

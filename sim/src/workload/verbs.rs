@@ -68,7 +68,7 @@ impl Host {
                 Said::Nothing
             }
             Error::DiskFull if options.disk_full => Said::Nothing,
-            Error::Unknown if options.disturbs() => Said::Unknown,
+            Error::Unknown if options.disturbs() || self.door.may_lose() => Said::Unknown,
             Error::LogFailed | Error::ReadFailed(_) if options.disturbs() => Said::Nothing,
             Error::Corrupt(what) => {
                 let what = format!("'{}' is said to be damaged and is not: {what}", ticket.name);

@@ -1,6 +1,8 @@
 //! What the tests of the simulator share: its program, and swarms of its children.
 
 use sim::{
+    case::Case,
+    run::Over,
     sabotage::Sabotage,
     swarm::{self, Swarm},
 };
@@ -11,7 +13,18 @@ pub(crate) fn swarm(
     jobs: usize,
     sabotage: Sabotage,
 ) -> Swarm {
-    let seeds: Vec<u64> = seeds.into_iter().collect();
+    over(Over::Engine, seeds, jobs, sabotage)
+}
+
+/// Runs seeds in child processes, with clients here or on a network.
+pub(crate) fn over(
+    over: Over,
+    seeds: impl IntoIterator<Item = u64>,
+    jobs: usize,
+    sabotage: Sabotage,
+) -> Swarm {
+    let case = |seed| Case::new(seed, over, sabotage);
+    let cases: Vec<Case> = seeds.into_iter().map(case).collect();
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_sim"));
-    swarm::run(program, &seeds, jobs, sabotage).expect("children run")
+    swarm::run(program, &cases, jobs).expect("children run")
 }
