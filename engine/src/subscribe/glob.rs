@@ -1,7 +1,11 @@
 //! Glob patterns over stream names: `*` is exactly one segment, `**` any number of them, none
 //! included; anything else is a segment as it stands (protocol §6.1).
 
-/// A valid pattern, as the client gave it without slashes at its ends.
+/// Most `**` in a pattern: each keeps a look-up at every segment of a name.
+const ANY_MAX: usize = 16;
+
+/// A valid pattern, as the client gave it without slashes at its ends and with one `**` for a
+/// run of them, which means the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pattern(std::sync::Arc<str>);
 
@@ -17,6 +21,9 @@ pub enum BadPattern {
     /// An empty, `.` or `..` segment, or a control character.
     #[error("pattern has an empty, '.' or '..' segment or a control character")]
     Segment,
+    /// Runs of `**` count once.
+    #[error("pattern has more than {ANY_MAX} '**'")]
+    TooManyAny,
     /// It can match nothing but the control plane.
     #[error("'__ds' is reserved")]
     Reserved,
@@ -55,7 +62,12 @@ impl Pattern {
         if text.split('/').next() == Some("__ds") {
             return Err(BadPattern::Reserved);
         }
-        Ok(Self(text.into()))
+        let mut segments: Vec<_> = text.split('/').collect();
+        segments.dedup_by(|next, before| *next == "**" && *before == "**");
+        if segments.iter().filter(|segment| **segment == "**").count() > ANY_MAX {
+            return Err(BadPattern::TooManyAny);
+        }
+        Ok(Self(segments.join("/").into()))
     }
 
     /// The pattern as text.
@@ -64,7 +76,7 @@ impl Pattern {
         &self.0
     }
 
-    /// Its segments, in order.
+    /// Its segments, in order. [`Part::Any`] never follows itself.
     pub(crate) fn parts(&self) -> impl Iterator<Item = Part<'_>> {
         self.0.split('/').map(|segment| match segment {
             "*" => Part::One,
@@ -206,8 +218,19 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_run_of_any_is_one_and_more_than_sixteen_are_refused() {
+        let run = Pattern::new("**/**/a/**/**/**/b/**/**").expect("a good pattern");
+        assert_eq!(run.as_str(), "**/a/**/b/**");
+        assert!(Pattern::new(&["**"; 200].join("/")).is_ok());
+        assert!(Pattern::new(&["**/a"; 16].join("/")).is_ok());
+        let many = Pattern::new(&["**/a"; 17].join("/")).expect_err("is refused");
+        assert_eq!(many, BadPattern::TooManyAny);
+        assert_eq!(many.to_string(), "pattern has more than 16 '**'");
+    }
+
+    #[test]
     fn many_wildcards_cost_no_more_than_the_product_of_the_lengths() {
-        let pattern = Pattern::new(&["**/a"; 200].join("/")).expect("a good pattern");
+        let pattern = Pattern::new(&["**/a"; 16].join("/")).expect("a good pattern");
         let name = ["a"; 500].join("/");
         assert!(!pattern.matches(&format!("{name}/b")));
         assert!(pattern.matches(&name));

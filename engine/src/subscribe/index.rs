@@ -2,7 +2,7 @@
 //!
 //! Patterns are a trie over segments, walked with all their wildcards at once; names are a map.
 //! A look-up costs what the name's depth and the patterns along its path cost, not what there
-//! are subscriptions. A subscription's own wake stream never concerns it: its wakes would wake
+//! are subscriptions: no node is walked twice for one segment. A subscription's own wake stream never concerns it: its wakes would wake
 //! it again.
 //!
 //! ```text
@@ -25,6 +25,12 @@ use crate::types::StreamName;
 type Node = usize;
 
 const ROOT: Node = 0;
+
+/// Nodes that one segment leads to from one node: it stays, or goes by a literal or by `*`, and
+/// each of these may go on by `**`.
+const WAYS_MAX: usize = 5;
+
+type Nodes = SmallVec<[Node; 16]>;
 
 /// What concerns whom.
 #[derive(Debug)]
@@ -135,38 +141,44 @@ impl Index {
     }
 
     fn matching(&self, name: &str) -> impl Iterator<Item = Number> {
-        let mut here = SmallVec::<[Node; 16]>::new();
-        let mut next = SmallVec::<[Node; 16]>::new();
+        let mut here = Nodes::new();
+        let mut next = Nodes::new();
         self.reach(ROOT, &mut here);
         for segment in name.split('/') {
-            for &node in &here {
-                let branch = &self.nodes[node];
-                if branch.stays {
-                    self.reach(node, &mut next);
-                }
-                if let Some(&child) = branch.literals.get(segment) {
-                    self.reach(child, &mut next);
-                }
-                if let Some(child) = branch.one {
-                    self.reach(child, &mut next);
-                }
-            }
-            // Several ways may lead to one node; it is walked once.
-            next.sort_unstable();
-            next.dedup();
+            self.step(&here, segment, &mut next);
             std::mem::swap(&mut here, &mut next);
-            next.clear();
         }
         here.into_iter().flat_map(|node| self.nodes[node].ends.iter().copied())
     }
 
-    /// A node, and those that `**` leads on to without a segment.
-    fn reach(&self, node: Node, into: &mut SmallVec<[Node; 16]>) {
-        let mut at = Some(node);
-        while let Some(node) = at {
-            into.push(node);
-            at = self.nodes[node].any;
+    /// Where one more segment leads to, each node once. Each node of `here` is looked at once and
+    /// leads to at most [`WAYS_MAX`] others.
+    fn step(&self, here: &[Node], segment: &str, next: &mut Nodes) {
+        next.clear();
+        for &node in here {
+            let branch = &self.nodes[node];
+            if branch.stays {
+                self.reach(node, next);
+            }
+            if let Some(&child) = branch.literals.get(segment) {
+                self.reach(child, next);
+            }
+            if let Some(child) = branch.one {
+                self.reach(child, next);
+            }
         }
+        let ways = next.len();
+        assert!(ways <= here.len() * WAYS_MAX, "a node leads to a few others only");
+        // Several ways may lead to one node; it is walked once.
+        next.sort_unstable();
+        next.dedup();
+    }
+
+    /// A node, and the one that `**` leads on to without a segment. There `**` leads no further: in
+    /// a pattern it never follows itself.
+    fn reach(&self, node: Node, into: &mut Nodes) {
+        into.push(node);
+        into.extend(self.nodes[node].any);
     }
 
     fn child(&self, node: Node, part: Part<'_>) -> Option<Node> {
@@ -291,6 +303,32 @@ mod tests {
             }
             assert!(index.nodes[ROOT].is_bare());
             assert!(index.nodes.len() <= 8, "{}", index.nodes.len());
+        }
+    }
+
+    #[test]
+    fn a_look_up_walks_no_node_twice_for_a_segment() {
+        let segments = vec!["a"; 511];
+        let worst = [
+            ["**"; 300].join("/"),
+            ["**/a"; 16].join("/"),
+            format!("{}/b", ["**/a"; 16].join("/")),
+            format!("{}/{}", ["**/*"; 16].join("/"), ["a"; 400].join("/")),
+        ];
+        for pattern in worst {
+            let pattern = Pattern::new(&pattern).expect("good");
+            let mut index = Index::default();
+            index.add_pattern(&pattern, Number::new(1));
+            let (mut here, mut next) = (Nodes::new(), Nodes::new());
+            index.reach(ROOT, &mut here);
+            let mut walked = 0;
+            for segment in &segments {
+                walked += here.len();
+                index.step(&here, segment, &mut next);
+                std::mem::swap(&mut here, &mut next);
+            }
+            assert!(index.nodes.len() <= pattern.parts().count() + 1);
+            assert!(walked <= index.nodes.len() * segments.len(), "{walked}");
         }
     }
 

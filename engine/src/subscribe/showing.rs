@@ -73,20 +73,24 @@ impl Core {
                 // What those rows lacked is on no list any more.
                 continue;
             }
-            for differing in [&unfolded.folding, &unfolded.names] {
-                let inside = differing
+            // Copied, so that no commit waits while names are matched.
+            let mut differing = Vec::new();
+            for names in [&unfolded.folding, &unfolded.names] {
+                let inside = names
                     .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
                     .take_while(|(name, _)| name.as_str().starts_with(prefix))
                     .take(STREAMS_EXAMINED_MAX)
-                    .filter(|(name, _)| subscription.merely_matches(name));
-                for (name, stream) in inside {
-                    match stream {
-                        None => drop(listed.remove(name)),
-                        Some(stream) => {
-                            let stream = Listed::Stream(Arc::clone(stream));
-                            drop(listed.insert(name.clone(), stream));
-                        }
-                    }
+                    .map(|(name, stream)| (name.clone(), stream.clone()));
+                differing.extend(inside);
+            }
+            drop(unfolded);
+            for (name, stream) in differing {
+                if !subscription.merely_matches(&name) {
+                    continue;
+                }
+                match stream {
+                    None => drop(listed.remove(&name)),
+                    Some(stream) => drop(listed.insert(name, Listed::Stream(stream))),
                 }
             }
             break listed;
