@@ -23,7 +23,7 @@ const REPEAT_ONE_IN: u64 = 8;
 const EPOCH_ONE_IN: u64 = 3;
 
 /// A full server says so, and has stored nothing of the request.
-const REFUSED: [u16; 2] = [429, 507];
+pub(super) const REFUSED: [u16; 2] = [429, 507];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {

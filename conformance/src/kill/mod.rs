@@ -1,8 +1,8 @@
 //! `kill -9` in a loop under load.
 //!
 //! ```text
-//! start ── check everything known ── writers, readers, churn ── kill -9 ─┐
-//!   └──────────── the same directory, the same clients ─────────────────┘
+//! start ── check everything known ── writers, readers, churn, forks, a worker ── kill -9 ─┐
+//!   └───────────────────── the same directory, the same clients ─────────────────────────┘
 //! ```
 //!
 //! Each round loads a living server until a random number of appends was
@@ -11,10 +11,12 @@
 //! is followed by another in the middle of the recovery. The seed decides every
 //! choice; the interleaving is the machine's.
 
+pub mod families;
 pub mod follow;
 pub mod history;
 pub mod load;
 pub mod record;
+pub mod work;
 
 use std::{
     collections::BTreeMap,
@@ -30,10 +32,12 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use self::{
+    families::Families,
     follow::{Follower, Mode, read_from},
     history::History,
     load::{Churn, Role, Writer},
     record::{Chance, Framing},
+    work::Worker,
 };
 use crate::server::Server;
 
@@ -122,6 +126,8 @@ struct World {
     followers: Vec<Follower>,
     histories: BTreeMap<&'static str, History>,
     churn: Churn,
+    families: Families,
+    worker: Worker,
 }
 
 /// Runs so many rounds on a fresh server; fails with the first thing that cannot
@@ -141,7 +147,12 @@ pub fn run(server: &mut Server, seed: u64, rounds: u64) -> Result<()> {
         server.restart()?;
         world.check(&round, server).with_context(|| format!("after kill {number}"))?;
         let acked: usize = world.histories.values().map(History::acked_count).sum();
-        println!("kill {number}: {acked} acknowledged requests are where they were");
+        println!(
+            "kill {number}: {acked} acknowledged requests are where they were, \
+             {} steps of forks and {} acks of work hold",
+            world.families.acked_count(),
+            world.worker.acks()
+        );
     }
     world.settle(server)?;
     world.check(&Round::new(seed, rounds), server).context("after the last request")
@@ -155,6 +166,8 @@ impl World {
             followers: Vec::new(),
             histories: BTreeMap::new(),
             churn: Churn::new(),
+            families: Families::default(),
+            worker: Worker::default(),
         };
         for (path, framing, role) in STREAMS {
             world.histories.insert(path, History::new(seed));
@@ -169,13 +182,13 @@ impl World {
         world
     }
 
-    fn create(&self, server: &Server) -> Result<()> {
+    fn create(&mut self, server: &Server) -> Result<()> {
         let mut client = server.client();
         for (path, framing, _) in STREAMS {
             let answer = client.put(path, &[("Content-Type", framing.content_type())], b"")?;
             ensure!(answer.status == 201, "{path}: {} {:?}", answer.status, answer.text());
         }
-        Ok(())
+        self.worker.create(&mut client)
     }
 
     /// Loads the server, kills it, and collects what everybody learnt.
@@ -183,7 +196,7 @@ impl World {
         let mut chance = Chance::apart(self.seed, &[round.number, 0]);
         let acks = 1 + chance.below(ACKS_MAX);
         let delay = Duration::from_micros(chance.below(DELAY_MICROS_MAX));
-        let World { writers, followers, churn, histories, .. } = self;
+        let World { writers, followers, churn, families, worker, histories, .. } = self;
         let server_port = server.port();
         let outcomes = thread::scope(|scope| {
             let mut threads = Vec::new();
@@ -196,6 +209,10 @@ impl World {
             }
             let mut client = server.client();
             threads.push(scope.spawn(move || round.noting(churn.run(round, &mut client))));
+            let mut client = server.client();
+            threads.push(scope.spawn(move || round.noting(families.run(round, &mut client))));
+            let mut client = server.client();
+            threads.push(scope.spawn(move || round.noting(worker.run(round, &mut client))));
 
             let awaited = round.await_acks(acks);
             thread::sleep(delay);
@@ -219,7 +236,7 @@ impl World {
     /// Every stream against everything known of it.
     fn check(&mut self, round: &Round, server: &Server) -> Result<()> {
         let mut client = server.client();
-        let World { followers, histories, churn, .. } = self;
+        let World { followers, histories, churn, families, worker, .. } = self;
         for (path, framing, _) in STREAMS {
             let history = histories.get_mut(path).context("a stream's history")?;
             let read = read_from(&mut client, path, framing, None)?;
@@ -240,7 +257,9 @@ impl World {
                 ensure!(same, "{path} read from {offset} is not its rest from byte {length}");
             }
         }
-        churn.check(round, &mut client)
+        churn.check(round, &mut client)?;
+        families.check(round, &mut client)?;
+        worker.check(round, &mut client)
     }
 
     /// Lets each producer get an answer to its last request.
