@@ -38,10 +38,17 @@ fn create(stream: StreamName, source: Option<StreamName>) -> Create {
     }
 }
 
+/// Requests on their way at most: the engine refuses many more.
+const WAITING_MAX: usize = 10_000;
+
 async fn append(engine: &Engine, stream: &StreamName, count: u64) {
     // A record is one body: many requests share a commit.
-    let mut waiting = tokio::task::JoinSet::new();
+    let mut waiting = tokio::task::JoinSet::<Result<(), weir_engine::request::Error>>::new();
     for _ in 0..count {
+        if waiting.len() == WAITING_MAX {
+            let done = waiting.join_next().await.expect("some wait");
+            done.expect("no panic").expect("appends");
+        }
         let engine = engine.clone();
         let append = Append {
             name: stream.clone(),
