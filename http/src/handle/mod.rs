@@ -215,9 +215,7 @@ async fn dispatch(
         | Route::List
         | Route::Server
         | Route::Details(_)
-        | Route::IndexStatus(_) => {
-            Err(Refusal::method_not_allowed("GET, HEAD, OPTIONS"))
-        }
+        | Route::IndexStatus(_) => Err(Refusal::method_not_allowed("GET, HEAD, OPTIONS")),
         Route::Stream(name) => match *method {
             Method::GET => read::answer(app, parts, name, None).await,
             Method::POST => append::answer(app, parts, incoming, name).await,
