@@ -37,6 +37,9 @@ pub trait Disk: Send + Sync {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Atomically replaces `to` by `from`; both in the same file system.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file a second name; both in the same file system (`CrossesDevices`). A name that
+    /// is taken is `AlreadyExists`: of several who link to one name exactly one succeeds.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file. A missing one is `NotFound`.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// The paths of the files and directories in `path`, sorted.

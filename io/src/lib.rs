@@ -1,5 +1,5 @@
-//! Everything Streamweir asks of the world outside: time, chance, tasks, disk and
-//! SQLite, each behind a small trait and handed in as one [`World`].
+//! Everything Streamweir asks of the world outside: time, chance, tasks, disk,
+//! SQLite, sockets and buckets, each behind a small trait and handed in as one [`World`].
 //!
 //! The traits state contracts (what holds after a crash, what may be reordered);
 //! `laws` tests them on every implementation. `os` is the production world and the
@@ -11,8 +11,10 @@ pub mod disk;
 pub mod laws;
 pub mod memory;
 pub mod net;
+pub mod objects;
 pub mod os;
 pub mod random;
+pub mod retry;
 pub mod sometimes;
 pub mod sqlite;
 pub mod tasks;

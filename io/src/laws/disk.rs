@@ -9,7 +9,7 @@ type Law = fn(&dyn Disk, &Path);
 
 /// Every law, each in a directory of its own below `root`, which must exist and be empty.
 pub fn all(disk: &dyn Disk, root: &Path) {
-    let laws: [(&str, Law); 10] = [
+    let laws: [(&str, Law); 11] = [
         ("visible", a_write_is_visible_at_once_to_every_handle),
         ("create", new_refuses_a_taken_name_and_truncate_empties_it),
         ("private", a_private_file_is_new_and_its_directory_may_be_there),
@@ -17,6 +17,7 @@ pub fn all(disk: &dyn Disk, root: &Path) {
         ("bounds", a_read_past_the_end_is_refused_and_a_gap_reads_as_zeros),
         ("read-only", an_opened_file_is_read_only),
         ("rename", a_rename_replaces_and_keeps_open_handles),
+        ("link", a_second_name_is_given_once_and_outlives_the_first),
         ("remove", a_removed_file_lives_as_long_as_its_handles),
         ("list", a_listing_is_sorted_and_names_full_paths),
         ("lock", a_lock_has_one_holder_until_it_is_dropped),
@@ -106,6 +107,23 @@ fn a_rename_replaces_and_keeps_open_handles(disk: &dyn Disk, root: &Path) {
     assert!(!ok(disk.exists(&from)));
     assert_eq!(content(&*ok(disk.open(&to))), b"new");
     assert_eq!(content(&*old), b"old");
+}
+
+fn a_second_name_is_given_once_and_outlives_the_first(disk: &dyn Disk, root: &Path) {
+    let (from, to, other) = (root.join("from"), root.join("to"), root.join("other"));
+    let file = ok(disk.create(&from, Create::New));
+    ok(file.write_all_at(b"one", 0));
+    ok(disk.link(&from, &to));
+    ok(file.write_all_at(b"two", 0));
+    assert_eq!(content(&*ok(disk.open(&to))), b"two", "one file, two names");
+    ok(disk.create(&other, Create::New));
+    for taken in [&to, &from, &other] {
+        assert_eq!(kind(disk.link(&from, taken)), io::ErrorKind::AlreadyExists);
+    }
+    assert_eq!(kind(disk.link(&root.join("missing"), &root.join("new"))), io::ErrorKind::NotFound);
+    ok(disk.remove(&from));
+    ok(disk.sync_dir(root));
+    assert_eq!(content(&*ok(disk.open(&to))), b"two");
 }
 
 fn a_removed_file_lives_as_long_as_its_handles(disk: &dyn Disk, root: &Path) {

@@ -7,5 +7,6 @@
 
 pub mod disk;
 pub mod net;
+pub mod objects;
 pub mod sqlite;
 pub mod world;

@@ -137,6 +137,19 @@ impl Disk for MemoryDisk {
         })
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from, to) = (normal(from), normal(to));
+        self.rename_like(Op::Link, &to, |state| {
+            let id = state.names.file(&from)?;
+            require_parent(state, &to)?;
+            if state.names.get(&to).is_some() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            state.names.link(to.clone(), Target::File(id));
+            Ok(())
+        })
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let path = normal(path);
         self.rename_like(Op::Remove, &path, |state| {

@@ -161,6 +161,7 @@ pub(super) enum Op {
     Resize,
     Len,
     Sync,
+    Link,
 }
 
 /// Everything a drive is.

@@ -12,6 +12,7 @@ mod drive;
 mod faults;
 mod names;
 mod net;
+mod objects;
 mod sqlite;
 mod tasks;
 mod trace;
@@ -33,6 +34,7 @@ pub use disk::MemoryDisk;
 pub use drive::Drive;
 pub use faults::Faults;
 pub use net::{Hang, MemoryListener, MemoryOutbound, NetFaults};
+pub use objects::{BucketFaults, MemoryBucket, Request, Verb};
 pub use sqlite::{MemorySqlite, reseed_sqlite};
 pub use tasks::{MemoryBlocking, MemoryClock, MemoryEntropy, MemoryTasks};
 pub use trace::Trace;
@@ -45,6 +47,7 @@ const STREAM_ENTROPY: u64 = 2;
 const STREAM_LATENCY: u64 = 3;
 const STREAM_SQLITE: u64 = 4;
 const STREAM_NETWORK: u64 = 5;
+const STREAM_BUCKET: u64 = 6;
 /// The first stream of a seed that this crate never draws from.
 pub const STREAM_FREE: u64 = 16;
 
@@ -70,6 +73,7 @@ pub struct Machine {
     latency: Arc<Mutex<Latency>>,
     wall_offset_ms: Arc<AtomicI64>,
     outbound: MemoryOutbound,
+    bucket: MemoryBucket,
 }
 
 /// Draws how long a blocking job waits for its turn.
@@ -90,6 +94,7 @@ impl Machine {
             latency: Arc::new(Mutex::new(latency)),
             wall_offset_ms: Arc::new(AtomicI64::new(0)),
             outbound: MemoryOutbound::new(seed),
+            bucket: MemoryBucket::new(seed),
         }
     }
 
@@ -125,6 +130,17 @@ impl Machine {
         &self.outbound
     }
 
+    /// The bucket in reach of the machine. It is another machine's: no power cut touches it.
+    #[must_use]
+    pub fn bucket(&self) -> &MemoryBucket {
+        &self.bucket
+    }
+
+    /// Gives the machine somebody else's bucket in place of its own.
+    pub fn share_bucket(&mut self, bucket: &MemoryBucket) {
+        self.bucket = bucket.clone();
+    }
+
     /// Moves the wall clock, forwards or backwards, also while the machine runs.
     pub fn jump_wall(&self, by_ms: i64) {
         self.wall_offset_ms.fetch_add(by_ms, Ordering::Relaxed);
@@ -144,6 +160,7 @@ impl Machine {
         trace.add(self.entropy.fingerprint());
         trace.add(self.latency.lock().chance.clone().next_u64());
         trace.add(self.outbound.fingerprint());
+        trace.add(self.bucket.fingerprint());
         trace.value()
     }
 }

@@ -7,6 +7,7 @@
 
 mod disk;
 mod net;
+pub mod objects;
 mod sqlite;
 mod tasks;
 

@@ -1,0 +1,182 @@
+//! A bucket in a cloud, through the library that speaks to S3, Google and Azure.
+//!
+//! One request per call, none repeated: `retry` does that, and it must know of every attempt.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use object_store::{
+    GetOptions, GetResult, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
+    list::{PaginatedListOptions, PaginatedListStore},
+    path::Path,
+};
+
+use super::refusal::{classify, refusal};
+use crate::objects::{
+    Created, Key, LIST_MAX, Meta, ObjectError, Objects, Payload, Pending, bounded, inside, length,
+};
+
+/// Pages that one listing looks at for keys of ours among those of others.
+const PAGES_MAX: usize = 100;
+
+/// A bucket of one of the clouds.
+pub(super) struct Cloud<S> {
+    store: S,
+}
+
+impl<S: ObjectStore + PaginatedListStore> Cloud<S> {
+    pub(super) fn new(store: S) -> Cloud<S> {
+        Cloud { store }
+    }
+
+    async fn put(&self, key: &Key, payload: Payload) -> Result<Created, ObjectError> {
+        let payload: PutPayload = payload.parts().iter().cloned().collect();
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match self.store.put_opts(&path(key)?, payload, options).await {
+            Ok(_) => Ok(Created::New),
+            Err(error) if refusal(&error).is_some_and(|it| it.is_taken()) => {
+                Ok(Created::AlreadyThere)
+            }
+            Err(error) => Err(not_missing(&error)),
+        }
+    }
+
+    /// Asks for a body. A 404 that does not say that it is the object which is missing is an
+    /// error: every cloud says so.
+    async fn ask(&self, key: &Key, options: GetOptions) -> Result<GetResult, ObjectError> {
+        let asked = self.store.get_opts(&path(key)?, options).await;
+        asked.map_err(|error| classify(&error))
+    }
+
+    async fn look(&self, key: &Key) -> Result<Option<Meta>, ObjectError> {
+        match self.store.head(&path(key)?).await {
+            Ok(meta) => Ok(Some(Meta { key: key.clone(), size: meta.size, etag: meta.e_tag })),
+            Err(error) if refusal(&error).is_some_and(|it| it.may_be_missing()) => {
+                // An answer to HEAD has no body to say whether the object is missing or the
+                // whole bucket, so a read, which has one, must say so too.
+                match self.ask(key, GetOptions::new().with_range(Some(0..1_u64))).await {
+                    Err(ObjectError::NotFound) => Ok(None),
+                    Err(error) => Err(error),
+                    Ok(_) => Err(ObjectError::Transient("the object has just appeared".into())),
+                }
+            }
+            Err(error) => match classify(&error) {
+                ObjectError::NotFound => Ok(None),
+                error => Err(error),
+            },
+        }
+    }
+
+    async fn pages(
+        &self,
+        prefix: &str,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<Meta>, ObjectError> {
+        let limit = limit.min(LIST_MAX);
+        let mut found = Vec::new();
+        let mut token = None;
+        for _ in 0..PAGES_MAX {
+            let options = PaginatedListOptions {
+                offset: after.map(|key| key.as_str().to_owned()),
+                max_keys: Some(limit - found.len()),
+                page_token: token,
+                ..PaginatedListOptions::default()
+            };
+            let prefix = Some(prefix).filter(|prefix| !prefix.is_empty());
+            let page = self.store.list_paginated(prefix, options).await;
+            let page = page.map_err(|error| not_missing(&error))?;
+            // Keys that break the rules are not ours.
+            found.extend(page.result.objects.into_iter().filter_map(|meta| {
+                let key = Key::new(meta.location.as_ref()).ok()?;
+                Some(Meta { key, size: meta.size, etag: meta.e_tag })
+            }));
+            token = page.page_token;
+            if token.is_none() || found.len() >= limit {
+                found.sort_by(|one, other| one.key.cmp(&other.key));
+                return Ok(found);
+            }
+        }
+        let reason = format!("{PAGES_MAX} pages of the listing hold objects of somebody else");
+        Err(ObjectError::Refused(reason))
+    }
+
+    async fn remove(&self, key: &Key) -> Result<(), ObjectError> {
+        match self.store.delete(&path(key)?).await {
+            Ok(()) => Ok(()),
+            // A batch of deletions tells of each inside a success.
+            Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => match classify(&error) {
+                ObjectError::NotFound => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+}
+
+impl<S: ObjectStore + PaginatedListStore> Objects for Cloud<S> {
+    fn create<'a>(&'a self, key: &'a Key, payload: Payload) -> Pending<'a, Created> {
+        Box::pin(self.put(key, payload))
+    }
+
+    fn get<'a>(&'a self, key: &'a Key, bytes_max: u64) -> Pending<'a, Bytes> {
+        Box::pin(async move {
+            let result = self.ask(key, GetOptions::new()).await?;
+            let size = result.meta.size;
+            bounded(size, bytes_max)?;
+            whole(result, size).await
+        })
+    }
+
+    fn get_range<'a>(&'a self, key: &'a Key, range: Range<u64>) -> Pending<'a, Bytes> {
+        Box::pin(async move {
+            if range.start >= range.end {
+                // Where there is no such byte to ask for, ask for the object.
+                let meta = self.look(key).await?.ok_or(ObjectError::NotFound)?;
+                inside(&range, meta.size)?;
+            }
+            let options = GetOptions::new().with_range(Some(range.clone()));
+            let result = self.ask(key, options).await?;
+            inside(&range, result.meta.size)?;
+            whole(result, range.end - range.start).await
+        })
+    }
+
+    fn head<'a>(&'a self, key: &'a Key) -> Pending<'a, Option<Meta>> {
+        Box::pin(self.look(key))
+    }
+
+    fn list<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a Key>,
+        limit: usize,
+    ) -> Pending<'a, Vec<Meta>> {
+        Box::pin(self.pages(prefix, after, limit))
+    }
+
+    fn delete<'a>(&'a self, key: &'a Key) -> Pending<'a, ()> {
+        Box::pin(self.remove(key))
+    }
+}
+
+/// The body of an answer that must have `size` bytes.
+async fn whole(result: GetResult, size: u64) -> Result<Bytes, ObjectError> {
+    let bytes = result.bytes().await.map_err(|error| classify(&error))?;
+    if length(&bytes) == size {
+        return Ok(bytes);
+    }
+    Err(ObjectError::Transient(format!("{} of {size} bytes came", bytes.len())))
+}
+
+/// What an error means to a request that needs no object: nothing is missing but the bucket.
+fn not_missing(error: &object_store::Error) -> ObjectError {
+    match classify(error) {
+        ObjectError::NotFound => ObjectError::Refused("there is no such bucket".into()),
+        other => other,
+    }
+}
+
+fn path(key: &Key) -> Result<Path, ObjectError> {
+    Path::parse(key.as_str()).map_err(|error| ObjectError::Refused(error.to_string()))
+}

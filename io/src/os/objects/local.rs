@@ -1,0 +1,420 @@
+//! A bucket in a directory, as durable as the disk is.
+//!
+//! An object is written to a file of its own in `.staging`, synced, and linked to its name,
+//! which fails if the name is taken; then the directory is synced. So a name never stands for
+//! half an object, and an answer is given for what a power cut cannot take back. It works on
+//! any [`Disk`], the simulated one too.
+//!
+//! A directory has room for one server: what is left in `.staging` when a bucket is opened
+//! is nobody's and removed.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use tracing::{info, warn};
+
+use crate::{
+    Blocking, Disk, Entropy, World,
+    disk::{Create, File},
+    objects::{
+        Created, Key, LIST_MAX, Meta, ObjectError, Objects, Payload, Pending, bounded, inside,
+    },
+    tasks,
+};
+
+/// Where objects are before they have a name. No key begins with a dot.
+const STAGING: &str = ".staging";
+/// Directories known to be durable that are remembered.
+const DURABLE_MAX: usize = 4096;
+/// Bytes moved at once when a file has to be copied.
+const COPY_BYTES: u64 = 1 << 20;
+
+/// A bucket in a directory.
+pub struct Local {
+    blocking: Arc<dyn Blocking>,
+    entropy: Arc<dyn Entropy>,
+    shelf: Arc<Shelf>,
+}
+
+/// What the jobs of a bucket share.
+struct Shelf {
+    disk: Arc<dyn Disk>,
+    root: PathBuf,
+    /// Directories below the root whose names survive a power cut.
+    durable: Mutex<BTreeSet<PathBuf>>,
+}
+
+/// An open file and its length.
+type Measured = (Arc<dyn File>, u64);
+
+impl Local {
+    /// Opens the bucket in `root`, which is made if it is missing.
+    ///
+    /// # Errors
+    /// The directory cannot be made, read or swept.
+    pub async fn open(world: &World, root: &Path) -> Result<Local, ObjectError> {
+        let shelf = Shelf {
+            disk: Arc::clone(&world.disk),
+            root: root.to_owned(),
+            durable: Mutex::default(),
+        };
+        let local = Local {
+            blocking: Arc::clone(&world.blocking),
+            entropy: Arc::clone(&world.entropy),
+            shelf: Arc::new(shelf),
+        };
+        local.run(|shelf| shelf.open().map_err(failed)).await?;
+        Ok(local)
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Shelf) -> Result<T, ObjectError> + Send + 'static,
+    ) -> Result<T, ObjectError> {
+        let shelf = Arc::clone(&self.shelf);
+        let done = tasks::run(&*self.blocking, move || job(&shelf)).await;
+        done.map_err(|gone| ObjectError::Transient(gone.to_string()))?
+    }
+
+    fn staged(&self) -> PathBuf {
+        let name = format!("{:016x}{:016x}", self.entropy.next_u64(), self.entropy.next_u64());
+        self.shelf.root.join(STAGING).join(name)
+    }
+}
+
+impl Objects for Local {
+    fn create<'a>(&'a self, key: &'a Key, payload: Payload) -> Pending<'a, Created> {
+        let (key, staged) = (key.clone(), self.staged());
+        Box::pin(self.run(move |shelf| {
+            shelf.create(&key, |name| {
+                shelf.stage(&staged, name, |file| {
+                    let mut at = 0;
+                    for part in payload.parts() {
+                        file.write_all_at(part, at)?;
+                        at += crate::objects::length(part);
+                    }
+                    Ok(())
+                })
+            })
+        }))
+    }
+
+    fn create_from_file<'a>(
+        &'a self,
+        key: &'a Key,
+        file: &'a Path,
+    ) -> Option<Pending<'a, Created>> {
+        let (key, source, staged) = (key.clone(), file.to_owned(), self.staged());
+        Some(Box::pin(self.run(move |shelf| {
+            shelf.create(&key, |name| match shelf.disk.link(&source, name) {
+                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                    shelf.stage(&staged, name, |file| copy(&*shelf.disk.open(&source)?, file))
+                }
+                linked => linked,
+            })
+        })))
+    }
+
+    fn get<'a>(&'a self, key: &'a Key, bytes_max: u64) -> Pending<'a, Bytes> {
+        let key = key.clone();
+        Box::pin(self.run(move |shelf| {
+            let (file, size) = shelf.open_object(&key)?.ok_or(ObjectError::NotFound)?;
+            bounded(size, bytes_max)?;
+            read(&*file, 0..size)
+        }))
+    }
+
+    fn get_range<'a>(&'a self, key: &'a Key, range: Range<u64>) -> Pending<'a, Bytes> {
+        let key = key.clone();
+        Box::pin(self.run(move |shelf| {
+            let (file, size) = shelf.open_object(&key)?.ok_or(ObjectError::NotFound)?;
+            inside(&range, size)?;
+            read(&*file, range)
+        }))
+    }
+
+    fn head<'a>(&'a self, key: &'a Key) -> Pending<'a, Option<Meta>> {
+        let key = key.clone();
+        Box::pin(self.run(move |shelf| {
+            let object = shelf.open_object(&key)?;
+            Ok(object.map(|(_, size)| Meta { key, size, etag: None }))
+        }))
+    }
+
+    fn list<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a Key>,
+        limit: usize,
+    ) -> Pending<'a, Vec<Meta>> {
+        let (prefix, after) = (prefix.to_owned(), after.cloned());
+        Box::pin(self.run(move |shelf| {
+            let mut listing =
+                Listing { shelf, prefix, after, limit: limit.min(LIST_MAX), found: Vec::new() };
+            listing.walk("")?;
+            Ok(listing.found)
+        }))
+    }
+
+    fn delete<'a>(&'a self, key: &'a Key) -> Pending<'a, ()> {
+        let key = key.clone();
+        Box::pin(self.run(move |shelf| shelf.delete(&key)))
+    }
+}
+
+impl Shelf {
+    fn open(&self) -> io::Result<()> {
+        let staging = self.root.join(STAGING);
+        self.disk.create_dir_all(&staging)?;
+        for directory in self.root.ancestors() {
+            let here = directory.as_os_str().is_empty();
+            let directory = if here { Path::new(".") } else { directory };
+            // Above the data directory there may be some that belong to others.
+            if let Err(error) = self.disk.sync_dir(directory)
+                && error.kind() != io::ErrorKind::PermissionDenied
+            {
+                return Err(error);
+            }
+        }
+        let left = self.disk.list(&staging)?;
+        for path in &left {
+            self.disk.remove(path)?;
+        }
+        if !left.is_empty() {
+            info!(objects = left.len(), "removed what a crash left half-written");
+        }
+        Ok(())
+    }
+
+    fn path(&self, key: &Key) -> PathBuf {
+        self.root.join(key.as_str())
+    }
+
+    /// Gives an object its name by `link`, which fails if the name is taken, and makes the
+    /// name durable, its own or the other's: whoever hears that it is there may rely on it.
+    fn create(
+        &self,
+        key: &Key,
+        link: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<Created, ObjectError> {
+        let path = self.path(key);
+        let parent = path.parent().expect("an object lies below the root");
+        self.make_durable(parent).map_err(failed)?;
+        // Asked first only to save the bytes: `link` decides.
+        let taken = self.disk.exists(&path).map_err(failed)?;
+        let created = if taken { Created::AlreadyThere } else { named(link(&path))? };
+        self.disk.sync_dir(parent).map_err(failed)?;
+        Ok(created)
+    }
+
+    /// Writes a file, syncs it and gives it its name.
+    fn stage(
+        &self,
+        staged: &Path,
+        name: &Path,
+        write: impl FnOnce(&dyn File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let linked = self.disk.create(staged, Create::New).and_then(|file| {
+            write(&*file)?;
+            file.sync()?;
+            self.disk.link(staged, name)
+        });
+        // What cannot be removed now is removed at the next start.
+        match self.disk.remove(staged) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                warn!(%error, path = %staged.display(), "a staged object was left behind");
+            }
+            _ => {}
+        }
+        linked
+    }
+
+    /// Makes a directory and every name that leads to it survive a power cut.
+    fn make_durable(&self, directory: &Path) -> io::Result<()> {
+        if directory == self.root || self.durable.lock().contains(directory) {
+            return Ok(());
+        }
+        self.disk.create_dir_all(directory)?;
+        let below = directory.ancestors().take_while(|it| *it != self.root);
+        for directory in below.collect::<Vec<_>>().into_iter().rev() {
+            self.disk.sync_dir(directory.parent().expect("a directory below the root has one"))?;
+        }
+        let mut durable = self.durable.lock();
+        if durable.len() >= DURABLE_MAX {
+            durable.clear();
+        }
+        durable.insert(directory.to_owned());
+        Ok(())
+    }
+
+    /// The object's file and its size.
+    fn open_object(&self, key: &Key) -> Result<Option<Measured>, ObjectError> {
+        let path = self.path(key);
+        let opened = self.disk.open(&path).and_then(|file| {
+            let size = file.len()?;
+            Ok((file, size))
+        });
+        match opened {
+            // A directory can be opened, and has a length that means nothing.
+            Ok(_) if self.disk.list(&path).is_ok() => Ok(None),
+            Ok(object) => Ok(Some(object)),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn delete(&self, key: &Key) -> Result<(), ObjectError> {
+        if self.open_object(key)?.is_none() {
+            return Ok(());
+        }
+        let path = self.path(key);
+        match self.disk.remove(&path) {
+            Err(error) if is_absent(&error) => return Ok(()),
+            removed => removed.map_err(failed)?,
+        }
+        let parent = path.parent().expect("an object lies below the root");
+        self.disk.sync_dir(parent).map_err(failed)
+    }
+}
+
+/// Collects a page in the order of keys, looking at no more names than that takes.
+struct Listing<'a> {
+    shelf: &'a Shelf,
+    prefix: String,
+    after: Option<Key>,
+    limit: usize,
+    found: Vec<Meta>,
+}
+
+impl Listing<'_> {
+    /// Walks the directory whose keys begin with `base`, which ends with a slash or is empty.
+    fn walk(&mut self, base: &str) -> Result<(), ObjectError> {
+        let names = match self.shelf.disk.list(&self.shelf.root.join(base)) {
+            Err(error) if is_absent(&error) => return Ok(()),
+            listed => listed.map_err(failed)?,
+        };
+        let mut names: Vec<String> =
+            names.iter().filter_map(|path| self.name(base, path)).collect();
+        names.sort();
+        let mut rest = &names[..];
+        while let Some(first) = rest.first()
+            && self.found.len() < self.limit
+        {
+            // A directory sorts as if its name ended with a slash, so only the names that
+            // continue this one (`a`, `a-b`) may have to change places with it.
+            let kin = rest.iter().take_while(|name| name.starts_with(first.as_str())).count();
+            let (group, others) = rest.split_at(kin);
+            rest = others;
+            self.walk_group(group)?;
+        }
+        Ok(())
+    }
+
+    fn walk_group(&mut self, group: &[String]) -> Result<(), ObjectError> {
+        let mut entries: Vec<(String, Option<u64>)> = Vec::with_capacity(group.len());
+        for name in group {
+            let path = self.shelf.root.join(name);
+            match self.shelf.disk.list(&path) {
+                Ok(_) => entries.push((format!("{name}/"), None)),
+                Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                    match self.shelf.disk.open(&path).and_then(|file| file.len()) {
+                        Ok(size) => entries.push((name.clone(), Some(size))),
+                        // Deleted since the directory was read.
+                        Err(error) if is_absent(&error) => {}
+                        Err(error) => return Err(failed(error)),
+                    }
+                }
+                Err(error) if is_absent(&error) => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        entries.sort();
+        for (name, size) in entries {
+            if self.found.len() == self.limit {
+                return Ok(());
+            }
+            match size {
+                None => self.walk(&name)?,
+                Some(size) => self.take(name, size),
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, name: String, size: u64) {
+        // Files that are no objects are somebody else's.
+        let Ok(key) = Key::new(name) else { return };
+        let after = self.after.as_ref().is_none_or(|after| key > *after);
+        if after && key.as_str().starts_with(&self.prefix) {
+            self.found.push(Meta { key, size, etag: None });
+        }
+    }
+
+    /// The key or directory that `path` stands for, unless nothing asked for can lie there.
+    fn name(&self, base: &str, path: &Path) -> Option<String> {
+        let last = path.file_name()?.to_str()?;
+        if last.starts_with('.') {
+            return None;
+        }
+        let name = format!("{base}{last}");
+        let wanted = name.starts_with(&self.prefix) || self.prefix.starts_with(&name);
+        // All keys at or below the name are smaller than the name followed by the character
+        // after the slash.
+        let after = self.after.as_ref().is_none_or(|it| format!("{name}0").as_str() > it.as_str());
+        (wanted && after).then_some(name)
+    }
+}
+
+fn read(file: &dyn File, range: Range<u64>) -> Result<Bytes, ObjectError> {
+    let size = usize::try_from(range.end - range.start);
+    let size = size.map_err(|_| ObjectError::Refused("larger than the memory".into()))?;
+    let mut bytes = BytesMut::zeroed(size);
+    file.read_exact_at(&mut bytes, range.start).map_err(failed)?;
+    Ok(bytes.freeze())
+}
+
+fn copy(source: &dyn File, target: &dyn File) -> io::Result<()> {
+    let size = source.len()?;
+    let mut at = 0;
+    while at < size {
+        let step = usize::try_from((size - at).min(COPY_BYTES)).expect("a megabyte fits memory");
+        let mut bytes = vec![0; step];
+        source.read_exact_at(&mut bytes, at)?;
+        target.write_all_at(&bytes, at)?;
+        at += crate::objects::length(&bytes);
+    }
+    Ok(())
+}
+
+/// How giving a name ended.
+fn named(linked: io::Result<()>) -> Result<Created, ObjectError> {
+    match linked {
+        Ok(()) => Ok(Created::New),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Created::AlreadyThere),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory | IsADirectory)
+}
+
+/// A full disk and a forbidden one say the same the next time; whatever else failed may have
+/// happened.
+fn failed(error: io::Error) -> ObjectError {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match error.kind() {
+        StorageFull | QuotaExceeded | PermissionDenied | ReadOnlyFilesystem => {
+            ObjectError::Refused(error.to_string())
+        }
+        _ => ObjectError::Transient(error.to_string()),
+    }
+}
