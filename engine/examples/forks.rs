@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release -p weir-engine --example forks -- DIR
 //! ```
+#![expect(clippy::disallowed_methods, reason = "an example takes real time")]
 
 use std::time::{Duration, Instant};
 
