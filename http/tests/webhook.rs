@@ -80,10 +80,13 @@ fn keys_are_their_owners_alone_and_stay_over_a_restart() {
     assert_eq!(mode(&keys(&dir)), 0o700);
     let kid = index(&dir)["active"]["kid"].as_str().expect("text").to_owned();
     let seed = format!("signing-{kid}.key");
-    for name in ["keys.json", "token.key", &seed] {
+    for name in ["keys.json", "token.key", "lock", &seed] {
         assert_eq!(mode(&keys(&dir).join(name)), 0o600, "{name}");
     }
+    let lax = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(keys(&dir), lax).expect("it is ours");
     drop(Running::start(&[], &dir));
+    assert_eq!(mode(&keys(&dir)), 0o700, "as after a careless restore");
     assert_eq!(index(&dir)["active"]["kid"], *kid);
     assert_eq!(seeds(&dir), [seed]);
 }

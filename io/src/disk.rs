@@ -31,7 +31,8 @@ pub trait Disk: Send + Sync {
     fn create(&self, path: &Path, how: Create) -> io::Result<Arc<dyn File>>;
     /// Creates a directory and its missing parents.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
-    /// As [`Disk::create_dir_all`], and nobody but its owner may enter the directories made.
+    /// As [`Disk::create_dir_all`], and nobody but its owner may enter the directories made, nor
+    /// `path` itself if it was there.
     fn create_private_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
@@ -47,7 +48,8 @@ pub trait Disk: Send + Sync {
     /// Whether something has this name.
     fn exists(&self, path: &Path) -> io::Result<bool>;
     /// Takes an exclusive advisory lock on the file `path` (created if missing) that ends
-    /// with the process or with the returned guard. `Ok(None)`: somebody else holds it.
+    /// with the process or with the returned guard. `Ok(None)`: somebody else holds it. A file
+    /// made for it is its owner's: whoever may open it could hold it.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>>;
     /// Whether the simulated machine has lost power: whoever blocked on this disk must then
     /// never act on the result, not even on an error. A lane asks after every blocking call
@@ -59,7 +61,7 @@ pub trait Disk: Send + Sync {
 }
 
 /// Held as long as the lock is. The file's content is the holder's to write and
-/// everybody's to read.
+/// everybody's to read who may open it.
 pub trait Lock: Send + Sync {
     /// Replaces the content of the lock file: who holds it, for the next one's message.
     fn describe(&self, holder: &str) -> io::Result<()>;

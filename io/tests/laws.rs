@@ -55,10 +55,16 @@ fn a_private_file_of_the_system_is_its_owners() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let scratch = Scratch::new("private");
-    let (dir, file) = (scratch.0.join("keys"), scratch.0.join("keys").join("file"));
+    let dir = scratch.0.join("keys");
+    let (file, lock) = (dir.join("file"), dir.join("lock"));
     os::OsDisk.create_private_dir(&dir).unwrap();
     os::OsDisk.create(&file, Create::Private).unwrap();
-    for (path, expect) in [(dir, 0o700), (file, 0o600)] {
+    drop(os::OsDisk.lock(&lock).unwrap());
+    let open = scratch.0.join("open");
+    std::fs::create_dir(&open).unwrap();
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o775)).unwrap();
+    os::OsDisk.create_private_dir(&open).unwrap();
+    for (path, expect) in [(dir, 0o700), (open, 0o700), (file, 0o600), (lock, 0o600)] {
         let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, expect, "{}", path.display());
     }
