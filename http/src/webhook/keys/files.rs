@@ -17,6 +17,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -33,6 +34,10 @@ const SECRET_BYTES: usize = 32;
 const VERSION: u64 = 1;
 /// No file here is larger.
 const FILE_BYTES_MAX: u64 = 64 << 10;
+/// How long to wait for another process that changes the keys: a change takes a few syncs.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How often to look whether it is done.
+const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 /// Keys retired and still published.
 const RETIRED_MAX: usize = 16;
 
@@ -80,10 +85,11 @@ pub(crate) struct Rotated {
 /// # Errors
 /// [`KeysError`].
 pub(crate) async fn rotate(world: &World, dir: PathBuf) -> Result<Rotated, KeysError> {
-    let files = Files::new(Arc::clone(&world.disk), dir);
+    let files = Arc::new(Files::new(Arc::clone(&world.disk), dir));
     let (clock, entropy) = (Arc::clone(&world.clock), Arc::clone(&world.entropy));
+    let lock = prepared(world, &files).await?;
     let rotated = tasks::run(&*world.blocking, move || {
-        let _lock = files.prepare()?;
+        let _lock = lock;
         let before = files.index()?;
         if before.as_ref().is_some_and(|it| it.from == Origin::Flag) {
             return Err(KeysError::FromFlag);
@@ -93,6 +99,25 @@ pub(crate) async fn rotate(world: &World, dir: PathBuf) -> Result<Rotated, KeysE
         Ok(Rotated { active: active.public.kid, retired })
     });
     rotated.await?
+}
+
+/// As [`Files::prepare`], and waits a while for somebody else who changes the keys just now.
+pub(super) async fn prepared(
+    world: &World,
+    files: &Arc<Files>,
+) -> Result<Box<dyn Lock>, KeysError> {
+    let began = world.clock.elapsed();
+    loop {
+        let tried = Arc::clone(files);
+        match tasks::run(&*world.blocking, move || tried.prepare()).await? {
+            Err(KeysError::Busy(_))
+                if world.clock.elapsed().saturating_sub(began) < LOCK_WAIT_MAX =>
+            {
+                tokio::time::sleep(LOCK_INTERVAL).await;
+            }
+            prepared => return prepared,
+        }
+    }
 }
 
 impl Files {

@@ -49,7 +49,7 @@ pub enum KeysError {
         /// What is wrong with it.
         what: &'static str,
     },
-    /// Somebody else changes the keys just now.
+    /// Somebody else changes the keys, and did not end in time.
     #[error("the keys in {} are being changed by another process", _0.display())]
     Busy(PathBuf),
     /// Too many keys were retired in a short time.
@@ -155,7 +155,7 @@ impl Retired {
 
 /// The keys of a running server.
 pub(crate) struct Keys {
-    files: Files,
+    files: Arc<Files>,
     clock: Arc<dyn Clock>,
     /// The active key comes from the operator, whatever the directory says.
     external: bool,
@@ -176,12 +176,13 @@ impl Keys {
         dir: PathBuf,
         signing_key: Option<PathBuf>,
     ) -> Result<(Self, [u8; 32]), KeysError> {
-        let files = Files::new(Arc::clone(&world.disk), dir);
+        let files = Arc::new(Files::new(Arc::clone(&world.disk), dir));
         let (clock, entropy) = (Arc::clone(&world.clock), Arc::clone(&world.entropy));
+        let lock = files::prepared(world, &files).await?;
         let opened = tasks::run(&*world.blocking, move || {
             let external = signing_key.map(|path| files.read_pem(&path)).transpose()?;
             let is_external = external.is_some();
-            let _lock = files.prepare()?;
+            let _lock = lock;
             let token = files.token_key(&*entropy)?;
             let (active, index) = files.activate(external, &*entropy, seconds(&*clock))?;
             let held = Held { active: Arc::new(active), retired: index.retired };

@@ -166,7 +166,13 @@ async fn one_process_changes_the_keys_at_a_time() {
     let lock = files.prepare().expect("a healthy disk");
     let refused = rotate(&world, PathBuf::from(DIR)).await.expect_err("locked");
     assert!(matches!(refused, KeysError::Busy(_)), "{refused}");
-    drop(lock);
+    // A server that starts beside a rotation waits for its end.
+    let other = async {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        drop(lock);
+    };
+    let (opened, ()) = tokio::join!(open(&world), other);
+    opened.expect("the other ended in time");
     for _ in 0..=17 {
         drop(rotate(&world, PathBuf::from(DIR)).await);
     }
