@@ -201,8 +201,10 @@ impl Refusal {
                 let (name, value) = next(to);
                 Self::new(StatusCode::GONE, "gone", rejection.to_string()).with(name, value)
             }
-            Rejection::NameKept | Rejection::SourceGone(_) => Self::conflict(rejection.to_string()),
-            Rejection::SourceNotFound(_) => Self::not_found(rejection.to_string()),
+            Rejection::NameKept => Self::conflict(rejection.to_string()),
+            // The client knows which it named, and a name may say "sequence".
+            Rejection::SourceGone(_) => Self::conflict("source stream is deleted"),
+            Rejection::SourceNotFound(_) => Self::not_found("source stream not found"),
             Rejection::ForkPoint(_) | Rejection::ForkDepth => {
                 Self::bad_request(rejection.to_string())
             }
@@ -272,7 +274,9 @@ mod tests {
             (Rejection::ConfigurationDiffers, false),
             (Rejection::ContentTypeDiffers, false),
             (Rejection::ExpectedOffset { tail }, false),
-            (Rejection::TooManyProducers(name), false),
+            (Rejection::TooManyProducers(name.clone()), false),
+            (Rejection::SourceGone(name), false),
+            (Rejection::NameKept, false),
         ] {
             let refusal = refuse(rejection);
             assert_eq!(refusal.status, StatusCode::CONFLICT);
