@@ -146,8 +146,8 @@ impl Courier {
     /// Signed when it is sent: receivers refuse what was signed long ago.
     fn message(&self, due: &impl Call) -> (bytes::Bytes, HeaderValue) {
         let (id, wake) = (due.subscription(), due.wake());
-        let Wake { incarnation, generation, lease_ttl_ms, .. } = *wake;
-        let token = self.tokens.issue(id, Credential { incarnation, generation }, lease_ttl_ms);
+        let Wake { incarnation, generation, .. } = *wake;
+        let token = self.tokens.issue(id, Credential { incarnation, generation });
         let url = message::callback_url(&self.base, id);
         let body = message::body(id, wake, &url, &token, self.format);
         let signature = self.keys.sign(&body);

@@ -49,7 +49,7 @@ pub(super) async fn claim(app: &App, incoming: Incoming, id: &SubscriptionId) ->
     let wake = app.engine.subscriptions().claim(id, &worker).await;
     let wake = wake.map_err(|error| refusal(app, error))?;
     let credential = Credential { incarnation: wake.incarnation, generation: wake.generation };
-    let token = app.webhooks.tokens.issue(id, credential, wake.lease_ttl_ms);
+    let token = app.webhooks.tokens.issue(id, credential);
     let claimed = claim_json(&wake, &token, app.config.offset_format);
     Ok(reply::json(StatusCode::OK, claimed.to_string()))
 }
