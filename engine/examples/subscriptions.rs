@@ -99,6 +99,7 @@ fn subscription(number: u64, pattern: &str) -> Subscribe {
         delivery: Delivery::Webhook { url: "https://example.com/hook".into() },
         lease_ttl_ms: 600_000,
         description: None,
+        base: None,
     }
 }
 

@@ -13,7 +13,7 @@ use subscribers::{
 use support::{End, live};
 use weir_engine::{
     Engine,
-    subscribe::{Delivered, Due, LinkType, Pattern, Refused, Subscribe, Via},
+    subscribe::{Delivered, Due, LinkType, Pattern, Refused, Standing, Subscribe, Via},
     types::Offset,
 };
 use weir_io::memory::Machine;
@@ -120,8 +120,35 @@ fn a_put_confirms_the_same_and_refuses_another() {
             let other = subscriptions.put(pull("s", Some("a/**"), &["b"])).await;
             assert_eq!(refused(other.expect_err("differs")), Refused::Exists);
             let lease = Subscribe { lease_ttl_ms: 1000, ..pull("s", Some("a/*"), &["b"]) };
+            assert_eq!(subscriptions.compare(&lease), Standing::Taken);
             let other = subscriptions.put(lease).await;
             assert_eq!(refused(other.expect_err("differs")), Refused::Exists);
+            let standing = |asked: &Subscribe| subscriptions.compare(asked);
+            assert_eq!(standing(&pull("s", Some("a/*"), &["b"])), Standing::Same);
+            assert_eq!(standing(&pull("t", Some("a/*"), &["b"])), Standing::Free);
+        });
+    }
+}
+
+#[test]
+fn a_webhook_knows_where_its_maker_saw_the_server() {
+    let machine = Machine::new(20);
+    let by = |base: &str| Subscribe { base: Some(base.into()), ..webhook("s", "a") };
+    // From the log, from a row, and from a row once more.
+    for (life, end) in [End::PowerCut, End::Clean, End::Clean].into_iter().enumerate() {
+        live(&machine, end, async |engine| {
+            let subscriptions = engine.subscriptions();
+            if life == 0 {
+                create(&engine, "a", "").await;
+                subscriptions.put(by("https://out.example")).await.expect("subscribes");
+            }
+            for another in [by("http://in:1"), webhook("s", "a")] {
+                assert!(!subscriptions.put(another).await.expect("confirms").new);
+            }
+            append(&engine, "a").await;
+            let due = due(&engine).await;
+            assert_eq!(due.base.as_deref(), Some("https://out.example"));
+            due.finish(Delivered::Done).await.expect("is under way");
         });
     }
 }

@@ -468,10 +468,12 @@ async fn the_keys_are_published() {
 #[tokio::test]
 async fn urls_begin_where_the_client_sees_the_server() {
     let server = Server::start_with(|config| {
+        development(config);
         config.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
     })
     .await;
-    let body = webhook("https://hooks.example/").to_string();
+    let mut receiver = Receiver::start().await;
+    let body = webhook(&receiver.url()).to_string();
     let seen = [
         JSON[0],
         ("x-forwarded-proto", "http, https"),
@@ -482,6 +484,13 @@ async fn urls_begin_where_the_client_sees_the_server() {
     assert_eq!(url(&made), format!("https://streams.example{PLANE}/jwks.json"));
     let direct = server.put(S, JSON, body).await.check(200);
     assert_eq!(url(&direct), format!("http://{}{PLANE}/jwks.json", server.address));
+    // The receiver is told the way that the subscription's maker came, and a request that only
+    // confirms does not change it.
+    server.put("/v1/stream/e/a", TEXT, "one").await.check(201);
+    let call = receiver.call().await;
+    let callback = call.json()["callback_url"].clone();
+    assert_eq!(callback, format!("https://streams.example{S}/callback"));
+    call.answer(200, r#"{"done":true}"#);
     let forwarded = [TEXT[0], ("forwarded", "host=a, host=\"b:1\";proto=https")];
     let made = server.put("/v1/stream/a%20b", &forwarded, "").await.check(201);
     assert_eq!(made.header("location"), "https://b:1/v1/stream/a%20b");

@@ -19,6 +19,8 @@ pub struct Due {
     pub subscription: SubscriptionId,
     /// Where to.
     pub url: String,
+    /// [`Subscribe::base`](super::Subscribe::base).
+    pub base: Option<String>,
     /// What to say.
     pub wake: Wake,
     /// How often this was tried before.
@@ -139,6 +141,7 @@ impl Core {
             return Some(Due {
                 subscription: subscription.config.id.clone(),
                 url: url.clone(),
+                base: subscription.config.base.clone(),
                 wake,
                 failures,
                 core: Arc::clone(self),

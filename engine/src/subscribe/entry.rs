@@ -5,8 +5,8 @@
 //! UNSUBSCRIBE  number
 //! RELINK       number, count, placed…, count, path…
 //! CONTROL      number, control, count, (path, stream, offset)…
-//! config       flags u8 (1 pattern, 2 pull-wake, 4 description), pattern?, count, stream…,
-//!              URL or wake stream, lease TTL in ms, description?
+//! config       flags u8 (1 pattern, 2 pull-wake, 4 description, 8 base), pattern?, count,
+//!              stream…, URL or wake stream, lease TTL in ms, description?, base?
 //! placed       path, stream (0: none), offset
 //! offset       epoch, position
 //! control      generation, flags u8 (1 waking, 2 held, 4 failing, 8 next attempt), failures,
@@ -98,7 +98,8 @@ const CONTROL: u8 = 13;
 const HAS_PATTERN: u8 = 1;
 const PULL_WAKE: u8 = 2;
 const HAS_DESCRIPTION: u8 = 4;
-const CONFIG_FLAGS: u8 = 7;
+const HAS_BASE: u8 = 8;
+const CONFIG_FLAGS: u8 = 15;
 
 const WAKING: u8 = 1;
 const HELD: u8 = 2;
@@ -251,7 +252,8 @@ pub(crate) fn put_config(config: &Subscribe, out: &mut BytesMut) {
     out.put_u8(
         flag(HAS_PATTERN, config.pattern.is_some())
             | flag(PULL_WAKE, matches!(config.delivery, Delivery::PullWake { .. }))
-            | flag(HAS_DESCRIPTION, config.description.is_some()),
+            | flag(HAS_DESCRIPTION, config.description.is_some())
+            | flag(HAS_BASE, config.base.is_some()),
     );
     if let Some(pattern) = &config.pattern {
         out.put_string(pattern.as_str().as_bytes());
@@ -264,6 +266,9 @@ pub(crate) fn put_config(config: &Subscribe, out: &mut BytesMut) {
     out.put_varint(config.lease_ttl_ms);
     if let Some(description) = &config.description {
         out.put_string(description.as_bytes());
+    }
+    if let Some(base) = &config.base {
+        out.put_string(base.as_bytes());
     }
 }
 
@@ -288,7 +293,8 @@ pub(crate) fn take_config(id: SubscriptionId, take: &mut Take) -> Result<Subscri
     };
     let lease_ttl_ms = take.varint("lease")?;
     let description = has(HAS_DESCRIPTION).then(|| take.text("description")).transpose()?;
-    Ok(Subscribe { id, pattern, streams, delivery, lease_ttl_ms, description })
+    let base = has(HAS_BASE).then(|| take.text("base")).transpose()?;
+    Ok(Subscribe { id, pattern, streams, delivery, lease_ttl_ms, description, base })
 }
 
 /// Writes a subscription's control.

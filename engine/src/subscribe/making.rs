@@ -6,7 +6,7 @@ use smallvec::smallvec;
 
 use super::{
     entry::{Entry, Number, Placed},
-    request::{LinkType, Refused, Subscribe, Subscribed, SubscriptionId},
+    request::{LinkType, Refused, Standing, Subscribe, Subscribed, SubscriptionId},
     subscription::{Change, Subscription, Turn, Weight},
 };
 use crate::{
@@ -61,14 +61,25 @@ impl Core {
 
     /// What is there under an id, if it is the same.
     async fn confirm(self: &Arc<Self>, config: &Subscribe) -> Result<Option<Subscribed>, Error> {
-        match self.subscriptions.find(&config.id) {
-            None => Ok(None),
-            Some(there) if *there.config != *config => Err(Refused::Exists.into()),
-            Some(there) => {
+        match self.compare(config) {
+            (Standing::Taken, _) => Err(Refused::Exists.into()),
+            (Standing::Free, _) | (Standing::Same, None) => Ok(None),
+            (Standing::Same, Some(there)) => {
                 let subscription = self.view(&there).await?;
                 Ok(Some(Subscribed { new: false, subscription }))
             }
         }
+    }
+
+    /// How a configuration stands to what is there under its id, and what that is.
+    pub(super) fn compare(&self, config: &Subscribe) -> (Standing, Option<Arc<Subscription>>) {
+        let there = self.subscriptions.find(&config.id);
+        let standing = match &there {
+            None => Standing::Free,
+            Some(there) if there.config.configures_as(config) => Standing::Same,
+            Some(_) => Standing::Taken,
+        };
+        (standing, there)
     }
 
     /// Deletes a subscription, if there is one.

@@ -24,7 +24,7 @@ pub use delivery::Due;
 pub use glob::{BadPattern, Pattern};
 pub use request::{
     Ack, Credential, Delivered, Delivery, Link, LinkType, Links, Refused, Report, Reported,
-    Subscribe, Subscribed, SubscriptionId, SubscriptionView, Via, Wake, WakeId,
+    Standing, Subscribe, Subscribed, SubscriptionId, SubscriptionView, Via, Wake, WakeId,
 };
 
 use std::sync::Arc;
@@ -51,6 +51,13 @@ impl Subscriptions {
     /// [`Refused::Exists`], [`Refused::TooMany`], or that the store takes no writes.
     pub async fn put(&self, subscribe: Subscribe) -> Result<Subscribed, Error> {
         self.core.subscribe(subscribe).await
+    }
+
+    /// Whether [`Subscriptions::put`] would create, confirm or refuse, as it stands just now.
+    /// Looks at memory only.
+    #[must_use]
+    pub fn compare(&self, subscribe: &Subscribe) -> Standing {
+        self.core.compare(subscribe).0
     }
 
     /// Shows.

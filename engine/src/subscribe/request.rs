@@ -65,6 +65,39 @@ pub struct Subscribe {
     pub lease_ttl_ms: u64,
     /// For people.
     pub description: Option<String>,
+    /// Where whoever made it saw the server: scheme and authority, and perhaps a path, without a
+    /// slash at the end; at most [`Subscribe::BASE_BYTES_MAX`]. Receivers of its webhooks are told
+    /// to report there. No part of the configuration: a request that confirms may come by
+    /// another way.
+    pub base: Option<String>,
+}
+
+impl Subscribe {
+    /// Longest base. A longer one is not to be given.
+    pub const BASE_BYTES_MAX: usize = 1024;
+
+    /// Whether a request for the one confirms the other.
+    #[must_use]
+    pub fn configures_as(&self, other: &Self) -> bool {
+        let Self { id, pattern, streams, delivery, lease_ttl_ms, description, base: _ } = self;
+        *id == other.id
+            && *pattern == other.pattern
+            && *streams == other.streams
+            && *delivery == other.delivery
+            && *lease_ttl_ms == other.lease_ttl_ms
+            && *description == other.description
+    }
+}
+
+/// What is under the id of a [`Subscribe`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing: it would be new.
+    Free,
+    /// The same configuration.
+    Same,
+    /// Another configuration.
+    Taken,
 }
 
 /// Answer to [`Subscribe`].

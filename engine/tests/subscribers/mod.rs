@@ -70,6 +70,7 @@ pub(crate) fn pull(subscription: &str, pattern: Option<&str>, streams: &[&str]) 
         delivery: Delivery::PullWake { wake_stream: name("wakes") },
         lease_ttl_ms: 30_000,
         description: None,
+        base: None,
     }
 }
 

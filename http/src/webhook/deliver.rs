@@ -25,7 +25,7 @@ use super::{
     guard,
     hosts::{Hosts, Visitor},
     keys::Keys,
-    message,
+    message::{self, Bases},
     token::Tokens,
 };
 use crate::{
@@ -54,6 +54,8 @@ pub(super) trait Queue: Send + Sync + 'static {
 pub(super) trait Call: Send + Sync + 'static {
     fn subscription(&self) -> &SubscriptionId;
     fn url(&self) -> &str;
+    /// Where its maker saw the server, if that is known.
+    fn base(&self) -> Option<&str>;
     fn wake(&self) -> &Wake;
     /// How often it was tried before.
     fn failures(&self) -> u32;
@@ -77,6 +79,10 @@ impl Call for Due {
 
     fn url(&self) -> &str {
         &self.url
+    }
+
+    fn base(&self) -> Option<&str> {
+        self.base.as_deref()
     }
 
     fn wake(&self) -> &Wake {
@@ -104,8 +110,7 @@ pub(super) struct Courier {
     pub(super) tasks: Arc<dyn Tasks>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) figures: Deliveries,
-    /// Where receivers find this server.
-    pub(super) base: String,
+    pub(super) bases: Bases,
     pub(super) format: OffsetFormat,
     pub(super) hosts: Arc<Hosts>,
     pub(super) calls: Semaphore,
@@ -120,7 +125,7 @@ impl Courier {
             tasks: Arc::clone(&app.world.tasks),
             clock: Arc::clone(&app.world.clock),
             figures: app.metrics.deliveries.clone(),
-            base: app.webhook_base(),
+            bases: app.webhook_bases(),
             format: app.config.offset_format,
             hosts: Arc::default(),
             calls: Semaphore::new(CALLS_MAX),
@@ -148,7 +153,7 @@ impl Courier {
         let (id, wake) = (due.subscription(), due.wake());
         let Wake { incarnation, generation, .. } = *wake;
         let token = self.tokens.issue(id, Credential { incarnation, generation });
-        let url = message::callback_url(&self.base, id);
+        let url = message::callback_url(self.bases.of(due.base()), id);
         let body = message::body(id, wake, &url, &token, self.format);
         let signature = self.keys.sign(&body);
         (body, signature)

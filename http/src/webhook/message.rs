@@ -14,6 +14,22 @@ use crate::wire::subscription::{links_json, wake_id};
 /// What stands for itself in a segment of a URL.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// Where receivers find this server, whoever made their subscription.
+pub(super) struct Bases {
+    /// The operator's word.
+    pub(super) public: Option<String>,
+    /// Where the server listens.
+    pub(super) own: String,
+}
+
+impl Bases {
+    /// For the receiver of a subscription that was made by way of `made`: the operator's word
+    /// first, else the way that its maker came.
+    pub(super) fn of<'a>(&'a self, made: Option<&'a str>) -> &'a str {
+        self.public.as_deref().or(made).unwrap_or(&self.own)
+    }
+}
+
 /// Where the receiver of a subscription's webhooks reports.
 pub(super) fn callback_url(base: &str, id: &SubscriptionId) -> String {
     let id = utf8_percent_encode(id.as_str(), SEGMENT);
@@ -108,6 +124,21 @@ mod tests {
             "callback_token": "secret",
         });
         assert_eq!(body, expect);
+    }
+
+    #[test]
+    fn a_receiver_reports_by_the_way_that_the_maker_came_unless_the_operator_says_another() {
+        let bases = |public: Option<&str>| {
+            let own = "http://127.0.0.1:1".to_owned();
+            Bases { public: public.map(str::to_owned), own }
+        };
+        for (public, made, expect) in [
+            (Some("https://p"), Some("https://m"), "https://p"),
+            (None, Some("https://m"), "https://m"),
+            (None, None, "http://127.0.0.1:1"),
+        ] {
+            assert_eq!(bases(public).of(made), expect);
+        }
     }
 
     #[test]

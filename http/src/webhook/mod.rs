@@ -28,7 +28,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::{debug, warn};
 use weir_io::{World, tasks};
 
-use self::{client::Client, deliver::Courier, keys::Keys, tls::Tls, token::Tokens};
+use self::{client::Client, deliver::Courier, keys::Keys, message::Bases, tls::Tls, token::Tokens};
 use crate::{App, app::Phase, config::HttpConfig};
 
 pub use guard::Loopback;
@@ -91,12 +91,10 @@ impl Webhooks {
 }
 
 impl App {
-    /// Where receivers find this server: as the operator says, or where it listens.
-    pub(crate) fn webhook_base(&self) -> String {
-        match &self.config.public_url {
-            Some(url) => url.as_str().to_owned(),
-            None => self.webhooks.own_base(),
-        }
+    /// Where receivers find this server.
+    fn webhook_bases(&self) -> Bases {
+        let public = self.config.public_url.as_ref().map(|url| url.as_str().to_owned());
+        Bases { public, own: self.webhooks.own_base() }
     }
 }
 

@@ -159,6 +159,7 @@ mod tests {
             delivery,
             lease_ttl_ms: 30_000,
             description: description.map(str::to_owned),
+            base: None,
         };
         let view = SubscriptionView {
             config: Arc::new(config),

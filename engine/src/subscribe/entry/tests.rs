@@ -22,6 +22,7 @@ fn at(epoch: u32, next: u64) -> Offset {
 }
 
 fn config(delivery: Delivery) -> Arc<Subscribe> {
+    let webhook = matches!(delivery, Delivery::Webhook { .. });
     Arc::new(Subscribe {
         id: SubscriptionId::new("agents").expect("a good id"),
         pattern: Some(Pattern::new("tasks/*/in").expect("a good pattern")),
@@ -29,6 +30,7 @@ fn config(delivery: Delivery) -> Arc<Subscribe> {
         delivery,
         lease_ttl_ms: 30_000,
         description: Some("for people".into()),
+        base: webhook.then(|| "https://streams.example".into()),
     })
 }
 

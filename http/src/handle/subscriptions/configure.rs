@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use hyper::{Response, StatusCode, body::Incoming, http::request::Parts};
 use weir_engine::{
     request::Error,
-    subscribe::{Delivery, Refused, Subscribe, SubscriptionId, SubscriptionView},
+    subscribe::{Delivery, Refused, Standing, Subscribe, SubscriptionId, SubscriptionView},
     types::StreamName,
 };
 
@@ -28,8 +28,9 @@ pub(super) async fn put(
     id: SubscriptionId,
 ) -> Answer {
     let bytes = read(app, incoming).await?;
-    let subscribe = body::subscribe(id, &bytes)?;
-    check_url(app, &subscribe).await?;
+    let mut subscribe = body::subscribe(id, &bytes)?;
+    check_url(app, &subscribe)?;
+    subscribe.base = base_to_keep(app, parts, peer, &subscribe.delivery);
     let subscribed = app.engine.subscriptions().put(subscribe).await;
     let subscribed = subscribed.map_err(|error| refusal(app, error))?;
     let status = if subscribed.new { StatusCode::CREATED } else { StatusCode::OK };
@@ -38,17 +39,24 @@ pub(super) async fn put(
 
 /// Judges the URL of a subscription that is new. One that exists says first whether this is its
 /// configuration; if it is, the URL was judged when it was made, and is at every delivery.
-async fn check_url(app: &App, subscribe: &Subscribe) -> Result<(), Refusal> {
+fn check_url(app: &App, subscribe: &Subscribe) -> Result<(), Refusal> {
     let Delivery::Webhook { url } = &subscribe.delivery else { return Ok(()) };
-    match app.engine.subscriptions().get(&subscribe.id).await {
-        Ok(view) if *view.config == *subscribe => Ok(()),
-        Ok(_) => Err(Refusal::from_subscription(Refused::Exists)),
-        Err(Error::Refused(Refused::NotFound)) => match app.webhooks.check_url(url) {
+    match app.engine.subscriptions().compare(subscribe) {
+        Standing::Same => Ok(()),
+        Standing::Taken => Err(Refusal::from_subscription(Refused::Exists)),
+        Standing::Free => match app.webhooks.check_url(url) {
             Ok(()) => Ok(()),
             Err(rejected) => Err(Refusal::webhook_url(rejected.reason)),
         },
-        Err(error) => Err(refusal(app, error)),
     }
+}
+
+/// Where the receiver of its webhooks is to report, unless the operator says it: a receiver may
+/// not reach the address that the server listens at. Workers that claim need no such thing.
+fn base_to_keep(app: &App, parts: &Parts, peer: IpAddr, delivery: &Delivery) -> Option<String> {
+    let Delivery::Webhook { .. } = delivery else { return None };
+    let base = base::of(&app.config, parts, peer);
+    (base.len() <= Subscribe::BASE_BYTES_MAX).then(|| base.into_owned())
 }
 
 pub(super) async fn get(app: &App, parts: &Parts, peer: IpAddr, id: &SubscriptionId) -> Answer {

@@ -22,6 +22,7 @@ use crate::{
     webhook::{
         deliver::{self, Call, Courier, Queue},
         hosts::Hosts,
+        message::Bases,
     },
 };
 
@@ -44,6 +45,10 @@ impl Call for Due {
 
     fn url(&self) -> &str {
         &self.url
+    }
+
+    fn base(&self) -> Option<&str> {
+        None
     }
 
     fn wake(&self) -> &Wake {
@@ -101,7 +106,7 @@ impl Loop {
             tasks: Arc::clone(&net.world.tasks),
             clock: Arc::clone(&net.world.clock),
             figures: Deliveries::new(),
-            base: "https://ds.test".to_owned(),
+            bases: Bases { public: None, own: "https://ds.test".to_owned() },
             format: OffsetFormat::Reference,
             hosts: Arc::<Hosts>::default(),
             calls: Semaphore::new(256),

@@ -27,7 +27,7 @@ const LEASE_MS_DEFAULT: u64 = 30_000;
 const DESCRIPTION_BYTES_MAX: usize = 4096;
 const WORKER_BYTES_MAX: usize = 256;
 
-/// The body of `PUT`.
+/// The body of `PUT`. It does not say where its sender sees the server.
 pub(crate) fn subscribe(id: SubscriptionId, body: &[u8]) -> Result<Subscribe, Refusal> {
     let fields = Fields::read(body)?;
     let delivery = delivery(&fields)?;
@@ -60,6 +60,7 @@ pub(crate) fn subscribe(id: SubscriptionId, body: &[u8]) -> Result<Subscribe, Re
         delivery,
         lease_ttl_ms,
         description: description.map(str::to_owned),
+        base: None,
     })
 }
 

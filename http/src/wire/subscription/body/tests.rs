@@ -49,6 +49,7 @@ fn a_subscription_has_defaults_and_ignores_what_it_does_not_know() {
         delivery: Delivery::Webhook { url: "https://w/".into() },
         lease_ttl_ms: 30_000,
         description: None,
+        base: None,
     };
     assert_eq!(accept(&json!({})), expect);
     assert_eq!(accept(&json!({ "more": [1], "streams": [], "wake_stream": "x" })), expect);
