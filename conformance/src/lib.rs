@@ -20,6 +20,7 @@ pub mod http;
 pub mod sse;
 
 pub mod expected;
+pub mod moto;
 pub mod node;
 pub mod python;
 pub mod suite;

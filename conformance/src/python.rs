@@ -1,7 +1,7 @@
-//! Python: a virtual environment with the pinned client, and its tests run.
+//! Python: virtual environments with pinned packages, and the client's tests run.
 //!
-//! The environment lives in `.venv` of this package and is made anew whenever
-//! `requirements.txt` differs from the copy inside it. A missing Python or a
+//! Each environment lives in this package and is made anew whenever its list of
+//! packages differs from the copy inside it. A missing Python or a
 //! Python without `venv` is an error that says what to install.
 
 use std::{
@@ -16,9 +16,28 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::binary::package;
 
+/// What an environment is for.
+#[derive(Clone, Copy, Debug)]
+pub enum Environment {
+    /// The published client.
+    Client,
+    /// A mock of S3.
+    Moto,
+}
+
+impl Environment {
+    /// The list of packages, and the directory they are in.
+    fn files(self) -> (&'static str, &'static str) {
+        match self {
+            Environment::Client => ("requirements.txt", ".venv"),
+            Environment::Moto => ("requirements-moto.txt", ".venv-moto"),
+        }
+    }
+}
+
 /// Runs a `unittest` file of this package; fails with its output.
 pub fn unittest(file: &str, variables: &[(&str, &OsStr)]) -> Result<()> {
-    let interpreter = install()?;
+    let interpreter = install(Environment::Client)?;
     let mut command = Command::new(interpreter);
     command.current_dir(package()).args(["-m", "unittest", "--verbose", file]);
     for (name, value) in variables {
@@ -34,11 +53,12 @@ pub fn unittest(file: &str, variables: &[(&str, &OsStr)]) -> Result<()> {
 }
 
 /// The interpreter of an environment that holds the pinned packages.
-fn install() -> Result<PathBuf> {
-    let requirements = package().join("requirements.txt");
-    let lock = File::open(&requirements).context("requirements.txt is committed")?;
-    lock.lock().context("requirements.txt can be locked")?;
-    let environment = package().join(".venv");
+pub fn install(environment: Environment) -> Result<PathBuf> {
+    let (list, directory) = environment.files();
+    let requirements = package().join(list);
+    let lock = File::open(&requirements).with_context(|| format!("{list} is committed"))?;
+    lock.lock().with_context(|| format!("{list} can be locked"))?;
+    let environment = package().join(directory);
     let interpreter = environment.join("bin/python");
     let wanted = fs::read(&requirements)?;
     let stamp = environment.join(".installed-from");
@@ -60,7 +80,7 @@ fn install() -> Result<PathBuf> {
     let output = finish(fill.arg(&requirements))?;
     ensure!(
         output.status.success(),
-        "pip could not install requirements.txt:\n{}",
+        "pip could not install {list}:\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
     fs::write(stamp, wanted)?;
