@@ -42,7 +42,7 @@ pub fn world() -> io::Result<World> {
         blocking: Arc::new(TokioBlocking::new(handle)),
         disk: Arc::new(OsDisk),
         sqlite: Arc::new(OsSqlite),
-        outbound: Arc::new(OsOutbound),
+        outbound: Arc::new(OsOutbound::new()),
     })
 }
 

@@ -1,8 +1,16 @@
 //! TCP and name resolution of the operating system.
 
-use std::{io, net::SocketAddr};
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
-use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::{
+    net::{TcpListener, TcpStream, lookup_host},
+    sync::Semaphore,
+};
 
 use crate::net::{Listener, Outbound, Pending, Socket};
 
@@ -38,14 +46,56 @@ impl Listener for OsListener {
     }
 }
 
+/// Names looked up at a time. Each takes one of the runtime's blocking threads until the name
+/// server has answered or the system gives it up, whether or not anybody still waits for it: a
+/// name server that is dead must not take all of them.
+const LOOKUPS_MAX: usize = 32;
+
 /// Connections by the system's resolver and TCP. Needs a tokio runtime around the caller.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct OsOutbound;
+#[derive(Clone, Debug)]
+pub struct OsOutbound {
+    lookups: Arc<Semaphore>,
+}
+
+impl OsOutbound {
+    /// One that looks up no name yet. Clones share the bound of names looked up at a time.
+    #[must_use]
+    pub fn new() -> OsOutbound {
+        OsOutbound { lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
+    }
+
+    /// Waits for its turn, then for the answer. The turn ends with the look-up, not with whoever
+    /// waits for it.
+    fn look_up<T: Send + 'static>(
+        &self,
+        lookup: impl Future<Output = io::Result<T>> + Send + 'static,
+    ) -> Pending<T> {
+        let lookups = Arc::clone(&self.lookups);
+        Box::pin(async move {
+            let turn = lookups.acquire_owned().await.map_err(io::Error::other)?;
+            let lookup = tokio::spawn(async move {
+                let found = lookup.await;
+                drop(turn);
+                found
+            });
+            lookup.await.map_err(io::Error::other)?
+        })
+    }
+}
+
+impl Default for OsOutbound {
+    fn default() -> OsOutbound {
+        OsOutbound::new()
+    }
+}
 
 impl Outbound for OsOutbound {
     fn resolve(&self, host: &str, port: u16) -> Pending<Vec<SocketAddr>> {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Box::pin(async move { Ok(vec![SocketAddr::new(address, port)]) });
+        }
         let host = host.to_owned();
-        Box::pin(async move { Ok(lookup_host((host, port)).await?.collect()) })
+        self.look_up(async move { Ok(lookup_host((host, port)).await?.collect()) })
     }
 
     fn connect(&self, address: SocketAddr) -> Pending<Box<dyn Socket>> {
@@ -55,5 +105,35 @@ impl Outbound for OsOutbound {
             socket.set_nodelay(true)?;
             Ok(Box::new(socket) as Box<dyn Socket>)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::{sync::oneshot, time::timeout};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn look_ups_that_nobody_waits_for_any_more_still_count() {
+        let outbound = OsOutbound::new();
+        let brief = Duration::from_secs(15);
+        let mut servers = Vec::new();
+        for _ in 0..LOOKUPS_MAX {
+            let (answer, answered) = oneshot::channel();
+            let lookup = async { answered.await.map_err(io::Error::other) };
+            assert!(timeout(brief, outbound.look_up(lookup)).await.is_err(), "the server is dead");
+            servers.push(answer);
+        }
+        let more = outbound.clone().look_up(async { Ok("answered") });
+        let mut more = std::pin::pin!(more);
+        assert!(timeout(brief, &mut more).await.is_err(), "no thread is left for it");
+        let plain = timeout(brief, outbound.resolve("127.0.0.1", 80)).await;
+        let plain = plain.expect("an address is no name").expect("an address");
+        assert_eq!(plain, [SocketAddr::from(([127, 0, 0, 1], 80))]);
+        servers.pop().expect("many").send("late").expect("the look-up goes on");
+        assert_eq!(more.await.expect("its turn has come"), "answered");
     }
 }
