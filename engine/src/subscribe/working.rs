@@ -1,6 +1,9 @@
 //! Claims, reports and releases: what workers do with wakes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use smallvec::smallvec;
 
@@ -14,11 +17,11 @@ use super::{
 };
 use crate::{
     core::Core,
-    engine::durable,
+    engine::{durable, unreadable},
     limits,
     log::{gate::Gate, sequencer::Origin},
     request::Error,
-    state::view::Stream,
+    state::{catalogue, shelf::Folds},
     types::{Offset, StreamId, StreamName},
 };
 
@@ -67,12 +70,16 @@ impl Core {
         if report.acks.len() > limits::ACKS_MAX {
             return Err(Refused::TooMany("more acks than one report may have").into());
         }
-        let unlisted = self.unlisted(&subscription, &report.acks).await?;
-        let (control, acks) = {
+        let (control, acks) = loop {
+            let unlisted = self.unlisted(&subscription, &report.acks).await?;
             // Between two commits: a tail that the links have not been told of must not be acked.
             let _whole = self.settling.lock();
             let durable = subscription.durable.lock();
-            (decide(&durable).inspect_err(fenced)?, check_acks(&durable, &report.acks, &unlisted)?)
+            let control = decide(&durable).inspect_err(fenced)?;
+            if let Some(acks) = self.check_acks(&durable, &report.acks, &unlisted)? {
+                break (control, acks);
+            }
+            weir_io::sometimes!("a report raced a fold and was looked up again");
         };
         let light = !report.done && acks.is_empty();
         let weight = if light { Weight::Light } else { Weight::Full };
@@ -124,24 +131,90 @@ impl Core {
         self.sequencer.subscription(change, Origin::Client)
     }
 
-    /// The acked streams that the pattern links but that are not kept: those without work.
+    /// The acked streams that the pattern links but that are not kept, those without work, as the
+    /// catalogue has them: all in one job.
     async fn unlisted(
         self: &Arc<Self>,
         subscription: &Subscription,
         acks: &[Ack],
-    ) -> Result<BTreeMap<StreamName, Arc<Stream>>, Error> {
-        let mut unlisted = BTreeMap::new();
-        for Ack { stream: name, .. } in acks {
-            let kept = subscription.durable.lock().links.get(name).is_some();
-            if !kept
-                && subscription.matches(name)
-                && let Some(stream) = self.visible(name).await?
-            {
-                unlisted.insert(name.clone(), stream);
+    ) -> Result<Unlisted, Error> {
+        let asked = self.shelf.folds();
+        let names: BTreeSet<&StreamName> = acks.iter().map(|ack| &ack.stream).collect();
+        let names: Vec<StreamName> =
+            names.into_iter().filter(|name| subscription.merely_matches(name)).cloned().collect();
+        if names.is_empty() {
+            return Ok(Unlisted { asked, stored: BTreeMap::new() });
+        }
+        let found = self.on_reader(move |conn| {
+            let tails = catalogue::tails(conn, &names)?;
+            Ok(names.into_iter().zip(tails).collect())
+        });
+        Ok(Unlisted { asked, stored: found.await.map_err(unreadable)? })
+    }
+
+    /// Checks all acks; those that change something come back, each stream once. `None`: what was
+    /// looked up is not true any more. Called between two commits.
+    fn check_acks(
+        &self,
+        durable: &Durable,
+        acks: &[Ack],
+        unlisted: &Unlisted,
+    ) -> Result<Option<Vec<Acked>>, Refused> {
+        if self.shelf.folds() != unlisted.asked {
+            return Ok(None);
+        }
+        let mut through: BTreeMap<&StreamName, (StreamId, Offset)> = BTreeMap::new();
+        for Ack { stream: name, offset } in acks {
+            let refuse = |reason| Refused::InvalidOffset { stream: name.clone(), reason };
+            let (acked, tail, id) = match durable.links.get(name) {
+                Some(link) => {
+                    let id = link.stream().ok_or_else(|| refuse("there is no such stream"))?;
+                    (link.acked(), link.tail(), id)
+                }
+                None => {
+                    let Some(stored) = unlisted.stored.get(name) else {
+                        return Err(refuse("the stream is not linked"));
+                    };
+                    let quiet = self.quiet(name, *stored);
+                    let (id, tail) = quiet.ok_or_else(|| refuse("the stream is not linked"))?;
+                    (tail, tail, id)
+                }
+            };
+            check_offset(*offset, acked, tail).map_err(refuse)?;
+            if *offset > acked {
+                let furthest = through.entry(name).or_insert((id, *offset));
+                furthest.1 = furthest.1.max(*offset);
             }
         }
-        Ok(unlisted)
+        let acked = through.into_iter().map(|(path, (stream, offset))| Acked {
+            path: path.clone(),
+            stream,
+            offset,
+        });
+        Ok(Some(acked.collect()))
     }
+
+    /// A stream and its tail, both durable, if it is there. What is not in memory is as the
+    /// catalogue says (INV-11).
+    fn quiet(
+        &self,
+        name: &StreamName,
+        stored: Option<(StreamId, Offset)>,
+    ) -> Option<(StreamId, Offset)> {
+        let Some(visible) = self.shelf.get(name, |slot| slot.visible.clone()) else {
+            return stored;
+        };
+        let stream = visible.filter(|stream| !stream.has_ended())?;
+        let tail = stream.durable.lock().state.tail();
+        Some((stream.identity.id, tail))
+    }
+}
+
+/// What the catalogue has of streams.
+struct Unlisted {
+    /// Before which fold.
+    asked: Folds,
+    stored: BTreeMap<StreamName, Option<(StreamId, Offset)>>,
 }
 
 /// What to tell a worker.
@@ -175,46 +248,16 @@ fn fenced(refused: &Refused) {
     }
 }
 
-/// Checks all acks; those that change something come back, each stream once.
-fn check_acks(
-    durable: &Durable,
-    acks: &[Ack],
-    unlisted: &BTreeMap<StreamName, Arc<Stream>>,
-) -> Result<Vec<Acked>, Refused> {
-    let mut through: BTreeMap<&StreamName, (StreamId, Offset)> = BTreeMap::new();
-    for Ack { stream: name, offset } in acks {
-        let refuse = |reason| Refused::InvalidOffset { stream: name.clone(), reason };
-        let (acked, tail, id) = match durable.links.get(name) {
-            Some(link) => {
-                let id = link.stream().ok_or_else(|| refuse("there is no such stream"))?;
-                (link.acked(), link.tail(), id)
-            }
-            None => {
-                let stream = unlisted.get(name).filter(|stream| !stream.has_ended());
-                let stream = stream.ok_or_else(|| refuse("the stream is not linked"))?;
-                let tail = stream.durable.lock().state.tail();
-                (tail, tail, stream.identity.id)
-            }
-        };
-        if *offset == Offset::START {
-            return Err(refuse("the start of a stream acknowledges nothing"));
-        }
-        if *offset < acked {
-            return Err(refuse("regresses behind what is acknowledged"));
-        }
-        // The position too: an offset of an earlier epoch may count beyond that epoch's end.
-        if *offset > tail || offset.next > tail.next {
-            return Err(refuse("lies beyond the tail"));
-        }
-        if *offset > acked {
-            let furthest = through.entry(name).or_insert((id, *offset));
-            furthest.1 = furthest.1.max(*offset);
-        }
+fn check_offset(offset: Offset, acked: Offset, tail: Offset) -> Result<(), &'static str> {
+    if offset == Offset::START {
+        return Err("the start of a stream acknowledges nothing");
     }
-    let acked = through.into_iter().map(|(path, (stream, offset))| Acked {
-        path: path.clone(),
-        stream,
-        offset,
-    });
-    Ok(acked.collect())
+    if offset < acked {
+        return Err("regresses behind what is acknowledged");
+    }
+    // The position too: an offset of an earlier epoch may count beyond that epoch's end.
+    if offset > tail || offset.next > tail.next {
+        return Err("lies beyond the tail");
+    }
+    Ok(())
 }
