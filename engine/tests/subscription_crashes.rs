@@ -55,11 +55,13 @@ async fn call(engine: &Engine, told: &RefCell<Told>, round: u32) -> Option<()> {
         }
         1 => {
             let due = subscriptions.next_delivery().await?;
+            due.begin().await.ok()??;
             due.finish(Delivered::Done).await.ok()?;
         }
         2 => {
             try_append(engine, "c/1", "{}").await.ok()?;
             let due = subscriptions.next_delivery().await?;
+            due.begin().await.ok()??;
             due.finish(Delivered::Failed).await.ok()?;
         }
         3 => {
@@ -272,6 +274,7 @@ fn ten_thousand_subscriptions_are_woken_by_one_append_in_a_few_commits() {
         while called.len() < usize::try_from(MANY).expect("small") {
             let call = subscriptions.next_delivery().await.expect("the store is up");
             assert!(called.insert(call.subscription.clone()), "each is called once");
+            assert!(call.begin().await.expect("takes writes").is_some(), "there is work");
             if called.len() % 1000 == 0 {
                 call.finish(Delivered::Done).await.expect("acks");
             }

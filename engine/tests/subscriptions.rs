@@ -3,6 +3,7 @@
 
 mod subscribers;
 mod support;
+mod webhooks;
 
 use std::time::Duration;
 
@@ -27,12 +28,6 @@ async fn due(engine: &Engine) -> Due {
     let subscriptions = engine.subscriptions();
     let next = tokio::time::timeout(Duration::from_millis(100), subscriptions.next_delivery());
     next.await.expect("something is due").expect("the store is up")
-}
-
-async fn nothing_is_due(engine: &Engine) {
-    let subscriptions = engine.subscriptions();
-    let next = tokio::time::timeout(Duration::from_millis(100), subscriptions.next_delivery());
-    assert!(next.await.is_err(), "nothing is due");
 }
 
 #[test]
@@ -261,6 +256,19 @@ fn a_stream_without_work_is_acknowledged_at_its_tail_only() {
         let good = ack(&engine, "s", &wake, &[("busy", tail), ("quiet", quiet)], true).await;
         assert_eq!(good.map(|it| it.next_wake), Ok(false));
     });
+    // None of them is in memory any more.
+    live(&machine, End::Clean, async |engine| {
+        let tail = append(&engine, "busy").await;
+        let quiet = link(&engine, "s", "quiet").await.expect("matches").tail;
+        let wake = claim(&engine, "s").await;
+        let half = Offset { next: weir_engine::types::Seq::new(1), ..quiet };
+        for (stream, offset) in [("quiet", half), ("missing", quiet)] {
+            let bad = ack(&engine, "s", &wake, &[("busy", tail), (stream, offset)], true).await;
+            assert!(matches!(bad, Err(Refused::InvalidOffset { .. })), "{stream}: {bad:?}");
+        }
+        let good = ack(&engine, "s", &wake, &[("busy", tail), ("quiet", quiet)], true).await;
+        assert_eq!(good.map(|it| it.next_wake), Ok(false));
+    });
 }
 
 #[test]
@@ -326,124 +334,6 @@ fn a_lease_ends_and_the_next_holder_has_a_higher_generation() {
         assert!(ack(&engine, "s", &next, &[("a", tail)], true).await.is_ok());
         assert_eq!(engine.metrics().subscription_leases_expired.get(), 1);
     });
-}
-
-#[test]
-fn a_webhook_is_handed_out_once_and_done_acknowledges_what_was_listed() {
-    let machine = Machine::new(11);
-    live(&machine, End::Clean, async |engine| {
-        create(&engine, "a", "").await;
-        create(&engine, "b", "").await;
-        engine.subscriptions().put(webhook("s", "*")).await.expect("subscribes");
-        nothing_is_due(&engine).await;
-        let first = append(&engine, "a").await;
-        let call = due(&engine).await;
-        assert_eq!(
-            (call.subscription.as_str(), call.url.as_str()),
-            ("s", "https://example.com/hook")
-        );
-        assert_eq!((call.wake.generation, call.failures), (1, 0));
-        assert_eq!((call.wake.links.pending, call.wake.links.listed[0].tail), (1, first));
-        nothing_is_due(&engine).await;
-        append(&engine, "a").await;
-        append(&engine, "b").await;
-        nothing_is_due(&engine).await;
-        call.finish(Delivered::Done).await.expect("acks");
-        let next = due(&engine).await;
-        assert_eq!((next.wake.generation, next.wake.links.pending), (2, 2));
-        let rest = next.wake.links.listed.iter().find(|it| it.path == name("a")).expect("a");
-        assert_eq!(rest.acked, first, "no more than what was listed");
-        next.finish(Delivered::Done).await.expect("acks");
-        nothing_is_due(&engine).await;
-        assert_eq!(view(&engine, "s").await.links.pending, 0);
-    });
-}
-
-#[test]
-fn a_failing_webhook_is_tried_again_on_schedule_across_a_restart() {
-    let machine = Machine::new(12);
-    let mut first = None;
-    live(&machine, End::PowerCut, async |engine| {
-        create(&engine, "a", "").await;
-        engine.subscriptions().put(webhook("s", "*")).await.expect("subscribes");
-        append(&engine, "a").await;
-        let call = due(&engine).await;
-        first = Some(call.wake.wake_id);
-        call.finish(Delivered::Failed).await.expect("noted");
-        assert!(view(&engine, "s").await.failing);
-        wait_ms(690).await;
-        nothing_is_due(&engine).await;
-        wait_ms(410).await;
-        let again = due(&engine).await;
-        assert_eq!((again.wake.generation, again.failures), (1, 1));
-        again.finish(Delivered::Failed).await.expect("noted");
-    });
-    live(&machine, End::PowerCut, async |engine| {
-        wait_ms(1400).await;
-        nothing_is_due(&engine).await;
-        wait_ms(1000).await;
-        let again = due(&engine).await;
-        assert_eq!((again.wake.generation, again.failures), (1, 2), "the same wake");
-        assert_eq!(Some(again.wake.wake_id), first);
-        // Power fails while it is out.
-        std::mem::forget(again);
-    });
-    live(&machine, End::Clean, async |engine| {
-        // The store's time goes on from the last commit: up to the whole wait is left.
-        let again = due_within(&engine, 2500).await;
-        assert_eq!((again.wake.generation, again.failures), (1, 2), "at least once");
-        again.finish(Delivered::Accepted).await.expect("noted");
-        assert!(!view(&engine, "s").await.failing, "a success ends it");
-        wait_ms(29_000).await;
-        nothing_is_due(&engine).await;
-        wait_ms(1000).await;
-        let next = due(&engine).await;
-        assert_eq!((next.wake.generation, next.failures), (2, 0), "the worker was silent");
-    });
-}
-
-#[test]
-fn a_delivery_is_given_up_when_its_wake_is_over() {
-    let machine = Machine::new(13);
-    live(&machine, End::Clean, async |engine| {
-        let subscriptions = engine.subscriptions();
-        create(&engine, "a", "").await;
-        subscriptions.put(webhook("s", "*")).await.expect("subscribes");
-        let tail = append(&engine, "a").await;
-        // The worker calls back before it answers.
-        let call = due(&engine).await;
-        let beat = report(&call.wake, &[], false);
-        subscriptions.report(&id("s"), Via::Callback, beat).await.expect("is heard");
-        let over = tokio::time::timeout(Duration::from_secs(5), call.superseded());
-        assert!(over.await.is_err(), "a heartbeat is no end");
-        let last = report(&call.wake, &[("a", tail)], true);
-        subscriptions.report(&id("s"), Via::Callback, last).await.expect("is heard");
-        call.superseded().await;
-        let late = call.finish(Delivered::Done).await;
-        assert_eq!(refused(late.expect_err("is over")), Refused::Fenced);
-
-        // The receiver hangs until the lease is over.
-        append(&engine, "a").await;
-        let call = due(&engine).await;
-        let hung = tokio::time::timeout(Duration::from_millis(30_100), call.superseded());
-        hung.await.expect("the lease ends");
-        let next = due_within(&engine, 1300).await;
-        assert!(next.wake.generation > call.wake.generation);
-        assert!(view(&engine, "s").await.failing);
-
-        // The subscription goes.
-        subscriptions.delete(&id("s")).await.expect("deletes");
-        next.superseded().await;
-        let gone = next.finish(Delivered::Accepted).await;
-        assert_eq!(refused(gone.expect_err("is gone")), Refused::Fenced);
-        nothing_is_due(&engine).await;
-    });
-}
-
-async fn due_within(engine: &Engine, ms: u64) -> Due {
-    let subscriptions = engine.subscriptions();
-    let next = tokio::time::timeout(Duration::from_millis(ms), subscriptions.next_delivery());
-    next.await.expect("something is due").expect("the store is up")
 }
 
 #[test]

@@ -7,6 +7,9 @@
 //!   │ nothing pending│  └─ lease over, not claimed: next wake     │
 //!   └────────────────┴──────────── done · release · lease over ───┘
 //! ```
+//! A webhook that is handed out waits until its receiver has room for a call; its lease runs from
+//! when the call begins, or little before, so that waiting fails nobody.
+//!
 //! Every wake has a generation of its own; only the newest may report. Each function takes the
 //! state and gives the one after it; nothing here knows a clock, a lock or the links.
 
@@ -75,9 +78,35 @@ pub(crate) enum Kind {
 pub(crate) struct Situation {
     /// Some stream has work.
     pub(crate) pending: bool,
-    /// A delivery of the present wake is under way.
-    pub(crate) out: bool,
+    /// How far the delivery of the present wake is.
+    pub(crate) out: Out,
     pub(crate) now: StoreMs,
+}
+
+/// How far the delivery of a wake is; a restart forgets it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Out {
+    /// It is not handed out.
+    #[default]
+    No,
+    /// Handed out, not called yet: its lease stands still.
+    Waits {
+        /// When it was handed out.
+        since: StoreMs,
+    },
+    /// The receiver is being called.
+    Begun,
+}
+
+/// What the beginning of a call asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Beginning {
+    /// The lease goes on as it is.
+    Ready,
+    /// The wait took too much of the lease: it starts anew.
+    Renew(Control),
+    /// Nothing is pending any more.
+    Retire(Control),
 }
 
 /// Chance, drawn beforehand.
@@ -123,17 +152,19 @@ impl Control {
         }
     }
 
-    /// When to look again, if nothing happens before; `None`: only when work arrives.
-    pub(crate) fn due(&self, terms: Terms, out: bool) -> Option<StoreMs> {
+    /// When to look again, if nothing happens before; `None`: only when work arrives, or when a
+    /// webhook that waits to be called is called or given back.
+    pub(crate) fn due(&self, terms: Terms, out: Out) -> Option<StoreMs> {
         match (&self.phase, terms.kind) {
             (Phase::Idle, _) => None,
             (Phase::Held { deadline, .. }, _) | (Phase::Waking { deadline, .. }, Kind::Pull) => {
                 Some(*deadline)
             }
-            (Phase::Waking { deadline, .. }, Kind::Webhook) if out => Some(*deadline),
-            (Phase::Waking { .. }, Kind::Webhook) => {
-                Some(self.next_attempt.unwrap_or(StoreMs::ZERO))
-            }
+            (Phase::Waking { deadline, .. }, Kind::Webhook) => match out {
+                Out::No => Some(self.next_attempt.unwrap_or(StoreMs::ZERO)),
+                Out::Waits { .. } => None,
+                Out::Begun => Some(*deadline),
+            },
         }
     }
 
@@ -144,12 +175,43 @@ impl Control {
         match &self.phase {
             Phase::Idle if !pending => Turn::Rest,
             Phase::Idle => Turn::Wake(self.wake(terms, now, chance.wake_id)),
-            _ if self.due(terms, out).is_some_and(|due| now < due) => Turn::Rest,
-            Phase::Waking { .. } if webhook && out => Turn::GiveUp(self.failed(now, chance)),
+            _ if self.due(terms, out).is_none_or(|due| now < due) => Turn::Rest,
+            Phase::Waking { .. } if webhook && out == Out::Begun => {
+                Turn::GiveUp(self.failed(now, chance))
+            }
             _ if !pending => Turn::Retire(self.idle()),
             Phase::Waking { deadline, .. } if webhook && now < *deadline => Turn::Deliver,
             _ => Turn::Wake(self.wake(terms, now, chance.wake_id)),
         }
+    }
+
+    /// A receiver is about to be called with the present wake, which waited for that `since` then.
+    ///
+    /// # Errors
+    /// [`Refused::Fenced`] if the wake, or this attempt, is over.
+    pub(crate) fn begin(
+        &self,
+        terms: Terms,
+        wake: (WakeId, u64),
+        failures: u32,
+        Situation { pending, out, now }: Situation,
+    ) -> Result<Beginning, Refused> {
+        let Phase::Waking { wake_id, deadline } = self.phase else {
+            return Err(Refused::Fenced);
+        };
+        let Out::Waits { since } = out else { return Err(Refused::Fenced) };
+        if (wake_id, self.generation) != wake || self.failures != failures {
+            return Err(Refused::Fenced);
+        }
+        if !pending {
+            return Ok(Beginning::Retire(self.idle()));
+        }
+        let patience = since.plus(terms.lease_ttl_ms / 4);
+        if now <= patience && now < deadline {
+            return Ok(Beginning::Ready);
+        }
+        let phase = Phase::Waking { wake_id, deadline: now.plus(terms.lease_ttl_ms) };
+        Ok(Beginning::Renew(Self { phase, ..self.clone() }))
     }
 
     /// A worker takes the work.

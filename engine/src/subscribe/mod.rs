@@ -130,7 +130,8 @@ impl Subscriptions {
         self.core.release(id, credential, (wake_id, generation)).await
     }
 
-    /// Waits for the next webhook to call; `None` when the store is going down. Cancel safe.
+    /// Waits for the next webhook to call; `None` when the store is going down. Cancel safe. Its
+    /// lease does not run until [`Due::begin`].
     pub async fn next_delivery(&self) -> Option<Due> {
         self.core.next_delivery().await
     }

@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use super::{
     calendar::Calendar,
     concerned::Concerned,
-    control::{Control, Kind, Phase},
+    control::{Control, Kind, Out, Phase},
     entry::{Acked, Entry, Number, Placed},
     index::Index,
     request::{LinkType, SubscriptionId},
@@ -31,7 +31,7 @@ use super::{
 use crate::{
     Metrics,
     state::view::Stream,
-    types::{Lsn, Offset, StreamId, StreamName},
+    types::{Lsn, Offset, StoreMs, StreamId, StreamName},
 };
 
 /// The subscriptions of a store.
@@ -168,7 +168,7 @@ impl Registry {
         }
     }
 
-    /// Whom a stream concerns, remembered by it.
+    /// Whom a stream concerns, remembered by it if they are few.
     fn concerned(&self, stream: &Stream) -> Arc<[Arc<Subscription>]> {
         let inner = self.inner.read();
         let mut remembered = stream.concerned.lock();
@@ -343,12 +343,12 @@ impl Registry {
     }
 
     /// Hands a webhook out to whoever takes the next one up. Called in the subscription's turn.
-    pub(crate) fn hand_out(&self, subscription: &Arc<Subscription>) {
+    pub(crate) fn hand_out(&self, subscription: &Arc<Subscription>, now: StoreMs) {
         let mut durable = subscription.durable.lock();
         let waking = matches!(durable.control.phase, Phase::Waking { .. });
         assert!(waking && subscription.terms.kind == Kind::Webhook, "only a wake is handed out");
-        assert!(!durable.delivery.out, "an attempt is handed out once");
-        durable.delivery.out = true;
+        assert!(durable.delivery.out == Out::No, "an attempt is handed out once");
+        durable.delivery.out = Out::Waits { since: now };
         durable.delivery.taken = false;
         if !std::mem::replace(&mut durable.delivery.listed, true) {
             self.deliveries.lock().push_back(Arc::clone(subscription));

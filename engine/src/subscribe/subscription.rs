@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use tokio::sync::{Notify, OwnedMutexGuard};
 
 use super::{
-    control::{Control, Kind, Phase, Terms},
+    control::{Control, Kind, Out, Phase, Terms},
     entry::{Entry, Number},
     links::Links,
     request::{Delivery, Subscribe, WakeId},
@@ -72,12 +72,18 @@ pub(crate) struct Durable {
 /// Where the delivery of the present wake is; only this process knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Attempt {
-    /// Under way, or waiting to be taken up.
-    pub(crate) out: bool,
+    pub(crate) out: Out,
     /// On the list of those to be taken up.
     pub(crate) listed: bool,
-    /// Taken up.
+    /// Taken up; whoever has it begins the call or gives it back.
     pub(crate) taken: bool,
+}
+
+/// Whether the receiver has been called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begun {
+    No,
+    Yes,
 }
 
 /// What the next fold has to write.
@@ -142,13 +148,19 @@ impl Subscription {
         self.matches(name) && self.durable.lock().links.get(name).is_none()
     }
 
-    /// Whether an attempt to deliver is still worth finishing.
-    pub(crate) fn is_under_way(&self, wake_id: WakeId, failures: u32) -> bool {
+    /// Whether an attempt to deliver is still worth beginning or, once `begun`, finishing.
+    pub(crate) fn is_under_way(&self, wake_id: WakeId, failures: u32, begun: Begun) -> bool {
         let durable = self.durable.lock();
         let control = &durable.control;
-        let same = !durable.gone && control.wake_id() == Some(wake_id);
-        // A worker that reports before it answers goes on with the wake.
-        same && (matches!(control.phase, Phase::Held { .. }) || control.failures == failures)
+        if durable.gone || control.wake_id() != Some(wake_id) {
+            return false;
+        }
+        match control.phase {
+            Phase::Idle => false,
+            Phase::Waking { .. } => control.failures == failures,
+            // A worker that reports before it answers goes on with the wake.
+            Phase::Held { .. } => begun == Begun::Yes,
+        }
     }
 }
 
@@ -186,7 +198,7 @@ impl Durable {
             );
         }
         if !before.same_attempt(next) {
-            self.delivery.out = false;
+            self.delivery.out = Out::No;
             self.delivery.taken = false;
         }
         self.control = next.clone();

@@ -28,8 +28,11 @@ use crate::{
 
 /// Subscriptions looked at before their commits are waited for.
 const ROUND_MAX: usize = 1024;
-/// When to look again at a subscription whose entry could not be written.
-const AGAIN_MS: u64 = 1000;
+/// When to look again at a subscription whose entry could not be written, or whose webhook was
+/// given back.
+pub(super) const AGAIN_MS: u64 = 1000;
+/// When to look again at a subscription whose turn somebody else had.
+const BUSY_MS: u64 = 10;
 /// Longest sleep; a look that is due later is found then.
 const SLEEP_MS_MAX: u64 = 3_600_000;
 
@@ -73,7 +76,11 @@ async fn round(core: &Arc<Core>, due: Vec<Arc<Subscription>>) {
     }
     let mut waiting = Vec::with_capacity(due.len());
     for subscription in due {
-        let turn = Arc::clone(&subscription.turn).lock_owned().await;
+        // Whoever has the turn may be waiting for a commit: the others of the round are not to.
+        let Ok(turn) = Arc::clone(&subscription.turn).try_lock_owned() else {
+            calendar.postpone(&subscription, core.store_now().plus(BUSY_MS));
+            continue;
+        };
         match step(core, &subscription, turn).await {
             Ok(Some(gate)) => waiting.push((subscription, gate)),
             Ok(None) => {}
@@ -142,7 +149,7 @@ async fn step(
             if failed {
                 weir_io::sometimes!("a failed delivery was tried again");
             }
-            core.subscriptions.hand_out(subscription);
+            core.subscriptions.hand_out(subscription, now.store);
             return Ok(None);
         }
         Step::GiveUp(next) | Step::Retire(next) => {
@@ -235,14 +242,4 @@ fn put_quoted(text: &str, out: &mut String) {
 }
 
 #[cfg(test)]
-mod tests {
-    #[test]
-    fn an_event_quotes_what_clients_may_name() {
-        for text in ["plain", "a\"b\\c", "\u{85}é🦀/x", "\\\""] {
-            let mut quoted = String::new();
-            super::put_quoted(text, &mut quoted);
-            let read: String = serde_json::from_str(&quoted).expect("valid JSON");
-            assert_eq!(read, text);
-        }
-    }
-}
+mod tests;

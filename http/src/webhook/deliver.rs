@@ -2,8 +2,9 @@
 //!
 //! Each delivery is a task of its own. It first waits for room at its receiver, then for room
 //! among all calls; in this order a receiver that hangs fills its own room and leaves the rest
-//! to others. A delivery whose wake is over is abandoned wherever it stands: the engine has
-//! handed out the work anew or needs it no more.
+//! to others. Only then the engine is asked what there is to say and the lease runs: waiting takes
+//! little memory and fails nobody. A delivery whose wake is over is abandoned wherever it stands:
+//! the engine has handed out the work anew or needs it no more.
 //!
 //! When the server drains, what waits is abandoned at once and calls under way may end; the
 //! engine hands out again, after the restart, what was not finished.
@@ -11,9 +12,10 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use hyper::header::HeaderValue;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{debug, warn};
 use weir_engine::{
+    limits,
     request::Error,
     subscribe::{Credential, Delivered, Due, SubscriptionId, Subscriptions, Wake},
     types::OffsetFormat,
@@ -23,7 +25,7 @@ use weir_io::{Clock, Tasks};
 use super::{
     client::{Answer, Client, Failure},
     guard,
-    hosts::{Hosts, Visitor},
+    hosts::{Calls, Hosts, Slot, Standing, Visitor},
     keys::Keys,
     message::{self, Bases},
     token::Tokens,
@@ -34,11 +36,10 @@ use crate::{
     metrics::{Deliveries, Outcome},
 };
 
-/// Calls at a time, to all receivers.
-const CALLS_MAX: usize = 256;
-/// Links in the messages of deliveries that were taken and are not over: about 128 bytes each.
-/// A delivery counts for at least one.
-const LINKS_TAKEN_MAX: u32 = 1 << 20;
+/// Deliveries that wait or are under way. Each subscription has one, and for a moment another that
+/// is about to end, so this is never waited for.
+const DELIVERIES_MAX: u32 = 1 << 18;
+const _: () = assert!(DELIVERIES_MAX as usize > 2 * limits::SUBSCRIPTIONS_MAX);
 /// After they are cut, tasks end as soon as they run.
 const CUT_TIME_MAX: Duration = Duration::from_secs(1);
 
@@ -56,11 +57,12 @@ pub(super) trait Call: Send + Sync + 'static {
     fn url(&self) -> &str;
     /// Where its maker saw the server, if that is known.
     fn base(&self) -> Option<&str>;
-    fn wake(&self) -> &Wake;
     /// How often it was tried before.
     fn failures(&self) -> u32;
     /// Resolves when the wake is over.
     fn superseded(&self) -> impl Future<Output = ()> + Send;
+    /// The call begins: what to say; `None` if the wake is over.
+    fn begin(&self) -> impl Future<Output = Result<Option<Wake>, Error>> + Send;
     fn finish(self, delivered: Delivered) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
@@ -85,16 +87,16 @@ impl Call for Due {
         self.base.as_deref()
     }
 
-    fn wake(&self) -> &Wake {
-        &self.wake
-    }
-
     fn failures(&self) -> u32 {
         self.failures
     }
 
     async fn superseded(&self) {
         self.superseded().await;
+    }
+
+    async fn begin(&self) -> Result<Option<Wake>, Error> {
+        self.begin().await
     }
 
     async fn finish(self, delivered: Delivered) -> Result<(), Error> {
@@ -113,7 +115,7 @@ pub(super) struct Courier {
     pub(super) bases: Bases,
     pub(super) format: OffsetFormat,
     pub(super) hosts: Arc<Hosts>,
-    pub(super) calls: Semaphore,
+    pub(super) calls: Calls,
 }
 
 impl Courier {
@@ -128,29 +130,30 @@ impl Courier {
             bases: app.webhook_bases(),
             format: app.config.offset_format,
             hosts: Arc::default(),
-            calls: Semaphore::new(CALLS_MAX),
+            calls: Calls::default(),
         }
     }
 
     /// Waits for room at the receiver, then among all calls.
-    async fn room(&self, visitor: &Visitor) -> (OwnedSemaphorePermit, SemaphorePermit<'_>) {
+    async fn room(&self, visitor: &Visitor, failures: u32) -> (OwnedSemaphorePermit, Slot<'_>) {
         let room = visitor.room().await;
-        (room, self.calls.acquire().await.expect("this semaphore is never closed"))
+        let standing = if failures > 0 { Standing::Doubtful } else { visitor.standing() };
+        (room, self.calls.slot(standing).await)
     }
 
     /// One attempt.
-    async fn call(&self, due: &impl Call) -> Result<Answer, Failure> {
+    async fn call(&self, due: &impl Call, wake: &Wake) -> Result<Answer, Failure> {
         let began = self.clock.elapsed();
         let _under_way = self.figures.begin();
-        let (body, signature) = self.message(due);
+        let (body, signature) = self.message(due, wake);
         let answer = self.client.post(due.url(), signature, body).await;
         self.figures.took(self.clock.elapsed().saturating_sub(began));
         answer
     }
 
     /// Signed when it is sent: receivers refuse what was signed long ago.
-    fn message(&self, due: &impl Call) -> (bytes::Bytes, HeaderValue) {
-        let (id, wake) = (due.subscription(), due.wake());
+    fn message(&self, due: &impl Call, wake: &Wake) -> (bytes::Bytes, HeaderValue) {
+        let id = due.subscription();
         let Wake { incarnation, generation, .. } = *wake;
         let token = self.tokens.issue(id, Credential { incarnation, generation });
         let url = message::callback_url(self.bases.of(due.base()), id);
@@ -168,26 +171,24 @@ pub(super) async fn run(
     phase: watch::Receiver<Phase>,
     patience: Duration,
 ) {
-    let taken = Arc::new(Semaphore::new(usize::try_from(LINKS_TAKEN_MAX).expect("32 bits")));
+    let taken = Arc::new(Semaphore::new(usize::try_from(DELIVERIES_MAX).expect("32 bits")));
     let (cut, cutting) = watch::channel(());
     let mut drain = phase.clone();
     loop {
         let next = async {
-            let due = queue.next().await?;
-            let links = u32::try_from(due.wake().links.listed.len()).unwrap_or(u32::MAX);
-            let room = Arc::clone(&taken).acquire_many_owned(links.clamp(1, LINKS_TAKEN_MAX));
-            Some((due, room.await.expect("this semaphore is never closed")))
+            let place = Arc::clone(&taken).acquire_owned().await;
+            Some((queue.next().await?, place.expect("this semaphore is never closed")))
         };
         let next = tokio::select! {
             biased;
             () = drained(&mut drain) => None,
             next = next => next,
         };
-        let Some((due, room)) = next else { break };
-        let work = deliver(Arc::clone(&courier), due, room, phase.clone(), cutting.clone());
+        let Some((due, place)) = next else { break };
+        let work = deliver(Arc::clone(&courier), due, place, phase.clone(), cutting.clone());
         courier.tasks.spawn("delivery", Box::pin(work));
     }
-    let all = || taken.acquire_many(LINKS_TAKEN_MAX);
+    let all = || taken.acquire_many(DELIVERIES_MAX);
     if tokio::time::timeout(patience, all()).await.is_err() {
         debug!("receivers have not answered: cutting them");
         drop(cut);
@@ -199,39 +200,50 @@ pub(super) async fn run(
 async fn deliver(
     courier: Arc<Courier>,
     due: impl Call,
-    room: OwnedSemaphorePermit,
+    place: OwnedSemaphorePermit,
     mut phase: watch::Receiver<Phase>,
     mut cutting: watch::Receiver<()>,
 ) {
-    let _room = room;
+    let _place = place;
     // A URL that the guard refuses by now needs no room: the client says why.
     let authority = guard::check_url(due.url(), guard::Loopback::Allowed);
     let authority = authority.map_or_else(|_| String::new(), |target| target.authority());
     let visitor = courier.hosts.enter(authority);
-    let room = tokio::select! {
+    let beginning = async {
+        let room = courier.room(&visitor, due.failures()).await;
+        (room, due.begin().await)
+    };
+    let begun = tokio::select! {
         biased;
         () = due.superseded() => None,
         () = drained(&mut phase) => None,
-        room = courier.room(&visitor) => Some(room),
+        (room, begun) = beginning => Some((room, begun)),
     };
-    let answer = match &room {
-        None => None,
-        Some(_) => tokio::select! {
+    let answer = match begun {
+        None | Some((_, Ok(None))) => None,
+        Some((_, Err(error))) => {
+            debug!(subscription = %due.subscription(), %error, "a call was not begun");
+            None
+        }
+        Some((_room, Ok(Some(wake)))) => tokio::select! {
             biased;
             () = due.superseded() => None,
             // The sender never sends: it is dropped.
             _ = cutting.changed() => None,
-            answer = courier.call(&due) => Some(answer),
+            // In a box: those that wait are many, and take no memory for their call.
+            answer = Box::pin(courier.call(&due, &wake)) => Some(answer),
         },
     };
-    drop(room);
+    let delivered = answer.as_ref().map(|answer| judge(&due, answer));
+    if let Some(delivered) = delivered {
+        visitor.went(delivered);
+    }
     drop(visitor);
-    let Some(answer) = answer else {
+    let Some(delivered) = delivered else {
         debug!(subscription = %due.subscription(), "abandoned");
         courier.figures.ended(Outcome::Abandoned);
         return;
     };
-    let delivered = judge(&due, &answer);
     courier.figures.ended(match delivered {
         Delivered::Done => Outcome::Done,
         Delivered::Accepted => Outcome::Accepted,

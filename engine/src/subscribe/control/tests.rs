@@ -20,7 +20,7 @@ fn chance(number: u8) -> Chance {
     Chance { wake_id: id(number), jitter: 0 }
 }
 
-fn seen(pending: bool, out: bool, ms: u64) -> Situation {
+fn seen(pending: bool, out: Out, ms: u64) -> Situation {
     Situation { pending, out, now: at(ms) }
 }
 
@@ -32,30 +32,77 @@ fn wakes(turn: Turn) -> Control {
 }
 
 fn woken(terms: Terms) -> Control {
-    wakes(Control::new().look(terms, seen(true, false, 0), chance(1)))
+    wakes(Control::new().look(terms, seen(true, Out::No, 0), chance(1)))
 }
 
 #[test]
 fn work_wakes_an_idle_subscription_once() {
     for terms in [WEBHOOK, PULL] {
-        assert_eq!(Control::new().look(terms, seen(false, false, 0), chance(1)), Turn::Rest);
+        assert_eq!(Control::new().look(terms, seen(false, Out::No, 0), chance(1)), Turn::Rest);
         let control = woken(terms);
         assert_eq!((control.generation, control.wake_id()), (1, Some(id(1))));
-        assert_eq!(control.look(terms, seen(true, true, 29_999), chance(2)), Turn::Rest);
+        assert_eq!(control.look(terms, seen(true, Out::Begun, 29_999), chance(2)), Turn::Rest);
     }
 }
 
 #[test]
 fn a_webhook_is_handed_out_then_waited_for_until_its_lease_ends() {
     let control = woken(WEBHOOK);
-    assert_eq!(control.look(WEBHOOK, seen(true, false, 0), chance(2)), Turn::Deliver);
-    assert_eq!(control.due(WEBHOOK, true), Some(at(30_000)));
-    let given_up = control.look(WEBHOOK, seen(true, true, 30_000), chance(2));
+    assert_eq!(control.look(WEBHOOK, seen(true, Out::No, 0), chance(2)), Turn::Deliver);
+    assert_eq!(control.due(WEBHOOK, Out::Begun), Some(at(30_000)));
+    let given_up = control.look(WEBHOOK, seen(true, Out::Begun, 30_000), chance(2));
     let Turn::GiveUp(failed) = given_up else { panic!("{given_up:?}") };
     assert!(failed.failing);
     assert_eq!(failed.next_attempt, Some(at(30_800)));
-    let next = wakes(failed.look(WEBHOOK, seen(true, false, 30_800), chance(3)));
+    let next = wakes(failed.look(WEBHOOK, seen(true, Out::No, 30_800), chance(3)));
     assert_eq!((next.generation, next.wake_id(), next.failures), (2, Some(id(3)), 1));
+}
+
+fn waits(since: u64) -> Out {
+    Out::Waits { since: at(since) }
+}
+
+#[test]
+fn a_webhook_that_waits_for_its_receiver_never_fails_by_that() {
+    let control = woken(WEBHOOK);
+    for ms in [0, 29_999, 30_000, 1 << 40] {
+        assert_eq!(control.look(WEBHOOK, seen(true, waits(0), ms), chance(2)), Turn::Rest);
+        assert_eq!(control.look(WEBHOOK, seen(false, waits(0), ms), chance(2)), Turn::Rest);
+    }
+    assert_eq!(control.due(WEBHOOK, waits(0)), None);
+    let back = control.look(WEBHOOK, seen(true, Out::No, 29_999), chance(2));
+    assert_eq!(back, Turn::Deliver, "given back, it is handed out again");
+    let late = wakes(control.look(WEBHOOK, seen(true, Out::No, 30_000), chance(2)));
+    assert_eq!((late.generation, late.failures, late.failing), (2, 0, false));
+}
+
+#[test]
+fn a_lease_starts_anew_if_the_wait_for_the_receiver_took_a_quarter_of_it() {
+    let control = Control { failures: 2, failing: true, ..woken(WEBHOOK) };
+    let wake = (id(1), 1);
+    let begin =
+        |failures, pending, out, ms| control.begin(WEBHOOK, wake, failures, seen(pending, out, ms));
+    assert_eq!(begin(2, true, waits(0), 7_500), Ok(Beginning::Ready));
+    assert_eq!(
+        begin(2, true, waits(20_000), 27_500),
+        Ok(Beginning::Ready),
+        "a retry waited little"
+    );
+    for (since, ms) in [(0, 7_501), (29_999, 30_000), (0, 1 << 40)] {
+        let renewed = begin(2, true, waits(since), ms);
+        let Ok(Beginning::Renew(next)) = renewed else { panic!("{renewed:?}") };
+        assert_eq!(next.due(WEBHOOK, Out::Begun), Some(at(ms + 30_000)));
+        assert!(control.same_attempt(&next), "and nothing else changes");
+        assert_eq!((next.generation, next.failures, next.failing), (1, 2, true));
+    }
+    let retired = begin(2, false, waits(0), 10);
+    assert!(matches!(retired, Ok(Beginning::Retire(Control { phase: Phase::Idle, .. }))));
+    for (failures, out) in [(1, waits(0)), (2, Out::No), (2, Out::Begun)] {
+        assert_eq!(begin(failures, true, out, 10), Err(Refused::Fenced));
+    }
+    let reported = control.report(WEBHOOK, Via::Callback, wake, Ending::GoesOn, at(5));
+    let reported = reported.expect("current").begin(WEBHOOK, wake, 0, seen(true, waits(0), 10));
+    assert_eq!(reported, Err(Refused::Fenced), "whoever has reported need not be called");
 }
 
 #[test]
@@ -69,16 +116,16 @@ fn a_failed_delivery_is_repeated_with_growing_waits_as_the_same_wake() {
         control = failed.expect("current").expect("changes");
         assert_eq!(control.next_attempt, Some(at(now + wait)));
         assert!(control.failing);
-        let early = control.look(WEBHOOK, seen(true, false, now + wait - 1), chance(2));
+        let early = control.look(WEBHOOK, seen(true, Out::No, now + wait - 1), chance(2));
         assert_eq!(early, Turn::Rest);
         now += wait;
-        assert_eq!(control.look(WEBHOOK, seen(true, false, now), chance(2)), Turn::Deliver);
+        assert_eq!(control.look(WEBHOOK, seen(true, Out::No, now), chance(2)), Turn::Deliver);
         let stale =
             control.delivered(WEBHOOK, wake, failures, Delivered::Failed, at(now), chance(9));
         assert_eq!(stale, Err(Refused::Fenced), "each attempt ends once");
     }
     control.next_attempt = Some(at(40_000));
-    let next = wakes(control.look(WEBHOOK, seen(true, false, 40_000), chance(2)));
+    let next = wakes(control.look(WEBHOOK, seen(true, Out::No, 40_000), chance(2)));
     assert_eq!(next.generation, 2, "the lease has ended meanwhile");
     assert_eq!(next.failures, 5, "and the waits go on growing");
 }
@@ -115,7 +162,7 @@ fn a_worker_that_reported_before_its_answer_broke_off_keeps_the_lease() {
     let wake = (id(1), 1);
     let held = woken(WEBHOOK).report(WEBHOOK, Via::Callback, wake, Ending::GoesOn, at(10));
     let held = held.expect("current");
-    assert_eq!(held.due(WEBHOOK, false), Some(at(30_010)));
+    assert_eq!(held.due(WEBHOOK, Out::No), Some(at(30_010)));
     for delivered in [Delivered::Failed, Delivered::Accepted] {
         assert_eq!(held.delivered(WEBHOOK, wake, 0, delivered, at(11), chance(2)), Ok(None));
     }
@@ -128,13 +175,13 @@ fn an_unclaimed_wake_is_announced_again_ever_more_rarely() {
     for (generation, wait) in
         (2..).zip([30_000, 60_000, 120_000, 240_000, 480_000, 600_000, 600_000])
     {
-        assert_eq!(control.due(PULL, false), Some(at(now + wait)));
-        assert_eq!(control.look(PULL, seen(true, false, now + wait - 1), chance(2)), Turn::Rest);
+        assert_eq!(control.due(PULL, Out::No), Some(at(now + wait)));
+        assert_eq!(control.look(PULL, seen(true, Out::No, now + wait - 1), chance(2)), Turn::Rest);
         now += wait;
-        control = wakes(control.look(PULL, seen(true, false, now), chance(2)));
+        control = wakes(control.look(PULL, seen(true, Out::No, now), chance(2)));
         assert_eq!(control.generation, generation);
     }
-    let idle = control.look(PULL, seen(false, false, now + 600_000), chance(2));
+    let idle = control.look(PULL, seen(false, Out::No, now + 600_000), chance(2));
     assert!(matches!(idle, Turn::Retire(Control { phase: Phase::Idle, .. })), "{idle:?}");
 }
 
@@ -158,10 +205,10 @@ fn a_claim_takes_the_announced_wake_or_makes_one() {
 #[test]
 fn a_lease_that_ends_makes_the_next_wake_only_if_there_is_work() {
     let held = woken(PULL).claim(PULL, "w", true, at(0), id(7)).expect("claims");
-    assert_eq!(held.look(PULL, seen(true, false, 29_999), chance(2)), Turn::Rest);
-    let next = wakes(held.look(PULL, seen(true, false, 30_000), chance(2)));
+    assert_eq!(held.look(PULL, seen(true, Out::No, 29_999), chance(2)), Turn::Rest);
+    let next = wakes(held.look(PULL, seen(true, Out::No, 30_000), chance(2)));
     assert_eq!((next.generation, next.failures), (2, 0));
-    let idle = held.look(PULL, seen(false, false, 30_000), chance(2));
+    let idle = held.look(PULL, seen(false, Out::No, 30_000), chance(2));
     assert!(matches!(idle, Turn::Retire(Control { generation: 1, phase: Phase::Idle, .. })));
 }
 
@@ -184,6 +231,10 @@ enum Event {
     Wait(u64),
     Work(bool),
     Look,
+    /// The receiver has room.
+    Begin,
+    /// What waits is given back, or the store starts anew.
+    Forget,
     Claim(u8),
     /// Of a wake this many generations back.
     Report(Ending, u64),
@@ -198,6 +249,8 @@ fn events() -> impl Strategy<Value = Event> {
         1 => (0..40_000u64).prop_map(Event::Wait),
         1 => any::<bool>().prop_map(Event::Work),
         3 => Just(Event::Look),
+        2 => Just(Event::Begin),
+        1 => Just(Event::Forget),
         1 => any::<u8>().prop_map(Event::Claim),
         1 => (ending, 0..3u64).prop_map(|(ending, back)| Event::Report(ending, back)),
         1 => delivered.prop_map(Event::Delivered),
@@ -210,7 +263,7 @@ struct Life {
     control: Control,
     wakes: Vec<WakeId>,
     pending: bool,
-    out: bool,
+    out: Out,
     now: u64,
 }
 
@@ -230,6 +283,11 @@ impl Life {
                 None
             }
             Event::Look => self.look(chance(fresh)),
+            Event::Begin => self.begin(newest),
+            Event::Forget => {
+                self.out = Out::No;
+                None
+            }
             Event::Claim(worker) => self
                 .control
                 .claim(self.terms, &worker.to_string(), self.pending, now, id(fresh))
@@ -245,7 +303,7 @@ impl Life {
                 }
                 reported.ok()
             }
-            Event::Delivered(_) if !self.out => None,
+            Event::Delivered(_) if self.out != Out::Begun => None,
             Event::Delivered(how) => {
                 let failures = self.control.failures;
                 let chance = chance(fresh);
@@ -264,16 +322,42 @@ impl Life {
             Turn::Rest => {
                 // Nothing is forgotten: there is no work, or a moment to look again is set.
                 let due = self.control.due(self.terms, self.out);
-                assert!(!self.pending || due.is_some_and(|due| due > at(self.now)), "a lost wake");
+                let later = due.is_some_and(|due| due > at(self.now));
+                let waits = matches!(self.out, Out::Waits { .. });
+                assert!(!self.pending || waits || later, "a lost wake");
                 None
             }
             Turn::Deliver => {
-                assert!(!self.out, "each attempt is handed out once");
-                self.out = true;
+                assert_eq!(self.out, Out::No, "each attempt is handed out once");
+                self.out = waits(self.now);
                 None
             }
-            Turn::Wake(next) | Turn::GiveUp(next) | Turn::Retire(next) => Some(next),
+            Turn::GiveUp(next) => {
+                assert_eq!(self.out, Out::Begun, "waiting fails nobody");
+                Some(next)
+            }
+            Turn::Wake(next) | Turn::Retire(next) => Some(next),
         }
+    }
+
+    fn begin(&mut self, newest: (WakeId, u64)) -> Option<Control> {
+        let situation = seen(self.pending, self.out, self.now);
+        let failures = self.control.failures;
+        match self.control.begin(self.terms, newest, failures, situation).ok()? {
+            Beginning::Retire(next) => Some(next),
+            Beginning::Renew(next) => {
+                self.take(next);
+                self.call()
+            }
+            Beginning::Ready => self.call(),
+        }
+    }
+
+    fn call(&mut self) -> Option<Control> {
+        self.out = Out::Begun;
+        let due = self.control.due(self.terms, self.out);
+        assert!(due.is_some_and(|due| due > at(self.now)), "a call has time");
+        None
     }
 
     fn take(&mut self, next: Control) {
@@ -291,7 +375,9 @@ impl Life {
             let over = at(self.now) >= *deadline && next.generation > self.control.generation;
             assert!(before == holder || over, "two holders at once");
         }
-        self.out &= self.control.same_attempt(&next);
+        if !self.control.same_attempt(&next) {
+            self.out = Out::No;
+        }
         self.control = next;
     }
 }
@@ -308,7 +394,7 @@ proptest! {
             control: Control::new(),
             wakes: Vec::new(),
             pending: false,
-            out: false,
+            out: Out::No,
             now: 0,
         };
         for event in happens {

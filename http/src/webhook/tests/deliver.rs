@@ -4,14 +4,14 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use ed25519_dalek::{Signature, Verifier as _, VerifyingKey};
 use serde_json::Value;
 use tokio::{
-    sync::{Notify, Semaphore, mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinHandle,
     time::{Instant, timeout},
 };
 use weir_engine::{
     request::Error,
-    subscribe::{Credential, Delivered, Links, SubscriptionId, Wake, WakeId},
-    types::OffsetFormat,
+    subscribe::{Credential, Delivered, Link, LinkType, Links, SubscriptionId, Wake, WakeId},
+    types::{Epoch, Offset, OffsetFormat, Seq, StreamName},
 };
 use weir_io::memory::Hang;
 
@@ -21,7 +21,7 @@ use crate::{
     metrics::Deliveries,
     webhook::{
         deliver::{self, Call, Courier, Queue},
-        hosts::Hosts,
+        hosts::{Calls, Hosts},
         message::Bases,
     },
 };
@@ -33,7 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 struct Due {
     id: SubscriptionId,
     url: String,
-    wake: Wake,
+    /// `None`: it is over when it could be called.
+    wake: Option<Wake>,
     over: Arc<Notify>,
     outcomes: mpsc::Sender<(String, Delivered)>,
 }
@@ -51,16 +52,16 @@ impl Call for Due {
         None
     }
 
-    fn wake(&self) -> &Wake {
-        &self.wake
-    }
-
     fn failures(&self) -> u32 {
         0
     }
 
     async fn superseded(&self) {
         self.over.notified().await;
+    }
+
+    async fn begin(&self) -> Result<Option<Wake>, Error> {
+        Ok(self.wake.clone())
     }
 
     async fn finish(self, delivered: Delivered) -> Result<(), Error> {
@@ -77,6 +78,21 @@ impl Queue for Dues {
 
     async fn next(&self) -> Option<Due> {
         self.0.lock().await.recv().await
+    }
+}
+
+pub(super) fn courier(net: &Net, keys: (&Arc<Keys>, &Tokens), loopback: Loopback) -> Courier {
+    Courier {
+        client: net.client(loopback),
+        keys: Arc::clone(keys.0),
+        tokens: keys.1.clone(),
+        tasks: Arc::clone(&net.world.tasks),
+        clock: Arc::clone(&net.world.clock),
+        figures: Deliveries::new(),
+        bases: Bases { public: None, own: "https://ds.test".to_owned() },
+        format: OffsetFormat::Reference,
+        hosts: Arc::<Hosts>::default(),
+        calls: Calls::default(),
     }
 }
 
@@ -99,18 +115,7 @@ impl Loop {
         let (dues, queue) = mpsc::channel(1024);
         let (outcome, outcomes) = mpsc::channel(1024);
         let (phase, follow) = watch::channel(Phase::Serving);
-        let courier = Courier {
-            client: net.client(loopback),
-            keys: Arc::clone(&keys),
-            tokens: tokens.clone(),
-            tasks: Arc::clone(&net.world.tasks),
-            clock: Arc::clone(&net.world.clock),
-            figures: Deliveries::new(),
-            bases: Bases { public: None, own: "https://ds.test".to_owned() },
-            format: OffsetFormat::Reference,
-            hosts: Arc::<Hosts>::default(),
-            calls: Semaphore::new(256),
-        };
+        let courier = courier(&net, (&keys, &tokens), loopback);
         let queue = Dues(tokio::sync::Mutex::new(queue));
         let running = tokio::spawn(deliver::run(Arc::new(courier), queue, follow, PATIENCE));
         Self { net, keys, tokens, dues, outcomes, outcome, phase, running }
@@ -118,18 +123,22 @@ impl Loop {
 
     /// Hands out a webhook; the handle ends its wake.
     async fn due(&self, id: &str, address: &str) -> Arc<Notify> {
+        self.due_with(id, address, Links::default()).await
+    }
+
+    async fn due_with(&self, id: &str, address: &str, links: Links) -> Arc<Notify> {
         let over = Arc::new(Notify::new());
         let wake = Wake {
             incarnation: 3,
             wake_id: WakeId([1; 12]),
             generation: 5,
             lease_ttl_ms: 30_000,
-            links: Links::default(),
+            links,
         };
         let due = Due {
             id: SubscriptionId::new(id).expect("a name"),
             url: format!("http://{address}/hook"),
-            wake,
+            wake: Some(wake),
             over: Arc::clone(&over),
             outcomes: self.outcome.clone(),
         };
@@ -224,6 +233,46 @@ async fn a_receiver_that_hangs_delays_nobody_else() {
         assert!(id.starts_with("hung"), "{id}");
         assert_eq!(delivered, Delivered::Failed);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_hangs_delays_nobody_however_much_it_is_to_be_told() {
+    let mut it = Loop::start(Loopback::Allowed).await;
+    it.net.machine.outbound().hang(socket(HUNG), Some(Hang::Answering));
+    it.net.receiver(FAST, Canned::new(200, "{\"done\":true}"));
+    let at = |next| Offset { epoch: Epoch::ZERO, next: Seq::new(next) };
+    let link = |number| Link {
+        path: StreamName::new(&format!("a/{number}")).expect("a name"),
+        kind: LinkType::Glob,
+        acked: at(0),
+        tail: at(1),
+    };
+    let links = Links { listed: (0..1000).map(link).collect(), pending: 1000 };
+    for n in 0..1100 {
+        it.due_with(&format!("hung {n}"), HUNG, links.clone()).await;
+    }
+    let began = Instant::now();
+    it.due("fast", FAST).await;
+    assert_eq!(it.outcome().await, ("fast".to_owned(), Delivered::Done));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_called_for_a_wake_that_ended_while_it_waited() {
+    let mut it = Loop::start(Loopback::Allowed).await;
+    let receiver = it.net.receiver(FAST, Canned::new(200, "{\"done\":true}"));
+    let over = Due {
+        id: SubscriptionId::new("over").expect("a name"),
+        url: format!("http://{FAST}/hook"),
+        wake: None,
+        over: Arc::new(Notify::new()),
+        outcomes: it.outcome.clone(),
+    };
+    assert!(it.dues.send(over).await.is_ok(), "the loop runs");
+    it.due("next", FAST).await;
+    assert_eq!(it.outcome().await, ("next".to_owned(), Delivered::Done));
+    assert!(timeout(Duration::from_secs(60), it.outcome()).await.is_err(), "nobody is told");
+    assert_eq!(receiver.seen().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

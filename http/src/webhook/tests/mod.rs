@@ -1,6 +1,7 @@
 //! Receivers on the simulated network, and the parts of the server that call them.
 
 mod client;
+mod crowd;
 mod deliver;
 
 use std::{
