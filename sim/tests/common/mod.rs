@@ -1,4 +1,5 @@
 //! What the tests of the simulator share: its program, and swarms of its children.
+#![allow(dead_code, reason = "every test file uses a part")]
 
 use sim::{
     case::Case,
