@@ -31,11 +31,16 @@ pub const COUNTED: Invariant = "INV-22 a source is there and counts its forks ex
 pub const KEPT: Invariant = "INV-23 nothing a fork can read is dropped";
 pub const FORKED: Invariant =
     "INV-24 a fork shows its source's records before the point and no later one";
+pub const CURSOR: Invariant = "INV-25 an acked cursor never moves back, nor past what was acked";
+pub const FENCED: Invariant = "INV-26 a generation never repeats, and an old one changes nothing";
+pub const HOLDER: Invariant = "INV-27 a subscription has one holder, as long as its lease";
+pub const WOKEN: Invariant = "INV-28 no wake is lost";
 
 /// All of them, for reports.
-pub const ALL: [Invariant; 24] = [
+pub const ALL: [Invariant; 28] = [
     ACKED, DURABLE, DENSE, SAME, ONCE, CLOSED, SEALED, FOLDED, TIMES, EPOCHS, STALE, WINDOW,
     BOUNDED, FILES, TRACE, SENT, KEYED, LIVE, LISTED, SERVES, DAMAGE, COUNTED, KEPT, FORKED,
+    CURSOR, FENCED, HOLDER, WOKEN,
 ];
 
 /// A broken invariant.

@@ -61,7 +61,7 @@ impl Options {
         Options {
             rounds: c.random_range(2..6),
             round: Duration::from_millis(c.random_range(500..8_000)),
-            clients: c.random_range(6..20),
+            clients: c.random_range(8..24),
             think_ms: one_of(c, &[5, 20, 60, 200]),
             fill_max: one_of(c, &[10, 200, 3000, 20_000]),
             crash_at_op: c.random_bool(0.7),

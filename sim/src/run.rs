@@ -2,6 +2,7 @@
 //! machine, then a world without faults in which everything must be in order.
 
 pub(crate) mod boot;
+mod drain;
 mod finale;
 pub(crate) mod round;
 mod sweep;

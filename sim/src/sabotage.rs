@@ -61,11 +61,19 @@ pub enum Sabotage {
     RetirementsLost,
     /// Rows of forks that have ended stay.
     ForkRowsStay,
+    /// What subscriptions have to do is not stored.
+    LinksLost,
+    /// What workers have done is not stored.
+    LinksStay,
+    /// Wakes and leases of subscriptions are not stored.
+    ControlLost,
+    /// Subscriptions are not stored.
+    SubscriptionsLost,
 }
 
 impl Sabotage {
     /// Every defect.
-    pub const ALL: [Sabotage; 18] = [
+    pub const ALL: [Sabotage; 22] = [
         Sabotage::LyingFsync,
         Sabotage::AckBeforeFsync,
         Sabotage::NoDirectorySync,
@@ -84,6 +92,10 @@ impl Sabotage {
         Sabotage::PointsTooLow,
         Sabotage::RetirementsLost,
         Sabotage::ForkRowsStay,
+        Sabotage::LinksLost,
+        Sabotage::LinksStay,
+        Sabotage::ControlLost,
+        Sabotage::SubscriptionsLost,
     ];
 
     /// The world with the defect in it.
@@ -111,7 +123,11 @@ impl Sabotage {
             | Sabotage::SourcesLost
             | Sabotage::PointsTooLow
             | Sabotage::RetirementsLost
-            | Sabotage::ForkRowsStay => {
+            | Sabotage::ForkRowsStay
+            | Sabotage::LinksLost
+            | Sabotage::LinksStay
+            | Sabotage::ControlLost
+            | Sabotage::SubscriptionsLost => {
                 world.sqlite = Arc::new(LyingSqlite { sqlite: world.sqlite, defect: self });
             }
         }
@@ -162,6 +178,22 @@ impl Sabotage {
             Sabotage::ForkRowsStay => {
                 "CREATE TEMP TRIGGER defect BEFORE DELETE ON main.streams
                  WHEN old.source IS NOT NULL BEGIN SELECT RAISE(IGNORE); END"
+            }
+            Sabotage::LinksLost => {
+                "CREATE TEMP TRIGGER defect BEFORE INSERT ON main.links
+                 BEGIN SELECT RAISE(IGNORE); END"
+            }
+            Sabotage::LinksStay => {
+                "CREATE TEMP TRIGGER defect BEFORE DELETE ON main.links
+                 BEGIN SELECT RAISE(IGNORE); END"
+            }
+            Sabotage::ControlLost => {
+                "CREATE TEMP TRIGGER defect BEFORE UPDATE ON main.subscriptions
+                 BEGIN SELECT RAISE(IGNORE); END"
+            }
+            Sabotage::SubscriptionsLost => {
+                "CREATE TEMP TRIGGER defect BEFORE INSERT ON main.subscriptions
+                 BEGIN SELECT RAISE(IGNORE); END"
             }
             _ => return None,
         })

@@ -23,7 +23,7 @@ use crate::{
     log::Log,
     model::Model,
     sabotage::Sabotage,
-    workload::producer::Producers,
+    workload::{producer::Producers, workers::Wakes},
 };
 
 /// Everything of one seed that outlives a boot.
@@ -35,6 +35,9 @@ pub struct Sim {
     pub model: RefCell<Model>,
     pub log: RefCell<Log>,
     pub producers: Producers,
+    pub wakes: Wakes,
+    /// The stream in which wakes are announced is there.
+    pub announces: Cell<bool>,
     /// A bit was flipped: errors are right answers.
     pub damaged: Cell<bool>,
     breach: RefCell<Option<Breach>>,
@@ -60,6 +63,8 @@ impl Sim {
             model: RefCell::default(),
             log: RefCell::new(Log::new(echo)),
             producers: Producers::default(),
+            wakes: Wakes::default(),
+            announces: Cell::default(),
             damaged: Cell::default(),
             breach: RefCell::default(),
             boot: Cell::new(0),

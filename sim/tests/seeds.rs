@@ -8,7 +8,12 @@ use sim::sabotage::Sabotage;
 const JOBS: usize = 2;
 
 /// Branches that the fixed seeds must reach.
-const MARKS: [&str; 22] = [
+const MARKS: [&str; 27] = [
+    "a failed delivery was tried again",
+    "a lease ended and its work was woken again",
+    "a worker reported on a wake that was over",
+    "replay met a subscription row ahead of the fold",
+    "replay met a subscription that a cut-off fold had removed",
     "a deleted stream ended with its last fork",
     "a deleted stream was kept for its forks",
     "a fork began with a part of a record",

@@ -45,3 +45,11 @@ fn defects_of_forks_are_caught() {
     check(Sabotage::RetirementsLost, &["INV-11", "INV-22"]);
     check(Sabotage::ForkRowsStay, &["INV-11", "INV-22"]);
 }
+
+#[test]
+fn defects_of_subscriptions_are_caught() {
+    check(Sabotage::LinksLost, &["INV-25", "INV-28"]);
+    check(Sabotage::LinksStay, &["INV-25"]);
+    check(Sabotage::ControlLost, &["INV-26", "INV-27"]);
+    check(Sabotage::SubscriptionsLost, &["INV-1", "INV-20"]);
+}

@@ -8,14 +8,19 @@
 
 mod forks;
 mod records;
+mod subscriptions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_engine::types::{Expiry, Offset, StreamName};
+use weir_engine::{
+    subscribe::SubscriptionId,
+    types::{Expiry, Offset, StreamName},
+};
 
 pub use self::{
     forks::{Asked, Origin, Plan},
     records::{Fate, Mark, Request},
+    subscriptions::Work,
 };
 use crate::{
     checks::{self, Breach},
@@ -101,6 +106,7 @@ pub struct Model {
     pub wall_max: u64,
     /// How many creations of streams that may be forks began.
     plans: u64,
+    subscriptions: BTreeMap<SubscriptionId, subscriptions::Subscription>,
 }
 
 type Checked = Result<(), Breach>;
@@ -126,6 +132,27 @@ impl Model {
             keeper,
             forked,
             plans: self.plans,
+        }
+    }
+
+    /// For a request that is about no stream.
+    #[must_use]
+    pub fn nameless(&self, name: StreamName) -> Ticket {
+        Ticket {
+            name,
+            began_ms: 0,
+            newest: None,
+            floor: 0,
+            tail: 0,
+            closed: false,
+            alive: None,
+            calm: false,
+            deletions: 0,
+            creations: 0,
+            creations_open: false,
+            keeper: None,
+            forked: false,
+            plans: 0,
         }
     }
 

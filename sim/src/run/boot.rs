@@ -28,6 +28,8 @@ use crate::{
 pub(super) const OPEN_MAX: Duration = Duration::from_secs(10);
 /// How long any request may take when nothing is wrong.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked whether the machine is dead.
+const DEATH_LOOK: Duration = Duration::from_millis(1);
 /// Page sizes of a verification.
 const TRIES_MAX: u32 = 300;
 
@@ -46,6 +48,24 @@ pub(crate) fn boot<L: Future<Output = ()>>(
     power_lost: bool,
     life: impl FnOnce(World) -> L,
 ) {
+    boot_looking(sim, power_lost, DEATH_LOOK, life);
+}
+
+/// The same where nothing kills the machine but `life` itself, as its last act.
+pub(super) fn boot_safely<L: Future<Output = ()>>(
+    sim: &Rc<Sim>,
+    power_lost: bool,
+    life: impl FnOnce(World) -> L,
+) {
+    boot_looking(sim, power_lost, DEATH_LOOK * 1000, life);
+}
+
+fn boot_looking<L: Future<Output = ()>>(
+    sim: &Rc<Sim>,
+    power_lost: bool,
+    look: Duration,
+    life: impl FnOnce(World) -> L,
+) {
     let runtime = world::runtime(sim.seed, sim.boots() + 1);
     let local = LocalSet::new();
     local.block_on(&runtime, async {
@@ -53,7 +73,7 @@ pub(crate) fn boot<L: Future<Output = ()>>(
         let drive = sim.machine.drive();
         let death = async {
             while !drive.is_dead() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::time::sleep(look).await;
             }
         };
         tokio::select! {
@@ -147,6 +167,11 @@ pub(crate) async fn verify_all(host: &Host, c: &mut ChaCha8Rng) {
         if host.sim.breach().is_some() {
             return;
         }
+    }
+    let settled = tokio::time::timeout(ANSWER_MAX, host.settle_subscriptions());
+    if settled.await.is_err() {
+        let what = "a look at subscriptions is not answered";
+        host.sim.check::<()>(Breach::of(checks::SERVES, what));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The end of a seed: no faults any more. The store opens in time, takes writes, holds everything,
 //! lets windows pass, seals, stops, opens again, and names a flipped bit instead of serving it.
 
-use std::{path::PathBuf, rc::Rc, time::Duration};
+use std::{future::Future, path::PathBuf, rc::Rc, time::Duration};
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -9,7 +9,7 @@ use weir_engine::{request::Rejection, types::Expiry};
 
 use super::{
     boot::{self, ANSWER_MAX},
-    round, sweep,
+    drain, round, sweep,
 };
 use crate::{
     checks::{self, Breach},
@@ -24,7 +24,7 @@ const PEACE: Duration = Duration::from_secs(75);
 /// Checks everything once more.
 pub(super) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
     sim.machine.set_latency(Duration::from_micros(50)..Duration::from_millis(3));
-    boot::boot(sim, true, async |world| {
+    boot::boot_safely(sim, true, async |world| {
         sim.note("finale");
         if let Some(host) = boot::open(sim, world, false).await {
             peace(&host, c).await;
@@ -38,10 +38,10 @@ pub(super) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
     if sim.options.bit_flip {
         damage(sim, c);
     }
-    boot::boot(sim, true, async |world| {
+    boot::boot_safely(sim, true, async |world| {
         if let Some(host) = boot::open(sim, world, false).await {
             boot::verify_all(&host, c).await;
-            host.list().await;
+            look(&host, host.list()).await;
             sweep::run(&host, c).await;
             sim.machine.drive().kill();
         }
@@ -52,9 +52,13 @@ async fn peace(host: &Rc<Host>, c: &mut ChaCha8Rng) {
     let sim = &host.sim;
     boot::verify_all(host, c).await;
     probe(host).await;
+    drain::run(host).await;
     tokio::time::sleep(PEACE).await;
-    sim.check(passed(host).await);
-    host.list().await;
+    look(host, async {
+        sim.check(passed(host).await);
+        host.list().await;
+    })
+    .await;
     let held = host.engine().metrics().memtable_bytes.get();
     if held != 0 {
         let what = format!("{held} bytes are not sealed long after their time");
@@ -62,6 +66,13 @@ async fn peace(host: &Rc<Host>, c: &mut ChaCha8Rng) {
     }
     sim.check(round::bounded(host));
     boot::verify_all(host, c).await;
+}
+
+/// Asks what must be answered in time.
+async fn look(host: &Host, asking: impl Future<Output = ()>) {
+    if tokio::time::timeout(ANSWER_MAX, asking).await.is_err() {
+        host.sim.check::<()>(Breach::of(checks::SERVES, "a look at everything is not answered"));
+    }
 }
 
 /// Every stable stream takes an append.
@@ -131,7 +142,7 @@ async fn passed(host: &Host) -> Result<(), Breach> {
 /// One bit of one segment flips: every answer is right or an error. Then it flips back.
 fn damage(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
     let mut flipped: Option<(PathBuf, u64, u8)> = None;
-    boot::boot(sim, false, async |world| {
+    boot::boot_safely(sim, false, async |world| {
         let dir = PathBuf::from(DIR).join("segments");
         let files = world.disk.list(&dir).unwrap_or_default();
         if let Some(path) = files.get(c.random_range(0..files.len().max(1))) {
@@ -147,7 +158,7 @@ fn damage(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
         return;
     }
     sim.damaged.set(true);
-    boot::boot(sim, false, async |world| {
+    boot::boot_safely(sim, false, async |world| {
         match boot::open(sim, world, true).await {
             Some(host) => boot::verify_all(&host, c).await,
             None => weir_io::sometimes!("a flipped bit kept a store from opening"),

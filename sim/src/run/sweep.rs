@@ -15,7 +15,7 @@ use crate::{
     checks::{self, Breach},
     faults::DIR,
     require,
-    workload::{self, verbs::Said},
+    workload::{self, subscribers, verbs::Said},
     world::Host,
 };
 
@@ -41,6 +41,11 @@ pub(super) async fn run(host: &Rc<Host>, c: &mut ChaCha8Rng) {
 }
 
 async fn sweep(host: &Rc<Host>, c: &mut ChaCha8Rng) {
+    for kind in subscribers::kinds() {
+        host.unsubscribe(&kind).await;
+    }
+    // There may be none.
+    drop(host.engine().delete(&StreamName::new(subscribers::WAKES).expect("a good name")).await);
     let mut targets = workload::targets();
     targets.shuffle(c);
     for target in &targets {

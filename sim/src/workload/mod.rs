@@ -10,7 +10,9 @@ pub mod life;
 pub mod live;
 pub mod producer;
 pub mod readers;
+pub mod subscribers;
 pub mod verbs;
+pub mod workers;
 pub mod writers;
 
 use std::{future::Future, pin::Pin, rc::Rc, time::Duration};
@@ -125,12 +127,15 @@ type Role = fn(Client) -> Pin<Box<dyn Future<Output = ()>>>;
 const AWAY: [Role; 2] =
     [|client| Box::pin(events::follower(client)), |client| Box::pin(live::watcher(client))];
 
-const ROLES: [Role; 13] = [
+const ROLES: [Role; 17] = [
     |client| Box::pin(life::creator(client)),
     |client| Box::pin(writers::appender(client)),
     |client| Box::pin(producer::producer(client)),
     |client| Box::pin(readers::scanner(client)),
     |client| Box::pin(forks::forker(client)),
+    |client| Box::pin(subscribers::subscriber(client)),
+    |client| Box::pin(workers::puller(client)),
+    |client| Box::pin(workers::receiver(client)),
     |client| Box::pin(live::watcher(client)),
     |client| Box::pin(life::deleter(client)),
     |client| Box::pin(writers::appender(client)),
@@ -139,6 +144,7 @@ const ROLES: [Role; 13] = [
     |client| Box::pin(readers::since(client)),
     |client| Box::pin(life::lister(client)),
     |client| Box::pin(writers::closer(client)),
+    |client| Box::pin(workers::puller(client)),
 ];
 
 /// Starts the clients of a boot.
