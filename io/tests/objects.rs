@@ -3,18 +3,16 @@
 
 #[path = "objects/s3.rs"]
 mod s3;
+mod support;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use support::Scratch;
 use tokio::task::LocalSet;
 use weir_io::{
     World,
-    disk::{Create, Disk},
+    disk::Create,
     laws,
     memory::{BucketFaults, Machine, MemoryBucket, Verb},
     objects::{Created, Key, ObjectError, Objects, Unfit, probe},
@@ -24,24 +22,6 @@ use weir_io::{
     },
     retry::{Patience, Retrying},
 };
-
-/// A directory that is removed with everything in it.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Scratch {
-        let unique = format!("weir-io-objects-{name}-{}", std::process::id());
-        let path = std::env::temp_dir().join(unique);
-        os::OsDisk.create_dir_all(&path).unwrap();
-        Scratch(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).unwrap();
-    }
-}
 
 fn simulate<R>(machine: &Machine, test: impl AsyncFnOnce(World) -> R) -> R {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -69,7 +49,7 @@ fn patient(bucket: &Arc<dyn Objects>, world: &World) -> Retrying {
 
 #[tokio::test]
 async fn a_directory_of_the_system_keeps_the_laws() {
-    let scratch = Scratch::new("laws");
+    let scratch = Scratch::new("objects-laws");
     let world = os::world().unwrap();
     let bucket = os::objects::open(&local(&scratch.0.join("deep/bucket")), &world).await.unwrap();
     laws::objects::all(&bucket).await;
@@ -240,7 +220,7 @@ fn a_full_disk_refuses_an_object_and_leaves_no_part_of_it() {
 
 #[tokio::test]
 async fn a_file_becomes_an_object_without_moving_its_bytes() {
-    let scratch = Scratch::new("link");
+    let scratch = Scratch::new("objects-link");
     let world = os::world().unwrap();
     let file = scratch.0.join("segment");
     world.disk.create(&file, Create::New).unwrap().write_all_at(b"bytes", 0).unwrap();

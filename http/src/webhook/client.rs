@@ -15,12 +15,12 @@ use hyper::{
     header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT},
 };
 use hyper_util::rt::TokioIo;
-use weir_io::net::{Outbound, Socket};
-
-use super::{
-    guard::{self, Loopback, Rejected, Scheme, Target},
-    tls::{Tls, TlsError},
+use weir_io::{
+    net::{Outbound, Socket},
+    os::tls::{Tls, TlsError},
 };
+
+use super::guard::{self, Loopback, Rejected, Scheme, Target};
 
 /// Bytes of an answer that are read. The answer that means something is 13 bytes long.
 const ANSWER_BYTES_MAX: usize = 64 << 10;

@@ -14,7 +14,6 @@ mod hosts;
 pub(crate) mod keys;
 mod message;
 mod sign;
-mod tls;
 pub(crate) mod token;
 
 use std::{
@@ -26,9 +25,9 @@ use std::{
 
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, warn};
-use weir_io::{World, tasks};
+use weir_io::{World, os::tls::Tls, tasks};
 
-use self::{client::Client, deliver::Courier, keys::Keys, message::Bases, tls::Tls, token::Tokens};
+use self::{client::Client, deliver::Courier, keys::Keys, message::Bases, token::Tokens};
 use crate::{App, app::Phase, config::HttpConfig};
 
 pub use guard::Loopback;

@@ -10,6 +10,7 @@ mod net;
 pub mod objects;
 mod sqlite;
 mod tasks;
+pub mod tls;
 
 use std::{
     fs::File,

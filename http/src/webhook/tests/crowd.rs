@@ -5,7 +5,7 @@ use weir_engine::{
     Config, Engine,
     request::{Append, Create},
     subscribe::{Delivery, Pattern, Subscribe, SubscriptionId},
-    types::{Closing, ContentType, StreamName},
+    types::{ContentType, StreamName},
 };
 
 use super::{deliver::courier, *};
@@ -49,27 +49,9 @@ async fn subscribe(engine: &Engine) {
 
 async fn append(engine: &Engine) {
     let name = StreamName::new("a/b").expect("a name");
-    let create = Create {
-        name: name.clone(),
-        content: ContentType::parse("text/plain"),
-        expiry: None,
-        fork: None,
-        closing: Closing::KeepOpen,
-        body: Bytes::new(),
-        key: None,
-    };
+    let create = Create::new(name.clone(), ContentType::parse("text/plain"));
     engine.create(create).await.expect("creates");
-    let append = Append {
-        name,
-        content: ContentType::parse("text/plain"),
-        body: Bytes::from_static(b"work"),
-        closing: Closing::KeepOpen,
-        producer: None,
-        stream_seq: None,
-        expected: None,
-        key: None,
-        timestamp: None,
-    };
+    let append = Append::new(name, ContentType::parse("text/plain"), Bytes::from_static(b"work"));
     engine.append(append).await.expect("appends");
 }
 

@@ -3,6 +3,7 @@
 mod client;
 mod crowd;
 mod deliver;
+mod tls;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -20,9 +21,10 @@ use weir_io::{
     World,
     memory::Machine,
     net::{Listener as _, Socket},
+    os::tls::Tls,
 };
 
-use super::{client::Client, guard::Loopback, keys::Keys, tls::Tls, token::Tokens};
+use super::{client::Client, guard::Loopback, keys::Keys, token::Tokens};
 
 pub(in crate::webhook) const TIMEOUT: Duration = Duration::from_secs(15);
 

@@ -33,7 +33,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{refusal::Refusal, tls::Tls};
+use super::{super::tls::Tls, refusal::Refusal};
 use crate::{
     Tasks, World,
     net::{Outbound, Socket},

@@ -5,7 +5,6 @@ mod cloud;
 mod connector;
 mod local;
 mod refusal;
-mod tls;
 
 use std::sync::Arc;
 

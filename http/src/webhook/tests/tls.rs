@@ -1,20 +1,21 @@
 //! Receivers behind TLS: whom the server believes.
 
 use hyper::header::HeaderValue;
+use std::sync::Arc;
+
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 use tokio_rustls::TlsAcceptor;
 
 use bytes::Bytes;
-use weir_io::net::Listener as _;
+use weir_io::{World, net::Listener as _, os::tls::Tls};
 
-use super::*;
+use super::{Canned, Net, Receiver, TIMEOUT, serve, socket};
 use crate::webhook::{
     client::{Answer, Client, Failure},
     guard::Loopback,
-    tests::{Canned, Net, Receiver, TIMEOUT, serve, socket},
 };
 
 /// Valid from November 2026 on, for a hundred years; made by openssl for these tests.
@@ -35,8 +36,7 @@ fn acceptor() -> TlsAcceptor {
 }
 
 fn trusting(world: &World, roots: RootCertStore) -> Tls {
-    let connector = connector(roots, Arc::clone(&world.clock)).expect("ring serves it");
-    Tls { connector: Arc::new(OnceCell::new_with(Some(connector))), ..Tls::new(world) }
+    Tls::trusting(world, roots).expect("ring serves it")
 }
 
 fn secure_receiver(net: &Net) -> Receiver {

@@ -1,30 +1,40 @@
-//! Whom receivers are believed to be: TLS with the certificates of the system.
+//! TLS towards others: ring, the certificates the system trusts, and the world's clock.
 //!
-//! They are read at the first call by https, because most servers never make one. What could
-//! not be read is tried again at the next.
+//! The certificates are read at the first connection that needs them, because most servers never
+//! make one. What could not be read is tried again at the next.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use rustls::{ClientConfig, RootCertStore, pki_types::UnixTime, time_provider::TimeProvider};
 use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 use tracing::{debug, info};
-use weir_io::{Blocking, Clock, World, tasks};
+
+use crate::{Blocking, Clock, World, tasks};
 
 /// Why there is nobody to trust.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TlsError {
+pub enum TlsError {
+    /// No certificate was found, or none that could be read.
     #[error("the system has none that can be read: {0}")]
     NoRoots(String),
+    /// The library refuses.
     #[error(transparent)]
     Tls(#[from] rustls::Error),
+    /// The process is shutting down.
     #[error(transparent)]
     Gone(#[from] tasks::Gone),
 }
 
-/// TLS towards receivers. Clones share it.
+impl From<TlsError> for io::Error {
+    fn from(error: TlsError) -> Self {
+        Self::other(format!("no certificates to trust: {error}"))
+    }
+}
+
+/// TLS towards others. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Tls {
+pub struct Tls {
     blocking: Arc<dyn Blocking>,
     clock: Arc<dyn Clock>,
     connector: Arc<OnceCell<TlsConnector>>,
@@ -32,12 +42,26 @@ pub(crate) struct Tls {
 
 impl Tls {
     /// TLS that trusts whom the system trusts.
-    pub(crate) fn new(world: &World) -> Self {
+    #[must_use]
+    pub fn new(world: &World) -> Self {
         let (blocking, clock) = (Arc::clone(&world.blocking), Arc::clone(&world.clock));
         Self { blocking, clock, connector: Arc::default() }
     }
 
-    pub(crate) async fn connector(&self) -> Result<TlsConnector, TlsError> {
+    /// TLS that trusts these certificates and no others.
+    ///
+    /// # Errors
+    /// The library refuses.
+    pub fn trusting(world: &World, roots: RootCertStore) -> Result<Self, TlsError> {
+        let connector = connector(roots, Arc::clone(&world.clock))?;
+        Ok(Self { connector: Arc::new(OnceCell::new_with(Some(connector))), ..Self::new(world) })
+    }
+
+    /// What makes a socket a secure one.
+    ///
+    /// # Errors
+    /// [`TlsError`]: there is nobody to trust.
+    pub async fn connector(&self) -> Result<TlsConnector, TlsError> {
         let make = || async {
             let roots = tasks::run(&*self.blocking, system_roots).await??;
             info!(certificates = roots.len(), "trusted certificates read");
@@ -82,6 +106,3 @@ impl TimeProvider for Time {
         Some(UnixTime::since_unix_epoch(Duration::from_millis(self.0.wall_ms())))
     }
 }
-
-#[cfg(test)]
-mod tests;
