@@ -51,17 +51,8 @@ async fn append(engine: &Engine, stream: &StreamName, count: u64) {
             done.expect("no panic").expect("appends");
         }
         let engine = engine.clone();
-        let append = Append {
-            name: stream.clone(),
-            content: Some(content()),
-            body: Bytes::from_static(&[b'x'; RECORD_BYTES]),
-            closing: Closing::KeepOpen,
-            producer: None,
-            stream_seq: None,
-            expected: None,
-            key: None,
-            timestamp: None,
-        };
+        let append =
+            Append::new(stream.clone(), Some(content()), Bytes::from_static(&[b'x'; RECORD_BYTES]));
         waiting.spawn(async move { engine.append(append).await.map(drop) });
     }
     while let Some(done) = waiting.join_next().await {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use weir_engine::{
     Config, Engine,
     request::{Append, Create},
-    types::{Closing, ContentType, StreamName},
+    types::{ContentType, StreamName},
 };
 
 const CLIENTS: u64 = 256;
@@ -25,15 +25,10 @@ async fn create_all(engine: &Engine, streams: u64) {
         let (engine, content) = (engine.clone(), content.clone());
         tasks.push(tokio::spawn(async move {
             for stream in (client..streams).step_by(256) {
-                let create = Create {
-                    name: StreamName::new(&format!("tenant/{stream}")).expect("a name"),
-                    content: Some(content.clone()),
-                    expiry: None,
-                    fork: None,
-                    closing: Closing::KeepOpen,
-                    body: Bytes::new(),
-                    key: None,
-                };
+                let create = Create::new(
+                    StreamName::new(&format!("tenant/{stream}")).expect("a name"),
+                    Some(content.clone()),
+                );
                 engine.create(create).await.expect("creates");
             }
         }));
@@ -57,17 +52,11 @@ async fn main() {
         let took = clock.elapsed() - started;
         println!("created {streams} in {took:?}, resident {}", resident());
     } else {
-        let append = Append {
-            name: StreamName::new("tenant/77777").expect("a name"),
-            content: ContentType::parse("application/json"),
-            body: Bytes::from_static(b"{\"first\":true}"),
-            closing: Closing::KeepOpen,
-            producer: None,
-            stream_seq: None,
-            expected: None,
-            key: None,
-            timestamp: None,
-        };
+        let append = Append::new(
+            StreamName::new("tenant/77777").expect("a name"),
+            ContentType::parse("application/json"),
+            Bytes::from_static(b"{\"first\":true}"),
+        );
         engine.append(append).await.expect("appends");
         let took = clock.elapsed() - started;
         println!("start to first append {took:?}, resident {}", resident());

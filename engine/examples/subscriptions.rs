@@ -11,7 +11,7 @@ use weir_engine::{
     Config, Engine,
     request::{Append, Create},
     subscribe::{Delivery, Pattern, Subscribe, SubscriptionId},
-    types::{Closing, ContentType, StreamName},
+    types::{ContentType, StreamName},
 };
 use weir_io::Clock;
 
@@ -52,15 +52,7 @@ async fn create_all(engine: &Engine, streams: u64) {
     by_clients(streams, |stream| {
         let engine = engine.clone();
         async move {
-            let create = Create {
-                name: name(stream),
-                content: ContentType::parse("application/json"),
-                expiry: None,
-                fork: None,
-                closing: Closing::KeepOpen,
-                body: Bytes::new(),
-                key: None,
-            };
+            let create = Create::new(name(stream), ContentType::parse("application/json"));
             engine.create(create).await.expect("creates");
         }
     })
@@ -73,17 +65,11 @@ async fn append_all(engine: &Engine, clock: &Arc<dyn Clock>, streams: u64) -> Du
     by_clients(APPENDS, |turn| {
         let engine = engine.clone();
         async move {
-            let append = Append {
-                name: name(turn.wrapping_mul(7919) % streams),
-                content: ContentType::parse("application/json"),
-                body: Bytes::from_static(b"{\"n\":1}"),
-                closing: Closing::KeepOpen,
-                producer: None,
-                stream_seq: None,
-                expected: None,
-                key: None,
-                timestamp: None,
-            };
+            let append = Append::new(
+                name(turn.wrapping_mul(7919) % streams),
+                ContentType::parse("application/json"),
+                Bytes::from_static(b"{\"n\":1}"),
+            );
             engine.append(append).await.expect("appends");
         }
     })
@@ -115,29 +101,18 @@ async fn fan_out(engine: &Engine, clock: &Arc<dyn Clock>, subscriptions: u64) {
     })
     .await;
     println!("{subscriptions} more over one stream in {:?}", clock.elapsed() - subscribed);
-    let create = Create {
-        name: StreamName::new("crowd/one").expect("a name"),
-        content: ContentType::parse("application/json"),
-        expiry: None,
-        fork: None,
-        closing: Closing::KeepOpen,
-        body: Bytes::new(),
-        key: None,
-    };
+    let create = Create::new(
+        StreamName::new("crowd/one").expect("a name"),
+        ContentType::parse("application/json"),
+    );
     engine.create(create).await.expect("creates");
     let pending = engine.metrics().subscriptions_pending.get();
     for what in ["first", "second", "third"] {
-        let append = Append {
-            name: StreamName::new("crowd/one").expect("a name"),
-            content: ContentType::parse("application/json"),
-            body: Bytes::from_static(b"{\"n\":1}"),
-            closing: Closing::KeepOpen,
-            producer: None,
-            stream_seq: None,
-            expected: None,
-            key: None,
-            timestamp: None,
-        };
+        let append = Append::new(
+            StreamName::new("crowd/one").expect("a name"),
+            ContentType::parse("application/json"),
+            Bytes::from_static(b"{\"n\":1}"),
+        );
         let started = clock.elapsed();
         engine.append(append).await.expect("appends");
         println!("{what} append to it {:?}", clock.elapsed() - started);

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use weir_engine::{
     Config, Engine,
     request::{Append, Create},
-    types::{Closing, ContentType, StreamName},
+    types::{ContentType, StreamName},
 };
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -32,27 +32,9 @@ async fn main() {
     let mut tasks = Vec::new();
     for client in 0..clients {
         let name = StreamName::new(&format!("bench/{client}")).expect("a name");
-        let create = Create {
-            name: name.clone(),
-            content: Some(content.clone()),
-            expiry: None,
-            fork: None,
-            closing: Closing::KeepOpen,
-            body: Bytes::new(),
-            key: None,
-        };
+        let create = Create::new(name.clone(), Some(content.clone()));
         engine.create(create).await.expect("creates");
-        let append = Append {
-            name,
-            content: Some(content.clone()),
-            body: body.clone(),
-            closing: Closing::KeepOpen,
-            producer: None,
-            stream_seq: None,
-            expected: None,
-            key: None,
-            timestamp: None,
-        };
+        let append = Append::new(name, Some(content.clone()), body.clone());
         let (engine, running, done) = (engine.clone(), Arc::clone(&running), Arc::clone(&done));
         tasks.push(tokio::spawn(async move {
             while running.load(Ordering::Relaxed) {

@@ -18,14 +18,8 @@ use crate::{
     motion::{keeper, seal},
     open,
     read::{self, Want},
-    request::{
-        Append, Appended, Create, Created, Error, Head, List, ListRow, Page, Read, Rejection,
-    },
-    state::{
-        catalogue,
-        stream::StreamState,
-        view::{Life, Stream},
-    },
+    request::{Append, Appended, Create, Created, Error, Head, List, ListRow, Page, Read},
+    state::{catalogue, stream::StreamState, view::Stream},
     subscribe::Subscriptions,
     types::{Seq, StreamName},
 };
@@ -103,7 +97,7 @@ impl Engine {
     /// Creates a stream or confirms that it is there (protocol §4).
     ///
     /// # Errors
-    /// [`Rejection::ConfigurationDiffers`], [`Rejection::InvalidJson`], what is wrong with the
+    /// [`Rejection::ConfigurationDiffers`](crate::request::Rejection::ConfigurationDiffers), [`Rejection::InvalidJson`](crate::request::Rejection::InvalidJson), what is wrong with the
     /// source or the point of a fork, or that the store takes no writes; then no stream and no
     /// reference is left behind.
     pub async fn create(&self, create: Create) -> Result<Created, Error> {
@@ -142,7 +136,7 @@ impl Engine {
     /// Appends, closes, or both (protocol §5 to §7). The answer is durable.
     ///
     /// # Errors
-    /// A [`Rejection`] leaves no trace; [`Error::Unknown`] means that only a restart will tell.
+    /// A [`Rejection`](crate::request::Rejection) leaves no trace; [`Error::Unknown`] means that only a restart will tell.
     pub async fn append(&self, append: Append) -> Result<Appended, Error> {
         if self.core.is_overfull() {
             return Err(Error::Busy);
@@ -164,7 +158,7 @@ impl Engine {
     /// Deletes a stream (protocol §8).
     ///
     /// # Errors
-    /// [`Rejection::NotFound`], or that the store takes no writes.
+    /// [`Rejection::NotFound`](crate::request::Rejection::NotFound), or that the store takes no writes.
     pub async fn delete(&self, name: &StreamName) -> Result<(), Error> {
         let mut pins = Vec::new();
         loop {
@@ -178,22 +172,18 @@ impl Engine {
     /// Metadata; never extends a sliding window (protocol §9).
     ///
     /// # Errors
-    /// [`Rejection::NotFound`].
+    /// [`Rejection::NotFound`](crate::request::Rejection::NotFound).
     pub async fn head(&self, name: &StreamName) -> Result<Head, Error> {
         let stream = self.core.living(name).await?;
         let durable = stream.durable.lock();
-        match durable.life {
-            Life::Live if durable.state.retired => return Err(Rejection::Gone.into()),
-            Life::Live => {}
-            Life::Unborn | Life::Dead => return Err(Rejection::NotFound.into()),
-        }
+        durable.presence()?;
         Ok(head_of(&stream, &durable.state))
     }
 
     /// A catch-up read (protocol §10.2).
     ///
     /// # Errors
-    /// [`Rejection::NotFound`], [`Rejection::OffsetLost`], or what keeps the records from being
+    /// [`Rejection::NotFound`](crate::request::Rejection::NotFound), [`Rejection::OffsetLost`](crate::request::Rejection::OffsetLost), or what keeps the records from being
     /// read.
     pub async fn read(&self, read: Read) -> Result<Page, Error> {
         let stream = self.core.living(&read.name).await?;
@@ -205,7 +195,7 @@ impl Engine {
     /// Attaches a live reader. While it is attached a sliding window does not pass.
     ///
     /// # Errors
-    /// [`Rejection::NotFound`].
+    /// [`Rejection::NotFound`](crate::request::Rejection::NotFound).
     pub async fn watch(&self, name: &StreamName) -> Result<Watch, Error> {
         let stream = self.core.living(name).await?;
         self.core.keep_alive(&stream, keeper::WATCHED_AHEAD_MS).await;

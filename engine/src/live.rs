@@ -9,7 +9,7 @@ use crate::{
     core::Core,
     read::{self, Want},
     request::{Error, From, Page},
-    state::view::{Frame, Life, Stream},
+    state::view::{Frame, Stream},
     types::{Offset, Place},
 };
 
@@ -89,7 +89,7 @@ impl Watch {
 
     fn look(&self, from: Offset, leaving: bool) -> Option<Change> {
         let durable = self.stream.durable.lock();
-        if durable.life != Life::Live || durable.state.retired {
+        if durable.presence().is_err() {
             return Some(Change::Gone);
         }
         let state = &durable.state;

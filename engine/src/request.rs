@@ -27,6 +27,20 @@ pub struct Create {
 }
 
 impl Create {
+    /// An open stream without records that lasts, and is no fork.
+    #[must_use]
+    pub fn new(name: StreamName, content: impl Into<Option<ContentType>>) -> Self {
+        Self {
+            name,
+            content: content.into(),
+            expiry: None,
+            fork: None,
+            closing: Closing::KeepOpen,
+            body: Bytes::new(),
+            key: None,
+        }
+    }
+
     /// The content type of a stream without a source.
     pub(crate) fn content(&self) -> ContentType {
         self.content.clone().unwrap_or_else(ContentType::octet_stream)
@@ -83,6 +97,24 @@ pub struct Append {
     pub key: Option<Bytes>,
     /// When the records came to be, as the client says; clamped to `last..=now`.
     pub timestamp: Option<WallMs>,
+}
+
+impl Append {
+    /// Records and nothing else.
+    #[must_use]
+    pub fn new(name: StreamName, content: impl Into<Option<ContentType>>, body: Bytes) -> Self {
+        Self {
+            name,
+            content: content.into(),
+            body,
+            closing: Closing::KeepOpen,
+            producer: None,
+            stream_seq: None,
+            expected: None,
+            key: None,
+            timestamp: None,
+        }
+    }
 }
 
 /// What an append did.

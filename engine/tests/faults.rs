@@ -9,35 +9,17 @@ use support::{End, live, name};
 use weir_engine::{
     Config, Engine, Health,
     request::{Append, Create, Error, From, Read, Rejection},
-    types::{Closing, ContentType},
+    types::ContentType,
 };
 use weir_io::memory::{Faults, Machine};
 
 async fn create(engine: &Engine, text: &str) -> Result<(), Error> {
-    let create = Create {
-        name: name(text),
-        content: ContentType::parse("text/plain"),
-        expiry: None,
-        fork: None,
-        closing: Closing::KeepOpen,
-        body: Bytes::new(),
-        key: None,
-    };
+    let create = Create::new(name(text), ContentType::parse("text/plain"));
     engine.create(create).await.map(drop)
 }
 
 async fn append(engine: &Engine, text: &str, body: Bytes) -> Result<(), Error> {
-    let append = Append {
-        name: name(text),
-        content: ContentType::parse("text/plain"),
-        body,
-        closing: Closing::KeepOpen,
-        producer: None,
-        stream_seq: None,
-        expected: None,
-        key: None,
-        timestamp: None,
-    };
+    let append = Append::new(name(text), ContentType::parse("text/plain"), body);
     engine.append(append).await.map(drop)
 }
 

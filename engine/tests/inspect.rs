@@ -42,15 +42,8 @@ async fn fork(engine: &Engine, of: &str, source: &str) {
 
 async fn append(engine: &Engine, to: &str, body: &'static str) {
     let append = Append {
-        name: name(to),
-        content: text(),
-        body: Bytes::from_static(body.as_bytes()),
-        closing: Closing::KeepOpen,
-        producer: None,
         stream_seq: Some(Bytes::from_static(body.as_bytes())),
-        expected: None,
-        key: None,
-        timestamp: None,
+        ..Append::new(name(to), text(), Bytes::from_static(body.as_bytes()))
     };
     engine.append(append).await.expect("appends");
 }

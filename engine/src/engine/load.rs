@@ -16,7 +16,7 @@ use crate::{
         catalogue::{self, Failure},
         rows::StreamRow,
         shelf::Pin,
-        view::{Life, Stream},
+        view::Stream,
     },
     types::{Expiry, Form, Place, StreamName, WallMs},
 };
@@ -110,13 +110,14 @@ impl Core {
         let Some(stream) = self.visible(name).await? else {
             return Err(Rejection::NotFound.into());
         };
-        if stream.is_retired() {
-            return Err(Rejection::Gone.into());
-        }
+        let (presence, deadline) = {
+            let durable = stream.durable.lock();
+            (durable.presence(), durable.state.deadline)
+        };
+        presence?;
         if matches!(stream.identity.expiry, Expiry::Never) {
             return Ok(stream);
         }
-        let deadline = stream.durable.lock().state.deadline;
         if !stream.has_expired(deadline, self.now()) {
             return Ok(stream);
         }
@@ -126,7 +127,8 @@ impl Core {
             // Its time has passed, whether or not that can be written down now.
             Err(_) => {}
         }
-        Err(if stream.is_retired() { Rejection::Gone } else { Rejection::NotFound }.into())
+        let presence = stream.durable.lock().presence();
+        Err(presence.err().unwrap_or(Rejection::NotFound).into())
     }
 
     /// Ends a stream if its time has passed. Returns the gate to wait for; `None` if it has not, or
@@ -163,7 +165,7 @@ impl Core {
             Some(at) => match inherited::cut(self, &stream, at).await {
                 Ok(cut) => cut,
                 // What ended meanwhile can't be forked: the sequencer will say so.
-                Err(_) if stream.has_ended() => None,
+                Err(_) if stream.is_absent() => None,
                 Err(error) => return Err(error),
             },
         };
@@ -278,8 +280,7 @@ impl Core {
         };
         let durable = stream.durable.lock();
         let deadline = durable.state.deadline;
-        if durable.life != Life::Live || durable.state.retired || stream.has_expired(deadline, now)
-        {
+        if durable.presence().is_err() || stream.has_expired(deadline, now) {
             return None;
         }
         let expires_at = match stream.identity.expiry {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::{
     core::Core,
     engine::head_of,
-    request::{Error, Head, Rejection},
+    request::{Error, Head},
     state::{
         catalogue,
         view::{Durable, Life, Stream},
@@ -122,7 +122,7 @@ impl Inspection {
     /// What is known of the stream now.
     ///
     /// # Errors
-    /// [`Rejection::NotFound`] and [`Rejection::Gone`] if it has ended.
+    /// [`Rejection::NotFound`](crate::request::Rejection::NotFound) and [`Rejection::Gone`](crate::request::Rejection::Gone) if it has ended.
     pub async fn details(&self) -> Result<Details, Error> {
         let mut details = self.gather()?;
         let file_bytes = self.core.on_reader(catalogue::database_bytes).await;
@@ -176,11 +176,7 @@ impl Inspection {
         // Between two commits: a commit may change a stream in several steps.
         let whole = self.core.settling.lock();
         let durable = self.stream.durable.lock();
-        match durable.life {
-            Life::Live if durable.state.retired => return Err(Rejection::Gone.into()),
-            Life::Live => {}
-            Life::Unborn | Life::Dead => return Err(Rejection::NotFound.into()),
-        }
+        durable.presence()?;
         let identity = &self.stream.identity;
         let state = &durable.state;
         let revision = self.revision_of(&durable);

@@ -17,7 +17,7 @@ use crate::{
     request::{Error, From, Page, Rejection},
     state::{
         stream::Identity,
-        view::{Durable, Life, Stream},
+        view::{Durable, Stream},
     },
     types::{Offset, Place, Seq, WallMs},
 };
@@ -61,7 +61,7 @@ pub(crate) async fn page(
         let inherited = stream.identity.fork.as_ref().filter(|fork| gather.next < fork.at);
         {
             let durable = stream.durable.lock();
-            presence(&durable)?;
+            durable.presence()?;
             if inherited.is_none() && gather.next >= durable.sealed {
                 gather.take_chunks(&durable.chunks, durable.state.next);
                 return Ok(finish(stream, &durable, gather, start));
@@ -84,18 +84,9 @@ pub(crate) async fn page(
 /// Merges leave out the records of a stream that has ended: a read that was under way then finds
 /// none, and that is no damage.
 fn unless_ended(stream: &Stream, error: Error) -> Error {
-    match presence(&stream.durable.lock()) {
+    match stream.durable.lock().presence() {
         Ok(()) => error,
         Err(absence) => absence.into(),
-    }
-}
-
-/// Whether readers may see it.
-fn presence(durable: &Durable) -> Result<(), Rejection> {
-    match durable.life {
-        Life::Live if durable.state.retired => Err(Rejection::Gone),
-        Life::Live => Ok(()),
-        Life::Unborn | Life::Dead => Err(Rejection::NotFound),
     }
 }
 
@@ -112,7 +103,7 @@ async fn search(core: &Arc<Core>, stream: &Arc<Stream>, since: WallMs) -> Result
 }
 
 fn begin(durable: &Durable, from: From) -> Result<Start, Error> {
-    presence(durable)?;
+    durable.presence()?;
     let state = &durable.state;
     match from {
         From::Start => Ok(Start::At(Seq::ZERO)),

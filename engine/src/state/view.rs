@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use super::stream::{Identity, Producer, StreamState};
 use crate::{
     log::{entry::Write, gate::Gate},
+    request::Rejection,
     subscribe::concerned::Concerned,
     types::{Chunk, Expiry, Lsn, ProducerId, Seq, StoreMs},
 };
@@ -166,15 +167,9 @@ impl Stream {
         }
     }
 
-    /// Whether it is over for readers.
-    pub(crate) fn has_ended(&self) -> bool {
-        let durable = self.durable.lock();
-        durable.life == Life::Dead || durable.state.retired
-    }
-
-    /// Whether it is deleted, durably, and kept only for its forks.
-    pub(crate) fn is_retired(&self) -> bool {
-        self.durable.lock().state.retired
+    /// Whether it is not there for readers.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.durable.lock().presence().is_err()
     }
 
     /// Whether the stream has ended by itself; attached readers keep a sliding window open.
@@ -218,6 +213,15 @@ impl Decided {
 }
 
 impl Durable {
+    /// Whether it is there for readers; if not, what to tell them.
+    pub(crate) const fn presence(&self) -> Result<(), Rejection> {
+        match self.life {
+            Life::Live if self.state.retired => Err(Rejection::Gone),
+            Life::Live => Ok(()),
+            Life::Unborn | Life::Dead => Err(Rejection::NotFound),
+        }
+    }
+
     /// Folds a durable write in and keeps its records. `after`: its producer's state after it.
     /// Returns the bytes that the memtable gained.
     pub(crate) fn apply(&mut self, write: Write, after: Option<Producer>, lsn: Lsn) -> usize {

@@ -204,7 +204,7 @@ impl Core {
         let Some(visible) = self.shelf.get(name, |slot| slot.visible.clone()) else {
             return stored;
         };
-        let stream = visible.filter(|stream| !stream.has_ended())?;
+        let stream = visible.filter(|stream| !stream.is_absent())?;
         let tail = stream.durable.lock().state.tail();
         Some((stream.identity.id, tail))
     }

@@ -8,7 +8,7 @@ use weir_engine::{
         Ack, Credential, Delivery, Link, Pattern, Refused, Report, Reported, Subscribe,
         SubscriptionId, SubscriptionView, Via, Wake,
     },
-    types::{Closing, ContentType, Offset},
+    types::{ContentType, Offset},
 };
 
 pub(crate) use crate::support::name;
@@ -23,13 +23,8 @@ pub(crate) async fn create(engine: &Engine, text: &str, body: &str) {
 
 pub(crate) async fn try_create(engine: &Engine, text: &str, body: &str) -> Result<(), Error> {
     let create = Create {
-        name: name(text),
-        content: ContentType::parse("application/json"),
-        expiry: None,
-        fork: None,
-        closing: Closing::KeepOpen,
         body: Bytes::copy_from_slice(body.as_bytes()),
-        key: None,
+        ..Create::new(name(text), ContentType::parse("application/json"))
     };
     engine.create(create).await.map(drop)
 }
@@ -40,17 +35,11 @@ pub(crate) async fn append(engine: &Engine, text: &str) -> Offset {
 }
 
 pub(crate) async fn try_append(engine: &Engine, text: &str, body: &str) -> Result<Offset, Error> {
-    let append = Append {
-        name: name(text),
-        content: ContentType::parse("application/json"),
-        body: Bytes::copy_from_slice(body.as_bytes()),
-        closing: Closing::KeepOpen,
-        producer: None,
-        stream_seq: None,
-        expected: None,
-        key: None,
-        timestamp: None,
-    };
+    let append = Append::new(
+        name(text),
+        ContentType::parse("application/json"),
+        Bytes::copy_from_slice(body.as_bytes()),
+    );
     engine.append(append).await.map(|appended| appended.next)
 }
 

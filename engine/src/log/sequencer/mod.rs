@@ -245,14 +245,24 @@ impl Inner {
         entry: &Entry,
         change: impl FnOnce(std::ops::Range<usize>) -> Change,
     ) -> Arc<Gate> {
+        let payload = self.encode(entry);
+        self.also(stream, change(payload));
+        Arc::clone(&self.open.gate)
+    }
+
+    /// Writes an entry into the open group. Returns where the payload of a write lies in it.
+    fn encode(&mut self, entry: &Entry) -> std::ops::Range<usize> {
         let before = self.open.bytes.len();
         let payload = entry::encode(entry, &mut self.open.bytes);
         self.bytes += self.open.bytes.len() - before;
-        self.requests += 1;
         self.open.entries += 1;
-        let stream = Arc::clone(stream);
-        self.open.effects.push(Effect::Stream { stream, change: change(payload) });
-        Arc::clone(&self.open.gate)
+        payload
+    }
+
+    /// The open group does this once it is durable.
+    fn effect(&mut self, effect: Effect) {
+        self.requests += 1;
+        self.open.effects.push(effect);
     }
 
     fn put_write(
@@ -261,25 +271,19 @@ impl Inner {
         entry: Entry,
         after: Option<Producer>,
     ) -> Arc<Gate> {
-        let before = self.open.bytes.len();
-        let payload = entry::encode(&entry, &mut self.open.bytes);
-        self.bytes += self.open.bytes.len() - before;
-        self.requests += 1;
-        self.open.entries += 1;
+        let payload = self.encode(&entry);
         let Entry::Write(mut write) = entry else { unreachable!("called with writes only") };
         if let Some(records) = &mut write.records {
             // The memtable will share the commit's bytes: let go of the request's.
             records.payload = Bytes::new();
         }
-        let change = Change::Write { write, payload, after };
-        self.open.effects.push(Effect::Stream { stream: Arc::clone(stream), change });
+        self.also(stream, Change::Write { write, payload, after });
         Arc::clone(&self.open.gate)
     }
 
     /// The entry that was put last changes this stream too.
     fn also(&mut self, stream: &Arc<Stream>, change: Change) {
-        self.requests += 1;
-        self.open.effects.push(Effect::Stream { stream: Arc::clone(stream), change });
+        self.effect(Effect::Stream { stream: Arc::clone(stream), change });
     }
 
     /// Starts a new group if the open one has its fill. Only between requests: the entries of

@@ -10,15 +10,11 @@ use super::{Missing, Sequencer, absence};
 use crate::{
     admit,
     decide::{self, Now},
-    log::{
-        entry::{self, Entry},
-        gate::Gate,
-        group::Effect,
-    },
+    log::{entry::Entry, gate::Gate, group::Effect},
     request::{Append, Error, Rejection},
     state::shelf::Folds,
     subscribe::{entry::Placed, subscription::Change},
-    types::{Closing, Offset, StreamId, StreamName},
+    types::{Offset, StreamId, StreamName},
 };
 
 /// Whose write an entry is.
@@ -113,17 +109,7 @@ impl Sequencer {
         }
         let content = stream.identity.content.clone();
         let prepared = admit::prepare(&content, event);
-        let append = Append {
-            name: wake_stream.clone(),
-            content: Some(content),
-            body: event.clone(),
-            closing: Closing::KeepOpen,
-            producer: None,
-            stream_seq: None,
-            expected: None,
-            key: None,
-            timestamp: None,
-        };
+        let append = Append::new(wake_stream.clone(), Some(content), event.clone());
         let verdict =
             decide::append::decide(&stream.identity, &decided.state, None, &append, prepared, now);
         let told = match verdict {
@@ -141,15 +127,11 @@ impl Sequencer {
 
 impl super::Inner {
     fn put_subscription(&mut self, mut change: Change) -> Arc<Gate> {
-        let before = self.open.bytes.len();
         let entry = Entry::Subscription(change.entry);
-        entry::encode(&entry, &mut self.open.bytes);
+        self.encode(&entry);
         let Entry::Subscription(entry) = entry else { unreachable!("as made above") };
         change.entry = entry;
-        self.bytes += self.open.bytes.len() - before;
-        self.requests += 1;
-        self.open.entries += 1;
-        self.open.effects.push(Effect::Subscription(Box::new(change)));
+        self.effect(Effect::Subscription(Box::new(change)));
         Arc::clone(&self.open.gate)
     }
 }

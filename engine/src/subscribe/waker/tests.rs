@@ -13,7 +13,7 @@ use super::super::{
 use crate::{
     Config, Engine,
     request::Create,
-    types::{Closing, ContentType, StreamName},
+    types::{ContentType, StreamName},
 };
 
 #[test]
@@ -58,13 +58,8 @@ async fn keep_a_turn() {
     let busy = subscriptions.core.subscriptions.find(&id("busy")).expect("is there");
     let turn = Arc::clone(&busy.turn).lock_owned().await;
     let create = Create {
-        name: StreamName::new("a").expect("a good name"),
-        content: ContentType::parse("text/plain"),
-        expiry: None,
-        fork: None,
-        closing: Closing::KeepOpen,
         body: Bytes::from_static(b"work"),
-        key: None,
+        ..Create::new(StreamName::new("a").expect("a good name"), ContentType::parse("text/plain"))
     };
     engine.create(create).await.expect("creates");
     let first = due(&subscriptions, 1000).await.expect("the other one is due");
