@@ -135,66 +135,46 @@ impl Sabotage {
     }
 
     /// What a writer's connection is made to do.
-    fn statement(self) -> Option<&'static str> {
-        Some(match self {
-            Sabotage::AckBeforeFsync => "PRAGMA synchronous=OFF",
-            Sabotage::DedupeLost => {
-                "CREATE TEMP TRIGGER defect BEFORE INSERT ON main.producers
-                 BEGIN SELECT RAISE(IGNORE); END"
+    fn statement(self) -> Option<String> {
+        Some(match (self.lost(), self) {
+            (Some(lost), _) => {
+                format!("CREATE TEMP TRIGGER defect BEFORE {lost} BEGIN SELECT RAISE(IGNORE); END")
             }
-            Sabotage::EpochsLost => {
-                "CREATE TEMP TRIGGER defect BEFORE INSERT ON main.tombstones
-                 BEGIN SELECT RAISE(IGNORE); END"
-            }
-            Sabotage::RowsStay => {
-                "CREATE TEMP TRIGGER defect BEFORE DELETE ON main.streams
-                 BEGIN SELECT RAISE(IGNORE); END"
-            }
-            Sabotage::SegmentRowsLost => {
-                "CREATE TEMP TRIGGER defect BEFORE INSERT ON main.segments
-                 BEGIN SELECT RAISE(IGNORE); END"
-            }
-            Sabotage::CommitsLost => {
-                "CREATE TEMP TRIGGER defect BEFORE INSERT ON main.log WHEN new.lsn % 50 = 0
-                 BEGIN SELECT RAISE(IGNORE); END"
-            }
-            Sabotage::TrimmedTooEarly => {
+            (None, Sabotage::AckBeforeFsync) => "PRAGMA synchronous=OFF".to_owned(),
+            (None, Sabotage::TrimmedTooEarly) => {
                 "CREATE TEMP TRIGGER defect AFTER INSERT ON main.log
                  BEGIN DELETE FROM main.log WHERE lsn < new.lsn - 20; END"
+                    .to_owned()
             }
-            Sabotage::SourcesLost => {
+            (None, Sabotage::SourcesLost) => {
                 "CREATE TEMP TRIGGER defect AFTER INSERT ON main.streams
                  WHEN new.source IS NOT NULL
                  BEGIN UPDATE streams SET source = NULL WHERE id = new.id; END"
+                    .to_owned()
             }
-            Sabotage::PointsTooLow => {
+            (None, Sabotage::PointsTooLow) => {
                 "CREATE TEMP TRIGGER defect AFTER INSERT ON main.streams WHEN new.fork_at > 0
                  BEGIN UPDATE streams SET fork_at = fork_at - 1 WHERE id = new.id; END"
+                    .to_owned()
             }
-            Sabotage::RetirementsLost => {
-                "CREATE TEMP TRIGGER defect BEFORE UPDATE ON main.streams WHEN new.retired
-                 BEGIN SELECT RAISE(IGNORE); END"
-            }
-            Sabotage::ForkRowsStay => {
-                "CREATE TEMP TRIGGER defect BEFORE DELETE ON main.streams
-                 WHEN old.source IS NOT NULL BEGIN SELECT RAISE(IGNORE); END"
-            }
-            Sabotage::LinksLost => {
-                "CREATE TEMP TRIGGER defect BEFORE INSERT ON main.links
-                 BEGIN SELECT RAISE(IGNORE); END"
-            }
-            Sabotage::LinksStay => {
-                "CREATE TEMP TRIGGER defect BEFORE DELETE ON main.links
-                 BEGIN SELECT RAISE(IGNORE); END"
-            }
-            Sabotage::ControlLost => {
-                "CREATE TEMP TRIGGER defect BEFORE UPDATE ON main.subscriptions
-                 BEGIN SELECT RAISE(IGNORE); END"
-            }
-            Sabotage::SubscriptionsLost => {
-                "CREATE TEMP TRIGGER defect BEFORE INSERT ON main.subscriptions
-                 BEGIN SELECT RAISE(IGNORE); END"
-            }
+            (None, _) => return None,
+        })
+    }
+
+    /// Which changes of the catalogue never happen, as a trigger names them.
+    const fn lost(self) -> Option<&'static str> {
+        Some(match self {
+            Sabotage::DedupeLost => "INSERT ON main.producers",
+            Sabotage::EpochsLost => "INSERT ON main.tombstones",
+            Sabotage::RowsStay => "DELETE ON main.streams",
+            Sabotage::SegmentRowsLost => "INSERT ON main.segments",
+            Sabotage::CommitsLost => "INSERT ON main.log WHEN new.lsn % 50 = 0",
+            Sabotage::RetirementsLost => "UPDATE ON main.streams WHEN new.retired",
+            Sabotage::ForkRowsStay => "DELETE ON main.streams WHEN old.source IS NOT NULL",
+            Sabotage::LinksLost => "INSERT ON main.links",
+            Sabotage::LinksStay => "DELETE ON main.links",
+            Sabotage::ControlLost => "UPDATE ON main.subscriptions",
+            Sabotage::SubscriptionsLost => "INSERT ON main.subscriptions",
             _ => return None,
         })
     }
@@ -210,7 +190,7 @@ impl Sqlite for LyingSqlite {
         let conn = self.sqlite.open(path, role)?;
         if let (Role::Writer, Some(sql)) = (role, self.defect.statement()) {
             // Before the tables are made there is nothing to tamper with.
-            drop(conn.execute_batch(sql));
+            drop(conn.execute_batch(&sql));
         }
         Ok(conn)
     }

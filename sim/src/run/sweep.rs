@@ -7,7 +7,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use weir_engine::{
     request::{Append, Create, List, Rejection},
-    types::{Closing, ContentType, StreamName},
+    types::{ContentType, StreamName},
 };
 use weir_io::sqlite::Role;
 
@@ -96,26 +96,8 @@ async fn nothing_left(host: &Host) -> Result<(), Breach> {
 async fn seal(host: &Host) -> Result<(), Breach> {
     let name = StreamName::new("sweep").expect("a good name");
     let content = ContentType::parse("text/plain");
-    let create = Create {
-        name: name.clone(),
-        content: content.clone(),
-        expiry: None,
-        fork: None,
-        closing: Closing::KeepOpen,
-        body: bytes::Bytes::new(),
-        key: None,
-    };
-    let append = Append {
-        name,
-        content,
-        body: bytes::Bytes::from_static(b"sweep"),
-        closing: Closing::KeepOpen,
-        producer: None,
-        stream_seq: None,
-        expected: None,
-        key: None,
-        timestamp: None,
-    };
+    let create = Create { body: bytes::Bytes::new(), ..Create::new(name.clone(), content.clone()) };
+    let append = Append::new(name, content, bytes::Bytes::from_static(b"sweep"));
     let created = host.engine().create(create).await;
     let written = host.engine().append(append).await;
     if let Err(error) = created.map(drop).and(written.map(drop)) {

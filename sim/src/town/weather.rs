@@ -7,7 +7,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use weir_engine::{Engine, Health};
 
-use super::{STEP, server::Post, wire::SERVER};
+use super::{server::Post, wire::SERVER};
 use crate::{
     checks::{self, Breach},
     door::outside::Insight,
@@ -264,6 +264,5 @@ impl Weather {
             }
             step(net, self);
         }
-        let _ = STEP;
     }
 }

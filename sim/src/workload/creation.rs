@@ -57,13 +57,11 @@ impl Host {
         let note = format!("create {} {id:?} {fork:?}", target.name);
         sim.note(&note);
         let create = Create {
-            name: target.name.clone(),
-            content,
             expiry,
             fork,
             closing,
             body: body.map(|(_, body)| body).unwrap_or_default(),
-            key: None,
+            ..Create::new(target.name.clone(), content)
         };
         let answer = self.door.create(create).await;
         let said = self.sort(&ticket, &note, answer);

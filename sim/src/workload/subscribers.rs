@@ -1,12 +1,11 @@
 //! Subscriptions of a simulation, and those who make, delete, link and look at them. Changes of
 //! one subscription come one after the other, so what is there is known but for lost answers.
 
-use bytes::Bytes;
 use rand::RngExt;
 use weir_engine::{
     request::{Create, Error},
     subscribe::{Delivery, Pattern, Refused, Subscribe, SubscriptionId, SubscriptionView},
-    types::{Closing, ContentType, StreamName},
+    types::{ContentType, StreamName},
 };
 
 use super::{Client, verbs::Said, writers};
@@ -104,15 +103,10 @@ pub(super) async fn subscriber(mut client: Client) {
 impl Host {
     /// Makes the stream in which wakes are announced.
     async fn announce(&self) {
-        let create = Create {
-            name: StreamName::new(WAKES).expect("a good name"),
-            content: ContentType::parse("application/json"),
-            expiry: None,
-            fork: None,
-            closing: Closing::KeepOpen,
-            body: Bytes::new(),
-            key: None,
-        };
+        let create = Create::new(
+            StreamName::new(WAKES).expect("a good name"),
+            ContentType::parse("application/json"),
+        );
         if self.engine().create(create).await.is_ok() {
             self.sim.announces.set(true);
         }

@@ -5,7 +5,7 @@ use rand::RngExt;
 use weir_engine::{
     Health,
     request::{Append, AppendOutcome, Appended, Error, From, Head, Page, Read, Rejection},
-    types::{Closing, Offset, WallMs},
+    types::{Offset, WallMs},
 };
 
 use super::{Class, Client, Target};
@@ -316,15 +316,9 @@ impl Client {
         request.hint = hint;
         let body = payload::body(form, &request.records);
         let append = Append {
-            name: target.name.clone(),
-            content: Some(target.content.clone()),
-            body: body.into(),
-            closing: Closing::KeepOpen,
-            producer: None,
-            stream_seq: None,
-            expected: None,
             key,
             timestamp: hint.map(WallMs::new),
+            ..Append::new(target.name.clone(), Some(target.content.clone()), body.into())
         };
         (id, append)
     }
