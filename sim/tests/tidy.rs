@@ -13,7 +13,7 @@ const PACKAGES: [&str; 5] = ["io", "engine", "http", "sim", "conformance"];
 const LINES_MAX: usize = 500;
 
 /// Ranks inside the engine, as its imports are: a module imports from its own rank and below.
-const RANKS: [(&str, u32); 48] = [
+const RANKS: [(&str, u32); 50] = [
     ("limits", 0),
     ("types", 1),
     ("config", 1),
@@ -32,10 +32,12 @@ const RANKS: [(&str, u32); 48] = [
     ("subscribe::entry", 2),
     ("subscribe::rows", 2),
     ("subscribe::index", 2),
+    ("publish", 3),
     ("admit", 3),
     ("state::stream", 3),
     ("state::rows", 4),
     ("decide", 4),
+    ("ledger", 4),
     ("subscribe::subscription", 4),
     ("subscribe::concerned", 4),
     ("subscribe::calendar", 5),

@@ -1,0 +1,1 @@
+//! Ledgers against a model.
