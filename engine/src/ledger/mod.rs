@@ -29,4 +29,4 @@ pub(crate) use reader::{Commits, Ledger, Lost, LostCommits, Rows, Source};
 pub(crate) use row::Row;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

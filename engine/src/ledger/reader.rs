@@ -301,3 +301,11 @@ fn in_order(before: Option<&Entry>, entry: &Entry) -> bool {
 fn to_u64(len: usize) -> u64 {
     u64::try_from(len).expect("usize fits u64")
 }
+
+#[cfg(test)]
+impl Ledger {
+    /// What is where in the file.
+    pub(super) fn index(&self) -> &[Entry] {
+        &self.index
+    }
+}
