@@ -6,7 +6,7 @@ pub(crate) use load::{Listed, unreadable};
 
 use std::sync::{Arc, atomic::Ordering};
 
-use weir_io::{World, disk::Lock};
+use weir_io::{World, disk::Lock, objects::Objects};
 
 use crate::{
     Config, Metrics, Watch, admit,
@@ -15,7 +15,7 @@ use crate::{
         gate::{Gate, Outcome},
         sequencer::{Decision, Missing, Mode, Submitted},
     },
-    motion::{keeper, seal},
+    motion::{keeper, publish, seal},
     open,
     read::{self, Want},
     request::{Append, Appended, Create, Created, Error, Head, List, ListRow, Page, Read},
@@ -80,6 +80,9 @@ pub enum OpenError {
     /// What is stored can't be trusted.
     #[error("stored data is damaged: {0}")]
     Corrupt(String),
+    /// The bucket can't be used, or is not this store's.
+    #[error("{0}")]
+    Bucket(String),
 }
 
 impl Engine {
@@ -89,9 +92,32 @@ impl Engine {
     /// # Errors
     /// [`OpenError`] names what is in the way.
     pub async fn open(world: World, config: Config, holder: &str) -> Result<Self, OpenError> {
+        Self::open_with(world, config, None, holder).await
+    }
+
+    /// As [`Engine::open`], for a store whose segments are kept in `bucket`, which is asked with
+    /// the engine's own patience.
+    ///
+    /// # Errors
+    /// [`OpenError`] names what is in the way.
+    pub async fn open_with(
+        world: World,
+        config: Config,
+        bucket: Option<Arc<dyn Objects>>,
+        holder: &str,
+    ) -> Result<Self, OpenError> {
         config.check()?;
-        let (core, lock) = open::open(world, config, holder).await?;
-        Ok(Self { core, _lock: Arc::from(lock) })
+        let (core, lock) = open::open(world, config, bucket, holder).await?;
+        let engine = Self { core, _lock: Arc::from(lock) };
+        let Err(problem) = publish::attach(&engine.core).await else { return Ok(engine) };
+        let away = matches!(problem, publish::Problem::Bucket(_));
+        if away && publish::is_known(&engine.core).await {
+            weir_io::sometimes!("a store started while its bucket was away");
+            tracing::warn!(%problem, "the bucket is away: the store starts and publishes later");
+            return Ok(engine);
+        }
+        engine.close().await;
+        Err(OpenError::Bucket(problem.to_string()))
     }
 
     /// Creates a stream or confirms that it is there (protocol §4).
@@ -233,6 +259,9 @@ impl Engine {
         let (requests, bytes) = self.core.sequencer.queued();
         let metrics = &self.core.metrics;
         metrics.queue_requests.set(i64::try_from(requests).unwrap_or(i64::MAX));
+        let backlog = self.core.files.lock().local_bytes();
+        let backlog = if self.core.bucket.is_some() { backlog } else { 0 };
+        metrics.publish.backlog_bytes.set(i64::try_from(backlog).unwrap_or(i64::MAX));
         let cached = self.core.blocks.bytes();
         metrics.block_cache_bytes.set(i64::try_from(cached).unwrap_or(i64::MAX));
         metrics.queue_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -255,6 +284,7 @@ impl Engine {
         core.keeper.notify_one();
         if !matches!(core.sequencer.mode(), Mode::Failed(_)) {
             seal::run(core).await;
+            publish::finish(core).await;
         }
         let store_now = core.store_now();
         let noted = core.on_writer("store time", move |conn| {

@@ -15,6 +15,7 @@ pub mod config;
 mod core;
 mod decide;
 mod engine;
+mod history;
 pub mod inspect;
 #[allow(dead_code, unused_imports, reason = "what uses it comes piece by piece")]
 mod ledger;

@@ -224,6 +224,12 @@ impl Footer {
         limit.checked_add(tail).expect("a file is shorter than 2^64 bytes")
     }
 
+    /// Checksum of the footer, which names the checksums of index and filter: it tells this segment
+    /// from every other.
+    pub(crate) fn mark(&self) -> u32 {
+        crc32c::crc32c(&self.encode())
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(FOOTER_LEN);
         out.extend_from_slice(&self.blocks.to_le_bytes());
