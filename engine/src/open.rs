@@ -216,6 +216,7 @@ fn prepare_directory(
     let shown = dir.display().to_string();
     let segments = segment_dir(config);
     disk.create_dir_all(&segments).map_err(io_error(format!("creating {}", segments.display())))?;
+    // Nothing that another process has may be touched before this is held (INV-29).
     let lock_path = dir.join("lock");
     let lock = disk.lock(&lock_path).map_err(io_error(format!("locking {shown}")))?;
     let Some(lock) = lock else {
