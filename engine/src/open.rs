@@ -247,6 +247,7 @@ fn prepare_directory(
         let what = format!("creating {}", made.display());
         disk.create_dir_all(made).map_err(io_error(what))?;
     }
+    // Nothing that another process has may be touched before this is held (INV-29).
     let lock_path = dir.join("lock");
     let lock = disk.lock(&lock_path).map_err(io_error(format!("locking {shown}")))?;
     let Some(lock) = lock else {

@@ -331,13 +331,17 @@ fn every_module_is_named_and_every_snapshot_used() {
             found.push(format!("{} is no module", source.path.display()));
         }
     }
-    for entry in fs::read_dir(root().join("snapshots")).into_iter().flatten().flatten() {
+    let folders = ["snapshots", "snapshots/schedules"].map(|folder| root().join(folder));
+    for entry in folders.iter().flat_map(|it| fs::read_dir(it).into_iter().flatten().flatten()) {
         let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.path() == folders[1] {
+            continue;
+        }
         let Some(name) = name.strip_suffix(".snap") else {
             found.push(format!("{name} is no snapshot"));
             continue;
         };
-        if !all.iter().any(|source| source.text.contains(name)) {
+        if !all.iter().any(|source| source.text.contains(&format!("\"{name}\""))) {
             found.push(format!("snapshot {name} is not used"));
         }
     }

@@ -58,7 +58,7 @@ pub(super) fn count_dead(core: &Core, burials: &[Burial]) {
 /// byte is rewritten only when what it lies in has about doubled.
 fn choose(core: &Core) -> Option<Vec<Arc<Segment>>> {
     // Those of a fold that is to be tried again stay as they are: merged with others they would
-    // take these out of what is published until then (INV-29).
+    // take these out of what is published until then (INV-40).
     let folded = core.files.lock().cut()?.folded.lsn;
     let set = core.segments.load();
     let settled = set.all().partition_point(|it| it.footer().last_lsn <= folded);

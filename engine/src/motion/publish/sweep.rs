@@ -159,7 +159,7 @@ async fn remove_objects(
     }
     let live: BTreeSet<Key> = live(core);
     let keys: Vec<Key> = objects.iter().filter_map(|key| Key::new(key.as_str()).ok()).collect();
-    assert!(keys.iter().all(|key| !live.contains(key)), "INV-30 nothing referenced is collected");
+    assert!(keys.iter().all(|key| !live.contains(key)), "INV-41 nothing referenced is collected");
     delete(bucket, keys).await?;
     weir_io::sometimes!("retired objects were collected");
     core.metrics.publish.collected.inc_by(u64::try_from(objects.len()).unwrap_or(u64::MAX));
