@@ -29,6 +29,7 @@ mod open;
 mod publish;
 mod read;
 pub mod request;
+pub mod restore;
 mod segment;
 mod state;
 pub mod subscribe;

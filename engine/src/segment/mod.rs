@@ -29,7 +29,7 @@ pub(crate) use merge::{Keep, MergeError, merge};
 pub(crate) use part::Part;
 #[allow(unused_imports, reason = "what an upload makes")]
 pub(crate) use reader::Remote;
-pub(crate) use reader::Segment;
+pub(crate) use reader::{Segment, outline};
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,100 @@
+//! An object as a file, of which only some bytes are here: enough to open a segment without its
+//! blocks.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    ops::Range,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use weir_io::{File, objects::Key, retry::Retrying};
+
+use super::fetch::{Bad, piece};
+use crate::segment::{ReadError, Segment};
+
+/// The last bytes that are asked for first: all that most segments need for being opened.
+const TAIL_BYTES: u64 = 64 << 10;
+/// The first bytes that are asked for: a header.
+const HEAD_BYTES: u64 = 256;
+
+/// The bytes of an object that are here.
+pub(crate) struct Window {
+    len: u64,
+    here: Mutex<BTreeMap<u64, Bytes>>,
+    /// What was asked for last and is not here.
+    missing: Mutex<Option<Range<u64>>>,
+}
+
+impl Window {
+    fn empty(len: u64) -> Self {
+        Self { len, here: Mutex::default(), missing: Mutex::default() }
+    }
+
+    /// A whole object.
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        let len = u64::try_from(bytes.len()).expect("usize fits u64");
+        let window = Self::empty(len);
+        window.here.lock().insert(0, bytes);
+        window
+    }
+}
+
+impl File for Window {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let wanted = u64::try_from(buffer.len()).expect("usize fits u64");
+        let end = offset.checked_add(wanted).filter(|end| *end <= self.len);
+        let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let here = self.here.lock();
+        let found = here.range(..=offset).next_back().and_then(|(start, bytes)| {
+            let from = usize::try_from(offset - start).ok()?;
+            bytes.get(from..from.checked_add(buffer.len())?)
+        });
+        if let Some(found) = found {
+            buffer.copy_from_slice(found);
+            return Ok(());
+        }
+        *self.missing.lock() = Some(offset..end);
+        Err(io::Error::other("not fetched"))
+    }
+
+    fn write_all_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+
+    fn set_len(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Opens a segment in the bucket by two or three small requests. Its blocks can't be read.
+pub(crate) async fn open(bucket: &Retrying, key: &Key, len: u64) -> Result<Segment, Bad> {
+    let window = Arc::new(Window::empty(len));
+    let tail = len.saturating_sub(TAIL_BYTES);
+    let mut next = Some(tail..len);
+    if tail > 0 {
+        let head = 0..HEAD_BYTES.min(tail);
+        window.here.lock().insert(0, piece(bucket, key, head).await?);
+    }
+    while let Some(range) = next.take() {
+        let bytes = piece(bucket, key, range.clone()).await?;
+        window.here.lock().insert(range.start, bytes);
+        match Segment::open(Arc::<Window>::clone(&window)) {
+            Ok(segment) => return Ok(segment),
+            Err(ReadError::Damaged(damaged)) => return Err(Bad::Damaged(damaged.to_string())),
+            // Each round fetches a section that was not here, and there are few sections.
+            Err(ReadError::Failed { .. }) => next = window.missing.lock().take(),
+        }
+    }
+    Err(Bad::Damaged("it can't be opened".into()))
+}
