@@ -1,6 +1,7 @@
 //! The façade: every verb of a store, from admission to answer.
 
 mod load;
+mod notes;
 
 pub(crate) use load::{Listed, unreadable};
 
@@ -268,6 +269,14 @@ impl Engine {
         metrics
     }
 
+    /// Seals what is in memory and publishes it, if the bucket answers in time.
+    pub async fn flush(&self) {
+        if !matches!(self.core.sequencer.mode(), Mode::Failed(_)) {
+            seal::run(&self.core).await;
+            publish::finish(&self.core).await;
+        }
+    }
+
     /// Refuses new writes, commits what was admitted, lets live readers go, seals, and ends the
     /// loops.
     pub async fn close(&self) {
@@ -282,10 +291,7 @@ impl Engine {
         }
         core.stopping.store(true, Ordering::Release);
         core.keeper.notify_one();
-        if !matches!(core.sequencer.mode(), Mode::Failed(_)) {
-            seal::run(core).await;
-            publish::finish(core).await;
-        }
+        self.flush().await;
         let store_now = core.store_now();
         let noted = core.on_writer("store time", move |conn| {
             catalogue::put_meta(conn, "store_ms", &store_now.get().to_le_bytes())

@@ -147,6 +147,12 @@ fn open_blocking(
         world.disk.sync_dir(&config.dir).map_err(io_error("syncing the store directory".into()))?;
     }
     let (store, writer_epoch) = claim(&conn)?;
+    if config.bucket_is_volatile {
+        let tx = conn.transaction();
+        let tx = tx.map_err(|error| failure(error.into()))?;
+        catalogue::forget_bucket(&tx).map_err(failure)?;
+        tx.commit().map_err(|error| failure(error.into()))?;
+    }
     let (files, segments) = open_files(&world, &config, &conn, store)?;
     let seed = std::array::from_fn(|_| world.entropy.next_u64());
     let shelf = Arc::new(Shelf::new(config.streams_cached_max, seed));

@@ -13,7 +13,7 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use weir_io::{
     World,
-    objects::{Counting, Counts, ObjectError, Unfit, probe},
+    objects::{Counting, Counts, ObjectError, Objects, Unfit, probe},
     os::objects::{self, Kind},
     retry::{Patience, Retrying},
 };
@@ -29,7 +29,9 @@ const PROBE_ATTEMPTS_MAX: u32 = 3;
 /// A bucket that may be used.
 #[derive(Clone)]
 pub struct ObjectStore {
-    /// The bucket.
+    /// The bucket, asked once for each request.
+    pub objects: Arc<dyn Objects>,
+    /// The same, asked with patience.
     pub bucket: Arc<Retrying>,
     /// What it was asked, every attempt for itself.
     pub counts: Arc<Counts>,
@@ -89,10 +91,11 @@ impl ObjectStore {
     async fn untried(world: &World, settings: &StoreSettings) -> Result<Self, StoreError> {
         let opened = objects::open(&settings.bucket, world).await.map_err(StoreError::Open)?;
         let counts = Arc::new(Counts::new(Arc::clone(&world.clock)));
-        let counted = Arc::new(Counting::new(opened, Arc::clone(&counts)));
+        let objects: Arc<dyn Objects> = Arc::new(Counting::new(opened, Arc::clone(&counts)));
         let patience = Patience::default();
-        let bucket = Arc::new(Retrying::new(counted, Arc::clone(&world.entropy), patience));
+        let entropy = Arc::clone(&world.entropy);
+        let bucket = Arc::new(Retrying::new(Arc::clone(&objects), entropy, patience));
         let (kind, place) = (settings.kind, settings.place.clone());
-        Ok(Self { bucket, counts, kind, place, patience })
+        Ok(Self { objects, bucket, counts, kind, place, patience })
     }
 }

@@ -196,10 +196,6 @@ impl Files {
         self.cut
     }
 
-    pub(crate) const fn version(&self) -> u64 {
-        self.version
-    }
-
     /// Bytes that only this disk has.
     pub(crate) const fn local_bytes(&self) -> u64 {
         self.local_bytes

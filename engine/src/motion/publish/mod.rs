@@ -82,6 +82,7 @@ pub(crate) struct InBucket {
     /// Everything up to here would come back.
     pub(crate) through: crate::types::Lsn,
     pub(crate) created: crate::types::WallMs,
+    pub(crate) bytes: u64,
 }
 
 /// Publishes until the store has ended.
@@ -416,8 +417,10 @@ fn show(core: &Core, stored: Option<&Stored>) {
         folded: stored.manifest.folded.lsn,
         through: stored.manifest.through.lsn,
         created: stored.manifest.created,
+        bytes: u64::try_from(stored.bytes.len()).expect("usize fits u64"),
     });
     *core.in_bucket.lock() = in_bucket;
+    core.moves.send_modify(|moves| *moves += 1);
 }
 
 /// Notes a manifest that is about to be published: after a crash it may be in the bucket.

@@ -264,3 +264,15 @@ pub(crate) fn drop_manifest(conn: &Connection, it: Generation) -> Outcome<()> {
         .execute([column(it.get())])?;
     Ok(())
 }
+
+/// The bucket is gone with everything in it: nothing is uploaded, nothing was published.
+pub(crate) fn forget_bucket(conn: &Connection) -> Outcome<()> {
+    conn.execute_batch(
+        "UPDATE segments SET place = 0 WHERE place = 1;
+         UPDATE ledgers SET place = 0 WHERE place = 1;
+         DELETE FROM garbage;
+         DELETE FROM manifests;
+         DELETE FROM meta WHERE key IN ('manifest', 'manifest_pending');",
+    )?;
+    Ok(())
+}
