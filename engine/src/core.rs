@@ -98,6 +98,8 @@ pub(crate) struct Core {
     pub(crate) nonce: u64,
     /// The live files and the point of the log up to which they tell all.
     pub(crate) files: Mutex<Files>,
+    /// Bytes of sealed files that only this disk has.
+    pub(crate) backlog: Arc<AtomicU64>,
     /// The ledgers say all that the catalogue does.
     pub(crate) ledgers_whole: AtomicBool,
     /// How many recoveries from a bucket the store has behind it.
@@ -171,7 +173,8 @@ impl Core {
 
     /// Whether so much waits to be uploaded that appends must wait too.
     pub(crate) fn is_backlogged(&self) -> bool {
-        self.bucket.is_some() && self.files.lock().local_bytes() >= self.config.backlog_bytes_max
+        let waiting = self.backlog.load(std::sync::atomic::Ordering::Relaxed);
+        self.bucket.is_some() && waiting >= self.config.backlog_bytes_max
     }
 
     /// Unsealed bytes at which appends must wait.

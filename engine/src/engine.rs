@@ -260,7 +260,7 @@ impl Engine {
         let (requests, bytes) = self.core.sequencer.queued();
         let metrics = &self.core.metrics;
         metrics.queue_requests.set(i64::try_from(requests).unwrap_or(i64::MAX));
-        let backlog = self.core.files.lock().local_bytes();
+        let backlog = self.core.backlog.load(Ordering::Relaxed);
         let backlog = if self.core.bucket.is_some() { backlog } else { 0 };
         metrics.publish.backlog_bytes.set(i64::try_from(backlog).unwrap_or(i64::MAX));
         let cached = self.core.blocks.bytes();

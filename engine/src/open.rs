@@ -227,6 +227,7 @@ fn assemble(
         store_base: crate::types::StoreMs::new(found.store_ms.get().saturating_sub(started)),
         next_file: AtomicU64::new(next_file),
         nonce: world.entropy.next_u64(),
+        backlog: files.backlog(),
         files: Mutex::new(files),
         ledgers_whole: AtomicBool::new(ledgers_whole),
         recoveries: floor.era(),

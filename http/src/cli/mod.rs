@@ -252,7 +252,11 @@ async fn open(
     made.map_err(|source| io_error(&format!("cannot create {}", store.display()), source))?;
     let config = weir_engine::Config {
         memtable_bytes_max: settings.memtable_bytes_max,
-        local_bytes_max: settings.local_bytes_max,
+        // What such a bucket holds may be gone any time: no local copy may go.
+        local_bytes_max: match object_store.kind {
+            StoreKind::Memory => u64::MAX,
+            _ => settings.local_bytes_max,
+        },
         seal_age: settings.seal_age,
         bucket_is_volatile: object_store.kind == StoreKind::Memory,
         gc_grace: settings.publishing.gc_grace,

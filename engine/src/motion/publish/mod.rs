@@ -432,12 +432,12 @@ async fn note_pending(core: &Arc<Core>, stored: &Stored) -> Result<(), Problem> 
 
 /// Notes a manifest that is in the bucket.
 async fn note(core: &Arc<Core>, stored: &Stored) -> Result<(), Problem> {
-    let (bytes, created) = (stored.bytes.clone(), stored.manifest.created);
+    let (bytes, since) = (stored.bytes.clone(), core.store_now());
     let generation = stored.manifest.generation;
     let noted = core.on_writer("published", move |conn| -> Result<(), catalogue::Failure> {
         let tx = conn.transaction()?;
         chain::put_published(&tx, &bytes)?;
-        catalogue::put_manifest(&tx, generation, created)?;
+        catalogue::put_manifest(&tx, generation, since)?;
         Ok(tx.commit()?)
     });
     settled(noted.await)
