@@ -19,6 +19,9 @@ pub struct Config {
     pub streams_cached_max: usize,
     /// Bytes of segment blocks kept in memory.
     pub block_cache_bytes: u64,
+    /// Bytes of local copies of segments that the bucket holds too; those unused for longest go
+    /// when there are more. What is not in the bucket does not count and is never evicted.
+    pub local_bytes_max: u64,
     /// WAL bytes from which the checkpointer works.
     pub wal_checkpoint_bytes: u64,
     /// WAL bytes at which commits wait until the checkpointer has caught up.
@@ -69,6 +72,7 @@ impl Config {
             queue_requests_max: 50_000,
             streams_cached_max: 100_000,
             block_cache_bytes: 64 << 20,
+            local_bytes_max: 10 << 30,
             wal_checkpoint_bytes: 4 << 20,
             wal_bytes_max: 128 << 20,
         }

@@ -22,6 +22,7 @@ use weir_io::{
 use crate::{
     Config, Metrics,
     decide::Now,
+    history::Bucket,
     log::{
         commit::{Link, StoreId},
         sequencer::Sequencer,
@@ -48,6 +49,9 @@ pub(crate) struct Core {
     pub(crate) world: World,
     pub(crate) config: Config,
     pub(crate) store: StoreId,
+    /// Where segments are kept for good; `None`: on the local disk alone.
+    #[allow(dead_code, reason = "what publishing and reads of evicted blocks ask")]
+    pub(crate) bucket: Option<Arc<Bucket>>,
     pub(crate) metrics: Metrics,
     pub(crate) sequencer: Sequencer,
     pub(crate) shelf: Arc<Shelf>,

@@ -6,7 +6,7 @@ pub(crate) use load::{Listed, unreadable};
 
 use std::sync::{Arc, atomic::Ordering};
 
-use weir_io::{World, disk::Lock};
+use weir_io::{World, disk::Lock, objects::Objects};
 
 use crate::{
     Config, Metrics, Watch, admit,
@@ -89,8 +89,22 @@ impl Engine {
     /// # Errors
     /// [`OpenError`] names what is in the way.
     pub async fn open(world: World, config: Config, holder: &str) -> Result<Self, OpenError> {
+        Self::open_with(world, config, None, holder).await
+    }
+
+    /// As [`Engine::open`], for a store whose segments are kept in `bucket`, which is asked with
+    /// the engine's own patience.
+    ///
+    /// # Errors
+    /// [`OpenError`] names what is in the way.
+    pub async fn open_with(
+        world: World,
+        config: Config,
+        bucket: Option<Arc<dyn Objects>>,
+        holder: &str,
+    ) -> Result<Self, OpenError> {
         config.check()?;
-        let (core, lock) = open::open(world, config, holder).await?;
+        let (core, lock) = open::open(world, config, bucket, holder).await?;
         Ok(Self { core, _lock: Arc::from(lock) })
     }
 

@@ -15,6 +15,7 @@ pub mod config;
 mod core;
 mod decide;
 mod engine;
+mod history;
 pub mod inspect;
 pub mod limits;
 mod live;

@@ -12,11 +12,12 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{Notify, mpsc, watch};
-use weir_io::{World, disk::Lock, sqlite::Role};
+use weir_io::{World, disk::Lock, objects::Objects, sqlite::Role};
 
 use crate::{
     Config, OpenError,
     core::{Core, Slice, database, segment_dir, segment_path},
+    history::Bucket,
     log::{
         commit::{Link, StoreId},
         replay,
@@ -55,12 +56,15 @@ struct Opened {
 pub(crate) async fn open(
     world: World,
     config: Config,
+    bucket: Option<Arc<dyn Objects>>,
     holder: &str,
 ) -> Result<(Arc<Core>, Box<dyn Lock>), OpenError> {
     let holder = holder.to_owned();
+    let bucket = bucket.map(|it| Arc::new(Bucket::new(it, Arc::clone(&world.entropy))));
     let blocking = Arc::clone(&world.blocking);
     let opened =
-        weir_io::tasks::run(&*blocking, move || open_blocking(world, config, &holder)).await;
+        weir_io::tasks::run(&*blocking, move || open_blocking(world, config, bucket, &holder))
+            .await;
     let opened = opened.unwrap_or_else(|gone| {
         Err(OpenError::Io { what: "opening the store".into(), source: io::Error::other(gone) })
     })?;
@@ -119,7 +123,12 @@ fn failure(error: Failure) -> OpenError {
     }
 }
 
-fn open_blocking(world: World, config: Config, holder: &str) -> Result<Opened, OpenError> {
+fn open_blocking(
+    world: World,
+    config: Config,
+    bucket: Option<Arc<Bucket>>,
+    holder: &str,
+) -> Result<Opened, OpenError> {
     let lock = prepare_directory(&world, &config, holder)?;
     let path = database(&config);
     let mut conn = world
@@ -150,15 +159,14 @@ fn open_blocking(world: World, config: Config, holder: &str) -> Result<Opened, O
     let link = found.link;
     let (slices, received) = mpsc::channel(SLICES_MAX);
     let found = (found, subscriptions);
-    let core = assemble(world, config, store, (seed, shelf), found, slices, next_segment);
+    let core = assemble((world, config, bucket), store, (seed, shelf), found, slices, next_segment);
     core.put_segments(SegmentSet::new(segments));
     Ok(Opened { core, lock, conn, link, writer_epoch, slices: received })
 }
 
 /// Puts the parts together.
 fn assemble(
-    world: World,
-    config: Config,
+    (world, config, bucket): (World, Config, Option<Arc<Bucket>>),
     store: StoreId,
     (seed, shelf): ([u64; 4], Arc<Shelf>),
     (found, subscriptions): (replay::Replayed, Registry),
@@ -178,6 +186,7 @@ fn assemble(
         shelf,
         subscriptions,
         store,
+        bucket,
         segments: ArcSwap::default(),
         dead_bytes: Mutex::default(),
         moves: watch::Sender::new(0),

@@ -224,6 +224,8 @@ pub struct Settings {
     pub data: PathBuf,
     /// Unsealed record bytes that start a seal.
     pub memtable_bytes_max: usize,
+    /// Bytes of local copies of segments that the bucket holds too.
+    pub local_bytes_max: u64,
     /// Age of the oldest unsealed record that starts a seal.
     pub seal_age: Duration,
     /// The operator's own signing key.
@@ -322,6 +324,7 @@ impl Settings {
             port: number(flags.port, "PORT", &environment)?.unwrap_or(8080),
             data: data(flags.data, &environment),
             memtable_bytes_max: flags.memtable_bytes,
+            local_bytes_max: u64::try_from(flags.cache_bytes).unwrap_or(u64::MAX),
             seal_age: flags.seal_age,
             signing_key: flags.signing_key,
             log: flags.log.or_else(|| environment("RUST_LOG")).unwrap_or_else(|| "info".to_owned()),

@@ -13,7 +13,7 @@ const PACKAGES: [&str; 5] = ["io", "engine", "http", "sim", "conformance"];
 const LINES_MAX: usize = 500;
 
 /// Ranks inside the engine, as its imports are: a module imports from its own rank and below.
-const RANKS: [(&str, u32); 48] = [
+const RANKS: [(&str, u32); 49] = [
     ("limits", 0),
     ("types", 1),
     ("config", 1),
@@ -50,6 +50,7 @@ const RANKS: [(&str, u32); 48] = [
     ("core", 8),
     ("log::writer", 8),
     ("log::replay", 8),
+    ("history", 8),
     ("motion", 8),
     ("read", 8),
     ("subscribe::fold", 8),

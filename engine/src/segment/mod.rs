@@ -27,6 +27,8 @@ pub(crate) use cache::BlockCache;
 pub(crate) use format::{BlockNo, Codec, ReadError};
 pub(crate) use merge::{Keep, MergeError, merge};
 pub(crate) use part::Part;
+#[allow(unused_imports, reason = "what an upload makes")]
+pub(crate) use reader::Remote;
 pub(crate) use reader::Segment;
 
 #[cfg(test)]

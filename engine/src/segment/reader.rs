@@ -6,10 +6,13 @@
 //! ```
 //! Opening verifies every section but the blocks, which are verified whenever they are read.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::{Bytes, BytesMut};
-use weir_io::File;
+use weir_io::{File, objects::Key};
 
 use super::{
     block::{BLOCK_HEADER_LEN, Block},
@@ -22,6 +25,15 @@ use super::{
 };
 use crate::types::{SegmentId, Seq, StreamId, WallMs};
 
+/// The object that holds the bytes of a segment's file in the bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Remote {
+    /// Its key.
+    pub(crate) key: Key,
+    /// Its length: that of the file.
+    pub(crate) bytes: u64,
+}
+
 /// An open segment.
 pub(crate) struct Segment {
     file: Arc<dyn File>,
@@ -29,6 +41,7 @@ pub(crate) struct Segment {
     footer: Footer,
     index: Box<[Entry]>,
     filter: Filter,
+    remote: OnceLock<Remote>,
 }
 
 impl Segment {
@@ -49,7 +62,7 @@ impl Segment {
         let index = decode_index(&index, &footer)?;
         let filter = section(&*file, Section::Filter, footer.filter)?;
         let filter = Filter::decode(&filter, footer.filter.offset)?;
-        Ok(Self { file, header, footer, index, filter })
+        Ok(Self { file, header, footer, index, filter, remote: OnceLock::new() })
     }
 
     /// The store it was written by.
@@ -60,6 +73,20 @@ impl Segment {
     /// Its number.
     pub(crate) const fn id(&self) -> SegmentId {
         self.header.segment
+    }
+
+    /// The object that has the same bytes. `None`: the local file is the only copy.
+    #[allow(dead_code, reason = "what readers ask when local bytes are damaged or gone")]
+    pub(crate) fn remote(&self) -> Option<&Remote> {
+        self.remote.get()
+    }
+
+    /// Notes that the bucket has the segment for good. From here on the local copy may be evicted.
+    #[allow(dead_code, reason = "what an upload ends with")]
+    pub(crate) fn set_remote(&self, remote: Remote) {
+        assert_eq!(remote.bytes, self.footer.file_bytes(), "the object is the file");
+        let noted = self.remote.get_or_init(|| remote.clone());
+        assert_eq!(*noted, remote, "a segment is uploaded under one key");
     }
 
     /// What it holds, in numbers.

@@ -110,6 +110,11 @@ pub struct ServeFlags {
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
     pub memtable_bytes: usize,
 
+    /// Bytes of local copies of what the bucket holds too; those unused for longest go when there
+    /// are more
+    #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = parse_size)]
+    pub cache_bytes: usize,
+
     /// Age of the oldest unsealed record that starts a seal
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub seal_age: Duration,

@@ -211,6 +211,7 @@ async fn open(world: &World, settings: &Settings, url: &str) -> Result<Engine, S
     }
     let config = weir_engine::Config {
         memtable_bytes_max: settings.memtable_bytes_max,
+        local_bytes_max: settings.local_bytes_max,
         seal_age: settings.seal_age,
         ..weir_engine::Config::new(&store)
     };
@@ -251,6 +252,7 @@ fn announce(settings: &Settings, url: &str) {
         connections_max = http.connections_max,
         idle_timeout = ?http.patience.idle,
         memtable_bytes_max = settings.memtable_bytes_max,
+        local_bytes_max = settings.local_bytes_max,
         seal_age = ?settings.seal_age,
         loopback_webhooks = ?http.loopback_webhooks,
         webhook_timeout = ?http.webhook_timeout,
