@@ -22,7 +22,7 @@ use weir_io::{
 use crate::{
     Config, Metrics,
     decide::Now,
-    history::Bucket,
+    history::{Bucket, History},
     log::{
         commit::{Link, StoreId},
         sequencer::Sequencer,
@@ -50,8 +50,9 @@ pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) store: StoreId,
     /// Where segments are kept for good; `None`: on the local disk alone.
-    #[allow(dead_code, reason = "what publishing and reads of evicted blocks ask")]
     pub(crate) bucket: Option<Arc<Bucket>>,
+    /// What comes from the bucket, and what of it stays here.
+    pub(crate) history: History,
     pub(crate) metrics: Metrics,
     pub(crate) sequencer: Sequencer,
     pub(crate) shelf: Arc<Shelf>,

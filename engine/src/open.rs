@@ -17,7 +17,7 @@ use weir_io::{World, disk::Lock, objects::Objects, sqlite::Role};
 use crate::{
     Config, OpenError,
     core::{Core, Slice, database, segment_dir, segment_path},
-    history::Bucket,
+    history::{Bucket, History},
     log::{
         commit::{Link, StoreId},
         replay,
@@ -187,6 +187,7 @@ fn assemble(
         subscriptions,
         store,
         bucket,
+        history: History::new(),
         segments: ArcSwap::default(),
         dead_bytes: Mutex::default(),
         moves: watch::Sender::new(0),

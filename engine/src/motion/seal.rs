@@ -50,6 +50,8 @@ pub(crate) enum Failed {
     #[error(transparent)]
     Merge(#[from] segment::MergeError),
     #[error(transparent)]
+    History(#[from] crate::request::Error),
+    #[error(transparent)]
     Catalogue(#[from] crate::state::catalogue::Failure),
     #[error(transparent)]
     Gone(#[from] weir_io::tasks::Gone),
