@@ -179,3 +179,24 @@ fn a_disk_that_takes_nothing_back_keeps_no_read_from_its_answer() {
         assert_eq!(town.read("s", 100 << 10).await, body("s", 300));
     });
 }
+
+#[test]
+fn no_more_is_asked_of_a_bucket_at_once_than_its_answers_have_room() {
+    live(config(), async |town| {
+        let segment = town.uploaded("s", 140 * 63).await;
+        town.evict(&segment);
+        let silent = BucketFaults { hang: 1.0, ..BucketFaults::default() };
+        town.machine.bucket().set_faults(silent);
+        // Each of another block, and none where another one will go on.
+        let reads = (0..70).map(|block| town.page("s", position(block * 2 * 63), 1));
+        let pages = super::reads::join_all(reads).await;
+        let turned_away = pages.iter().filter(|page| match page {
+            Err(Error::ReadFailed(what)) => what.contains("too many reads"),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(turned_away.count(), 70 - 64);
+        assert_eq!(town.gets(), 3 * 64, "three tries each");
+        town.machine.bucket().set_faults(BucketFaults::default());
+        assert_eq!(town.read("s", 1 << 20).await, body("s", 140 * 63), "and all is given back");
+    });
+}
