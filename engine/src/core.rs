@@ -27,9 +27,10 @@ use crate::{
         commit::{Link, StoreId},
         sequencer::Sequencer,
     },
+    motion::publish::{Chain, InBucket},
     read::segments::SegmentSet,
     segment::BlockCache,
-    state::{catalogue::Failure, shelf::Shelf, view::Stream},
+    state::{catalogue::Failure, files::Files, shelf::Shelf, view::Stream},
     subscribe::registry::Registry,
     types::{Epoch, SegmentId, StoreMs, StreamId, StreamName, WallMs},
 };
@@ -93,7 +94,24 @@ pub(crate) struct Core {
     pub(crate) leaving: watch::Sender<bool>,
     /// Store time when this process's clock started.
     pub(crate) store_base: StoreMs,
-    pub(crate) next_segment: AtomicU64,
+    /// Number of the next file, segment or ledger.
+    pub(crate) next_file: AtomicU64,
+    /// Goes into the names of this process's objects.
+    pub(crate) nonce: u64,
+    /// The live files and the point of the log up to which they tell all.
+    pub(crate) files: Mutex<Files>,
+    /// The ledgers say all that the catalogue does.
+    pub(crate) ledgers_whole: AtomicBool,
+    /// How many recoveries from a bucket the store has behind it.
+    pub(crate) recoveries: u32,
+    /// Counts the processes that opened the store.
+    pub(crate) writer_epoch: u64,
+    /// Where the store stands with its bucket.
+    pub(crate) chain: tokio::sync::Mutex<Chain>,
+    /// What is in the bucket, for those who look.
+    pub(crate) in_bucket: Mutex<Option<InBucket>>,
+    /// Rings when there may be something to publish.
+    pub(crate) publisher: Notify,
     /// Turns true when the writer's lane has ended.
     pub(crate) ended: watch::Sender<bool>,
 }
@@ -150,7 +168,12 @@ impl Core {
 
     /// Whether so much waits to be sealed that appends must wait too.
     pub(crate) fn is_overfull(&self) -> bool {
-        self.unsealed_bytes() >= Self::unsealed_bytes_max(&self.config)
+        self.unsealed_bytes() >= Self::unsealed_bytes_max(&self.config) || self.is_backlogged()
+    }
+
+    /// Whether so much waits to be uploaded that appends must wait too.
+    pub(crate) fn is_backlogged(&self) -> bool {
+        self.bucket.is_some() && self.files.lock().local_bytes() >= self.config.backlog_bytes_max
     }
 
     /// Unsealed bytes at which appends must wait.
@@ -165,6 +188,11 @@ impl Core {
 
     pub(crate) fn durable_link(&self) -> Link {
         *self.durable.lock()
+    }
+
+    /// Takes the number of a new file.
+    pub(crate) fn new_file(&self) -> SegmentId {
+        SegmentId::new(self.next_file.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
     }
 
     /// Runs a job on the writer's connection between two commits.
@@ -214,6 +242,15 @@ pub(crate) fn database(config: &Config) -> PathBuf {
 
 pub(crate) fn segment_dir(config: &Config) -> PathBuf {
     config.dir.join("segments")
+}
+
+pub(crate) fn ledger_dir(config: &Config) -> PathBuf {
+    config.dir.join("rows")
+}
+
+/// The file of a ledger.
+pub(crate) fn ledger_path(config: &Config, id: SegmentId) -> PathBuf {
+    ledger_dir(config).join(format!("{:016x}.rows", id.get()))
 }
 
 /// The file of a segment.

@@ -15,7 +15,7 @@ use crate::{
         gate::{Gate, Outcome},
         sequencer::{Decision, Missing, Mode, Submitted},
     },
-    motion::{keeper, seal},
+    motion::{keeper, publish, seal},
     open,
     read::{self, Want},
     request::{Append, Appended, Create, Created, Error, Head, List, ListRow, Page, Read},
@@ -80,6 +80,9 @@ pub enum OpenError {
     /// What is stored can't be trusted.
     #[error("stored data is damaged: {0}")]
     Corrupt(String),
+    /// The bucket can't be used, or is not this store's.
+    #[error("{0}")]
+    Bucket(String),
 }
 
 impl Engine {
@@ -105,7 +108,16 @@ impl Engine {
     ) -> Result<Self, OpenError> {
         config.check()?;
         let (core, lock) = open::open(world, config, bucket, holder).await?;
-        Ok(Self { core, _lock: Arc::from(lock) })
+        let engine = Self { core, _lock: Arc::from(lock) };
+        let Err(problem) = publish::attach(&engine.core).await else { return Ok(engine) };
+        let away = matches!(problem, publish::Problem::Bucket(_));
+        if away && publish::is_known(&engine.core).await {
+            weir_io::sometimes!("a store started while its bucket was away");
+            tracing::warn!(%problem, "the bucket is away: the store starts and publishes later");
+            return Ok(engine);
+        }
+        engine.close().await;
+        Err(OpenError::Bucket(problem.to_string()))
     }
 
     /// Creates a stream or confirms that it is there (protocol §4).
@@ -247,6 +259,9 @@ impl Engine {
         let (requests, bytes) = self.core.sequencer.queued();
         let metrics = &self.core.metrics;
         metrics.queue_requests.set(i64::try_from(requests).unwrap_or(i64::MAX));
+        let backlog = self.core.files.lock().local_bytes();
+        let backlog = if self.core.bucket.is_some() { backlog } else { 0 };
+        metrics.publish.backlog_bytes.set(i64::try_from(backlog).unwrap_or(i64::MAX));
         let cached = self.core.blocks.bytes();
         metrics.block_cache_bytes.set(i64::try_from(cached).unwrap_or(i64::MAX));
         metrics.queue_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -269,6 +284,7 @@ impl Engine {
         core.keeper.notify_one();
         if !matches!(core.sequencer.mode(), Mode::Failed(_)) {
             seal::run(core).await;
+            publish::finish(core).await;
         }
         let store_now = core.store_now();
         let noted = core.on_writer("store time", move |conn| {

@@ -17,12 +17,16 @@ mod decide;
 mod engine;
 mod history;
 pub mod inspect;
+#[allow(dead_code, unused_imports, reason = "what uses it comes piece by piece")]
+mod ledger;
 pub mod limits;
 mod live;
 mod log;
 pub mod metrics;
 mod motion;
 mod open;
+#[allow(dead_code, unused_imports, reason = "what uses it comes piece by piece")]
+mod publish;
 mod read;
 pub mod request;
 mod segment;

@@ -7,7 +7,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
+pub use self::publish::PublishMetrics;
 use crate::types::WallMs;
+
+mod publish;
 
 /// Everything the engine counts. One value per store, so that two stores in a process do not mix.
 #[derive(Debug)]
@@ -88,6 +91,8 @@ pub struct Metrics {
     pub subscription_leases_expired: Counter,
     /// Streams acknowledged, once per report.
     pub subscription_acks: Counter,
+    /// What publishing counts.
+    pub publish: PublishMetrics,
 }
 
 impl Default for Metrics {
@@ -133,6 +138,7 @@ impl Default for Metrics {
             subscription_wakes: Counter::default(),
             subscription_leases_expired: Counter::default(),
             subscription_acks: Counter::default(),
+            publish: PublishMetrics::default(),
         }
     }
 }
@@ -224,6 +230,7 @@ impl Metrics {
             self.subscription_acks.clone(),
         );
         r.register("weir_block_cache_bytes", "Blocks in memory", self.block_cache_bytes.clone());
+        self.publish.register(r);
     }
     fn register_history(&self, r: &mut Registry) {
         r.register("weir_history_fetches", "Requests for blocks", self.fetches.clone());

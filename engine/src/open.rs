@@ -1,6 +1,7 @@
 //! Opening a store: lock, tables, segments, replay, then the loops.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::{
         Arc,
@@ -16,7 +17,7 @@ use weir_io::{World, disk::Lock, objects::Objects, sqlite::Role};
 
 use crate::{
     Config, OpenError,
-    core::{Core, Slice, database, segment_dir, segment_path},
+    core::{Core, Slice, database, ledger_dir, ledger_path, segment_dir, segment_path},
     history::{Bucket, History},
     log::{
         commit::{Link, StoreId},
@@ -24,19 +25,20 @@ use crate::{
         sequencer::Sequencer,
         writer::Writer,
     },
-    motion::{checkpoint, keeper},
+    motion::{checkpoint, keeper, publish},
     read::segments::SegmentSet,
-    segment::{BlockCache, Segment},
+    segment::{BlockCache, Remote, Segment},
     state::{
         catalogue::{self, Failure},
+        files::{Cut, Files, Held},
         shelf::Shelf,
     },
     subscribe::{registry::Registry, waker},
-    types::StreamId,
+    types::{Epoch, StreamId},
 };
 
 /// Version of everything below the directory of a store.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
 /// A page and its frame header in the WAL.
 const FRAME_BYTES: u64 = 4096 + 24;
 /// Slices waiting for the writer.
@@ -107,6 +109,7 @@ fn start(
         }),
     );
     tasks.spawn("keeper", Box::pin(keeper::run(Arc::clone(core))));
+    tasks.spawn("publisher", Box::pin(publish::run(Arc::clone(core))));
     tasks.spawn("waker", Box::pin(waker::run(Arc::clone(core))));
     tasks.spawn("checkpoint", Box::pin(checkpoint::run(Arc::clone(core))));
 }
@@ -144,7 +147,7 @@ fn open_blocking(
         world.disk.sync_dir(&config.dir).map_err(io_error("syncing the store directory".into()))?;
     }
     let (store, writer_epoch) = claim(&conn)?;
-    let (segments, next_segment) = open_segments(&world, &config, &conn, store)?;
+    let (files, segments) = open_files(&world, &config, &conn, store)?;
     let seed = std::array::from_fn(|_| world.entropy.next_u64());
     let shelf = Arc::new(Shelf::new(config.streams_cached_max, seed));
     let (found, subscriptions) = replay::run(&conn, &shelf, store).map_err(failure)?;
@@ -159,7 +162,14 @@ fn open_blocking(
     let link = found.link;
     let (slices, received) = mpsc::channel(SLICES_MAX);
     let found = (found, subscriptions);
-    let core = assemble((world, config, bucket), store, (seed, shelf), found, slices, next_segment);
+    let next_file = catalogue::meta_u64(&conn, "next_segment").map_err(failure)?.max(1);
+    let recoveries = catalogue::meta_u64(&conn, "recoveries").map_err(failure)?;
+    let floor = u32::try_from(recoveries).map(Epoch::first_of);
+    let floor = floor.map_err(|_| OpenError::Corrupt("recoveries are too many".into()))?;
+    let ledgers_whole = catalogue::meta_u64(&conn, "ledgers_whole").map_err(failure)? == 1;
+    let files = (files, next_file, ledgers_whole, writer_epoch);
+    let world = (world, config, bucket);
+    let core = assemble(world, store, (seed, shelf, floor), found, slices, files);
     core.put_segments(SegmentSet::new(segments));
     Ok(Opened { core, lock, conn, link, writer_epoch, slices: received })
 }
@@ -168,10 +178,10 @@ fn open_blocking(
 fn assemble(
     (world, config, bucket): (World, Config, Option<Arc<Bucket>>),
     store: StoreId,
-    (seed, shelf): ([u64; 4], Arc<Shelf>),
+    (seed, shelf, floor): ([u64; 4], Arc<Shelf>, Epoch),
     (found, subscriptions): (replay::Replayed, Registry),
     slices: mpsc::Sender<Slice>,
-    next_segment: u64,
+    (files, next_file, ledgers_whole, writer_epoch): (Files, u64, bool, u64),
 ) -> Arc<Core> {
     let hasher = ahash::RandomState::with_seeds(seed[3], seed[2], seed[1], seed[0]);
     let started = u64::try_from(world.clock.elapsed().as_millis()).unwrap_or(0);
@@ -181,6 +191,7 @@ fn assemble(
             Arc::clone(&shelf),
             found.link.lsn.next(),
             StreamId::new(found.next_stream.max(1)),
+            floor,
             &config,
         ),
         shelf,
@@ -209,7 +220,15 @@ fn assemble(
         leaving: watch::Sender::new(false),
         ended: watch::Sender::new(false),
         store_base: crate::types::StoreMs::new(found.store_ms.get().saturating_sub(started)),
-        next_segment: AtomicU64::new(next_segment),
+        next_file: AtomicU64::new(next_file),
+        nonce: world.entropy.next_u64(),
+        files: Mutex::new(files),
+        ledgers_whole: AtomicBool::new(ledgers_whole),
+        recoveries: floor.era(),
+        writer_epoch,
+        chain: tokio::sync::Mutex::default(),
+        in_bucket: Mutex::default(),
+        publisher: Notify::new(),
         world,
         config,
     })
@@ -225,7 +244,11 @@ fn prepare_directory(
     let dir = &config.dir;
     let shown = dir.display().to_string();
     let segments = segment_dir(config);
-    disk.create_dir_all(&segments).map_err(io_error(format!("creating {}", segments.display())))?;
+    for made in [&segments, &ledger_dir(config)] {
+        let what = format!("creating {}", made.display());
+        disk.create_dir_all(made).map_err(io_error(what))?;
+    }
+    // Nothing that another process has may be touched before this is held (INV-29).
     let lock_path = dir.join("lock");
     let lock = disk.lock(&lock_path).map_err(io_error(format!("locking {shown}")))?;
     let Some(lock) = lock else {
@@ -278,32 +301,51 @@ fn claim(conn: &Connection) -> Result<(StoreId, u64), OpenError> {
     Ok((StoreId(id), epoch))
 }
 
-/// Opens every segment that the catalogue names and removes every other file.
-fn open_segments(
+/// Opens every file that the catalogue names and removes every other one.
+fn open_files(
     world: &World,
     config: &Config,
     conn: &Connection,
     store: StoreId,
-) -> Result<(Vec<Arc<Segment>>, u64), OpenError> {
-    let dir = segment_dir(config);
+) -> Result<(Files, Vec<Arc<Segment>>), OpenError> {
     let rows = catalogue::segments(conn).map_err(failure)?;
-    let mut segments = Vec::with_capacity(rows.len());
-    let mut named = Vec::with_capacity(rows.len());
-    let mut next = 1;
-    for (id, _) in rows {
-        let path = segment_path(config, id);
+    let mut held = Vec::with_capacity(rows.len());
+    let mut named = BTreeSet::new();
+    for row in rows {
+        let path = segment_path(config, row.id);
         let shown = path.display().to_string();
         let file = world.disk.open(&path).map_err(io_error(format!("opening {shown}")))?;
         let segment =
             Segment::open(file).map_err(|bad| OpenError::Corrupt(format!("{shown}: {bad}")))?;
-        if segment.store() != store.0 || segment.id() != id {
+        if segment.store() != store.0 || segment.id() != row.id {
             return Err(OpenError::Corrupt(format!("{shown} belongs to another store or row")));
         }
-        next = next.max(id.get() + 1);
-        named.push(path);
-        segments.push(Arc::new(segment));
+        if segment.footer().file_bytes() != row.bytes {
+            return Err(OpenError::Corrupt(format!("{shown} is not as long as its row says")));
+        }
+        if row.place == catalogue::Place::Bucket {
+            let key = publish::segment_key(&row);
+            segment.set_remote(Remote { key, bytes: row.bytes });
+        }
+        named.insert(path);
+        held.push(Held { row, segment: Arc::new(segment) });
     }
-    for path in world.disk.list(&dir).map_err(io_error(format!("listing {}", dir.display())))? {
+    let ledgers = catalogue::ledgers(conn).map_err(failure)?;
+    named.extend(ledgers.iter().map(|it| ledger_path(config, it.id)));
+    for dir in [segment_dir(config), ledger_dir(config)] {
+        remove_unnamed(world, &dir, &named)?;
+    }
+    let segments = held.iter().map(|held| Arc::clone(&held.segment)).collect();
+    let cut = Cut::load(conn).map_err(failure)?;
+    Ok((Files::new(held, ledgers, cut), segments))
+}
+
+fn remove_unnamed(
+    world: &World,
+    dir: &std::path::Path,
+    named: &BTreeSet<std::path::PathBuf>,
+) -> Result<(), OpenError> {
+    for path in world.disk.list(dir).map_err(io_error(format!("listing {}", dir.display())))? {
         if !named.contains(&path) {
             weir_io::sometimes!("boot removed a segment file that a crash had left behind");
             tracing::info!(path = %path.display(), "removed a file that no row names");
@@ -311,5 +353,5 @@ fn open_segments(
             world.disk.remove(&path).map_err(io_error(what))?;
         }
     }
-    Ok((segments, next))
+    Ok(())
 }

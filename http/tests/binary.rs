@@ -19,6 +19,12 @@ fn weir(args: &[&str]) -> Command {
     for name in ["PORT", "DS_HOST", "DS_ROOT", "API_KEY", "RUST_LOG"] {
         command.env_remove(name);
     }
+    for (name, _) in std::env::vars_os() {
+        let clouds = ["AWS_", "AZURE_", "CLOUDFLARE_", "DURABLE_STREAMS_", "GOOGLE_"];
+        if name.to_str().is_some_and(|name| clouds.iter().any(|cloud| name.starts_with(cloud))) {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
@@ -114,6 +120,44 @@ fn it_says_what_it_is_and_what_an_ack_rests_on() {
 }
 
 #[test]
+fn it_says_where_objects_are_kept_and_what_that_is_worth() {
+    let (dir, other) = (fresh_dir(), fresh_dir());
+    let bucket = other.join("deep/bucket");
+    let elsewhere = ["--bucket-dir", bucket.to_str().expect("text"), "--bucket-prefix", "a/b"];
+    for (args, says) in [
+        (&elsewhere[..], format!("local: {}, below a/b/ (on the", bucket.display())),
+        (&["--object-store", "memory"], "memory (lost when the server ends)".to_owned()),
+    ] {
+        let running = Running::start(weir(&["--port", "0"]).args(args).arg("--data").arg(&*dir));
+        assert!(running.announced.contains(&says), "{says}: {}", running.announced);
+        let answer = running.ask("GET /v1/server/_details HTTP/1.1\r\n\r\n");
+        let probed = r#""artifact":"probe","bytes":33,"errors":0,"requests":2"#;
+        assert!(answer.contains(probed), "it was tried out: {answer}");
+        assert!(!dir.join("bucket").exists(), "another bucket is used");
+    }
+    assert!(bucket.join("a/b/probe").is_dir());
+}
+
+#[test]
+fn it_does_not_start_without_its_bucket() {
+    let dir = fresh_dir();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = nobody.local_addr().expect("bound");
+    drop(nobody);
+    let args = ["--object-store", "s3", "--bucket", "b", "--port", "0"];
+    let mut command = weir(&args);
+    command.arg("--data").arg(&*dir).env("AWS_ENDPOINT_URL", format!("http://{address}"));
+    command.env("AWS_ALLOW_HTTP", "true").env("AWS_ACCESS_KEY_ID", "known");
+    command.env("AWS_SECRET_ACCESS_KEY", "hush-hush");
+    let stderr = failure(&mut command);
+    for part in ["object store (s3: b)", "cannot be used", "no answer"] {
+        assert!(stderr.contains(part), "{part}: {stderr}");
+    }
+    assert!(!stderr.contains("hush-hush"), "{stderr}");
+    assert!(!dir.join("store").exists(), "nothing was created");
+}
+
+#[test]
 fn a_signal_ends_it_in_order_and_loses_nothing() {
     for signal in ["TERM", "INT"] {
         let dir = fresh_dir();
@@ -169,7 +213,11 @@ fn it_refuses_settings_that_make_no_sense() {
         (&["--auth-strategy", "api-key"], None, "API_KEY"),
         (&["--auth-strategy=api-key"], Some("123456789"), "at least 10 characters"),
         (&["--auth-strategy", "magic"], Some(key), "magic"),
-        (&["--object-store", "r2"], None, "not available yet"),
+        (&["--object-store", "r2"], None, "DURABLE_STREAMS_R2_BUCKET"),
+        (&["--object-store", "r2", "--bucket", "b"], None, "DURABLE_STREAMS_R2_ACCOUNT_ID"),
+        (&["--object-store", "s3"], None, "--bucket or set AWS_BUCKET"),
+        (&["--bucket", "b"], None, "--object-store"),
+        (&["--gc-grace", "1s"], None, "--gc-grace"),
         (&["--object-store", "tape"], None, "tape"),
         (&["--port", "70000"], None, "70000"),
         (&["--nonsense"], None, "--nonsense"),
@@ -213,6 +261,11 @@ fn help_explains_every_flag() {
         "--port",
         "--data",
         "--object-store",
+        "--bucket",
+        "--bucket-prefix",
+        "--bucket-dir",
+        "--gc-grace",
+        "--backlog-bytes",
         "--no-auth",
         "--auth-strategy",
         "--long-poll-timeout",

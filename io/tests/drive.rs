@@ -10,7 +10,7 @@ use std::{
 use weir_io::{
     disk::{Create, Disk, File},
     laws::disk::content,
-    memory::{Drive, Faults, MemoryDisk},
+    memory::{Cut, Drive, Faults, MemoryDisk, Moment, Op, Side},
 };
 
 const SEEDS: u64 = 200;
@@ -298,4 +298,48 @@ fn a_hole_takes_no_room_on_a_full_drive_and_what_fills_it_does() {
     let disk = drive.mount();
     assert!(disk.open(&path("holey")).unwrap().allocated().unwrap() >= 900, "holes survive");
     assert!(drive.used_bytes() <= used + 1000);
+}
+
+#[test]
+fn a_machine_dies_on_the_side_of_a_named_moment_that_was_asked_for() {
+    for (side, left) in [(Side::Before, b"two"), (Side::After, b"new")] {
+        let (drive, disk) = prepared(0);
+        let file = disk.create(&path("file"), Create::New).unwrap();
+        let other = disk.create(&path("other"), Create::New).unwrap();
+        disk.sync_dir(Path::new("/d")).unwrap();
+        drive.kill_at(Moment { op: Op::Sync, path: "/file", nth: 2, side });
+        file.write_all_at(b"one", 0).unwrap();
+        other.sync().unwrap();
+        file.write_all_at(b"two", 0).unwrap();
+        file.sync().unwrap();
+        file.write_all_at(b"new", 0).unwrap();
+        assert!(file.sync().is_err(), "nobody is told");
+        assert!(drive.is_dead());
+        drive.cut_power(Cut { keep: 0.0, tear: 0.0 });
+        assert_eq!(read(&drive.mount(), "file").unwrap(), left);
+    }
+}
+
+#[test]
+fn a_failed_sync_may_tell_of_something_long_over() {
+    let left = outcomes_of_failed_sync(1.0);
+    assert_eq!(left, BTreeSet::from([b"kept".to_vec()]));
+    let left = outcomes_of_failed_sync(0.0);
+    assert!(left.contains(&Vec::new()), "of what is not synced nothing need be left");
+}
+
+/// What is left of a file whose sync failed, over many seeds.
+fn outcomes_of_failed_sync(late: f64) -> BTreeSet<Vec<u8>> {
+    let cut = |seed| {
+        let (drive, disk) = prepared(seed);
+        durable(&disk, "file", b"").unwrap();
+        let file = disk.create(&path("file"), Create::Truncate).unwrap();
+        drive.set_faults(Faults { sync: 1.0, sync_late: late, ..Faults::default() });
+        file.write_all_at(b"kept", 0).unwrap();
+        assert!(file.sync().is_err());
+        drive.kill();
+        drive.power_cycle();
+        read(&drive.mount(), "file").unwrap()
+    };
+    (0..SEEDS).map(cut).collect()
 }

@@ -88,6 +88,30 @@ impl Options {
         }
     }
 
+    /// No faults and roomy sizes: what a schedule plays on.
+    #[must_use]
+    pub fn calm() -> Options {
+        let mut options = Options {
+            rounds: 0,
+            round: Duration::ZERO,
+            clients: 0,
+            think_ms: 0,
+            fill_max: 0,
+            memtable_bytes_max: 1 << 20,
+            seal_age: Duration::from_secs(10),
+            streams_cached_max: 1000,
+            block_cache_bytes: 4 << 20,
+            wal_checkpoint_bytes: 1 << 20,
+            wal_bytes_max: 16 << 20,
+            queue_requests_max: 1000,
+            ..Options::draw(0)
+        };
+        for (_, switch) in options.switches() {
+            *switch = false;
+        }
+        options
+    }
+
     /// Overrules one choice.
     ///
     /// # Errors

@@ -88,6 +88,11 @@ impl Sim {
         self.sabotage.plant(self.machine.boot(self.now()))
     }
 
+    /// The world of another process that starts on the running machine.
+    pub fn another(&self) -> World {
+        self.sabotage.plant(self.machine.boot(self.now()))
+    }
+
     /// Time as a town's supervisor counts it.
     pub fn set_time(&self, now: Duration) {
         self.town.set(Some(now));

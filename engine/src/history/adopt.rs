@@ -30,7 +30,7 @@ const TRIES_MAX: u32 = 3;
 pub(crate) struct Adoption {
     pub(crate) store: [u8; 16],
     pub(crate) id: SegmentId,
-    /// [`Segment::mark`].
+    /// Checksum of its footer.
     pub(crate) mark: u32,
     pub(crate) remote: Remote,
     /// The name of the local copy. Whatever has it is replaced.
@@ -88,7 +88,7 @@ async fn once(
     let disk = std::sync::Arc::clone(&world.disk);
     let written = weir_io::tasks::run(&*world.blocking, move || {
         write_holey(&*disk, &path, &head, &tail, bytes, |it| {
-            (it.store(), it.id(), it.mark()) == (store, id, mark)
+            (it.store(), it.id(), it.footer().mark()) == (store, id, mark)
         })
     });
     let segment = written.await?.map_err(|error| match error {

@@ -55,8 +55,11 @@ pub(super) fn put_back(core: &Core, segment: &Segment, blocks: &[(BlockNo, Bytes
 /// One round of the evictor: counts what is here and evicts what was not read for longest until
 /// there is room for an eighth of the budget, so that blocks can be put back again.
 pub(crate) async fn tidy(core: &Arc<Core>) {
-    let history = &core.history;
-    history.round.fetch_add(1, Ordering::Relaxed);
+    // What nobody can bring back stays.
+    if core.bucket.is_none() {
+        return;
+    }
+    core.history.round.fetch_add(1, Ordering::Relaxed);
     let max = core.config.local_bytes_max;
     let bytes = count(core);
     if bytes <= max - max / 16 {
@@ -126,7 +129,7 @@ async fn evict(core: &Arc<Core>, segment: &Arc<Segment>) -> Result<u64, AdoptErr
             let adoption = Adoption {
                 store: segment.store(),
                 id: segment.id(),
-                mark: segment.mark(),
+                mark: segment.footer().mark(),
                 remote: remote.clone(),
                 path,
             };

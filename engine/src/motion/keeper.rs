@@ -89,11 +89,14 @@ async fn end_expired(core: &Arc<Core>) {
 /// room; then writes resume.
 async fn probe_for_space(core: &Arc<Core>) {
     let disk = Arc::clone(&core.world.disk);
-    let path = core.config.dir.join("reserve");
+    let dir = core.config.dir.clone();
+    let path = dir.join("reserve");
     let unsealed = core.unfolded.lock().since.is_some();
     let room = weir_io::tasks::run(&*core.world.blocking, move || -> std::io::Result<bool> {
         if unsealed && disk.exists(&path)? {
             disk.remove(&path)?;
+            // A removal that a crash could still undo has freed nothing.
+            disk.sync_dir(&dir)?;
             return Ok(false);
         }
         set_aside(&*disk, &path).map(|()| true)

@@ -15,14 +15,15 @@ use crate::{
     core::{Burial, Core, segment_dir, segment_path},
     history,
     segment::{self, Keep, Segment},
-    state::catalogue::{self, Failure, Readable},
+    state::catalogue::{self, Failure, Place, Readable, SegmentRow},
     types::{Lsn, SegmentId, Seq, StreamId},
 };
 
 /// How many neighbours become one segment.
 const FAN_IN: usize = 8;
 /// What a merge makes of at most this size.
-const MERGED_BYTES_MAX: u64 = 1 << 30;
+/// It must fit into one upload, of which the whole lies in memory.
+const MERGED_BYTES_MAX: u64 = 128 << 20;
 /// Segments up to this size are merged whatever lies beside them.
 const SMALL_BYTES_MAX: u64 = 1 << 20;
 
@@ -36,6 +37,10 @@ pub(crate) async fn run(core: &Arc<Core>) {
         }
         weir_io::sometimes!("segments were merged");
     }
+    if let Err(error) = super::ledgers::merge(core).await {
+        tracing::warn!(%error, "merge of ledgers failed and will be tried again");
+    }
+    core.publisher.notify_one();
 }
 
 /// Notes where the records of streams that have ended lie. What a stream took is counted for every
@@ -53,21 +58,31 @@ pub(super) fn count_dead(core: &Core, burials: &[Burial]) {
 /// A segment of which about half or more is dead, or else the first neighbours, oldest first, that are small or of which none outweighs the rest: so a
 /// byte is rewritten only when what it lies in has about doubled.
 fn choose(core: &Core) -> Option<Vec<Arc<Segment>>> {
+    // Those of a fold that is to be tried again stay as they are: merged with others they would
+    // take these out of what is published until then (INV-40).
+    let folded = core.files.lock().cut()?.folded.lsn;
     let set = core.segments.load();
+    let settled = set.all().partition_point(|it| it.footer().last_lsn <= folded);
+    let settled = &set.all()[..settled];
     let dead = core.dead_bytes.lock();
     let mostly_dead = |segment: &&Arc<Segment>| {
         dead.get(&segment.id()).is_some_and(|dead| *dead >= segment.footer().file_bytes() / 2)
     };
-    if let Some(segment) = set.all().iter().find(mostly_dead) {
+    if let Some(segment) = settled.iter().find(mostly_dead) {
         return Some(vec![Arc::clone(segment)]);
     }
-    let run = set.all().windows(FAN_IN).find(|run| {
-        let sizes = run.iter().map(|it| it.footer().file_bytes());
-        let largest = sizes.clone().max().unwrap_or_default();
-        let sum: u64 = sizes.sum();
+    let sizes: Vec<u64> = settled.iter().map(|it| it.footer().file_bytes()).collect();
+    neighbours(&sizes).map(|range| settled[range].to_vec())
+}
+
+/// The first neighbours that are small or of which none outweighs the rest.
+pub(super) fn neighbours(sizes: &[u64]) -> Option<std::ops::Range<usize>> {
+    let start = sizes.windows(FAN_IN).position(|run| {
+        let largest = run.iter().copied().max().unwrap_or_default();
+        let sum: u64 = run.iter().sum();
         sum <= MERGED_BYTES_MAX && (largest <= SMALL_BYTES_MAX || largest <= sum / 2)
     })?;
-    Some(run.to_vec())
+    Some(start..start + FAN_IN)
 }
 
 async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed> {
@@ -76,15 +91,22 @@ async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed
     let new = core.on_reader(move |conn| Ok(build(&builder, conn, &merging))).await?;
     let new = new.inspect_err(|_| history::doubt(&inputs))?;
     let old: Vec<SegmentId> = inputs.iter().map(|it| it.id()).collect();
-    let (id, bytes, gone) = (new.id, new.bytes, old.clone());
+    let row = new.row;
+    let gone: Vec<SegmentRow> = {
+        let files = core.files.lock();
+        old.iter().filter_map(|id| files.segment(*id)).map(|held| held.row).collect()
+    };
     let empty = new.segment.footer().records == 0;
     core.on_writer("merge", move |conn| -> Result<(), Failure> {
         let tx = conn.transaction()?;
         if !empty {
-            catalogue::put_segment(&tx, id, bytes)?;
+            catalogue::put_segment(&tx, &row)?;
         }
-        for id in gone {
-            catalogue::drop_segment(&tx, id)?;
+        for row in &gone {
+            catalogue::drop_segment(&tx, row.id)?;
+            if row.place == Place::Bucket {
+                catalogue::put_garbage(&tx, super::publish::segment_key(row).as_str())?;
+            }
         }
         Ok(tx.commit()?)
     })
@@ -92,8 +114,9 @@ async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed
     let mut paths: Vec<_> = old.iter().map(|id| segment_path(&core.config, *id)).collect();
     if empty {
         weir_io::sometimes!("a segment went because nobody could read anything in it");
-        paths.push(segment_path(&core.config, id));
+        paths.push(segment_path(&core.config, row.id));
     }
+    core.files.lock().replace_segments(&old, Some(new.held()).filter(|_| !empty));
     core.replace_segments(&old, Some(new).filter(|_| !empty));
     core.dead_bytes.lock().retain(|id, _| !old.contains(id));
     let disk = Arc::clone(&core.world.disk);

@@ -1,8 +1,11 @@
 //! What runs by itself: the keeper, who seals, folds and ends streams whose time has passed, and
-//! the checkpointer, who keeps SQLite's write-ahead log small.
+//! the checkpointer, who keeps SQLite's write-ahead log small; and the publisher, who brings all
+//! of it into the bucket.
 
 pub(crate) mod checkpoint;
 pub(crate) mod fold;
 pub(crate) mod keeper;
+pub(crate) mod ledgers;
 pub(crate) mod merge;
+pub(crate) mod publish;
 pub(crate) mod seal;

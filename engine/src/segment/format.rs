@@ -239,6 +239,12 @@ impl Footer {
         self.index.offset
     }
 
+    /// Checksum of the footer, which names the checksums of index and filter: it tells this segment
+    /// from every other.
+    pub(crate) fn mark(&self) -> u32 {
+        crc32c::crc32c(&self.encode())
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(FOOTER_LEN);
         out.extend_from_slice(&self.blocks.to_le_bytes());

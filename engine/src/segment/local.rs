@@ -159,7 +159,8 @@ impl Segment {
 
     /// Whether the other is a copy of the same segment.
     fn is(&self, copy: &Self) -> bool {
-        (copy.store(), copy.id(), copy.mark()) == (self.store(), self.id(), self.mark())
+        (copy.store(), copy.id(), copy.footer().mark())
+            == (self.store(), self.id(), self.footer().mark())
     }
 
     fn replace(&self, copy: &Self) -> u64 {

@@ -46,7 +46,6 @@ pub(crate) struct Segment {
     footer: Footer,
     index: Box<[Entry]>,
     filter: Filter,
-    mark: u32,
     remote: OnceLock<Remote>,
 }
 
@@ -61,7 +60,6 @@ impl Segment {
         let at = file_len.saturating_sub(to_u64(TRAILER_LEN));
         let trailer = read(&*file, Section::Trailer, at, to_u64(TRAILER_LEN))?;
         let trailer = Trailer::decode(&trailer, at)?;
-        let mark = trailer.footer.crc;
         let footer = section(&*file, Section::Footer, trailer.footer)?;
         assert_eq!(footer.len(), FOOTER_LEN, "checked with the trailer");
         let footer = Footer::decode(&footer, trailer.footer.offset)?;
@@ -70,7 +68,7 @@ impl Segment {
         let filter = section(&*file, Section::Filter, footer.filter)?;
         let filter = Filter::decode(&filter, footer.filter.offset)?;
         let local = Local::new(file, file_len, footer.index.offset).map_err(failed)?;
-        Ok(Self { local, header, footer, index, filter, mark, remote: OnceLock::new() })
+        Ok(Self { local, header, footer, index, filter, remote: OnceLock::new() })
     }
 
     /// The store it was written by.
@@ -94,11 +92,6 @@ impl Segment {
         assert_eq!(remote.bytes, self.footer.file_bytes(), "the object is the file");
         let noted = self.remote.get_or_init(|| remote.clone());
         assert_eq!(*noted, remote, "a segment is uploaded under one key");
-    }
-
-    /// The checksum of the footer, which has those of index and filter: equal for equal segments.
-    pub(crate) const fn mark(&self) -> u32 {
-        self.mark
     }
 
     /// What it holds, in numbers.

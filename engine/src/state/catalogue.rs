@@ -5,13 +5,27 @@
 //! that writes is stepped to its end (`execute`), never cut off after a row. Positions are
 //! stored as SQLite's signed integers; none of ours comes near 2^63.
 
+mod objects;
 mod subscriptions;
+mod whole;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-pub(crate) use self::subscriptions::{
-    drop_links, drop_subscription, matching, put_link, put_subscription, scan_links,
-    scan_subscriptions, tails,
+pub(crate) use self::{
+    objects::{
+        LedgerRow, Place, SegmentRow, collectable, drop_garbage, drop_ledger, drop_manifest,
+        drop_segment, is_garbage, ledgers, oldest_waiting, place_ledger, place_segment,
+        put_garbage, put_ledger, put_manifest, put_segment, retire, segments, superseded,
+        unretired,
+    },
+    subscriptions::{
+        drop_links, drop_subscription, matching, put_link, put_subscription, scan_links,
+        scan_subscriptions, tails,
+    },
+    whole::{
+        link, put_tombstone, scan_links_of, scan_log_between, scan_producers, scan_streams,
+        scan_tombstones, subscription, tombstone,
+    },
 };
 
 use super::{
@@ -20,9 +34,7 @@ use super::{
 };
 use crate::{
     log::codec::Malformed,
-    types::{
-        Epoch, Expiry, Lsn, ProducerId, SegmentId, Seq, StoreMs, StreamId, StreamName, WallMs,
-    },
+    types::{Epoch, Expiry, Lsn, ProducerId, Seq, StoreMs, StreamId, StreamName, WallMs},
 };
 
 const SCHEMA: &str = "
@@ -39,7 +51,6 @@ CREATE TABLE tombstones (name TEXT PRIMARY KEY, epoch INTEGER NOT NULL) WITHOUT 
 CREATE TABLE producers (
     stream INTEGER NOT NULL, producer TEXT NOT NULL, lsn INTEGER NOT NULL, row BLOB NOT NULL,
     PRIMARY KEY (stream, producer)) WITHOUT ROWID;
-CREATE TABLE segments (id INTEGER PRIMARY KEY, bytes INTEGER NOT NULL);
 ";
 
 /// Why the catalogue has no answer.
@@ -82,6 +93,7 @@ pub(crate) fn create(conn: &mut Connection, meta: &[(&str, &[u8])]) -> Outcome<(
     let tx = conn.transaction()?;
     tx.execute_batch(SCHEMA)?;
     tx.execute_batch(subscriptions::SCHEMA)?;
+    tx.execute_batch(objects::SCHEMA)?;
     for (key, value) in meta {
         put_meta(&tx, key, value)?;
     }
@@ -316,13 +328,15 @@ pub(crate) fn producer(
 ) -> Outcome<Option<(Producer, Lsn)>> {
     let mut query =
         conn.prepare_cached("SELECT row, lsn FROM producers WHERE stream = ?1 AND producer = ?2")?;
-    let row: Option<(Vec<u8>, i64)> = query
-        .query_row(params![column(stream.get()), id], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let Some((row, lsn)) = row else {
-        return Ok(None);
-    };
-    Ok(Some((rows::decode_producer(row)?, Lsn::new(position(lsn)?))))
+    match query.query(params![column(stream.get()), id])?.next()? {
+        Some(row) => producer_row(row).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Reads the columns row and lsn.
+fn producer_row(row: &rusqlite::Row<'_>) -> Outcome<(Producer, Lsn)> {
+    Ok((rows::decode_producer(row.get(0)?)?, Lsn::new(position(row.get(1)?)?)))
 }
 
 /// Writes a producer's row.
@@ -339,28 +353,4 @@ pub(crate) fn put_producer(
     )?
     .execute(params![column(stream.get()), id.as_str(), column(lsn.get()), &body[..]])?;
     Ok(())
-}
-
-/// Records that a segment file is complete and durable.
-pub(crate) fn put_segment(conn: &Connection, id: SegmentId, bytes: u64) -> Outcome<()> {
-    conn.prepare_cached("INSERT INTO segments (id, bytes) VALUES (?1, ?2)")?
-        .execute(params![column(id.get()), column(bytes)])?;
-    Ok(())
-}
-
-/// Forgets a segment.
-pub(crate) fn drop_segment(conn: &Connection, id: SegmentId) -> Outcome<()> {
-    conn.prepare_cached("DELETE FROM segments WHERE id = ?1")?.execute([column(id.get())])?;
-    Ok(())
-}
-
-/// All segments with their sizes.
-pub(crate) fn segments(conn: &Connection) -> Outcome<Vec<(SegmentId, u64)>> {
-    let mut query = conn.prepare("SELECT id, bytes FROM segments ORDER BY id")?;
-    let mut found = query.query([])?;
-    let mut all = Vec::new();
-    while let Some(row) = found.next()? {
-        all.push((SegmentId::new(position(row.get(0)?)?), position(row.get(1)?)?));
-    }
-    Ok(all)
 }

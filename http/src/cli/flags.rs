@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use weir_engine::types::OffsetFormat;
 
+use super::store::{PublishFlags, StoreFlags};
 use crate::{
     config::Network,
     wire::duration::{self, Bare},
@@ -72,9 +73,13 @@ pub struct ServeFlags {
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
 
-    /// Where sealed segments are kept for good: `local` is DIR/bucket
-    #[arg(long, value_enum, default_value = "local")]
-    pub object_store: ObjectStore,
+    /// Where sealed segments are kept for good.
+    #[command(flatten)]
+    pub store: StoreFlags,
+
+    /// How they get there.
+    #[command(flatten)]
+    pub publish: PublishFlags,
 
     /// Let everybody ask who can connect
     #[arg(long)]
@@ -166,15 +171,6 @@ pub struct ServeFlags {
     pub log: Option<String>,
 }
 
-/// Where sealed segments go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ObjectStore {
-    /// A directory beside the store
-    Local,
-    /// Cloudflare R2 (not available yet)
-    R2,
-}
-
 /// How requests prove who sends them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum AuthStrategy {
@@ -200,12 +196,12 @@ impl From<OffsetSpelling> for OffsetFormat {
     }
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     duration::parse(text, Bare::Refused)
         .ok_or_else(|| "want a number and a unit: 500ms, 3s, 2m, 1h".to_owned())
 }
 
-fn parse_size(text: &str) -> Result<usize, String> {
+pub(super) fn parse_size(text: &str) -> Result<usize, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let factor = match unit {

@@ -1,10 +1,12 @@
 //! `weir serve`: opens the store, listens, and goes down in order.
 //!
 //! ```text
-//! bind ─▶ open (lock, replay) ─▶ announce ─▶ serve ─signal─▶ drain ─▶ close the engine ─▶ exit
+//! bind ─▶ bucket (probe) ─▶ open (lock, replay) ─▶ announce ─▶ serve ─signal─▶ drain ─▶ close the engine ─▶ exit
 //! ```
 
 pub mod flags;
+pub mod offline;
+pub mod store;
 
 use std::{
     io::{self, IsTerminal as _},
@@ -29,8 +31,9 @@ use weir_io::{
 };
 
 use crate::{
-    App, KeysError, Webhooks,
-    config::{self, Auth, ConfigError, Settings},
+    App, KeysError, ObjectStore, Webhooks,
+    config::{self, Auth, ConfigError, Environment, Settings, StoreSettings},
+    object_store::StoreError,
     server,
     webhook::keys,
     wire::date,
@@ -58,6 +61,14 @@ pub enum ServeError {
         /// Why it failed.
         source: io::Error,
     },
+    /// The object store can't be used.
+    #[error("cannot use the object store ({place})")]
+    ObjectStore {
+        /// Which.
+        place: String,
+        /// Why.
+        source: StoreError,
+    },
     /// The store did not open.
     #[error("cannot open {}", dir.display())]
     Open {
@@ -74,6 +85,12 @@ pub enum ServeError {
     SlowClose,
 }
 
+impl ServeError {
+    fn object_store(settings: &StoreSettings, source: StoreError) -> Self {
+        Self::ObjectStore { place: settings.place.clone(), source }
+    }
+}
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Task {
@@ -88,13 +105,14 @@ pub enum Task {
 /// # Errors
 /// They make no sense. `--help` and `--version` end the process here.
 pub fn task() -> Result<Task, ServeError> {
+    let environment = Environment::of_process();
     match flags::Cli::parse().into_serve() {
         Ok(flags) => {
-            let settings = Settings::resolve(flags, config::environment)?;
+            let settings = Settings::resolve(flags, &environment)?;
             Ok(Task::Serve(Box::new(settings)))
         }
         Err(flags::KeysCommand::Rotate { data }) => {
-            Ok(Task::RotateKeys(config::data(data, &config::environment)))
+            Ok(Task::RotateKeys(config::data(data, &environment)))
         }
     }
 }
@@ -133,6 +151,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     // directory meet at the lock, which says more than "address in use".
     let early = if settings.port == 0 { Some(bind(&settings).await?) } else { None };
     let url = url(&early, &settings)?;
+    let object_store = open_object_store(&world, &settings).await?;
     let engine = open(&world, &settings, &url).await?;
     let store = settings.data.join("store");
     let own_key = settings.signing_key.clone();
@@ -143,7 +162,8 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     };
     announce(&settings, &url);
 
-    let app = Arc::new(App::new(engine.clone(), settings.http.clone(), world.clone(), webhooks));
+    let app = App::new(engine.clone(), settings.http.clone(), world.clone(), webhooks);
+    let app = Arc::new(app.with_object_store(object_store));
     let (stop, stopped) = oneshot::channel::<()>();
     let running = async {
         // The sender is dropped to stop: either way the channel speaks once.
@@ -203,12 +223,15 @@ fn url(listener: &Option<OsListener>, settings: &Settings) -> Result<String, Ser
     Ok(format!("http://{address}"))
 }
 
+async fn open_object_store(world: &World, settings: &Settings) -> Result<ObjectStore, ServeError> {
+    let opened = ObjectStore::open(world, &settings.object_store).await;
+    opened.map_err(|source| ServeError::object_store(&settings.object_store, source))
+}
+
 async fn open(world: &World, settings: &Settings, url: &str) -> Result<Engine, ServeError> {
-    let (store, bucket) = (settings.data.join("store"), settings.data.join("bucket"));
-    for dir in [&store, &bucket] {
-        let made = world.disk.create_dir_all(dir);
-        made.map_err(|source| io_error(&format!("cannot create {}", dir.display()), source))?;
-    }
+    let store = settings.data.join("store");
+    let made = world.disk.create_dir_all(&store);
+    made.map_err(|source| io_error(&format!("cannot create {}", store.display()), source))?;
     let config = weir_engine::Config {
         memtable_bytes_max: settings.memtable_bytes_max,
         local_bytes_max: settings.local_bytes_max,
@@ -236,12 +259,19 @@ fn announce(settings: &Settings, url: &str) {
     println!("weir {} listens on {url}", env!("CARGO_PKG_VERSION"));
     println!("  data          {data}");
     println!("  durability    local: an answer is given after the log in {data}/store is fsynced");
-    println!("  object store  local: {data}/bucket (on the same disk it is no backup)");
+    let object_store = &settings.object_store;
+    match object_store.warning() {
+        Some(warning) => println!("  object store  {} ({warning})", object_store.place),
+        None => println!("  object store  {}", object_store.place),
+    }
     println!("  auth          {auth}");
     info!(
         %url,
         data = %data,
         auth,
+        object_store = object_store.place,
+        gc_grace = ?settings.publishing.gc_grace,
+        backlog_bytes_max = settings.publishing.backlog_bytes_max,
         offset_format = ?http.offset_format,
         long_poll_timeout = ?http.long_poll_timeout,
         long_poll_max = ?http.long_poll_max,

@@ -30,7 +30,7 @@ use tokio::{
     task::JoinHandle,
 };
 use weir_engine::Engine;
-use weir_http::{App, HttpConfig, Webhooks, server};
+use weir_http::{App, HttpConfig, ObjectStore, Webhooks, server};
 use weir_io::{
     net::Listener as _,
     os::{self, OsListener},
@@ -47,6 +47,7 @@ pub struct Server {
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
     config: HttpConfig,
+    object_store: Option<ObjectStore>,
 }
 
 impl Server {
@@ -58,17 +59,27 @@ impl Server {
     pub async fn start_with(adjust: impl FnOnce(&mut HttpConfig)) -> Self {
         let mut config = HttpConfig::default();
         adjust(&mut config);
-        Self::open(Arc::new(fresh_dir()), config).await
+        Self::open(Arc::new(fresh_dir()), config, None).await
     }
 
-    async fn open(dir: Arc<Dir>, config: HttpConfig) -> Self {
+    /// That tells what this bucket is asked.
+    pub async fn start_beside(object_store: ObjectStore) -> Self {
+        let (dir, config) = (Arc::new(fresh_dir()), HttpConfig::default());
+        Self::open(dir, config, Some(object_store)).await
+    }
+
+    async fn open(dir: Arc<Dir>, config: HttpConfig, object_store: Option<ObjectStore>) -> Self {
         let world = os::world().expect("a runtime is running");
         let engine = Engine::open(world.clone(), weir_engine::Config::new(&**dir), "a test").await;
         let engine = engine.expect("the store opens");
         let listener = OsListener::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let webhooks = Webhooks::open(&world, &dir, &config, None).await.expect("keys are made");
-        let app = Arc::new(App::new(engine.clone(), config.clone(), world, webhooks));
+        let mut app = App::new(engine.clone(), config.clone(), world, webhooks);
+        if let Some(store) = &object_store {
+            app = app.with_object_store(store.clone());
+        }
+        let app = Arc::new(app);
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(server::serve(listener, app, async { drop(stopped.await) }));
         Self {
@@ -78,6 +89,7 @@ impl Server {
             stop: Some(stop),
             serving: Some(serving),
             config,
+            object_store,
         }
     }
 
@@ -89,7 +101,7 @@ impl Server {
     /// Stops the server and opens the same directory again.
     pub async fn restart(mut self) -> Self {
         self.stop().await;
-        Self::open(Arc::clone(&self.dir), self.config.clone()).await
+        Self::open(Arc::clone(&self.dir), self.config.clone(), self.object_store.clone()).await
     }
 
     /// Stops the server and its engine.

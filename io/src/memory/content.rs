@@ -21,11 +21,11 @@ const SECTOR_BYTES: usize = 512;
 
 /// How cruel one power cut is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cut {
+pub struct Cut {
     /// Probability that an unsynced sector or name change survives.
-    pub(super) keep: f64,
+    pub keep: f64,
     /// Probability that a surviving sector survives only in part.
-    pub(super) tear: f64,
+    pub tear: f64,
 }
 
 impl Cut {

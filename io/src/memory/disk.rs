@@ -54,7 +54,8 @@ impl MemoryDisk {
     ) -> io::Result<R> {
         let mut state = self.state.lock();
         let name = state.faults.name;
-        let result = state.mutate(self.life, name, happen);
+        let struck = state.strikes(self.life, op, path);
+        let result = state.mutate(self.life, name, struck, happen);
         state.note(op, subject(path), u64::from(result.is_ok()), &[]);
         result
     }
@@ -230,7 +231,8 @@ impl Handle {
         let index = place(at)?;
         let mut state = self.disk.state.lock();
         let write = state.faults.write;
-        let result = state.mutate(self.disk.life, write, |state| happen(state, index));
+        let struck = state.strikes_file(self.disk.life, op, self.id);
+        let result = state.mutate(self.disk.life, write, struck, |state| happen(state, index));
         state.note(op, self.id.0, at, bytes);
         state.trace.add(u64::from(result.is_ok()));
         result
@@ -281,7 +283,8 @@ impl File for Handle {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.state.lock();
-        let result = state.mutate(self.disk.life, 0.0, |state| state.sync(self.id));
+        let struck = state.strikes_file(self.disk.life, Op::Sync, self.id);
+        let result = state.mutate(self.disk.life, 0.0, struck, |state| state.sync(self.id));
         state.note(Op::Sync, self.id.0, u64::from(result.is_ok()), &[]);
         result
     }

@@ -63,6 +63,13 @@ impl Names {
         }
     }
 
+    /// A name that `file` has now.
+    pub(super) fn name_of(&self, file: FileId) -> Option<&Path> {
+        let target = Target::File(file);
+        let named = self.volatile.iter().find(|(_, named)| **named == target);
+        named.map(|(path, _)| path.as_path())
+    }
+
     pub(super) fn require_directory(&self, path: &Path) -> io::Result<()> {
         match self.get(path) {
             Some(Target::Directory) => Ok(()),

@@ -44,11 +44,13 @@ fn nothing_that_the_bucket_does_not_have_is_evicted() {
     live(Config { local_bytes_max: 0, ..config() }, async |town| {
         town.create("s").await;
         town.append("s", 0, 300).await;
+        town.machine.bucket().set_faults(outage());
         seal::run(&town.engine.core).await;
         let used = on_disk(&town);
         tidy(&town.engine.core).await;
         assert_eq!(on_disk(&town), used);
-        upload(&town.machine, &town.world, &town.engine);
+        town.machine.bucket().set_faults(BucketFaults::default());
+        town.publish().await;
         tidy(&town.engine.core).await;
         assert!(on_disk(&town) < 10 << 10, "{}", on_disk(&town));
     });
@@ -144,7 +146,7 @@ fn a_copy_damaged_beyond_its_blocks_is_made_anew_from_the_bucket() {
         town.machine.drive().flip_bit(&path, last, 1).expect("there is such a byte");
         tidy(&town.engine.core).await;
         let copy = Segment::open(town.world.disk.open(&path).expect("there"));
-        assert_eq!(copy.expect("opens").mark(), segment.mark());
+        assert_eq!(copy.expect("opens").footer().mark(), segment.footer().mark());
         assert_eq!(town.read("s", 1 << 20).await, body("s", 300));
     });
 }
@@ -167,7 +169,7 @@ fn a_segment_is_adopted_with_few_small_requests() {
     live(config(), async |town| {
         let segment = town.uploaded("s", 2000).await;
         let before = town.gets();
-        let copy = adopted(&town, &segment, segment.mark()).await.expect("adopts");
+        let copy = adopted(&town, &segment, segment.footer().mark()).await.expect("adopts");
         assert_eq!(town.gets() - before, 2);
         assert_eq!(copy.footer(), segment.footer());
         assert!(copy.is_bare());
@@ -175,7 +177,7 @@ fn a_segment_is_adopted_with_few_small_requests() {
 
         let small = town.uploaded("t", 3).await;
         let before = town.gets();
-        let copy = adopted(&town, &small, small.mark()).await.expect("adopts");
+        let copy = adopted(&town, &small, small.footer().mark()).await.expect("adopts");
         assert_eq!(town.gets() - before, 1);
         assert!(copy.is_whole());
         assert!(copy.blocks().all(|no| copy.block(no).is_ok()), "all of it came at once");
@@ -189,23 +191,23 @@ fn what_is_not_the_published_segment_is_not_adopted() {
         let path = segment_path(&town.engine.core.config, SegmentId::new(1 << 40));
         let nothing = || !town.world.disk.exists(&path).expect("looks");
 
-        let another = adopted(&town, &segment, segment.mark() ^ 1).await.err();
+        let another = adopted(&town, &segment, segment.footer().mark() ^ 1).await.err();
         assert!(matches!(another, Some(AdoptError::Another(_))), "{another:?}");
         assert!(nothing());
 
         let last = usize::try_from(segment.footer().file_bytes()).expect("small") - 40;
         assert!(town.machine.bucket().flip_bit(&key(&segment), last, 1));
-        let damaged = adopted(&town, &segment, segment.mark()).await.err();
+        let damaged = adopted(&town, &segment, segment.footer().mark()).await.err();
         assert!(matches!(damaged, Some(AdoptError::Damaged { .. })), "{damaged:?}");
         assert!(nothing());
 
         town.machine.bucket().set_faults(outage());
-        let unanswered = adopted(&town, &segment, segment.mark()).await.err();
+        let unanswered = adopted(&town, &segment, segment.footer().mark()).await.err();
         assert!(matches!(unanswered, Some(AdoptError::Unanswered { .. })), "{unanswered:?}");
         town.machine.bucket().set_faults(BucketFaults::default());
 
         town.machine.bucket().lose(&key(&segment));
-        let missing = adopted(&town, &segment, segment.mark()).await.err();
+        let missing = adopted(&town, &segment, segment.footer().mark()).await.err();
         assert!(matches!(missing, Some(AdoptError::Missing(_))), "{missing:?}");
         assert!(nothing());
     });

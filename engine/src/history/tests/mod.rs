@@ -11,17 +11,17 @@ use std::{future::Future, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::task::LocalSet;
 use weir_io::{
-    File, World,
-    memory::{BucketFaults, Machine, Verb},
+    World,
+    memory::{BucketFaults, Machine, Request, Verb},
     objects::Key,
 };
 
 use crate::{
     Config, Engine,
     core::{segment_dir, segment_path},
-    motion::seal,
+    motion::{publish, seal},
     request::{Append, Create, Error, From, Page, Read},
-    segment::{Remote, Segment},
+    segment::Segment,
     types::{ContentType, Epoch, Offset, Seq, StreamName},
 };
 
@@ -50,7 +50,6 @@ fn live_on<F: Future<Output = ()>>(
         let bucket = machine.bucket().client(Arc::clone(&world.clock));
         let opened = Engine::open_with(world.clone(), config, Some(bucket), "test").await;
         let engine = opened.expect("opens");
-        upload(machine, &world, &engine);
         life(Town { machine: machine.clone(), world, engine }).await;
         machine.drive().kill();
     });
@@ -63,27 +62,9 @@ fn config() -> Config {
     Config { seal_age: Duration::from_secs(1_000_000), ..Config::new("/data/store") }
 }
 
-/// The name of a segment's object.
+/// The object of a segment that is uploaded.
 fn key(segment: &Segment) -> Key {
-    Key::new(format!("segments/{:016x}-07.seg", segment.id().get())).expect("a good key")
-}
-
-/// Puts every segment into the bucket and notes that it is there.
-fn upload(machine: &Machine, world: &World, engine: &Engine) {
-    for segment in engine.core.segments.load().all() {
-        let (key, bytes) = (key(segment), segment.footer().file_bytes());
-        if machine.bucket().peek(&key).is_none() {
-            let file = world.disk.open(&segment_path(&engine.core.config, segment.id()));
-            machine.bucket().put(key.clone(), content(&*file.expect("there")));
-        }
-        segment.set_remote(Remote { key, bytes });
-    }
-}
-
-fn content(file: &dyn File) -> Bytes {
-    let mut bytes = vec![0; usize::try_from(file.len().expect("lengths")).expect("small")];
-    file.read_exact_at(&mut bytes, 0).expect("reads");
-    bytes.into()
+    segment.remote().expect("uploaded").key.clone()
 }
 
 fn name(text: &str) -> StreamName {
@@ -148,7 +129,14 @@ impl Town {
     /// Seals and uploads what is in memory.
     async fn seal(&self) {
         seal::run(&self.engine.core).await;
-        upload(&self.machine, &self.world, &self.engine);
+        self.publish().await;
+    }
+
+    /// Uploads what is sealed.
+    async fn publish(&self) {
+        while let Err(problem) = publish::once(&self.engine.core).await {
+            assert!(matches!(problem, publish::Problem::Changed), "{problem}");
+        }
     }
 
     fn segments(&self) -> Vec<Arc<Segment>> {
@@ -211,8 +199,10 @@ impl Town {
         body
     }
 
-    /// Requests for bytes that the bucket got so far.
-    fn gets(&self) -> u64 {
-        self.machine.bucket().count(Verb::Get)
+    /// Requests for bytes of segments among the last ones that the bucket got.
+    fn gets(&self) -> usize {
+        let log = self.machine.bucket().log();
+        let of_segments = |it: &&Request| it.verb == Verb::Get && it.subject.contains(".seg");
+        log.iter().filter(of_segments).count()
     }
 }

@@ -23,6 +23,7 @@ fn a_damaged_block_that_nobody_uploaded_is_corrupt_and_only_it() {
     live(config(), async |town| {
         town.create("s").await;
         town.append("s", 0, 300).await;
+        town.machine.bucket().set_faults(outage());
         seal::run(&town.engine.core).await;
         let segment = town.segments().pop().expect("sealed");
         town.damage(&segment);

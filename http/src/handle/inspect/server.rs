@@ -1,5 +1,5 @@
-//! The server's figures: the peer's fields, and under `store` and `http` what an operator of this
-//! server needs to see why it is slow.
+//! The server's figures: the peer's fields, and under `store`, `object_store` and `http` what an
+//! operator of this server needs to see why it is slow or dear.
 //!
 //! All numbers are JSON numbers. In the peer's fields 0 stands for what this server does not have
 //! (a gate, a cache, a time-out, a garbage collector) and null for what it does not measure.
@@ -10,6 +10,7 @@ use weir_engine::{
     inspect::{Limits, ServerDetails},
 };
 
+use super::{bucket, memory};
 use crate::{App, metrics::Mode, wire::date};
 
 pub(super) fn document(app: &App) -> Value {
@@ -21,9 +22,9 @@ pub(super) fn document(app: &App) -> Value {
             "preset_mb": null,
             "effective_memory_limit_mb": null,
         },
-        "configured_limits": configured_limits(&details.limits),
+        "configured_limits": configured_limits(app, &details.limits),
         "runtime": {
-            "memory": memory(&details),
+            "memory": memory::runtime(app, &details),
             "ingest_queue": {
                 "requests": details.queue.requests,
                 "bytes": details.queue.bytes,
@@ -45,11 +46,12 @@ pub(super) fn document(app: &App) -> Value {
             "top_streams": top_streams(&details),
         },
         "store": store(app, &details),
+        "object_store": bucket::document(app),
         "http": http(app),
     })
 }
 
-fn configured_limits(limits: &Limits) -> Value {
+fn configured_limits(app: &App, limits: &Limits) -> Value {
     let config = &limits.config;
     json!({
         "caches": {
@@ -95,57 +97,9 @@ fn configured_limits(limits: &Limits) -> Value {
             "append_request_timeout_ms": 0,
             "search_request_timeout_ms": 0,
             "resolver_timeout_ms": 0,
-            "object_store_timeout_ms": 0,
+            "object_store_timeout_ms": bucket::timeout_ms(app),
         },
         "memory": { "pressure_limit_bytes": 0 },
-    })
-}
-
-/// What is accounted for. Nobody asks the operating system for the size of the process.
-fn memory(details: &ServerDetails) -> Value {
-    let config = &details.limits.config;
-    let queue = to_u64(details.queue.bytes);
-    let held = queue + to_u64(details.memtable.bytes) + details.blocks.bytes;
-    let budget = to_u64(config.queue_bytes_max)
-        .saturating_add(to_u64(details.limits.unsealed_bytes_max))
-        .saturating_add(config.block_cache_bytes);
-    json!({
-        "pressure_active": false,
-        "pressure_limit_bytes": 0,
-        "last_rss_bytes": null,
-        "max_rss_bytes": null,
-        "process": {
-            "rss_bytes": null,
-            "heap_total_bytes": 0,
-            "heap_used_bytes": 0,
-            "external_bytes": 0,
-            "array_buffers_bytes": 0,
-        },
-        "gc": {
-            "forced_gc_count": 0,
-            "forced_gc_reclaimed_bytes_total": 0,
-            "last_forced_gc_at_ms": null,
-            "last_forced_gc_before_bytes": null,
-            "last_forced_gc_after_bytes": null,
-            "last_forced_gc_reclaimed_bytes": null,
-            "heap_snapshots_written": 0,
-            "last_heap_snapshot_at_ms": null,
-        },
-        "subsystems": {
-            "heap_estimates": {
-                "ingest_queue_payload_bytes": queue,
-                "memtable_bytes": details.memtable.bytes,
-                "block_cache_bytes": details.blocks.bytes,
-            },
-        },
-        "totals": {
-            "heap_estimate_bytes": held,
-            "mapped_file_bytes": 0,
-            "disk_cache_bytes": 0,
-            "configured_budget_bytes": budget,
-            "pipeline_buffer_bytes": 0,
-            "sqlite_runtime_bytes": 0,
-        },
     })
 }
 
@@ -154,7 +108,7 @@ fn no_gate() -> Value {
 }
 
 /// Only what can be told without a look at every stream.
-fn top_streams(details: &ServerDetails) -> Value {
+pub(super) fn top_streams(details: &ServerDetails) -> Value {
     let pending: Vec<Value> = details
         .memtable
         .largest
@@ -290,8 +244,4 @@ fn http(app: &App) -> Value {
 
 fn millis(span: std::time::Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn to_u64(bytes: usize) -> u64 {
-    u64::try_from(bytes).expect("usize fits u64")
 }

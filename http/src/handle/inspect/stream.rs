@@ -1,7 +1,7 @@
 //! A stream's figures in the peer's fields.
 //!
 //! Counters that may exceed 2^53 are decimal strings, small counts are numbers, −1 stands for
-//! "none yet". What this server does not have (a bucket, schemas, indexes, profiles) reads as of
+//! "none yet". What this server does not have (schemas, indexes, profiles) reads as of
 //! a peer's stream that has none of it. Fields of our own: `stream.producer_count`, `fork`,
 //! `fork_count`; `storage.local_storage.memtable_bytes` and `segment_file_bytes`.
 
@@ -11,24 +11,18 @@ use weir_engine::{
     types::{Expiry, Seq},
 };
 
-use crate::wire::date;
+use super::bucket;
+use crate::{
+    App,
+    wire::{date, resource},
+};
 
 /// The document without what passes: see [`add_passing`].
 pub(super) fn details(details: &Details) -> Value {
     json!({
         "stream": stream(details),
-        "profile": {
-            "apiVersion": "durable.streams/profile/v1",
-            "profile": { "kind": "generic" },
-        },
-        "schema": {
-            "apiVersion": "durable.streams/schema-registry/v1",
-            "schema": details.head.name.as_str(),
-            "currentVersion": 0,
-            "boundaries": [],
-            "schemas": {},
-            "lenses": {},
-        },
+        "profile": resource::profile(),
+        "schema": resource::schema(&details.head.name),
         "index_status": index_status(&details.index),
         "storage": {
             "object_storage": object_storage(),
@@ -41,23 +35,15 @@ pub(super) fn details(details: &Details) -> Value {
                 "mblk_bytes": "0",
             },
         },
-        "object_store_requests": {
-            "puts": "0",
-            "reads": "0",
-            "gets": "0",
-            "heads": "0",
-            "lists": "0",
-            "deletes": "0",
-            "by_artifact": [],
-        },
     })
 }
 
 /// Adds what changes although nothing happens to the stream.
-pub(super) fn add_passing(value: &mut Value, details: &Details) {
+pub(super) fn add_passing(value: &mut Value, details: &Details, app: &App) {
     value["stream"]["expires_at"] = json!(details.expires_at.map(date::rfc3339));
     let shared = details.database_bytes.map(|bytes| bytes.to_string());
     value["storage"]["local_storage"]["sqlite_shared_total_bytes"] = json!(shared);
+    value["object_store_requests"] = bucket::in_peers_fields(app);
 }
 
 fn stream(details: &Details) -> Value {
