@@ -22,7 +22,7 @@ use weir_io::{
 use crate::{
     Config, Metrics,
     decide::Now,
-    history::Bucket,
+    history::{Bucket, History},
     log::{
         commit::{Link, StoreId},
         sequencer::Sequencer,
@@ -52,6 +52,8 @@ pub(crate) struct Core {
     pub(crate) store: StoreId,
     /// Where segments are kept for good; `None`: on the local disk alone.
     pub(crate) bucket: Option<Arc<Bucket>>,
+    /// What comes from the bucket, and what of it stays here.
+    pub(crate) history: History,
     pub(crate) metrics: Metrics,
     pub(crate) sequencer: Sequencer,
     pub(crate) shelf: Arc<Shelf>,

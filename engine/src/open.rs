@@ -18,7 +18,7 @@ use weir_io::{World, disk::Lock, objects::Objects, sqlite::Role};
 use crate::{
     Config, OpenError,
     core::{Core, Slice, database, ledger_dir, ledger_path, segment_dir, segment_path},
-    history::Bucket,
+    history::{Bucket, History},
     log::{
         commit::{Link, StoreId},
         replay,
@@ -27,7 +27,7 @@ use crate::{
     },
     motion::{checkpoint, keeper, publish},
     read::segments::SegmentSet,
-    segment::{BlockCache, Segment},
+    segment::{BlockCache, Remote, Segment},
     state::{
         catalogue::{self, Failure},
         files::{Cut, Files, Held},
@@ -204,6 +204,7 @@ fn assemble(
         subscriptions,
         store,
         bucket,
+        history: History::new(),
         segments: ArcSwap::default(),
         dead_bytes: Mutex::default(),
         moves: watch::Sender::new(0),
@@ -325,6 +326,13 @@ fn open_files(
             Segment::open(file).map_err(|bad| OpenError::Corrupt(format!("{shown}: {bad}")))?;
         if segment.store() != store.0 || segment.id() != row.id {
             return Err(OpenError::Corrupt(format!("{shown} belongs to another store or row")));
+        }
+        if segment.footer().file_bytes() != row.bytes {
+            return Err(OpenError::Corrupt(format!("{shown} is not as long as its row says")));
+        }
+        if row.place == catalogue::Place::Bucket {
+            let key = publish::segment_key(&row);
+            segment.set_remote(Remote { key, bytes: row.bytes });
         }
         named.insert(path);
         held.push(Held { row, segment: Arc::new(segment) });
