@@ -60,13 +60,21 @@ pub enum StoreError {
     Silent,
 }
 
+impl StoreError {
+    /// Whether the bucket did not answer, so that asking again may help.
+    #[must_use]
+    pub const fn is_away(&self) -> bool {
+        matches!(self, Self::Silent | Self::Unfit(Unfit::Error(ObjectError::Transient(_))))
+    }
+}
+
 impl ObjectStore {
     /// Opens the bucket and tries it out.
     ///
     /// # Errors
     /// It can't be opened or asked, or does not do what two servers must rely on.
     pub async fn open(world: &World, settings: &StoreSettings) -> Result<Self, StoreError> {
-        let store = Self::untried(world, settings).await?;
+        let store = Self::open_untried(world, settings).await?;
         // Who starts a server waits for this.
         let trial = Patience { attempts_max: PROBE_ATTEMPTS_MAX, ..store.patience };
         let trial = store.bucket.with_patience(trial);
@@ -85,10 +93,14 @@ impl ObjectStore {
             let listed = world.disk.list(directory);
             listed.map_err(StoreError::Missing)?;
         }
-        Self::untried(world, settings).await
+        Self::open_untried(world, settings).await
     }
 
-    async fn untried(world: &World, settings: &StoreSettings) -> Result<Self, StoreError> {
+    /// Opens a bucket that was tried out before.
+    ///
+    /// # Errors
+    /// It can't be opened.
+    pub async fn open_untried(world: &World, settings: &StoreSettings) -> Result<Self, StoreError> {
         let opened = objects::open(&settings.bucket, world).await.map_err(StoreError::Open)?;
         let counts = Arc::new(Counts::new(Arc::clone(&world.clock)));
         let objects: Arc<dyn Objects> = Arc::new(Counting::new(opened, Arc::clone(&counts)));

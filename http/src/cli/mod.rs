@@ -238,7 +238,21 @@ fn url(listener: &Option<OsListener>, settings: &Settings) -> Result<String, Ser
 
 async fn open_object_store(world: &World, settings: &Settings) -> Result<ObjectStore, ServeError> {
     let opened = ObjectStore::open(world, &settings.object_store).await;
+    let opened = match opened {
+        // It was tried out when the store was new. The engine will not publish before it has
+        // compared the two.
+        Err(away) if away.is_away() && has_store(world, settings) => {
+            warn!(problem = %away, "the object store is away: the server starts without it");
+            ObjectStore::open_untried(world, &settings.object_store).await
+        }
+        opened => opened,
+    };
     opened.map_err(|source| ServeError::object_store(&settings.object_store, source))
+}
+
+/// Whether there is a store in the data directory.
+fn has_store(world: &World, settings: &Settings) -> bool {
+    world.disk.exists(&settings.data.join("store").join("weir.sqlite")).unwrap_or(false)
 }
 
 async fn open(
