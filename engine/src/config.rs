@@ -22,6 +22,9 @@ pub struct Config {
     /// Bytes of local copies of segments that the bucket holds too; those unused for longest go
     /// when there are more. What is not in the bucket does not count and is never evicted.
     pub local_bytes_max: u64,
+    /// The bucket lives as long as this process: at a start nothing counts as uploaded, and no
+    /// local copy may go.
+    pub bucket_is_volatile: bool,
     /// Bytes of sealed files that the bucket does not hold yet at which appends are refused.
     pub backlog_bytes_max: u64,
     /// How long the bucket keeps what newer manifests name no more: as far back as a store can
@@ -80,6 +83,7 @@ impl Config {
             streams_cached_max: 100_000,
             block_cache_bytes: 64 << 20,
             local_bytes_max: 10 << 30,
+            bucket_is_volatile: false,
             backlog_bytes_max: 1 << 30,
             gc_grace: Duration::from_secs(24 * 60 * 60),
             publish_at_stop: Duration::from_secs(30),

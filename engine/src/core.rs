@@ -22,7 +22,7 @@ use weir_io::{
 use crate::{
     Config, Metrics,
     decide::Now,
-    history::Bucket,
+    history::{Bucket, History},
     log::{
         commit::{Link, StoreId},
         sequencer::Sequencer,
@@ -52,6 +52,8 @@ pub(crate) struct Core {
     pub(crate) store: StoreId,
     /// Where segments are kept for good; `None`: on the local disk alone.
     pub(crate) bucket: Option<Arc<Bucket>>,
+    /// What comes from the bucket, and what of it stays here.
+    pub(crate) history: History,
     pub(crate) metrics: Metrics,
     pub(crate) sequencer: Sequencer,
     pub(crate) shelf: Arc<Shelf>,
@@ -92,12 +94,16 @@ pub(crate) struct Core {
     pub(crate) leaving: watch::Sender<bool>,
     /// Store time when this process's clock started.
     pub(crate) store_base: StoreMs,
+    /// What that clock showed then.
+    pub(crate) started_ms: u64,
     /// Number of the next file, segment or ledger.
     pub(crate) next_file: AtomicU64,
     /// Goes into the names of this process's objects.
     pub(crate) nonce: u64,
     /// The live files and the point of the log up to which they tell all.
     pub(crate) files: Mutex<Files>,
+    /// Bytes of sealed files that only this disk has.
+    pub(crate) backlog: Arc<AtomicU64>,
     /// The ledgers say all that the catalogue does.
     pub(crate) ledgers_whole: AtomicBool,
     /// How many recoveries from a bucket the store has behind it.
@@ -171,7 +177,8 @@ impl Core {
 
     /// Whether so much waits to be uploaded that appends must wait too.
     pub(crate) fn is_backlogged(&self) -> bool {
-        self.bucket.is_some() && self.files.lock().local_bytes() >= self.config.backlog_bytes_max
+        let waiting = self.backlog.load(std::sync::atomic::Ordering::Relaxed);
+        self.bucket.is_some() && waiting >= self.config.backlog_bytes_max
     }
 
     /// Unsealed bytes at which appends must wait.
@@ -181,7 +188,8 @@ impl Core {
 
     pub(crate) fn store_now(&self) -> StoreMs {
         let elapsed = self.world.clock.elapsed().as_millis();
-        self.store_base.plus(u64::try_from(elapsed).expect("584 million years of uptime"))
+        let elapsed = u64::try_from(elapsed).expect("584 million years of uptime");
+        self.store_base.plus(elapsed.saturating_sub(self.started_ms))
     }
 
     pub(crate) fn durable_link(&self) -> Link {

@@ -1,6 +1,7 @@
 //! The façade: every verb of a store, from admission to answer.
 
 mod load;
+mod notes;
 
 pub(crate) use load::{Listed, unreadable};
 
@@ -259,13 +260,21 @@ impl Engine {
         let (requests, bytes) = self.core.sequencer.queued();
         let metrics = &self.core.metrics;
         metrics.queue_requests.set(i64::try_from(requests).unwrap_or(i64::MAX));
-        let backlog = self.core.files.lock().local_bytes();
+        let backlog = self.core.backlog.load(Ordering::Relaxed);
         let backlog = if self.core.bucket.is_some() { backlog } else { 0 };
         metrics.publish.backlog_bytes.set(i64::try_from(backlog).unwrap_or(i64::MAX));
         let cached = self.core.blocks.bytes();
         metrics.block_cache_bytes.set(i64::try_from(cached).unwrap_or(i64::MAX));
         metrics.queue_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         metrics
+    }
+
+    /// Seals what is in memory and publishes it, if the bucket answers in time.
+    pub async fn flush(&self) {
+        if !matches!(self.core.sequencer.mode(), Mode::Failed(_)) {
+            seal::run(&self.core).await;
+            publish::finish(&self.core).await;
+        }
     }
 
     /// Refuses new writes, commits what was admitted, lets live readers go, seals, and ends the
@@ -282,10 +291,7 @@ impl Engine {
         }
         core.stopping.store(true, Ordering::Release);
         core.keeper.notify_one();
-        if !matches!(core.sequencer.mode(), Mode::Failed(_)) {
-            seal::run(core).await;
-            publish::finish(core).await;
-        }
+        self.flush().await;
         let store_now = core.store_now();
         let noted = core.on_writer("store time", move |conn| {
             catalogue::put_meta(conn, "store_ms", &store_now.get().to_le_bytes())

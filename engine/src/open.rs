@@ -18,7 +18,7 @@ use weir_io::{World, disk::Lock, objects::Objects, sqlite::Role};
 use crate::{
     Config, OpenError,
     core::{Core, Slice, database, ledger_dir, ledger_path, segment_dir, segment_path},
-    history::Bucket,
+    history::{Bucket, History},
     log::{
         commit::{Link, StoreId},
         replay,
@@ -27,7 +27,7 @@ use crate::{
     },
     motion::{checkpoint, keeper, publish, seal},
     read::segments::SegmentSet,
-    segment::{BlockCache, Segment},
+    segment::{BlockCache, Remote, Segment},
     state::{
         catalogue::{self, Failure},
         files::{Cut, Files, Held},
@@ -80,7 +80,9 @@ pub(crate) async fn fold_at_rest(
     config: &Config,
     lock: Box<dyn Lock>,
 ) -> Result<Box<dyn Lock>, OpenError> {
-    let (shared, config) = (world.clone(), config.clone());
+    // What was just restored is not to be forgotten.
+    let config = Config { bucket_is_volatile: false, ..config.clone() };
+    let shared = world.clone();
     let opened =
         weir_io::tasks::run(&*world.blocking, move || open_locked(shared, config, None, lock));
     let Opened { core, lock, mut conn, mut slices, .. } = opened.await.map_err(gone)??;
@@ -205,6 +207,12 @@ fn open_locked(
         world.disk.sync_dir(&config.dir).map_err(io_error("syncing the store directory".into()))?;
     }
     let (store, writer_epoch) = claim(&conn)?;
+    if config.bucket_is_volatile {
+        let tx = conn.transaction();
+        let tx = tx.map_err(|error| failure(error.into()))?;
+        catalogue::forget_bucket(&tx).map_err(failure)?;
+        tx.commit().map_err(|error| failure(error.into()))?;
+    }
     let (files, segments) = open_files(&world, &config, &conn, store)?;
     let seed = std::array::from_fn(|_| world.entropy.next_u64());
     let shelf = Arc::new(Shelf::new(config.streams_cached_max, seed));
@@ -256,6 +264,7 @@ fn assemble(
         subscriptions,
         store,
         bucket,
+        history: History::new(),
         segments: ArcSwap::default(),
         dead_bytes: Mutex::default(),
         moves: watch::Sender::new(0),
@@ -276,9 +285,11 @@ fn assemble(
         writer_may_end: AtomicBool::new(false),
         leaving: watch::Sender::new(false),
         ended: watch::Sender::new(false),
-        store_base: StoreMs::new(found.store_ms.get().saturating_sub(started)),
+        store_base: found.store_ms,
+        started_ms: started,
         next_file: AtomicU64::new(next_file),
         nonce: world.entropy.next_u64(),
+        backlog: files.backlog(),
         files: Mutex::new(files),
         ledgers_whole: AtomicBool::new(ledgers_whole),
         recoveries: floor.era(),
@@ -376,6 +387,13 @@ fn open_files(
             Segment::open(file).map_err(|bad| OpenError::Corrupt(format!("{shown}: {bad}")))?;
         if segment.store() != store.0 || segment.id() != row.id {
             return Err(OpenError::Corrupt(format!("{shown} belongs to another store or row")));
+        }
+        if segment.footer().file_bytes() != row.bytes {
+            return Err(OpenError::Corrupt(format!("{shown} is not as long as its row says")));
+        }
+        if row.place == catalogue::Place::Bucket {
+            let key = publish::segment_key(&row);
+            segment.set_remote(Remote { key, bytes: row.bytes });
         }
         named.insert(path);
         held.push(Held { row, segment: Arc::new(segment) });

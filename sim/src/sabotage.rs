@@ -254,6 +254,9 @@ impl File for UnsyncedFile {
     fn len(&self) -> io::Result<u64> {
         self.0.len()
     }
+    fn allocated(&self) -> io::Result<u64> {
+        self.0.allocated()
+    }
     fn sync(&self) -> io::Result<()> {
         Ok(())
     }
@@ -262,6 +265,9 @@ impl File for UnsyncedFile {
 impl Disk for LyingDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         self.disk.open(path)
+    }
+    fn open_to_write(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.disk.open_to_write(path)
     }
     fn create(&self, path: &Path, how: Create) -> io::Result<Arc<dyn File>> {
         let file = self.disk.create(path, how)?;

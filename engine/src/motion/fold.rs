@@ -75,7 +75,7 @@ pub(crate) async fn run(
     let names: Vec<_> = burials.iter().map(|burial| burial.name.clone()).collect();
     core.shelf.fold_finished(&names);
     super::merge::count_dead(core, &burials);
-    release(core, snapshots.iter().chain(&dead));
+    release(core, through.lsn, snapshots.iter().chain(&dead));
     core.moves.send_modify(|moves| *moves += 1);
     core.unfolded.lock().folding.clear();
     core.publisher.notify_one();
@@ -203,8 +203,9 @@ fn finish(
 }
 
 /// Lets go of what is in the catalogue and in segments now.
-fn release<'a>(core: &Core, snapshots: impl Iterator<Item = &'a Snapshot>) {
+fn release<'a>(core: &Core, folded: Lsn, snapshots: impl Iterator<Item = &'a Snapshot>) {
     let mut freed = 0;
+    let published = core.in_bucket.lock().map_or(Lsn::ZERO, |it| it.folded);
     for snapshot in snapshots {
         let lsn = snapshot.row.state.lsn;
         let mut durable = snapshot.stream.durable.lock();
@@ -212,7 +213,10 @@ fn release<'a>(core: &Core, snapshots: impl Iterator<Item = &'a Snapshot>) {
             crate::state::view::Life::Dead => {
                 durable.chunks.drain(..).map(|chunk| chunk.cost()).sum()
             }
-            _ => durable.sealed_through(snapshot.row.sealed),
+            _ => {
+                durable.uploads.folded(folded, snapshot.row.sealed, published);
+                durable.sealed_through(snapshot.row.sealed)
+            }
         };
         durable.producers.retain(|_, (_, changed)| *changed > lsn);
         drop(durable);

@@ -8,7 +8,7 @@ use std::{
 use weir_io::disk::Create;
 
 use super::{merge, seal};
-use crate::{core::Core, log::sequencer::Mode, state::catalogue, types::StreamName};
+use crate::{core::Core, history, log::sequencer::Mode, state::catalogue, types::StreamName};
 
 /// How often the keeper looks around unrung.
 const ROUND: Duration = Duration::from_secs(1);
@@ -26,6 +26,7 @@ pub(crate) async fn run(core: Arc<Core>) {
             seal::run(&core).await;
             merge::run(&core).await;
         }
+        history::tidy(&core).await;
         if core.sequencer.mode() == Mode::DiskFull {
             probe_for_space(&core).await;
         }

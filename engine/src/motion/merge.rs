@@ -13,6 +13,7 @@ use rusqlite::Connection;
 use super::seal::{self, Failed, NewSegment};
 use crate::{
     core::{Burial, Core, segment_dir, segment_path},
+    history,
     segment::{self, Keep, Segment},
     state::catalogue::{self, Failure, Place, Readable, SegmentRow},
     types::{Lsn, SegmentId, Seq, StreamId},
@@ -85,8 +86,10 @@ pub(super) fn neighbours(sizes: &[u64]) -> Option<std::ops::Range<usize>> {
 }
 
 async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed> {
+    history::make_whole(core, &inputs).await?;
     let (builder, merging) = (Arc::clone(core), inputs.clone());
-    let new = core.on_reader(move |conn| Ok(build(&builder, conn, &merging))).await??;
+    let new = core.on_reader(move |conn| Ok(build(&builder, conn, &merging))).await?;
+    let new = new.inspect_err(|_| history::doubt(&inputs))?;
     let old: Vec<SegmentId> = inputs.iter().map(|it| it.id()).collect();
     let row = new.row;
     let gone: Vec<SegmentRow> = {

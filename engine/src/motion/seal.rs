@@ -52,6 +52,8 @@ pub(crate) enum Failed {
     #[error(transparent)]
     Merge(#[from] segment::MergeError),
     #[error(transparent)]
+    History(#[from] crate::request::Error),
+    #[error(transparent)]
     Ledger(#[from] crate::ledger::ReadError),
     #[error(transparent)]
     Ledgers(#[from] crate::ledger::MergeError),

@@ -4,7 +4,7 @@
 use std::{iter::Peekable, sync::Arc};
 
 use rusqlite::Connection;
-use weir_io::{Disk, World, sqlite::Role};
+use weir_io::{World, sqlite::Role};
 
 use super::{
     RestoreError, blocking, failure,
@@ -25,7 +25,7 @@ use crate::{
         files::Cut,
     },
     subscribe::{entry::Number, rows as subscriptions},
-    types::{StreamId, WallMs},
+    types::StreamId,
 };
 
 /// Rows in one transaction.
@@ -42,34 +42,31 @@ pub(super) struct Plan {
 pub(super) async fn build(
     world: &World,
     config: &Config,
-    plan: Plan,
+    plan: &Arc<Plan>,
     report: &mut Report,
 ) -> Result<(), RestoreError> {
-    let (shared, config) = (world.clone(), config.clone());
+    let (shared, config, plan) = (world.clone(), config.clone(), Arc::clone(plan));
     let made = blocking(world, move || {
         for dir in [segment_dir(&config), ledger_dir(&config)] {
             let what = format!("syncing {}", dir.display());
             shared.disk.sync_dir(&dir).map_err(|source| io_error(what, source))?;
         }
-        let path = database(&config);
-        let opened = shared.sqlite.open(&path, Role::Writer);
-        let mut conn = opened.map_err(|source| {
-            RestoreError::from(OpenError::Sqlite { what: path.display().to_string(), source })
-        })?;
-        let now = WallMs::new(shared.clock.wall_ms());
-        tables(&mut conn, &*shared.disk, &config, &plan, now).map_err(failure)
+        let mut conn = open_tables(&shared, &config)?;
+        tables(&mut conn, &plan).map_err(failure)
     });
     report.findings.extend(made.await?);
     Ok(())
 }
 
-fn tables(
-    conn: &mut Connection,
-    disk: &dyn Disk,
-    config: &Config,
-    plan: &Plan,
-    now: WallMs,
-) -> Result<Vec<Finding>, Failure> {
+/// Opens the database of the new store.
+pub(super) fn open_tables(world: &World, config: &Config) -> Result<Connection, RestoreError> {
+    let path = database(config);
+    world.sqlite.open(&path, Role::Writer).map_err(|source| {
+        OpenError::Sqlite { what: path.display().to_string(), source }.into()
+    })
+}
+
+fn tables(conn: &mut Connection, plan: &Plan) -> Result<Vec<Finding>, Failure> {
     let (chosen, claimed) = (&plan.choice.chosen.manifest, &plan.claimed.manifest);
     let number = |value: u64| value.to_le_bytes();
     catalogue::create(
@@ -90,12 +87,11 @@ fn tables(
     put_rows(conn, &ledgers, &plan.fetched.lost, &mut findings)?;
     let tx = conn.transaction()?;
     put_files(&tx, &plan.fetched)?;
-    for generation in &plan.choice.kept {
-        // Their successors may be as young as this claim: collection waits anew.
-        catalogue::put_manifest(&tx, *generation, now)?;
-    }
     chain::put_published(&tx, &plan.claimed.bytes)?;
-    catalogue::put_manifest(&tx, claimed.generation, claimed.created)?;
+    for generation in plan.choice.kept.iter().chain([&claimed.generation]) {
+        // Nobody knows how long ago they were superseded: collection waits anew.
+        catalogue::put_manifest(&tx, *generation, chosen.store_ms)?;
+    }
     let whole = plan.fetched.tail_is_whole;
     let cut = Cut {
         folded: if whole { chosen.folded } else { chosen.through },
@@ -115,7 +111,7 @@ fn tables(
     tx.commit()?;
     if !plan.fetched.lost.nothing() || !whole {
         weir_io::sometimes!("a bootstrap restored what was left of a damaged bucket");
-        patch::patch(conn, disk, config, plan, &mut findings)?;
+        patch::patch(conn, chosen.through.lsn, &mut findings)?;
     }
     Ok(findings)
 }

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     Config,
     core::{ledger_path, segment_path},
+    history::{self, AdoptError, Adoption},
     ledger::{self, Ledger, Row, Source},
     log::commit::StoreId,
     motion::publish::Problem,
@@ -29,7 +30,7 @@ use crate::{
         keys::Nonce,
         listing::{Entry, Presence},
     },
-    segment::{self, Segment},
+    segment::{Remote, Segment},
     types::SegmentId,
 };
 
@@ -41,14 +42,17 @@ const OBJECTS_AT_ONCE: usize = 16;
 const PIECE_BYTES: u64 = 8 << 20;
 
 /// What is wrong with an object.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum Bad {
     /// It is not there.
+    #[error("it is not in the bucket")]
     Missing,
     /// It is not what was published.
+    #[error("{0}")]
     Damaged(String),
     /// Nobody knows: the bucket did not answer, or the local disk refused.
-    Unknown(RestoreError),
+    #[error("{0}")]
+    Unknown(#[source] RestoreError),
 }
 
 impl From<RestoreError> for Bad {
@@ -185,48 +189,43 @@ impl<'a> Fetcher<'a> {
                     let opened = window::open(self.bucket, &key, entry.bytes).await;
                     opened.and_then(|it| is_the_segment(&it, store, entry))
                 }
-                Wanted::Copies { config } => {
-                    let path = segment_path(config, entry.id);
-                    self.copy_segment(store, entry, &key, &path).await
-                }
+                Wanted::Copies { config } => self.adopt(store, entry, config).await,
             };
             match tried {
-                Err(bad @ Bad::Damaged(_)) => wrong = bad,
+                Err(Bad::Damaged(what)) => wrong = Bad::Damaged(what),
                 settled => return settled,
             }
+        }
+        if let Bad::Damaged(what) = &mut wrong {
+            let streams = window::outline(self.bucket, &key, entry.bytes).await;
+            what.push_str(&format!("; {}", named(&streams)));
         }
         Err(wrong)
     }
 
-    /// Makes the local copy of a segment.
-    async fn copy_segment(
-        &self,
-        store: StoreId,
-        entry: &Entry,
-        key: &Key,
-        path: &Path,
-    ) -> Result<(), Bad> {
-        let temporary = path.with_extension("tmp");
-        download(self.world, self.bucket, key, entry.bytes, &temporary).await?;
-        let (disk, entry, path) = (Arc::clone(&self.world.disk), *entry, path.to_owned());
-        let checked = blocking(self.world, move || {
-            let opened = |source| io_error(format!("opening {}", temporary.display()), source);
-            let file = disk.open(&temporary).map_err(opened)?;
-            let checked = match Segment::open(Arc::clone(&file)) {
-                Ok(segment) => is_the_segment(&segment, store, &entry),
-                Err(segment::ReadError::Damaged(damaged)) => {
-                    let streams = segment::outline(&*file);
-                    Err(Bad::Damaged(format!("{damaged}; {}", named(&streams))))
-                }
-                Err(error) => Err(io_error(error.to_string(), std::io::Error::other(error)).into()),
-            };
-            if checked.is_ok() {
-                let renamed = disk.rename(&temporary, &path);
-                renamed.map_err(|source| io_error(format!("naming {}", path.display()), source))?;
+    /// Makes a local copy of a segment that has no blocks: they stay in the bucket until somebody
+    /// reads them.
+    async fn adopt(&self, store: StoreId, entry: &Entry, config: &Config) -> Result<(), Bad> {
+        let remote = Remote { key: entry.segment().key(), bytes: entry.bytes };
+        let path = segment_path(config, entry.id);
+        let (id, mark) = (entry.id, entry.mark);
+        let adoption = Adoption { store: store.0, id, mark, remote, path };
+        match history::adopt(self.world, self.bucket, &adoption).await {
+            Ok(segment) => is_the_segment(&segment, store, entry),
+            Err(AdoptError::Missing(_)) => Err(Bad::Missing),
+            Err(AdoptError::Another(_)) => Err(another()),
+            Err(AdoptError::Damaged { source, .. }) => Err(Bad::Damaged(source.to_string())),
+            Err(AdoptError::Unanswered { source, .. }) => {
+                Err(RestoreError::from(Problem::from(source)).into())
             }
-            Ok(checked)
-        });
-        checked.await?
+            Err(AdoptError::Write(source)) => {
+                let what = format!("writing {}", adoption.path.display());
+                Err(io_error(what, source).into())
+            }
+            Err(gone @ AdoptError::Gone(_)) => {
+                Err(io_error("restoring", std::io::Error::other(gone)).into())
+            }
+        }
     }
 
     async fn fetch_ledgers(
@@ -277,8 +276,14 @@ impl<'a> Fetcher<'a> {
             let (shared, manifest) = (Arc::clone(newest), manifest.clone());
             tail = blocking(self.world, move || Ok(tail::check(&shared, &manifest))).await?;
         }
+        if tail.is_ok() && !fetched.lost.nothing() {
+            // They would be folded into rows that are not what they were decided on.
+            tail = Err("rows that they change are lost".to_owned());
+        }
         fetched.tail_is_whole = tail.is_ok();
-        if let Err(what) = tail {
+        if let Err(what) = tail
+            && manifest.folded != manifest.through
+        {
             let (folded, through) = (manifest.folded.lsn.next(), manifest.through.lsn);
             let object = format!("commits {folded} to {through}");
             report.findings.push(Finding::new("tail", object, what));
@@ -346,19 +351,19 @@ fn commits(entry: &Entry) -> String {
 
 fn named(streams: &[crate::types::StreamId]) -> String {
     match (streams.first(), streams.last()) {
-        (Some(first), Some(last)) => format!("of streams {first} to {last}"),
+        (Some(first), Some(last)) => format!("of streams {first} to {last} by number"),
         _ => "streams unknown".to_owned(),
     }
 }
 
 fn lost_ledger(entry: &Entry, bad: &Bad) -> Finding {
-    let what = match bad {
-        Bad::Damaged(what) => what.as_str(),
-        Bad::Missing | Bad::Unknown(_) => "it is not in the bucket",
-    };
     let Entry { records, first_lsn, last_lsn, .. } = entry;
-    let text = format!("{what}; {records} rows of commits {first_lsn} to {last_lsn}");
+    let text = format!("{bad}; {records} rows of commits {first_lsn} to {last_lsn}");
     Finding::new("ledger", entry.ledger().key(), text)
+}
+
+fn another() -> Bad {
+    Bad::Damaged("it is not what was published under this name".into())
 }
 
 /// Whether an open segment is the one that a manifest names.
@@ -371,7 +376,7 @@ pub(crate) fn is_the_segment(segment: &Segment, store: StoreId, entry: &Entry) -
     {
         return Ok(());
     }
-    Err(Bad::Damaged("it is another segment than was published".into()))
+    Err(another())
 }
 
 /// Whether an open ledger is the one that a manifest names.
@@ -384,7 +389,7 @@ pub(crate) fn is_the_ledger(ledger: &Ledger, store: StoreId, entry: &Entry) -> R
     {
         return Ok(());
     }
-    Err(Bad::Damaged("it is another ledger than was published".into()))
+    Err(another())
 }
 
 /// Reads everything in a ledger.

@@ -210,8 +210,11 @@ async fn bootstrap(
         };
         report.claimed = claimed.manifest.generation.get();
         report.recoveries = claimed.manifest.recoveries;
-        let plan = Plan { choice, claimed, fetched };
-        build::build(world, site.config(), plan, &mut report).await?;
+        let plan = Arc::new(Plan { choice, claimed, fetched });
+        build::build(world, site.config(), &plan, &mut report).await?;
+        if !plan.fetched.lost.nothing() {
+            patch::lengthen(world, bucket, site.config(), &plan, &mut report).await?;
+        }
         site = site.fold(world).await?;
         settle::settle(world, site.config(), &mut report).await?;
         report.set_aside = site.take_place(world).await?;

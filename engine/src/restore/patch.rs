@@ -8,17 +8,20 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use rusqlite::Connection;
-use weir_io::Disk;
+use weir_io::{Disk, World, objects::Key, retry::Retrying};
 
 use super::{
-    build::{Plan, holder},
-    fetch::Lost,
-    report::Finding,
+    RestoreError, blocking,
+    build::{Plan, holder, open_tables},
+    failure,
+    fetch::{Bad, Lost, piece},
+    report::{Finding, Report},
 };
 use crate::{
     Config,
     core::segment_path,
     ledger::Address,
+    publish::listing::Entry,
     segment::Segment,
     state::{
         catalogue::{self, Failure},
@@ -67,20 +70,10 @@ pub(super) fn make_room_for_subscription(
 /// Makes what is left whole.
 pub(super) fn patch(
     conn: &mut Connection,
-    disk: &dyn Disk,
-    config: &Config,
-    plan: &Plan,
+    through: Lsn,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Failure> {
     let tx = conn.transaction()?;
-    let through = plan.choice.chosen.manifest.through.lsn;
-    let segments = open_segments(disk, config, plan)?;
-    each_stream(&tx, |row| {
-        match is_doubtful(&plan.fetched.lost, row.identity.id) {
-            true => lengthen(&tx, row, &segments, findings),
-            false => Ok(()),
-        }
-    })?;
     stand_in(&tx, through, findings)?;
     while recount(&tx, findings)? {}
     Ok(tx.commit()?)
@@ -105,48 +98,83 @@ fn is_doubtful(lost: &Lost, id: StreamId) -> bool {
     lost.any || lost.ranges.iter().any(|(first, last)| (first..=last).contains(&&key))
 }
 
+/// Lets streams whose rows are old end where their records do: those that segments have beyond
+/// would meet others of the same positions.
+pub(super) async fn lengthen(
+    world: &World,
+    bucket: &Retrying,
+    config: &Config,
+    plan: &Arc<Plan>,
+    report: &mut Report,
+) -> Result<(), RestoreError> {
+    let (shared, config, plan) = (world.clone(), config.clone(), Arc::clone(plan));
+    let found = blocking(world, move || {
+        let conn = open_tables(&shared, &config)?;
+        let mut doubtful = Vec::new();
+        let lost = &plan.fetched.lost;
+        let each = |row: StreamRow| {
+            doubtful.extend(is_doubtful(lost, row.identity.id).then_some(row));
+            Ok(())
+        };
+        each_stream(&conn, each).map_err(failure)?;
+        let segments = open_segments(&*shared.disk, &config, &plan).map_err(failure)?;
+        Ok((conn, doubtful, segments))
+    });
+    let (conn, mut doubtful, segments) = found.await?;
+    for row in &mut doubtful {
+        let id = row.identity.id;
+        let mut limit = row.sealed;
+        for (key, segment) in segments.iter().filter(|(_, it)| it.holds(id)) {
+            match limit_in(bucket, key, segment, id).await {
+                Ok(found) => limit = limit.max(found.unwrap_or(limit)),
+                Err(Bad::Unknown(error)) => return Err(error),
+                Err(bad) => {
+                    let text = format!("'{key}': {bad}; records in it may be lost");
+                    report.findings.push(Finding::new("row", stream(row), text));
+                }
+            }
+        }
+        let next = row.state.next;
+        let text = match limit > next {
+            true => format!("its row is an old one; records {next} to {limit} have none"),
+            false => "its row may be an old one".to_owned(),
+        };
+        report.findings.push(Finding::new("row", stream(row), text));
+        row.state.next = next.max(limit);
+        row.sealed = row.state.next;
+    }
+    let rows = move || -> Result<(), Failure> {
+        doubtful.iter().try_for_each(|row| catalogue::put_stream(&conn, row))
+    };
+    blocking(world, move || rows().map_err(failure)).await
+}
+
+/// The position after the last record of a stream in a segment, if it has any.
+async fn limit_in(
+    bucket: &Retrying,
+    key: &Key,
+    segment: &Segment,
+    stream: StreamId,
+) -> Result<Option<Seq>, Bad> {
+    let Some(no) = segment.locate_last(stream) else { return Ok(None) };
+    let stored = piece(bucket, key, segment.span(&(no..no.next()))).await?;
+    let block = segment.decode(no, &stored).map_err(|bad| Bad::Damaged(bad.to_string()))?;
+    Ok(block.part(stream).map(|part| part.limit()))
+}
+
 fn open_segments(
     disk: &dyn Disk,
     config: &Config,
     plan: &Plan,
-) -> Result<Vec<Arc<Segment>>, Failure> {
-    let open = |id| {
-        let path = segment_path(config, id);
+) -> Result<Vec<(Key, Segment)>, Failure> {
+    let open = |entry: &Entry| {
+        let path = segment_path(config, entry.id);
         let bad = |what: String| Failure::Damaged(format!("{}: {what}", path.display()));
         let file = disk.open(&path).map_err(|error| bad(error.to_string()))?;
-        Segment::open(file).map(Arc::new).map_err(|error| bad(error.to_string()))
+        let segment = Segment::open(file).map_err(|error| bad(error.to_string()))?;
+        Ok((entry.segment().key(), segment))
     };
-    plan.fetched.segments.iter().map(|entry| open(entry.id)).collect()
-}
-
-/// Lets a stream end where its records do: those that segments have beyond an old row would meet
-/// others of the same positions.
-fn lengthen(
-    conn: &Connection,
-    mut row: StreamRow,
-    segments: &[Arc<Segment>],
-    findings: &mut Vec<Finding>,
-) -> Result<(), Failure> {
-    let id = row.identity.id;
-    let mut limit = row.sealed;
-    for segment in segments.iter().filter(|it| it.holds(id)) {
-        let Some(no) = segment.locate_last(id) else { continue };
-        match segment.block(no) {
-            Ok(block) => limit = block.part(id).map_or(limit, |part| part.limit().max(limit)),
-            Err(error) => {
-                let text = format!("segment {}: {error}; records may be lost", segment.id());
-                findings.push(Finding::new("row", stream(&row), text));
-            }
-        }
-    }
-    let text = match limit > row.state.next {
-        true => format!("its row is an old one; records {} to {limit} have none", row.state.next),
-        false => "its row may be an old one".to_owned(),
-    };
-    findings.push(Finding::new("row", stream(&row), text));
-    row.state.next = row.state.next.max(limit);
-    row.sealed = row.state.next;
-    catalogue::put_stream(conn, &row)
+    plan.fetched.segments.iter().map(open).collect()
 }
 
 fn stream(row: &StreamRow) -> String {

@@ -3,17 +3,17 @@
 //! generations that never were, and no cursor points beyond what was restored.
 
 use rusqlite::Connection;
-use weir_io::{World, sqlite::Role};
+use weir_io::World;
 
 use super::{
     RestoreError, blocking,
+    build::open_tables,
     claim::era_floor,
     failure,
     report::{CURSOR, Finding, Report},
 };
 use crate::{
-    Config, OpenError,
-    core::database,
+    Config,
     state::{
         catalogue::{self, Failure},
         rows::StreamRow,
@@ -35,12 +35,9 @@ pub(super) async fn settle(
     config: &Config,
     report: &mut Report,
 ) -> Result<(), RestoreError> {
-    let (shared, path, recoveries) = (world.clone(), database(config), report.recoveries);
+    let (shared, config, recoveries) = (world.clone(), config.clone(), report.recoveries);
     let done = blocking(world, move || {
-        let opened = shared.sqlite.open(&path, Role::Writer);
-        let mut conn = opened.map_err(|source| {
-            RestoreError::from(OpenError::Sqlite { what: path.display().to_string(), source })
-        })?;
+        let mut conn = open_tables(&shared, &config)?;
         let streams = raise(&mut conn, Epoch::first_of(recoveries)).map_err(failure)?;
         let clamped = subscribe(&mut conn, era_floor(recoveries)).map_err(failure)?;
         Ok((streams, clamped))

@@ -13,7 +13,10 @@ use parking_lot::Mutex;
 use weir_io::{File, objects::Key, retry::Retrying};
 
 use super::fetch::{Bad, piece};
-use crate::segment::{ReadError, Segment};
+use crate::{
+    segment::{self, ReadError, Segment},
+    types::StreamId,
+};
 
 /// The last bytes that are asked for first: all that most segments need for being opened.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -72,8 +75,23 @@ impl File for Window {
         Ok(self.len)
     }
 
+    fn allocated(&self) -> io::Result<u64> {
+        Ok(self.len)
+    }
+
     fn sync(&self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Reads of a damaged segment whose records it may have, as far as it tells.
+pub(crate) async fn outline(bucket: &Retrying, key: &Key, len: u64) -> Vec<StreamId> {
+    let window = Window::empty(len);
+    loop {
+        let streams = segment::outline(&window);
+        let Some(range) = window.missing.lock().take() else { return streams };
+        let Ok(bytes) = piece(bucket, key, range.clone()).await else { return streams };
+        window.here.lock().insert(range.start, bytes);
     }
 }
 

@@ -8,6 +8,7 @@
 
 use std::{
     io,
+    ops::Range,
     sync::{Arc, OnceLock},
 };
 
@@ -22,8 +23,12 @@ use super::{
         BlockNo, Damaged, ENTRY_LEN, Entry, FOOTER_LEN, Footer, HEADER_LEN, Header, ReadError,
         Section, Span, TRAILER_LEN, Trailer,
     },
+    local::Local,
 };
 use crate::types::{SegmentId, Seq, StreamId, WallMs};
+
+/// The last bytes of a file, which say where the others are.
+pub(crate) const TAIL_LEN: usize = FOOTER_LEN + TRAILER_LEN;
 
 /// The object that holds the bytes of a segment's file in the bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +41,7 @@ pub(crate) struct Remote {
 
 /// An open segment.
 pub(crate) struct Segment {
-    file: Arc<dyn File>,
+    pub(super) local: Local,
     header: Header,
     footer: Footer,
     index: Box<[Entry]>,
@@ -62,7 +67,8 @@ impl Segment {
         let index = decode_index(&index, &footer)?;
         let filter = section(&*file, Section::Filter, footer.filter)?;
         let filter = Filter::decode(&filter, footer.filter.offset)?;
-        Ok(Self { file, header, footer, index, filter, remote: OnceLock::new() })
+        let local = Local::new(file, file_len, footer.index.offset).map_err(failed)?;
+        Ok(Self { local, header, footer, index, filter, remote: OnceLock::new() })
     }
 
     /// The store it was written by.
@@ -76,7 +82,6 @@ impl Segment {
     }
 
     /// The object that has the same bytes. `None`: the local file is the only copy.
-    #[allow(dead_code, reason = "what readers ask when local bytes are damaged or gone")]
     pub(crate) fn remote(&self) -> Option<&Remote> {
         self.remote.get()
     }
@@ -151,11 +156,60 @@ impl Segment {
 
     /// Reads, verifies and decodes one block. The number must be one of this segment's.
     pub(crate) fn block(&self, no: BlockNo) -> Result<Block, ReadError> {
-        let entry = &self.index[no.index()];
-        let len = to_u64(BLOCK_HEADER_LEN) + u64::from(entry.stored_len);
-        let stored = read(&*self.file, Section::Block(no), entry.offset, len)?;
-        Ok(Block::decode(no, entry, &stored)?)
+        let Range { start, end } = self.span(&(no..no.next()));
+        let stored = read(&*self.local.file(), Section::Block(no), start, end - start)?;
+        Ok(self.decode(no, &stored)?)
     }
+
+    /// Verifies and decodes a block's bytes, wherever they come from.
+    pub(crate) fn decode(&self, no: BlockNo, stored: &Bytes) -> Result<Block, Damaged> {
+        Block::decode(no, &self.index[no.index()], stored)
+    }
+
+    /// Where these blocks lie in the file, headers included. They must be this segment's.
+    pub(crate) fn span(&self, blocks: &Range<BlockNo>) -> Range<u64> {
+        let limit = self.index.get(blocks.end.index());
+        let start = self.index.get(blocks.start.index()).map(|entry| entry.offset);
+        let index = self.footer.index.offset;
+        start.unwrap_or(index)..limit.map_or(index, |entry| entry.offset)
+    }
+
+    /// The position of the first record of `stream`, where the index alone tells.
+    pub(crate) fn known_first(&self, stream: StreamId) -> Option<Seq> {
+        let entry = &self.index[self.locate(stream, Seq::ZERO)?.index()];
+        (entry.first.0 == stream).then_some(entry.first.1)
+    }
+
+    /// The position after the last record of `stream`, where the index alone tells.
+    pub(crate) fn known_limit(&self, stream: StreamId) -> Option<Seq> {
+        self.limit_in(self.locate_last(stream)?, stream)
+    }
+
+    /// Whether this is the first record of a block.
+    pub(crate) fn begins(&self, no: BlockNo, stream: StreamId, seq: Seq) -> bool {
+        self.index[no.index()].first == (stream, seq)
+    }
+
+    /// The position after the last record of a block, if that is of `stream`.
+    pub(crate) fn limit_in(&self, no: BlockNo, stream: StreamId) -> Option<Seq> {
+        let entry = &self.index[no.index()];
+        (entry.limit.0 == stream).then_some(entry.limit.1)
+    }
+}
+
+/// Where everything that is no block begins in a segment of `len` bytes, and its mark, by its last
+/// bytes.
+pub(crate) fn tail_start(last: &[u8], len: u64) -> Result<(u64, u32), Damaged> {
+    let at = len.saturating_sub(to_u64(TRAILER_LEN));
+    let cut_short = Damaged { section: Section::Trailer, at, reason: "cut short" };
+    let footer_at = last.len().checked_sub(TAIL_LEN).ok_or(cut_short)?;
+    let (footer, trailer) = last[footer_at..].split_at(FOOTER_LEN);
+    let Trailer { footer: span } = Trailer::decode(trailer, at)?;
+    let differs = Damaged { section: Section::Footer, at: span.offset, reason: "checksum differs" };
+    if crc32c::crc32c(footer) != span.crc {
+        return Err(differs);
+    }
+    Ok((Footer::decode(footer, span.offset)?.tail_start(), span.crc))
 }
 
 /// The streams that the blocks of a damaged segment begin and end with, as far as its index is
@@ -187,7 +241,12 @@ fn section(file: &dyn File, section: Section, span: Span) -> Result<Bytes, ReadE
 }
 
 /// Reads `len` bytes which have been found to lie within the file, or are about to be.
-fn read(file: &dyn File, section: Section, at: u64, len: u64) -> Result<Bytes, ReadError> {
+pub(super) fn read(
+    file: &dyn File,
+    section: Section,
+    at: u64,
+    len: u64,
+) -> Result<Bytes, ReadError> {
     let cut_short = Damaged { section, at, reason: "cut short" };
     let failed = |source| ReadError::Failed { section, source };
     // Before reserving memory for them.
@@ -227,7 +286,7 @@ fn block_no(index: usize) -> BlockNo {
     BlockNo(u32::try_from(index).expect("blocks are counted in u32"))
 }
 
-fn to_u64(len: usize) -> u64 {
+pub(super) fn to_u64(len: usize) -> u64 {
     u64::try_from(len).expect("usize fits u64")
 }
 

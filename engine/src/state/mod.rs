@@ -8,4 +8,5 @@ pub(crate) mod shelf;
 pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
+pub(crate) mod uploads;
 pub(crate) mod view;

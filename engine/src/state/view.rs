@@ -16,7 +16,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::stream::{Identity, Producer, StreamState};
+use super::{
+    stream::{Identity, Producer, StreamState},
+    uploads::Uploads,
+};
 use crate::{
     log::{entry::Write, gate::Gate},
     request::Rejection,
@@ -68,6 +71,8 @@ pub(crate) struct Durable {
     pub(crate) life: Life,
     /// Records of its own before this lie in segments, those from here on in `chunks`.
     pub(crate) sealed: Seq,
+    /// What of that is in the bucket.
+    pub(crate) uploads: Uploads,
     pub(crate) chunks: VecDeque<Chunk>,
     /// What `chunks` come to.
     pub(crate) unsealed: Weight,
@@ -133,6 +138,7 @@ impl Stream {
         life: Life,
         reflected: Lsn,
     ) -> Self {
+        let uploads = Uploads::new(identity.own_start(), reflected, sealed);
         Self {
             identity,
             decided: Mutex::new(Decided {
@@ -146,6 +152,7 @@ impl Stream {
                 reflected,
                 life,
                 sealed,
+                uploads,
                 chunks: VecDeque::new(),
                 unsealed: Weight::default(),
                 producers: BTreeMap::new(),
