@@ -34,6 +34,7 @@ mod segment;
 mod state;
 pub mod subscribe;
 pub mod types;
+pub mod verify;
 
 pub use config::{BadConfig, Config};
 pub use engine::{Engine, Health, OpenError};

@@ -61,9 +61,10 @@ pub(super) async fn build(
 /// Opens the database of the new store.
 pub(super) fn open_tables(world: &World, config: &Config) -> Result<Connection, RestoreError> {
     let path = database(config);
-    world.sqlite.open(&path, Role::Writer).map_err(|source| {
-        OpenError::Sqlite { what: path.display().to_string(), source }.into()
-    })
+    world
+        .sqlite
+        .open(&path, Role::Writer)
+        .map_err(|source| OpenError::Sqlite { what: path.display().to_string(), source }.into())
 }
 
 fn tables(conn: &mut Connection, plan: &Plan) -> Result<Vec<Finding>, Failure> {

@@ -35,7 +35,9 @@ pub(super) async fn claim(
     }
     let found = publish::read(bucket, mine.manifest.generation).await?;
     if found.bytes == mine.bytes {
-        weir_io::sometimes!("a bootstrap's claim was found to be its own after its answer was lost");
+        weir_io::sometimes!(
+            "a bootstrap's claim was found to be its own after its answer was lost"
+        );
         return Ok(Claimed::Mine(mine));
     }
     if found.manifest.recoveries != choice.newest.manifest.recoveries {

@@ -130,7 +130,8 @@ impl<'a> Fetcher<'a> {
         fetched.lost.any = !choice.ledgers_are_known;
         self.fetch_segments(choice, report, &mut fetched).await?;
         self.fetch_ledgers(choice, report, &mut fetched).await?;
-        let limits = fetched.ledgers.windows(2).map(|pair| (pair[0].0.last_lsn, pair[1].0.first_lsn));
+        let limits =
+            fetched.ledgers.windows(2).map(|pair| (pair[0].0.last_lsn, pair[1].0.first_lsn));
         if let Some((last, first)) = limits.into_iter().find(|(last, first)| last >= first) {
             let text = format!("a ledger that begins at commit {first} after one through {last}");
             return Err(RestoreError::Foreign(text));
@@ -445,7 +446,7 @@ pub(crate) async fn measure(bucket: &Retrying, key: &Key, bytes: u64) -> Result<
 }
 
 /// A few bytes of an object.
-pub(super) async fn piece(bucket: &Retrying, key: &Key, range: Range<u64>) -> Result<Bytes, Bad> {
+pub(crate) async fn piece(bucket: &Retrying, key: &Key, range: Range<u64>) -> Result<Bytes, Bad> {
     let expected = range.end - range.start;
     let mut wrong = Bad::Missing;
     for _ in 0..TRIES_MAX {

@@ -1,5 +1,7 @@
 //! Which manifest to restore, and what it names.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use weir_io::{
@@ -69,23 +71,32 @@ pub(crate) async fn find(bucket: &Retrying, at: Moment) -> Result<Choice, Restor
     Ok(Choice { newest, chosen, segments, ledgers, kept, findings, ledgers_are_known })
 }
 
-/// The generations that a listing shows, newest first.
-pub(crate) async fn generations(bucket: &Retrying) -> Result<Vec<Generation>, RestoreError> {
-    let mut found = Vec::new();
+/// Every object that a listing shows, with its size.
+pub(crate) type Shown = BTreeMap<Key, u64>;
+
+/// All objects below a prefix.
+pub(crate) async fn list(bucket: &Retrying, prefix: &str) -> Result<Shown, RestoreError> {
+    let mut shown = Shown::new();
     let mut after: Option<Key> = None;
     loop {
-        let page = bucket.list(keys::MANIFESTS, after.as_ref(), LIST_MAX).await;
-        let page = page.map_err(Problem::from)?;
+        let page = bucket.list(prefix, after.as_ref(), LIST_MAX).await.map_err(Problem::from)?;
         let whole = page.len() < LIST_MAX;
         after = page.last().map(|meta| meta.key.clone());
-        found.extend(page.iter().filter_map(|meta| match Artifact::parse(&meta.key) {
-            Some(Artifact::Manifest(generation)) => Some(generation),
-            _ => None,
-        }));
+        shown.extend(page.into_iter().map(|meta| (meta.key, meta.size)));
         if whole {
-            return Ok(found);
+            return Ok(shown);
         }
     }
+}
+
+/// The generations that a listing shows, newest first.
+pub(crate) async fn generations(bucket: &Retrying) -> Result<Vec<Generation>, RestoreError> {
+    let shown = list(bucket, keys::MANIFESTS).await?;
+    let generations = shown.keys().filter_map(|key| match Artifact::parse(key) {
+        Some(Artifact::Manifest(generation)) => Some(generation),
+        _ => None,
+    });
+    Ok(generations.collect())
 }
 
 async fn of_generation(
@@ -183,10 +194,7 @@ fn broken_rules(stored: &Stored, segments: &[Entry], ledgers: &[Entry]) -> Vec<F
     let manifest = &stored.manifest;
     let generation = Generation::new(manifest.generation.get().saturating_sub(1));
     // A predecessor that says the same: what only a comparison could tell is not asked here.
-    let before = Published {
-        generation,
-        ..Published::new(manifest, manifest.before)
-    };
+    let before = Published { generation, ..Published::new(manifest, manifest.before) };
     let proposal = Proposal {
         manifest,
         segments,

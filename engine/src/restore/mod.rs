@@ -13,20 +13,21 @@
 
 mod build;
 mod claim;
-mod fetch;
-mod find;
+mod describe;
+pub(crate) mod fetch;
+pub(crate) mod find;
+mod garbage;
 mod patch;
 mod place;
 mod report;
 mod settle;
-mod tail;
-mod window;
+pub(crate) mod tail;
+pub(crate) mod window;
 
 use std::sync::Arc;
 
 use weir_io::{World, objects::Objects};
 
-pub use self::report::{Finding, Report};
 use self::{
     build::Plan,
     claim::Claimed,
@@ -34,12 +35,14 @@ use self::{
     find::Choice,
     place::Site,
 };
+pub use self::{
+    describe::{describe, describe_log},
+    garbage::{Garbage, Unneeded, garbage},
+    report::{Finding, Report},
+};
 use crate::{
-    BadConfig, Config, Engine, OpenError,
-    history::Bucket,
-    motion::publish::Problem,
-    state::catalogue::Failure,
-    types::WallMs,
+    BadConfig, Config, Engine, OpenError, history::Bucket, motion::publish::Problem,
+    state::catalogue::Failure, types::WallMs,
 };
 
 /// How often the old writer may publish while this runs, before this gives up.
@@ -219,8 +222,11 @@ async fn bootstrap(
         settle::settle(world, site.config(), &mut report).await?;
         report.set_aside = site.take_place(world).await?;
         tracing::info!(
-            from = report.generation, generation = report.claimed, streams = report.streams,
-            problems = report.findings.len(), "recovered the store from its bucket"
+            from = report.generation,
+            generation = report.claimed,
+            streams = report.streams,
+            problems = report.findings.len(),
+            "recovered the store from its bucket"
         );
         return Ok(report);
     }

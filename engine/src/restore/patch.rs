@@ -182,11 +182,7 @@ fn stream(row: &StreamRow) -> String {
 }
 
 /// Puts a retired stream where forks draw on one whose row is lost (INV-22).
-fn stand_in(
-    conn: &Connection,
-    through: Lsn,
-    findings: &mut Vec<Finding>,
-) -> Result<(), Failure> {
+fn stand_in(conn: &Connection, through: Lsn, findings: &mut Vec<Finding>) -> Result<(), Failure> {
     let mut missing: BTreeMap<StreamId, StreamRow> = BTreeMap::new();
     let mut homeless = Vec::new();
     each_stream(conn, |row| {

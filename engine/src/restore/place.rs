@@ -63,10 +63,7 @@ impl Site {
     }
 
     /// Puts the store where it belongs. Returns where the one is now that was there.
-    pub(super) async fn take_place(
-        self,
-        world: &World,
-    ) -> Result<Option<PathBuf>, RestoreError> {
+    pub(super) async fn take_place(self, world: &World) -> Result<Option<PathBuf>, RestoreError> {
         let shared = world.clone();
         blocking(world, move || {
             let Self { target, existing, config, lock, old } = self;
@@ -125,7 +122,8 @@ fn is_occupied(disk: &dyn Disk, dir: &Path) -> Result<bool, RestoreError> {
 fn lock_old(world: &World, target: &Path, holder: &str) -> Result<Box<dyn Lock>, RestoreError> {
     let path = target.join("lock");
     let locked = world.disk.lock(&path);
-    let locked = locked.map_err(|source| io_error(format!("locking {}", path.display()), source))?;
+    let locked =
+        locked.map_err(|source| io_error(format!("locking {}", path.display()), source))?;
     let Some(lock) = locked else {
         let (dir, holder) = (target.display().to_string(), open::read_holder(world, &path));
         return Err(OpenError::Locked { dir, holder }.into());

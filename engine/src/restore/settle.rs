@@ -91,8 +91,7 @@ fn subscribe(conn: &mut Connection, floor: u64) -> Result<Vec<Finding>, Failure>
         // Reports of wakes that the bucket never saw must meet none of those to come (INV-26).
         row.control.generation = row.control.generation.max(floor);
         let config = &row.config;
-        let body =
-            subscriptions::encode_subscription(config, row.created, row.born, &row.control);
+        let body = subscriptions::encode_subscription(config, row.created, row.born, &row.control);
         catalogue::put_subscription(&tx, row.number, &config.id, row.lsn, &body)?;
     }
     for link in links {

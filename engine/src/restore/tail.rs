@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Says what is wrong with the tail in the newest ledger.
-pub(super) fn check(newest: &Arc<Ledger>, manifest: &Manifest) -> Result<(), String> {
+pub(crate) fn check(newest: &Arc<Ledger>, manifest: &Manifest) -> Result<(), String> {
     let mut link = manifest.folded;
     for found in newest.commits() {
         let (lsn, bytes) = found.map_err(|lost| lost.to_string())?;

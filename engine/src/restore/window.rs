@@ -1,20 +1,16 @@
 //! An object as a file, of which only some bytes are here: enough to open a segment without its
 //! blocks.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    ops::Range,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, io, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use weir_io::{File, objects::Key, retry::Retrying};
 
-use super::fetch::{Bad, piece};
+use super::fetch::{Bad, TRIES_MAX, piece};
 use crate::{
-    segment::{self, ReadError, Segment},
+    ledger::{self, Ledger, Source},
+    segment::{self, Segment},
     types::StreamId,
 };
 
@@ -97,21 +93,62 @@ pub(crate) async fn outline(bucket: &Retrying, key: &Key, len: u64) -> Vec<Strea
 
 /// Opens a segment in the bucket by two or three small requests. Its blocks can't be read.
 pub(crate) async fn open(bucket: &Retrying, key: &Key, len: u64) -> Result<Segment, Bad> {
+    opened(bucket, key, len, |window| match Segment::open(window) {
+        Ok(segment) => Ok(Some(segment)),
+        Err(segment::ReadError::Damaged(damaged)) => Err(Bad::Damaged(damaged.to_string())),
+        Err(segment::ReadError::Failed { .. }) => Ok(None),
+    })
+    .await
+}
+
+/// The same for a ledger.
+pub(crate) async fn open_ledger(bucket: &Retrying, key: &Key, len: u64) -> Result<Ledger, Bad> {
+    opened(bucket, key, len, |window| match Ledger::open(Source::File(window)) {
+        Ok(ledger) => Ok(Some(ledger)),
+        Err(ledger::ReadError::Damaged(damaged)) => Err(Bad::Damaged(damaged.to_string())),
+        Err(ledger::ReadError::Failed { .. }) => Ok(None),
+    })
+    .await
+}
+
+/// Opens what `open` opens; that says `None` if bytes are missing.
+async fn opened<T>(
+    bucket: &Retrying,
+    key: &Key,
+    len: u64,
+    open: impl Fn(Arc<dyn File>) -> Result<Option<T>, Bad>,
+) -> Result<T, Bad> {
+    let mut wrong = Bad::Missing;
+    for _ in 0..TRIES_MAX {
+        match once(bucket, key, len, &open).await {
+            // It may have been spoiled on its way.
+            Err(Bad::Damaged(what)) => wrong = Bad::Damaged(what),
+            settled => return settled,
+        }
+    }
+    Err(wrong)
+}
+
+async fn once<T>(
+    bucket: &Retrying,
+    key: &Key,
+    len: u64,
+    open: impl Fn(Arc<dyn File>) -> Result<Option<T>, Bad>,
+) -> Result<T, Bad> {
     let window = Arc::new(Window::empty(len));
     let tail = len.saturating_sub(TAIL_BYTES);
-    let mut next = Some(tail..len);
     if tail > 0 {
         let head = 0..HEAD_BYTES.min(tail);
         window.here.lock().insert(0, piece(bucket, key, head).await?);
     }
+    let mut next = Some(tail..len).filter(|range| !range.is_empty());
     while let Some(range) = next.take() {
         let bytes = piece(bucket, key, range.clone()).await?;
         window.here.lock().insert(range.start, bytes);
-        match Segment::open(Arc::<Window>::clone(&window)) {
-            Ok(segment) => return Ok(segment),
-            Err(ReadError::Damaged(damaged)) => return Err(Bad::Damaged(damaged.to_string())),
+        match open(Arc::<Window>::clone(&window))? {
+            Some(opened) => return Ok(opened),
             // Each round fetches a section that was not here, and there are few sections.
-            Err(ReadError::Failed { .. }) => next = window.missing.lock().take(),
+            None => next = window.missing.lock().take(),
         }
     }
     Err(Bad::Damaged("it can't be opened".into()))

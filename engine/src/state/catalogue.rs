@@ -24,8 +24,7 @@ pub(crate) use self::{
     },
     whole::{
         forks, link, put_tombstone, scan_links_of, scan_log_between, scan_producers, scan_streams,
-        scan_tombstones, subscription,
-        subscription_named, tombstone,
+        scan_tombstones, subscription, subscription_named, tombstone,
     },
 };
 

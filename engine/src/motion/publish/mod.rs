@@ -205,7 +205,9 @@ pub(crate) async fn once(core: &Arc<Core>) -> Result<(), Problem> {
     if !core.ledgers_whole.load(Ordering::Acquire) {
         // A fold has written rows that no ledger has: without them a manifest would not be a
         // whole cut (INV-40). The next fold writes all rows.
-        weir_io::sometimes!("a store whose ledgers were not whole wrote all rows before it published");
+        weir_io::sometimes!(
+            "a store whose ledgers were not whole wrote all rows before it published"
+        );
         core.unfolded.lock().since.get_or_insert(StoreMs::ZERO);
         core.keeper.notify_one();
         return Ok(());

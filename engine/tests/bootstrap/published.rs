@@ -1,6 +1,4 @@
-//! What comes back from a bucket when the disk is gone, and what never does.
-
-mod recovery;
+//! What comes back when nothing is damaged, and what never does.
 
 use weir_engine::{
     Health,
@@ -10,7 +8,7 @@ use weir_engine::{
 };
 use weir_io::memory::Machine;
 
-use recovery::*;
+use crate::town::*;
 
 #[test]
 fn everything_that_was_published_comes_back() {
@@ -49,10 +47,7 @@ fn everything_that_was_published_comes_back() {
         assert_eq!(contents(&engine, "last").await, "the end");
         assert!(engine.head(&name("last")).await.unwrap().closed);
         assert!(engine.head(&name("gone")).await.is_err());
-        assert_eq!(
-            produce(&engine, "b", "second ", 1).await.unwrap(),
-            AppendOutcome::Duplicate
-        );
+        assert_eq!(produce(&engine, "b", "second ", 1).await.unwrap(), AppendOutcome::Duplicate);
         assert_eq!(produce(&engine, "b", "third ", 2).await.unwrap(), AppendOutcome::Written);
         assert_eq!(contents(&engine, "b").await, "first second third ");
         // Nothing was lost, so the tails of before still mean what they meant.
@@ -179,11 +174,8 @@ fn the_old_writer_is_fenced_and_takes_no_more() {
         pass(15).await;
         let Health::LogFailed { reason } = engine.health() else { panic!("not fenced") };
         assert!(reason.contains("fenced"), "{reason}");
-        let refused = engine.append(weir_engine::request::Append::new(
-            name("a"),
-            text(),
-            "refused".into(),
-        ));
+        let refused =
+            engine.append(weir_engine::request::Append::new(name("a"), text(), "refused".into()));
         assert!(matches!(refused.await, Err(Error::LogFailed)));
         assert_eq!(recovered.health(), Health::Serving);
         assert_eq!(contents(&recovered, "a").await, "kept new ");

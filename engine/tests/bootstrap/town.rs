@@ -1,7 +1,6 @@
 //! A store, its bucket, and the machines that come and go, for the tests of recoveries.
 
 use std::{
-    ops::AsyncFnOnce,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -13,6 +12,7 @@ use weir_engine::{
     request::{Append, AppendOutcome, Appended, Create, Error, From, Page, Read, Rejection},
     restore::{Existing, Losses, Moment, Options, Report, RestoreError},
     types::{ContentType, Offset, ProducerId, ProducerTuple, StreamName},
+    verify::Depth,
 };
 use weir_io::{
     World,
@@ -63,6 +63,15 @@ pub(crate) async fn bootstrap(
     Engine::bootstrap(world.clone(), config(), bucket, options, "a test").await
 }
 
+/// Looks for damage, without a word if there is none.
+pub(crate) async fn verify(world: &World, machine: &Machine, depth: Depth) -> Vec<&'static str> {
+    let bucket = machine.bucket().client(world.clock.clone());
+    let found = Engine::verify(world.clone(), config(), Some(bucket), depth).await;
+    let found = found.expect("there is something to look at");
+    found.findings.iter().for_each(|finding| println!("{finding}"));
+    found.findings.iter().map(|finding| finding.rule).collect()
+}
+
 /// Recovers without any finding, and opens.
 pub(crate) async fn recover(world: &World, machine: &Machine) -> Engine {
     let report = bootstrap(world, machine, Options::default()).await.expect("recovers");
@@ -107,8 +116,7 @@ pub(crate) async fn produce(
 ) -> Result<AppendOutcome, Error> {
     let producer = ProducerTuple { id: ProducerId::new("p").expect("an id"), epoch: 1, seq };
     let body = Bytes::copy_from_slice(body.as_bytes());
-    let append =
-        Append { producer: Some(producer), ..Append::new(name(stream), text(), body) };
+    let append = Append { producer: Some(producer), ..Append::new(name(stream), text(), body) };
     engine.append(append).await.map(|Appended { outcome, .. }| outcome)
 }
 
