@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// How often an object is asked for that seems damaged: it may have been spoiled on the way.
-pub(crate) const TRIES_MAX: u32 = 3;
+pub(crate) const TRIES_MAX: u32 = 5;
 /// Objects fetched at a time.
 const OBJECTS_AT_ONCE: usize = 16;
 /// Bytes of one request: with [`OBJECTS_AT_ONCE`] the bytes in memory.

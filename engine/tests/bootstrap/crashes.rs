@@ -81,7 +81,7 @@ fn a_bucket_that_answers_badly_costs_time_and_nothing_else() {
             });
             let report = bootstrap(&world, &other, Options::default()).await;
             other.bucket().set_faults(BucketFaults::default());
-            let report = report.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            let report = report.unwrap_or_else(|error| panic!("seed {seed}: {error:?}"));
             assert_eq!(report.findings, [], "seed {seed}");
             let engine = open(&world, &other).await;
             assert_eq!(contents(&engine, "b").await, "one two ");
