@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// Version of everything below the directory of a store.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
 /// A page and its frame header in the WAL.
 const FRAME_BYTES: u64 = 4096 + 24;
 /// Slices waiting for the writer.
@@ -152,6 +152,7 @@ fn open_blocking(world: World, config: Config, holder: &str) -> Result<Opened, O
     let found = (found, subscriptions);
     let core = assemble(world, config, store, (seed, shelf), found, slices, next_segment);
     core.put_segments(SegmentSet::new(segments));
+    *core.deaths.lock() = catalogue::deaths(&conn).map_err(failure)?;
     Ok(Opened { core, lock, conn, link, writer_epoch, slices: received })
 }
 
@@ -179,7 +180,7 @@ fn assemble(
         subscriptions,
         store,
         segments: ArcSwap::default(),
-        dead_bytes: Mutex::default(),
+        deaths: Mutex::default(),
         moves: watch::Sender::new(0),
         blocks: BlockCache::new(config.block_cache_bytes, hasher, metrics.blocks_read.clone()),
         metrics,

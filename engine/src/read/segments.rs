@@ -5,11 +5,12 @@
 //! these is found by halving, so that a position or a moment costs a logarithmic number of
 //! block reads. A filter that is wrong about a segment costs one block read, never a record.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use super::gather::Gather;
 use crate::{
     core::Core,
+    decide::retention::Walk,
     motion::seal::NewSegment,
     request::Error,
     segment::{Block, BlockNo, Part, ReadError, Segment},
@@ -120,6 +121,33 @@ fn read_one(
     if gather.next == before && !gather.is_done() { Err(lost(before, reader)) } else { Ok(()) }
 }
 
+/// Goes on with a walk along a stream's own records through the segment they lie in.
+pub(crate) async fn walk(
+    core: &Arc<Core>,
+    stream: &Arc<Stream>,
+    mut walk: Walk,
+) -> Result<Walk, Error> {
+    let (shared, stream) = (Arc::clone(core), Arc::clone(stream));
+    blocking(core, move || {
+        let id = stream.identity.id;
+        let candidates = shared.segments.load().holding(id);
+        let before = walk.at;
+        let segment = find_position(&shared, &candidates, id, before)?;
+        while let Some(no) = segment.locate(id, walk.at).filter(|_| !walk.is_over()) {
+            let block = get(&shared, &segment, no)?;
+            let part = block.part(id);
+            let part = part.filter(|part| (part.first()..part.limit()).contains(&walk.at));
+            let Some(part) = part else { break };
+            part.chunks(walk.at..part.limit()).for_each(|chunk| walk.pass(&chunk));
+        }
+        if walk.at == before && !walk.is_over() {
+            return Err(lost(before, &stream.identity.name));
+        }
+        Ok(walk)
+    })
+    .await
+}
+
 /// The record at a position that lies in a segment.
 pub(crate) async fn record(
     core: &Arc<Core>,
@@ -223,6 +251,37 @@ fn find_position(
         }
     }
     Err(Error::Corrupt(format!("record {position} of stream {stream} is in no segment")))
+}
+
+/// About how many stored bytes a segment holds of a stream's records within `range`; `None` if it
+/// holds none of them. Runs where blocking is allowed. Where a block can't be read it may hold some.
+pub(crate) fn held_within(
+    core: &Core,
+    segment: &Segment,
+    stream: StreamId,
+    range: &Range<Seq>,
+) -> Option<u64> {
+    let mut held = None;
+    for block in segment.spanning(stream, range.clone()) {
+        let bytes = if block.is_whole {
+            block.stored_len
+        } else {
+            match get(core, segment, block.no) {
+                Err(_) => 0,
+                Ok(found) => {
+                    let part = found.part(stream);
+                    let payload = part.map_or(0, |part| part.slice(range.clone()).len());
+                    if payload == 0 {
+                        continue;
+                    }
+                    let payload = u64::try_from(payload).expect("usize fits u64");
+                    payload * block.stored_len / block.raw_len.max(1)
+                }
+            }
+        };
+        held = Some(held.unwrap_or(0) + bytes);
+    }
+    held
 }
 
 /// The first record in segments whose timestamp is not before `since`; the sealed position if

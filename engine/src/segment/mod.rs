@@ -25,7 +25,7 @@ pub(crate) use block::Block;
 pub(crate) use builder::Builder;
 pub(crate) use cache::BlockCache;
 pub(crate) use format::{BlockNo, Codec, ReadError};
-pub(crate) use merge::{Keep, MergeError, merge};
+pub(crate) use merge::{MergeError, merge};
 pub(crate) use part::Part;
 pub(crate) use reader::Segment;
 
