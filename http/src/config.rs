@@ -226,6 +226,8 @@ pub struct Settings {
     pub memtable_bytes_max: usize,
     /// Age of the oldest unsealed record that starts a seal.
     pub seal_age: Duration,
+    /// Time within which what is deleted leaves the disk.
+    pub erase_within: Duration,
     /// The operator's own signing key.
     pub signing_key: Option<PathBuf>,
     /// What is logged.
@@ -323,6 +325,7 @@ impl Settings {
             data: data(flags.data, &environment),
             memtable_bytes_max: flags.memtable_bytes,
             seal_age: flags.seal_age,
+            erase_within: flags.erase_within,
             signing_key: flags.signing_key,
             log: flags.log.or_else(|| environment("RUST_LOG")).unwrap_or_else(|| "info".to_owned()),
             http,

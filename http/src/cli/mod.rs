@@ -212,6 +212,7 @@ async fn open(world: &World, settings: &Settings, url: &str) -> Result<Engine, S
     let config = weir_engine::Config {
         memtable_bytes_max: settings.memtable_bytes_max,
         seal_age: settings.seal_age,
+        erase_within: settings.erase_within,
         ..weir_engine::Config::new(&store)
     };
     let holder = format!(
@@ -252,6 +253,7 @@ fn announce(settings: &Settings, url: &str) {
         idle_timeout = ?http.patience.idle,
         memtable_bytes_max = settings.memtable_bytes_max,
         seal_age = ?settings.seal_age,
+        erase_within = ?settings.erase_within,
         loopback_webhooks = ?http.loopback_webhooks,
         webhook_timeout = ?http.webhook_timeout,
         signing_key = ?settings.signing_key,

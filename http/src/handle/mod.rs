@@ -15,6 +15,7 @@ mod metrics;
 mod options;
 mod read;
 mod reply;
+mod retention;
 mod sse;
 mod subscriptions;
 
@@ -210,6 +211,11 @@ async fn dispatch(
         Route::IndexStatus(name) if read => {
             inspect::stream(app, parts, &name, inspect::Part::IndexStatus).await
         }
+        Route::Retention(name) if read => retention::get(app, &name).await,
+        Route::Retention(name) if method == Method::PUT => {
+            retention::put(app, incoming, &name).await
+        }
+        Route::Retention(_) => Err(Refusal::method_not_allowed("GET, PUT, HEAD, OPTIONS")),
         Route::Health
         | Route::Metrics
         | Route::List
@@ -273,6 +279,7 @@ fn place(route: &Result<Route, Refusal>) -> Place {
             | Route::Keyed(..)
             | Route::Details(_)
             | Route::IndexStatus(_)
+            | Route::Retention(_)
             | Route::SubResource(_),
         ) => Place::Stream,
         Ok(Route::Server) => Place::Server,
@@ -287,7 +294,8 @@ fn stream(route: &Result<Route, Refusal>) -> &str {
             Route::Stream(name)
             | Route::Keyed(name, _)
             | Route::Details(name)
-            | Route::IndexStatus(name),
+            | Route::IndexStatus(name)
+            | Route::Retention(name),
         ) => name.as_str(),
         _ => "",
     }

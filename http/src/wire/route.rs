@@ -29,6 +29,8 @@ pub(crate) enum Route {
     Details(StreamName),
     /// How far a stream is uploaded and indexed.
     IndexStatus(StreamName),
+    /// How much of its records a stream keeps.
+    Retention(StreamName),
     /// What the server knows of itself.
     Server,
     /// A part of a stream that this server does not have yet.
@@ -64,7 +66,7 @@ pub(crate) enum Control {
 const ROOTS: [&str; 2] = ["/v1/stream", "/v1/streams"];
 
 /// Raw endings of a path that name a part of a stream.
-const SUFFIXES: [&str; 11] = [
+const SUFFIXES: [&str; 12] = [
     "_otlp/v1/traces",
     "_schema",
     "_profile",
@@ -73,6 +75,7 @@ const SUFFIXES: [&str; 11] = [
     "_details",
     "_index_status",
     "_routing_keys",
+    "_retention",
     "touch/templates/activate",
     "touch/meta",
     "touch/wait",
@@ -113,6 +116,7 @@ fn below_root(rest: &str) -> Result<Route, Refusal> {
         return match suffix {
             "_details" => stream_name(name).map(Route::Details),
             "_index_status" => stream_name(name).map(Route::IndexStatus),
+            "_retention" => stream_name(name).map(Route::Retention),
             _ => Ok(Route::SubResource(suffix)),
         };
     }
@@ -219,7 +223,8 @@ mod tests {
         let name = StreamName::new("a/b").expect("valid");
         check("/v1/stream/a/b/_details", Some(Route::Details(name.clone())));
         check("/v1/streams/a%2Fb/_details/", Some(Route::Details(name.clone())));
-        check("/v1/stream/a/b/_index_status", Some(Route::IndexStatus(name)));
+        check("/v1/stream/a/b/_index_status", Some(Route::IndexStatus(name.clone())));
+        check("/v1/stream/a/b/_retention", Some(Route::Retention(name)));
         check("/v1/stream/a%2F_details", stream("a/_details"));
         check("/v1/stream//a/_details", None);
         check("/v1/server/_details", Some(Route::Server));

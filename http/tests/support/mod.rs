@@ -47,6 +47,7 @@ pub struct Server {
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
     config: HttpConfig,
+    seal_age: Duration,
 }
 
 impl Server {
@@ -58,12 +59,18 @@ impl Server {
     pub async fn start_with(adjust: impl FnOnce(&mut HttpConfig)) -> Self {
         let mut config = HttpConfig::default();
         adjust(&mut config);
-        Self::open(Arc::new(fresh_dir()), config).await
+        Self::open(Arc::new(fresh_dir()), config, Duration::from_secs(10)).await
     }
 
-    async fn open(dir: Arc<Dir>, config: HttpConfig) -> Self {
+    /// With an engine that seals at once.
+    pub async fn start_sealing() -> Self {
+        Self::open(Arc::new(fresh_dir()), HttpConfig::default(), Duration::ZERO).await
+    }
+
+    async fn open(dir: Arc<Dir>, config: HttpConfig, seal_age: Duration) -> Self {
         let world = os::world().expect("a runtime is running");
-        let engine = Engine::open(world.clone(), weir_engine::Config::new(&**dir), "a test").await;
+        let engine = weir_engine::Config { seal_age, ..weir_engine::Config::new(&**dir) };
+        let engine = Engine::open(world.clone(), engine, "a test").await;
         let engine = engine.expect("the store opens");
         let listener = OsListener::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
@@ -78,6 +85,7 @@ impl Server {
             stop: Some(stop),
             serving: Some(serving),
             config,
+            seal_age,
         }
     }
 
@@ -89,7 +97,7 @@ impl Server {
     /// Stops the server and opens the same directory again.
     pub async fn restart(mut self) -> Self {
         self.stop().await;
-        Self::open(Arc::clone(&self.dir), self.config.clone()).await
+        Self::open(Arc::clone(&self.dir), self.config.clone(), self.seal_age).await
     }
 
     /// Stops the server and its engine.
@@ -346,6 +354,16 @@ impl Events {
         let event = self.next().await.unwrap_or_else(|| panic!("ended before {kind}"));
         assert_eq!(event.kind, kind, "{event:?}");
         event
+    }
+
+    /// Goes on to the data that ends with this.
+    pub async fn until(&mut self, end: &str) {
+        loop {
+            let event = self.next().await.unwrap_or_else(|| panic!("ended before {end}"));
+            if event.kind == "data" && event.data.ends_with(end) {
+                return;
+            }
+        }
     }
 
     /// All remaining events until the server ends the stream.
