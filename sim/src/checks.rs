@@ -35,12 +35,14 @@ pub const CURSOR: Invariant = "INV-25 an acked cursor never moves back, nor past
 pub const FENCED: Invariant = "INV-26 a generation never repeats, and an old one changes nothing";
 pub const HOLDER: Invariant = "INV-27 a subscription has one holder, as long as its lease";
 pub const WOKEN: Invariant = "INV-28 no wake is lost";
+pub const LIMITS: Invariant = "INV-29 what is within its limits can be read, what is not goes";
+pub const ERASED: Invariant = "INV-30 what nobody may read leaves the disk in time";
 
 /// All of them, for reports.
-pub const ALL: [Invariant; 28] = [
+pub const ALL: [Invariant; 30] = [
     ACKED, DURABLE, DENSE, SAME, ONCE, CLOSED, SEALED, FOLDED, TIMES, EPOCHS, STALE, WINDOW,
     BOUNDED, FILES, TRACE, SENT, KEYED, LIVE, LISTED, SERVES, DAMAGE, COUNTED, KEPT, FORKED,
-    CURSOR, FENCED, HOLDER, WOKEN,
+    CURSOR, FENCED, HOLDER, WOKEN, LIMITS, ERASED,
 ];
 
 /// A broken invariant.
