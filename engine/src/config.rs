@@ -15,6 +15,8 @@ pub struct Config {
     pub queue_bytes_max: usize,
     /// Requests waiting for a commit; more are refused.
     pub queue_requests_max: usize,
+    /// Time within which a segment is written anew after a record in it was deleted or let go of.
+    pub erase_within: Duration,
     /// Streams whose state is kept in memory although they are idle.
     pub streams_cached_max: usize,
     /// Bytes of segment blocks kept in memory.
@@ -80,6 +82,7 @@ impl Config {
             seal_age: Duration::from_secs(10),
             queue_bytes_max: 64 << 20,
             queue_requests_max: 50_000,
+            erase_within: Duration::from_secs(7 * 86_400),
             streams_cached_max: 100_000,
             block_cache_bytes: 64 << 20,
             local_bytes_max: 10 << 30,

@@ -30,9 +30,14 @@ use crate::{
     motion::publish::{Chain, InBucket},
     read::segments::SegmentSet,
     segment::BlockCache,
-    state::{catalogue::Failure, files::Files, shelf::Shelf, view::Stream},
+    state::{
+        catalogue::{Death, Failure},
+        files::Files,
+        shelf::Shelf,
+        view::Stream,
+    },
     subscribe::registry::Registry,
-    types::{Epoch, SegmentId, StoreMs, StreamId, StreamName, WallMs},
+    types::{Ancestry, Epoch, SegmentId, StoreMs, StreamId, StreamName, WallMs},
 };
 
 /// Reading connections kept open.
@@ -59,9 +64,8 @@ pub(crate) struct Core {
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) subscriptions: Registry,
     pub(crate) segments: ArcSwap<SegmentSet>,
-    /// By segment, about how many payload bytes in it nobody can read any more, as far as this
-    /// process has seen.
-    pub(crate) dead_bytes: Mutex<BTreeMap<SegmentId, u64>>,
+    /// By segment, what in it nobody can read any more; as the catalogue has it.
+    pub(crate) deaths: Mutex<BTreeMap<SegmentId, Death>>,
     /// Counts the changes of what lies in which segment.
     pub(crate) moves: watch::Sender<u64>,
     pub(crate) blocks: BlockCache<ahash::RandomState>,
@@ -141,6 +145,8 @@ pub(crate) struct Burial {
     pub(crate) bytes: u64,
     pub(crate) name: StreamName,
     pub(crate) epoch: Epoch,
+    /// What it drew on, if it was a fork.
+    pub(crate) fork: Option<Arc<Ancestry>>,
 }
 
 impl Core {

@@ -22,7 +22,7 @@ use crate::{
     request::{Append, Appended, Create, Created, Error, Head, List, ListRow, Page, Read},
     state::{catalogue, stream::StreamState, view::Stream},
     subscribe::Subscriptions,
-    types::{Seq, StreamName},
+    types::{Retention, Seq, StreamName},
 };
 
 /// A running store. Clones share it.
@@ -207,10 +207,31 @@ impl Engine {
         Ok(head_of(&stream, &durable.state))
     }
 
+    /// Gives a stream other limits of what it keeps; what is beyond them goes soon after. Never
+    /// extends a sliding window.
+    ///
+    /// # Errors
+    /// [`Rejection::NotFound`](crate::request::Rejection::NotFound), or that the store takes no writes.
+    pub async fn retain(&self, name: &StreamName, retention: Retention) -> Result<Head, Error> {
+        let mut pins = Vec::new();
+        loop {
+            match self.core.sequencer.retain(name, retention, self.core.now())? {
+                Submitted::Load(missing) => pins.extend(self.core.load(missing).await?),
+                Submitted::Decided(decision) => {
+                    let stream = settled(decision).await?;
+                    let durable = stream.durable.lock();
+                    durable.presence()?;
+                    return Ok(head_of(&stream, &durable.state));
+                }
+            }
+        }
+    }
+
     /// A catch-up read (protocol §10.2).
     ///
     /// # Errors
-    /// [`Rejection::NotFound`](crate::request::Rejection::NotFound), [`Rejection::OffsetLost`](crate::request::Rejection::OffsetLost), or what keeps the records from being
+    /// [`Rejection::NotFound`](crate::request::Rejection::NotFound), [`Rejection::OffsetLost`](crate::request::Rejection::OffsetLost),
+    /// [`Rejection::OffsetTrimmed`](crate::request::Rejection::OffsetTrimmed), or what keeps the records from being
     /// read.
     pub async fn read(&self, read: Read) -> Result<Page, Error> {
         let stream = self.core.living(&read.name).await?;
@@ -331,6 +352,8 @@ pub(crate) fn head_of(stream: &Stream, state: &StreamState) -> Head {
         name: identity.name.clone(),
         content: identity.content.clone(),
         expiry: identity.expiry,
+        retention: state.kept.retention,
+        earliest: state.earliest(),
         next: state.tail(),
         closed: state.closed.is_some(),
         created: identity.created,

@@ -49,6 +49,8 @@ pub struct Metrics {
     pub seals: Counter,
     /// Seals that failed and will be tried again.
     pub seals_failed: Counter,
+    /// Times a stream let go of its oldest records.
+    pub trims: Counter,
     /// Live segments.
     pub segments: Gauge,
     /// Bytes of live segments.
@@ -117,6 +119,7 @@ impl Default for Metrics {
             checkpoints: Counter::default(),
             seals: Counter::default(),
             seals_failed: Counter::default(),
+            trims: Counter::default(),
             segments: Gauge::default(),
             segment_bytes: Gauge::default(),
             writer_hold_max_us: Gauge::default(),
@@ -194,6 +197,7 @@ impl Metrics {
         r.register("weir_wal_checkpoints", "Complete checkpoints", self.checkpoints.clone());
         r.register("weir_seals", "Seals finished", self.seals.clone());
         r.register("weir_seals_failed", "Seals failed", self.seals_failed.clone());
+        r.register("weir_trims", "Times a stream let old records go", self.trims.clone());
         r.register("weir_segments", "Live segments", self.segments.clone());
         r.register("weir_segment_bytes", "Bytes of live segments", self.segment_bytes.clone());
         r.register(

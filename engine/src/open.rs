@@ -237,6 +237,7 @@ fn open_locked(
     let world = (world, config, bucket);
     let core = assemble(world, store, (seed, shelf, floor), found, slices, files);
     core.put_segments(SegmentSet::new(segments));
+    *core.deaths.lock() = catalogue::deaths(&conn).map_err(failure)?;
     Ok(Opened { core, lock, conn, link, writer_epoch, slices: received })
 }
 
@@ -266,7 +267,7 @@ fn assemble(
         bucket,
         history: History::new(),
         segments: ArcSwap::default(),
-        dead_bytes: Mutex::default(),
+        deaths: Mutex::default(),
         moves: watch::Sender::new(0),
         blocks: BlockCache::new(config.block_cache_bytes, hasher, metrics.blocks_read.clone()),
         metrics,

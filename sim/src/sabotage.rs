@@ -69,11 +69,17 @@ pub enum Sabotage {
     ControlLost,
     /// Subscriptions are not stored.
     SubscriptionsLost,
+    /// Streams are stored as if they began a few records later.
+    BeginningsTooLate,
+    /// When streams are to be trimmed is not stored.
+    TrimsForgotten,
+    /// When records died is not stored.
+    DeathsLost,
 }
 
 impl Sabotage {
     /// Every defect.
-    pub const ALL: [Sabotage; 22] = [
+    pub const ALL: [Sabotage; 25] = [
         Sabotage::LyingFsync,
         Sabotage::AckBeforeFsync,
         Sabotage::NoDirectorySync,
@@ -96,6 +102,9 @@ impl Sabotage {
         Sabotage::LinksStay,
         Sabotage::ControlLost,
         Sabotage::SubscriptionsLost,
+        Sabotage::BeginningsTooLate,
+        Sabotage::TrimsForgotten,
+        Sabotage::DeathsLost,
     ];
 
     /// The world with the defect in it.
@@ -127,7 +136,10 @@ impl Sabotage {
             | Sabotage::LinksLost
             | Sabotage::LinksStay
             | Sabotage::ControlLost
-            | Sabotage::SubscriptionsLost => {
+            | Sabotage::SubscriptionsLost
+            | Sabotage::BeginningsTooLate
+            | Sabotage::TrimsForgotten
+            | Sabotage::DeathsLost => {
                 world.sqlite = Arc::new(LyingSqlite { sqlite: world.sqlite, defect: self });
             }
         }
@@ -157,6 +169,18 @@ impl Sabotage {
                  BEGIN UPDATE streams SET fork_at = fork_at - 1 WHERE id = new.id; END"
                     .to_owned()
             }
+            (None, Sabotage::BeginningsTooLate) => {
+                "CREATE TEMP TRIGGER defect AFTER UPDATE OF earliest ON main.streams
+                 WHEN new.earliest > old.earliest
+                 BEGIN UPDATE streams SET earliest = earliest + 3 WHERE id = new.id; END"
+                    .to_owned()
+            }
+            (None, Sabotage::TrimsForgotten) => {
+                "CREATE TEMP TRIGGER defect AFTER UPDATE OF due_trim ON main.streams
+                 WHEN new.due_trim IS NOT NULL
+                 BEGIN UPDATE streams SET due_trim = NULL WHERE id = new.id; END"
+                    .to_owned()
+            }
             (None, _) => return None,
         })
     }
@@ -175,6 +199,7 @@ impl Sabotage {
             Sabotage::LinksStay => "DELETE ON main.links",
             Sabotage::ControlLost => "UPDATE ON main.subscriptions",
             Sabotage::SubscriptionsLost => "INSERT ON main.subscriptions",
+            Sabotage::DeathsLost => "INSERT ON main.deaths",
             _ => return None,
         })
     }

@@ -13,7 +13,7 @@ const PACKAGES: [&str; 5] = ["io", "engine", "http", "sim", "conformance"];
 const LINES_MAX: usize = 500;
 
 /// Ranks inside the engine, as its imports are: a module imports from its own rank and below.
-const RANKS: [(&str, u32); 51] = [
+const RANKS: [(&str, u32); 52] = [
     ("limits", 0),
     ("types", 1),
     ("config", 1),
@@ -34,6 +34,7 @@ const RANKS: [(&str, u32); 51] = [
     ("subscribe::index", 2),
     ("publish", 3),
     ("admit", 3),
+    ("state::kept", 3),
     ("state::stream", 3),
     ("state::rows", 4),
     ("decide", 4),

@@ -162,6 +162,12 @@ pub struct Segments {
     pub seals: u64,
     /// Seals that failed and will be tried again.
     pub seals_failed: u64,
+    /// Those that hold records which were deleted or let go of.
+    pub dying: usize,
+    /// About how many bytes of these that are.
+    pub dead_bytes: u64,
+    /// When the first record that is still in one of them died.
+    pub dead_since: Option<WallMs>,
 }
 
 /// Blocks of segments in memory.
@@ -301,7 +307,11 @@ fn memtable(core: &Core) -> Memtable {
 fn segments(core: &Core) -> Segments {
     let set = core.segments.load();
     let footers = || set.all().iter().map(|segment| segment.footer());
+    let deaths = core.deaths.lock();
     Segments {
+        dying: deaths.len(),
+        dead_bytes: deaths.values().map(|death| death.bytes).sum(),
+        dead_since: deaths.values().map(|death| death.since).min(),
         count: set.all().len(),
         bytes: footers().map(|footer| footer.file_bytes()).sum(),
         records: footers().map(|footer| footer.records).sum(),

@@ -30,6 +30,8 @@ pub struct Details {
     /// Payload bytes ever appended, not counting what a fork inherits. JSON messages that came
     /// together count with the commas between them.
     pub total_bytes: u64,
+    /// Bytes of its own records that it has let go of, without what stands between two.
+    pub trimmed_bytes: u64,
     /// What lies in memory only, beside the log.
     pub unsealed: Unsealed,
     /// What lies in segments.
@@ -65,7 +67,7 @@ pub struct Unsealed {
 pub struct Sealed {
     /// Everything before this lies in segments, those of a fork's sources included.
     pub through: Offset,
-    /// How many records of the stream's own.
+    /// How many records of the stream's own that it keeps.
     pub records: u64,
     /// Their payload bytes, before compression.
     pub bytes: u64,
@@ -217,11 +219,15 @@ impl Inspection {
             stream_seq: state.stream_seq.clone(),
             producers: state.producers,
             total_bytes: state.bytes,
+            trimmed_bytes: state.kept.dropped,
             unsealed,
             sealed: Sealed {
                 through: state.lineage.offset(durable.sealed),
-                records: durable.sealed.since(identity.own_start()),
-                bytes: state.bytes.saturating_sub(unsealed.bytes),
+                records: durable.sealed.since(identity.own_start().max(state.kept.earliest)),
+                bytes: state
+                    .bytes
+                    .saturating_sub(unsealed.bytes)
+                    .saturating_sub(state.kept.dropped),
                 segments: 0,
                 file_bytes: 0,
                 newest: None,

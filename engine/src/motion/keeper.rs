@@ -7,7 +7,7 @@ use std::{
 
 use weir_io::disk::Create;
 
-use super::{merge, seal};
+use super::{merge, retention, seal};
 use crate::{core::Core, history, log::sequencer::Mode, state::catalogue, types::StreamName};
 
 /// How often the keeper looks around unrung.
@@ -25,6 +25,8 @@ pub(crate) async fn run(core: Arc<Core>) {
         if seal_is_due(&core) {
             seal::run(&core).await;
             merge::run(&core).await;
+        } else if merge::is_due(&core) && !matches!(core.sequencer.mode(), Mode::Failed(_)) {
+            merge::run(&core).await;
         }
         history::tidy(&core).await;
         if core.sequencer.mode() == Mode::DiskFull {
@@ -32,6 +34,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         }
         renew_watched(&core);
         end_expired(&core).await;
+        retention::run(&core).await;
         tokio::select! {
             biased;
             () = core.keeper.notified() => {}

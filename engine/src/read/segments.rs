@@ -5,7 +5,7 @@
 //! these is found by halving, so that a position or a moment costs a logarithmic number of
 //! block reads. A filter that is wrong about a segment costs one block read, never a record.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use super::{
     gather::Gather,
@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     core::Core,
+    decide::retention::Walk,
     history::Purpose,
     motion::seal::NewSegment,
     request::Error,
@@ -20,6 +21,9 @@ use crate::{
     state::view::Stream,
     types::{Ancestry, Chunk, SegmentId, Seq, StreamId, StreamName, WallMs},
 };
+
+/// Bytes that a walk along a stream takes from the bucket at a time.
+const WALK_BYTES: usize = 1 << 20;
 
 /// The live segments, oldest first.
 #[derive(Default)]
@@ -142,6 +146,34 @@ fn read_one(
     Ok(())
 }
 
+/// Goes on with a walk along a stream's own records through the segment they lie in.
+pub(crate) async fn walk(
+    core: &Arc<Core>,
+    stream: &Arc<Stream>,
+    walk: Walk,
+) -> Result<Walk, Error> {
+    let stream = Arc::clone(stream);
+    let walked = work(core, walk, move |sight, walk| {
+        let id = stream.identity.id;
+        let candidates = sight.core.segments.load().holding(id);
+        let before = walk.at;
+        let segment = find_position(sight, &candidates, id, before)?;
+        while let Some(no) = segment.locate(id, walk.at).filter(|_| !walk.is_over()) {
+            let block = sight.block(&segment, no, Purpose::Page(id, walk.at, WALK_BYTES))?;
+            let part = block.part(id);
+            let part = part.filter(|part| (part.first()..part.limit()).contains(&walk.at));
+            let Some(part) = part else { break };
+            part.chunks(walk.at..part.limit()).for_each(|chunk| walk.pass(&chunk));
+        }
+        if walk.at == before && !walk.is_over() {
+            return Err(lost(before, &stream.identity.name).into());
+        }
+        Ok(())
+    });
+    let (walk, ended) = walked.await?;
+    ended.map(|()| walk)
+}
+
 /// The record at a position that lies in a segment.
 pub(crate) async fn record(
     core: &Arc<Core>,
@@ -254,6 +286,37 @@ fn find_position(
     }
     let what = format!("record {position} of stream {stream} is in no segment");
     Err(Error::Corrupt(what).into())
+}
+
+/// About how many stored bytes a segment holds of a stream's records within `range`; `None` if it
+/// holds none of them. Runs where blocking is allowed. Where a block can't be read it may hold some.
+pub(crate) fn held_within(
+    core: &Core,
+    segment: &Arc<Segment>,
+    stream: StreamId,
+    range: &Range<Seq>,
+) -> Option<u64> {
+    let mut held = None;
+    for block in segment.spanning(stream, range.clone()) {
+        let bytes = if block.is_whole {
+            block.stored_len
+        } else {
+            match core.blocks.block(segment, block.no) {
+                Err(_) => 0,
+                Ok(found) => {
+                    let part = found.part(stream);
+                    let payload = part.map_or(0, |part| part.slice(range.clone()).len());
+                    if payload == 0 {
+                        continue;
+                    }
+                    let payload = u64::try_from(payload).expect("usize fits u64");
+                    payload * block.stored_len / block.raw_len.max(1)
+                }
+            }
+        };
+        held = Some(held.unwrap_or(0) + bytes);
+    }
+    held
 }
 
 /// The first record in segments whose timestamp is not before `since`; the sealed position if

@@ -27,7 +27,7 @@ pub(crate) use builder::Builder;
 pub(crate) use cache::BlockCache;
 pub(crate) use format::{BlockNo, Codec, Damaged, HEADER_LEN, ReadError, Section};
 pub(crate) use local::{CopyError, write_holey};
-pub(crate) use merge::{Keep, MergeError, merge};
+pub(crate) use merge::{MergeError, merge};
 pub(crate) use part::Part;
 pub(crate) use reader::{Remote, Segment, TAIL_LEN, outline, tail_start};
 

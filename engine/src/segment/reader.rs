@@ -49,6 +49,16 @@ pub(crate) struct Segment {
     remote: OnceLock<Remote>,
 }
 
+/// A block that may hold what is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spanning {
+    pub(crate) no: BlockNo,
+    /// It holds that and nothing else.
+    pub(crate) is_whole: bool,
+    pub(crate) stored_len: u64,
+    pub(crate) raw_len: u64,
+}
+
 impl Segment {
     /// Reads and verifies everything but the blocks.
     pub(crate) fn open(file: Arc<dyn File>) -> Result<Self, ReadError> {
@@ -147,6 +157,23 @@ impl Segment {
         let next = no.index() + 1;
         let entry = self.index.get(next)?;
         (entry.first.0 == stream).then(|| block_no(next))
+    }
+
+    /// The blocks that may hold records of `stream` within `range`, in order. No I/O.
+    pub(crate) fn spanning(
+        &self,
+        stream: StreamId,
+        range: Range<Seq>,
+    ) -> impl Iterator<Item = Spanning> + '_ {
+        let from = self.locate(stream, range.start).map_or(self.index.len(), BlockNo::index);
+        let blocks = self.index.iter().enumerate().skip(from);
+        let (start, end) = ((stream, range.start), (stream, range.end));
+        blocks.take_while(move |(_, entry)| entry.first < end).map(move |(index, entry)| Spanning {
+            no: block_no(index),
+            is_whole: entry.first >= start && entry.limit <= end,
+            stored_len: u64::from(entry.stored_len),
+            raw_len: u64::from(entry.raw_len),
+        })
     }
 
     /// The numbers of all blocks.

@@ -3,6 +3,7 @@
 
 pub(crate) mod catalogue;
 pub(crate) mod files;
+pub(crate) mod kept;
 pub(crate) mod rows;
 pub(crate) mod shelf;
 pub(crate) mod stream;

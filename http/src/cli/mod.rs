@@ -333,6 +333,7 @@ async fn open(
         gc_grace: settings.publishing.gc_grace,
         backlog_bytes_max: settings.publishing.backlog_bytes_max,
         publish_at_stop: PUBLISH_AT_STOP,
+        erase_within: settings.erase_within,
         ..weir_engine::Config::new(&store)
     };
     let holder = format!(
@@ -382,6 +383,7 @@ fn announce(settings: &Settings, url: &str) {
         memtable_bytes_max = settings.memtable_bytes_max,
         local_bytes_max = settings.local_bytes_max,
         seal_age = ?settings.seal_age,
+        erase_within = ?settings.erase_within,
         loopback_webhooks = ?http.loopback_webhooks,
         webhook_timeout = ?http.webhook_timeout,
         signing_key = ?settings.signing_key,

@@ -189,6 +189,10 @@ fn store(app: &App, details: &ServerDetails) -> Value {
             "records": segments.records,
             "seals": segments.seals,
             "seals_failed": segments.seals_failed,
+            "dying": segments.dying,
+            "dead_bytes": segments.dead_bytes,
+            "dead_since": segments.dead_since.map(date::rfc3339),
+            "erase_within_ms": millis(config.erase_within),
         },
         "block_cache": {
             "bytes": details.blocks.bytes,

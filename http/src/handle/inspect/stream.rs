@@ -3,7 +3,7 @@
 //! Counters that may exceed 2^53 are decimal strings, small counts are numbers, −1 stands for
 //! "none yet". What this server does not have (schemas, indexes, profiles) reads as of
 //! a peer's stream that has none of it. Fields of our own: `stream.producer_count`, `fork`,
-//! `fork_count`; `storage.local_storage.memtable_bytes` and `segment_file_bytes`.
+//! `fork_count`, `retention`, `earliest_offset` and `trimmed_bytes`; `storage.local_storage.memtable_bytes` and `segment_file_bytes`.
 
 use serde_json::{Value, json};
 use weir_engine::{
@@ -14,7 +14,7 @@ use weir_engine::{
 use super::bucket;
 use crate::{
     App,
-    wire::{date, resource},
+    wire::{date, resource, retention},
 };
 
 /// The document without what passes: see [`add_passing`].
@@ -87,6 +87,9 @@ fn stream(details: &Details) -> Value {
         "producer_count": details.producers,
         "fork": fork,
         "fork_count": details.forks,
+        "retention": (!head.retention.is_none()).then(|| retention::json(head.retention)),
+        "earliest_offset": head.earliest.next.to_string(),
+        "trimmed_bytes": details.trimmed_bytes.to_string(),
     })
 }
 
