@@ -13,7 +13,7 @@ const PACKAGES: [&str; 5] = ["io", "engine", "http", "sim", "conformance"];
 const LINES_MAX: usize = 500;
 
 /// Ranks inside the engine, as its imports are: a module imports from its own rank and below.
-const RANKS: [(&str, u32); 52] = [
+const RANKS: [(&str, u32); 54] = [
     ("limits", 0),
     ("types", 1),
     ("config", 1),
@@ -60,6 +60,8 @@ const RANKS: [(&str, u32); 52] = [
     ("subscribe::waker", 8),
     ("live", 9),
     ("open", 9),
+    ("restore", 9),
+    ("verify", 9),
     ("engine", 9),
     ("inspect", 9),
     ("subscribe", 9),

@@ -250,6 +250,13 @@ fn brief(entry: &entry::Entry) -> String {
         entry::Entry::Renew { stream, deadline } => {
             format!("renew stream {stream} until {deadline} ms")
         }
+        entry::Entry::Trim(trim) => {
+            let entry::Trim { stream, earliest, dropped, .. } = trim;
+            format!("trim stream {stream} to {earliest}: {dropped} bytes go")
+        }
+        entry::Entry::Retain { stream, retention } => {
+            format!("retain of stream {stream}: {retention:?}")
+        }
         entry::Entry::Retire { stream, why } => format!("retire stream {stream} ({why:?})"),
         entry::Entry::Subscription(entry) => format!("subscription: {entry:?}"),
     }
