@@ -22,6 +22,9 @@ use crate::{
 /// Manifests asked for beyond the newest listed one: a listing may lag behind.
 const PROBES_MAX: u32 = 10_000;
 
+/// How often a manifest is asked for that seems damaged.
+const TRIES_MAX: u32 = 3;
+
 /// Reads the newest manifest in a bucket, if there is one.
 pub(crate) async fn newest(bucket: &Retrying) -> Result<Option<Stored>, Problem> {
     let listed = bucket.list(keys::MANIFESTS, None, 1).await?;
@@ -50,9 +53,15 @@ pub(crate) async fn newest(bucket: &Retrying) -> Result<Option<Stored>, Problem>
 pub(crate) async fn read(bucket: &Retrying, generation: Generation) -> Result<Stored, Problem> {
     let limit = u64::try_from(MANIFEST_BYTES_MAX).expect("a small constant");
     let key = Artifact::Manifest(generation).key();
-    let bytes = bucket.get(&key, limit).await?;
-    let stored = Stored::read(bytes);
-    let stored = stored.map_err(|bad| Problem::Foreign(format!("'{key}': {bad}")))?;
+    let mut tries = 1;
+    let stored = loop {
+        match Stored::read(bucket.get(&key, limit).await?) {
+            Ok(stored) => break stored,
+            // It may have been spoiled on its way.
+            Err(_) if tries < TRIES_MAX => tries += 1,
+            Err(bad) => return Err(Problem::Foreign(format!("'{key}': {bad}"))),
+        }
+    };
     let named = stored.manifest.generation;
     if named != generation {
         return Err(Problem::Foreign(format!("'{key}' says that it is manifest {named}")));
