@@ -70,6 +70,11 @@ pub(super) fn open_tables(world: &World, config: &Config) -> Result<Connection, 
 
 fn tables(conn: &mut Connection, plan: &Plan) -> Result<Vec<Finding>, Failure> {
     let (chosen, claimed) = (&plan.choice.chosen.manifest, &plan.claimed.manifest);
+    let newest = &plan.choice.newest.manifest;
+    assert!(
+        claimed.generation == newest.generation.next() && claimed.recoveries > newest.recoveries,
+        "INV-43 who recovers has claimed the bucket"
+    );
     let number = |value: u64| value.to_le_bytes();
     catalogue::create(
         conn,

@@ -263,3 +263,6 @@ fn failure(error: Failure) -> RestoreError {
         other => OpenError::Corrupt(other.to_string()).into(),
     }
 }
+
+#[cfg(test)]
+mod tests;
