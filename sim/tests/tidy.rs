@@ -305,7 +305,8 @@ fn every_invariant_is_listed_and_checked() {
     complain("cited and not listed", &unlisted);
     let unchecked: BTreeSet<u32> = listed.difference(&checks).copied().collect();
     let expected: BTreeSet<u32> = NOT_SIMULATED.collect();
-    let unexpected: Vec<_> = unchecked.difference(&expected).map(|id| format!("INV-{id}")).collect();
+    let unexpected: Vec<_> =
+        unchecked.difference(&expected).map(|id| format!("INV-{id}")).collect();
     complain("listed and not checked by the simulator", &unexpected);
     let simulated: Vec<_> = expected.difference(&unchecked).map(|id| format!("INV-{id}")).collect();
     complain("said not to be simulated, and checked by the simulator", &simulated);
