@@ -12,8 +12,12 @@ const PACKAGES: [&str; 5] = ["io", "engine", "http", "sim", "conformance"];
 /// Lines of code in a file, tests not counted.
 const LINES_MAX: usize = 500;
 
+/// What only holds for stores with a bucket, which simulated ones do not have yet: tests of the engine
+/// name these instead.
+const NOT_SIMULATED: std::ops::RangeInclusive<u32> = 40..=45;
+
 /// Ranks inside the engine, as its imports are: a module imports from its own rank and below.
-const RANKS: [(&str, u32); 54] = [
+const RANKS: [(&str, u32); 56] = [
     ("limits", 0),
     ("types", 1),
     ("config", 1),
@@ -43,7 +47,9 @@ const RANKS: [(&str, u32); 54] = [
     ("subscribe::concerned", 4),
     ("subscribe::calendar", 5),
     ("state::catalogue", 5),
+    ("state::uploads", 5),
     ("state::view", 5),
+    ("state::files", 6),
     ("log::group", 6),
     ("state::shelf", 6),
     ("subscribe::registry", 6),
@@ -60,11 +66,11 @@ const RANKS: [(&str, u32); 54] = [
     ("subscribe::waker", 8),
     ("live", 9),
     ("open", 9),
-    ("restore", 9),
-    ("verify", 9),
     ("engine", 9),
     ("inspect", 9),
     ("subscribe", 9),
+    ("restore", 9),
+    ("verify", 9),
     ("log", 10),
     ("state", 10),
     ("lib", 10),
@@ -297,8 +303,16 @@ fn every_invariant_is_listed_and_checked() {
     let cited: BTreeSet<u32> = engine.union(&checks).copied().collect();
     let unlisted: Vec<_> = cited.difference(&listed).map(|id| format!("INV-{id}")).collect();
     complain("cited and not listed", &unlisted);
-    let unchecked: Vec<_> = listed.difference(&checks).map(|id| format!("INV-{id}")).collect();
-    complain("listed and not checked by the simulator", &unchecked);
+    let unchecked: BTreeSet<u32> = listed.difference(&checks).copied().collect();
+    let expected: BTreeSet<u32> = NOT_SIMULATED.collect();
+    let unexpected: Vec<_> =
+        unchecked.difference(&expected).map(|id| format!("INV-{id}")).collect();
+    complain("listed and not checked by the simulator", &unexpected);
+    let simulated: Vec<_> = expected.difference(&unchecked).map(|id| format!("INV-{id}")).collect();
+    complain("said not to be simulated, and checked by the simulator", &simulated);
+    let tested = of("engine/tests");
+    let untested: Vec<_> = expected.difference(&tested).map(|id| format!("INV-{id}")).collect();
+    complain("neither simulated nor named by a test of the engine", &untested);
 }
 
 #[test]
