@@ -152,7 +152,8 @@ fn open_blocking(world: World, config: Config, holder: &str) -> Result<Opened, O
     let found = (found, subscriptions);
     let core = assemble(world, config, store, (seed, shelf), found, slices, next_segment);
     core.put_segments(SegmentSet::new(segments));
-    *core.deaths.lock() = catalogue::deaths(&conn).map_err(failure)?;
+    let deaths = catalogue::deaths(&conn).map_err(failure)?.into_iter();
+    *core.deaths.lock() = deaths.map(|(id, death)| (id, death.into())).collect();
     Ok(Opened { core, lock, conn, link, writer_epoch, slices: received })
 }
 

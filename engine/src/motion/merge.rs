@@ -32,7 +32,7 @@ const SMALL_BYTES_MAX: u64 = 1 << 20;
 
 /// Whether something is to be erased that no seal brings about.
 pub(crate) fn is_due(core: &Core) -> bool {
-    deaths::overdue(core).is_some()
+    deaths::is_overdue(core)
 }
 
 /// Merges as long as something is to be merged.
@@ -53,14 +53,8 @@ pub(crate) async fn run(core: &Arc<Core>) {
 /// byte is rewritten only when what it lies in has about doubled.
 fn choose(core: &Core) -> Option<Vec<Arc<Segment>>> {
     let set = core.segments.load();
-    let overdue = deaths::overdue(core);
-    let deaths = core.deaths.lock();
-    let rots = |segment: &&Arc<Segment>| {
-        let dead = deaths.get(&segment.id()).map_or(0, |death| death.bytes);
-        overdue == Some(segment.id()) || (dead > 0 && dead >= segment.footer().file_bytes() / 4)
-    };
-    if let Some(segment) = set.all().iter().find(rots) {
-        return Some(vec![Arc::clone(segment)]);
+    if let Some(segment) = deaths::rots(core, set.all()) {
+        return Some(vec![segment]);
     }
     let run = set.all().windows(FAN_IN).find(|run| {
         let sizes = run.iter().map(|it| it.footer().file_bytes());
