@@ -21,6 +21,19 @@ pub struct Config {
     pub streams_cached_max: usize,
     /// Bytes of segment blocks kept in memory.
     pub block_cache_bytes: u64,
+    /// Bytes of local copies of segments that the bucket holds too; those unused for longest go
+    /// when there are more. What is not in the bucket does not count and is never evicted.
+    pub local_bytes_max: u64,
+    /// The bucket lives as long as this process: at a start nothing counts as uploaded, and no
+    /// local copy may go.
+    pub bucket_is_volatile: bool,
+    /// Bytes of sealed files that the bucket does not hold yet at which appends are refused.
+    pub backlog_bytes_max: u64,
+    /// How long the bucket keeps what newer manifests name no more: as far back as a store can
+    /// be recovered, and as long as a writer may pause without doing harm.
+    pub gc_grace: Duration,
+    /// How long a stop waits until the bucket has everything.
+    pub publish_at_stop: Duration,
     /// WAL bytes from which the checkpointer works.
     pub wal_checkpoint_bytes: u64,
     /// WAL bytes at which commits wait until the checkpointer has caught up.
@@ -72,6 +85,11 @@ impl Config {
             erase_within: Duration::from_secs(7 * 86_400),
             streams_cached_max: 100_000,
             block_cache_bytes: 64 << 20,
+            local_bytes_max: 10 << 30,
+            bucket_is_volatile: false,
+            backlog_bytes_max: 1 << 30,
+            gc_grace: Duration::from_secs(24 * 60 * 60),
+            publish_at_stop: Duration::from_secs(30),
             wal_checkpoint_bytes: 4 << 20,
             wal_bytes_max: 128 << 20,
         }

@@ -22,14 +22,17 @@ use weir_io::{
 use crate::{
     Config, Metrics,
     decide::Now,
+    history::{Bucket, History},
     log::{
         commit::{Link, StoreId},
         sequencer::Sequencer,
     },
+    motion::publish::{Chain, InBucket},
     read::segments::SegmentSet,
     segment::BlockCache,
     state::{
         catalogue::{Death, Failure},
+        files::Files,
         shelf::Shelf,
         view::Stream,
     },
@@ -52,6 +55,10 @@ pub(crate) struct Core {
     pub(crate) world: World,
     pub(crate) config: Config,
     pub(crate) store: StoreId,
+    /// Where segments are kept for good; `None`: on the local disk alone.
+    pub(crate) bucket: Option<Arc<Bucket>>,
+    /// What comes from the bucket, and what of it stays here.
+    pub(crate) history: History,
     pub(crate) metrics: Metrics,
     pub(crate) sequencer: Sequencer,
     pub(crate) shelf: Arc<Shelf>,
@@ -91,7 +98,28 @@ pub(crate) struct Core {
     pub(crate) leaving: watch::Sender<bool>,
     /// Store time when this process's clock started.
     pub(crate) store_base: StoreMs,
-    pub(crate) next_segment: AtomicU64,
+    /// What that clock showed then.
+    pub(crate) started_ms: u64,
+    /// Number of the next file, segment or ledger.
+    pub(crate) next_file: AtomicU64,
+    /// Goes into the names of this process's objects.
+    pub(crate) nonce: u64,
+    /// The live files and the point of the log up to which they tell all.
+    pub(crate) files: Mutex<Files>,
+    /// Bytes of sealed files that only this disk has.
+    pub(crate) backlog: Arc<AtomicU64>,
+    /// The ledgers say all that the catalogue does.
+    pub(crate) ledgers_whole: AtomicBool,
+    /// How many recoveries from a bucket the store has behind it.
+    pub(crate) recoveries: u32,
+    /// Counts the processes that opened the store.
+    pub(crate) writer_epoch: u64,
+    /// Where the store stands with its bucket.
+    pub(crate) chain: tokio::sync::Mutex<Chain>,
+    /// What is in the bucket, for those who look.
+    pub(crate) in_bucket: Mutex<Option<InBucket>>,
+    /// Rings when there may be something to publish.
+    pub(crate) publisher: Notify,
     /// Turns true when the writer's lane has ended.
     pub(crate) ended: watch::Sender<bool>,
 }
@@ -164,7 +192,13 @@ impl Core {
 
     /// Whether so much waits to be sealed that appends must wait too.
     pub(crate) fn is_overfull(&self) -> bool {
-        self.unsealed_bytes() >= Self::unsealed_bytes_max(&self.config)
+        self.unsealed_bytes() >= Self::unsealed_bytes_max(&self.config) || self.is_backlogged()
+    }
+
+    /// Whether so much waits to be uploaded that appends must wait too.
+    pub(crate) fn is_backlogged(&self) -> bool {
+        let waiting = self.backlog.load(std::sync::atomic::Ordering::Relaxed);
+        self.bucket.is_some() && waiting >= self.config.backlog_bytes_max
     }
 
     /// Unsealed bytes at which appends must wait.
@@ -174,11 +208,17 @@ impl Core {
 
     pub(crate) fn store_now(&self) -> StoreMs {
         let elapsed = self.world.clock.elapsed().as_millis();
-        self.store_base.plus(u64::try_from(elapsed).expect("584 million years of uptime"))
+        let elapsed = u64::try_from(elapsed).expect("584 million years of uptime");
+        self.store_base.plus(elapsed.saturating_sub(self.started_ms))
     }
 
     pub(crate) fn durable_link(&self) -> Link {
         *self.durable.lock()
+    }
+
+    /// Takes the number of a new file.
+    pub(crate) fn new_file(&self) -> SegmentId {
+        SegmentId::new(self.next_file.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
     }
 
     /// Runs a job on the writer's connection between two commits.
@@ -228,6 +268,15 @@ pub(crate) fn database(config: &Config) -> PathBuf {
 
 pub(crate) fn segment_dir(config: &Config) -> PathBuf {
     config.dir.join("segments")
+}
+
+pub(crate) fn ledger_dir(config: &Config) -> PathBuf {
+    config.dir.join("rows")
+}
+
+/// The file of a ledger.
+pub(crate) fn ledger_path(config: &Config, id: SegmentId) -> PathBuf {
+    ledger_dir(config).join(format!("{:016x}.rows", id.get()))
 }
 
 /// The file of a segment.

@@ -1,12 +1,13 @@
 //! The façade: every verb of a store, from admission to answer.
 
 mod load;
+mod notes;
 
 pub(crate) use load::{Listed, unreadable};
 
 use std::sync::{Arc, atomic::Ordering};
 
-use weir_io::{World, disk::Lock};
+use weir_io::{Sabotage, World, disk::Lock, objects::Objects};
 
 use crate::{
     Config, Metrics, Watch, admit,
@@ -15,10 +16,12 @@ use crate::{
         gate::{Gate, Outcome},
         sequencer::{Decision, Missing, Mode, Submitted},
     },
-    motion::{keeper, seal},
+    motion::{keeper, publish, seal},
     open,
     read::{self, Want},
-    request::{Append, Appended, Create, Created, Error, Head, List, ListRow, Page, Read},
+    request::{
+        Append, AppendOutcome, Appended, Create, Created, Error, Head, List, ListRow, Page, Read,
+    },
     state::{catalogue, stream::StreamState, view::Stream},
     subscribe::Subscriptions,
     types::{Retention, Seq, StreamName},
@@ -80,6 +83,9 @@ pub enum OpenError {
     /// What is stored can't be trusted.
     #[error("stored data is damaged: {0}")]
     Corrupt(String),
+    /// The bucket can't be used, or is not this store's.
+    #[error("{0}")]
+    Bucket(String),
 }
 
 impl Engine {
@@ -89,9 +95,32 @@ impl Engine {
     /// # Errors
     /// [`OpenError`] names what is in the way.
     pub async fn open(world: World, config: Config, holder: &str) -> Result<Self, OpenError> {
+        Self::open_with(world, config, None, holder).await
+    }
+
+    /// As [`Engine::open`], for a store whose segments are kept in `bucket`, which is asked with
+    /// the engine's own patience.
+    ///
+    /// # Errors
+    /// [`OpenError`] names what is in the way.
+    pub async fn open_with(
+        world: World,
+        config: Config,
+        bucket: Option<Arc<dyn Objects>>,
+        holder: &str,
+    ) -> Result<Self, OpenError> {
         config.check()?;
-        let (core, lock) = open::open(world, config, holder).await?;
-        Ok(Self { core, _lock: Arc::from(lock) })
+        let (core, lock) = open::open(world, config, bucket, holder).await?;
+        let engine = Self { core, _lock: Arc::from(lock) };
+        let Err(problem) = publish::attach(&engine.core).await else { return Ok(engine) };
+        let away = matches!(problem, publish::Problem::Bucket(_));
+        if away && publish::is_known(&engine.core).await {
+            weir_io::sometimes!("a store started while its bucket was away");
+            tracing::warn!(%problem, "the bucket is away: the store starts and publishes later");
+            return Ok(engine);
+        }
+        engine.close().await;
+        Err(OpenError::Bucket(problem.to_string()))
     }
 
     /// Creates a stream or confirms that it is there (protocol §4).
@@ -150,9 +179,26 @@ impl Engine {
             let now = self.core.now();
             match self.core.sequencer.append(&append, prepared.clone(), now)? {
                 Submitted::Load(missing) => pins.extend(self.core.load(missing).await?),
-                Submitted::Decided(decision) => return settled(decision).await,
+                Submitted::Decided(decision) => {
+                    return settled(self.hastened(decision)).await;
+                }
             }
         }
+    }
+
+    /// The decision as it is, unless a defect is planted that tells it before it is durable.
+    fn hastened(&self, mut decision: Decision<Appended>) -> Decision<Appended> {
+        let hasty = match (self.core.world.sabotage, &decision.answer) {
+            (Sabotage::UndurableDuplicate, Ok(answer)) => {
+                answer.outcome == AppendOutcome::Duplicate
+            }
+            (Sabotage::UndurableRefusal, Err(_)) => true,
+            _ => false,
+        };
+        if hasty {
+            decision.gate = None;
+        }
+        decision
     }
 
     /// Deletes a stream (protocol §8).
@@ -254,10 +300,21 @@ impl Engine {
         let (requests, bytes) = self.core.sequencer.queued();
         let metrics = &self.core.metrics;
         metrics.queue_requests.set(i64::try_from(requests).unwrap_or(i64::MAX));
+        let backlog = self.core.backlog.load(Ordering::Relaxed);
+        let backlog = if self.core.bucket.is_some() { backlog } else { 0 };
+        metrics.publish.backlog_bytes.set(i64::try_from(backlog).unwrap_or(i64::MAX));
         let cached = self.core.blocks.bytes();
         metrics.block_cache_bytes.set(i64::try_from(cached).unwrap_or(i64::MAX));
         metrics.queue_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         metrics
+    }
+
+    /// Seals what is in memory and publishes it, if the bucket answers in time.
+    pub async fn flush(&self) {
+        if !matches!(self.core.sequencer.mode(), Mode::Failed(_)) {
+            seal::run(&self.core).await;
+            publish::finish(&self.core).await;
+        }
     }
 
     /// Refuses new writes, commits what was admitted, lets live readers go, seals, and ends the
@@ -274,9 +331,7 @@ impl Engine {
         }
         core.stopping.store(true, Ordering::Release);
         core.keeper.notify_one();
-        if !matches!(core.sequencer.mode(), Mode::Failed(_)) {
-            seal::run(core).await;
-        }
+        self.flush().await;
         let store_now = core.store_now();
         let noted = core.on_writer("store time", move |conn| {
             catalogue::put_meta(conn, "store_ms", &store_now.get().to_le_bytes())

@@ -15,19 +15,26 @@ pub mod config;
 mod core;
 mod decide;
 mod engine;
+mod history;
 pub mod inspect;
+#[allow(dead_code, unused_imports, reason = "what uses it comes piece by piece")]
+mod ledger;
 pub mod limits;
 mod live;
 mod log;
 pub mod metrics;
 mod motion;
 mod open;
+#[allow(dead_code, unused_imports, reason = "what uses it comes piece by piece")]
+mod publish;
 mod read;
 pub mod request;
+pub mod restore;
 mod segment;
 mod state;
 pub mod subscribe;
 pub mod types;
+pub mod verify;
 
 pub use config::{BadConfig, Config};
 pub use engine::{Engine, Health, OpenError};

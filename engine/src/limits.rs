@@ -38,5 +38,9 @@ pub const ACKS_MAX: usize = 10_000;
 pub const BLOCK_BYTES_TARGET: usize = 64 << 10;
 /// Most records in one block part, so that a part's tables stay small.
 pub const BLOCK_RECORDS_MAX: usize = 16 << 10;
+/// Files that one page of a manifest lists.
+pub const PAGE_ENTRIES: usize = 4096;
+/// Bytes of a manifest.
+pub const MANIFEST_BYTES_MAX: usize = 1 << 20;
 
 const _: () = assert!(BLOCK_BYTES_TARGET * 16 <= GROUP_BYTES_MAX);

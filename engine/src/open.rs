@@ -1,6 +1,7 @@
 //! Opening a store: lock, tables, segments, replay, then the loops.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::{
         Arc,
@@ -11,31 +12,33 @@ use std::{
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rusqlite::Connection;
-use tokio::sync::{Notify, mpsc, watch};
-use weir_io::{World, disk::Lock, sqlite::Role};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use weir_io::{World, disk::Lock, objects::Objects, sqlite::Role};
 
 use crate::{
     Config, OpenError,
-    core::{Core, Slice, database, segment_dir, segment_path},
+    core::{Core, Slice, database, ledger_dir, ledger_path, segment_dir, segment_path},
+    history::{Bucket, History},
     log::{
         commit::{Link, StoreId},
         replay,
         sequencer::Sequencer,
         writer::Writer,
     },
-    motion::{checkpoint, keeper},
+    motion::{checkpoint, keeper, publish, seal},
     read::segments::SegmentSet,
-    segment::{BlockCache, Segment},
+    segment::{BlockCache, Remote, Segment},
     state::{
         catalogue::{self, Failure},
+        files::{Cut, Files, Held},
         shelf::Shelf,
     },
     subscribe::{registry::Registry, waker},
-    types::StreamId,
+    types::{Epoch, StoreMs, StreamId},
 };
 
 /// Version of everything below the directory of a store.
-const FORMAT: u64 = 3;
+pub(crate) const FORMAT: u64 = 3;
 /// A page and its frame header in the WAL.
 const FRAME_BYTES: u64 = 4096 + 24;
 /// Slices waiting for the writer.
@@ -55,19 +58,72 @@ struct Opened {
 pub(crate) async fn open(
     world: World,
     config: Config,
+    bucket: Option<Arc<dyn Objects>>,
     holder: &str,
 ) -> Result<(Arc<Core>, Box<dyn Lock>), OpenError> {
     let holder = holder.to_owned();
+    let bucket = bucket.map(|it| Arc::new(Bucket::new(it, Arc::clone(&world.entropy))));
     let blocking = Arc::clone(&world.blocking);
     let opened =
-        weir_io::tasks::run(&*blocking, move || open_blocking(world, config, &holder)).await;
-    let opened = opened.unwrap_or_else(|gone| {
-        Err(OpenError::Io { what: "opening the store".into(), source: io::Error::other(gone) })
-    })?;
-    let Opened { core, lock, mut conn, link, writer_epoch, slices } = opened;
+        weir_io::tasks::run(&*blocking, move || open_blocking(world, config, bucket, &holder))
+            .await;
+    let Opened { core, lock, mut conn, link, writer_epoch, slices } = opened.map_err(gone)??;
     watch_wal(&core, &mut conn)?;
     start(&core, conn, link, writer_epoch, slices);
     Ok((core, lock))
+}
+
+/// Folds what the log of a store has into its catalogue, without any of the loops that would add
+/// to it. Gives the lock back.
+pub(crate) async fn fold_at_rest(
+    world: &World,
+    config: &Config,
+    lock: Box<dyn Lock>,
+) -> Result<Box<dyn Lock>, OpenError> {
+    // What was just restored is not to be forgotten.
+    let config = Config { bucket_is_volatile: false, ..config.clone() };
+    let shared = world.clone();
+    let opened =
+        weir_io::tasks::run(&*world.blocking, move || open_locked(shared, config, None, lock));
+    let Opened { core, lock, mut conn, mut slices, .. } = opened.await.map_err(gone)??;
+    let (closed, closing) = oneshot::channel();
+    let lane = world.clone();
+    world.tasks.dedicate(
+        "fold",
+        Box::new(move || {
+            Box::pin(async move {
+                while let Some(slice) = slices.recv().await {
+                    (slice.job)(&mut conn);
+                    if let Some(pause) = lane.blocking.pause() {
+                        tokio::time::sleep(pause).await;
+                    }
+                    if lane.disk.is_dead() {
+                        std::future::pending::<()>().await;
+                    }
+                }
+                drop(conn);
+                // Fails if whoever asked has gone.
+                let _ = closed.send(());
+            })
+        }),
+    );
+    // Also without anything to fold: the ledgers are to be written anew.
+    core.unfolded.lock().since.get_or_insert(StoreMs::ZERO);
+    seal::run(&core).await;
+    let folded = core.files.lock().cut().is_some_and(|cut| cut.folded == core.durable_link());
+    drop(core);
+    closing.await.map_err(|_| gone(weir_io::tasks::Gone))?;
+    match folded {
+        true => Ok(lock),
+        false => Err(OpenError::Io {
+            what: "folding the log".into(),
+            source: io::Error::other("the log says why"),
+        }),
+    }
+}
+
+fn gone(gone: weir_io::tasks::Gone) -> OpenError {
+    OpenError::Io { what: "opening the store".into(), source: io::Error::other(gone) }
 }
 
 /// Lets SQLite say after every transaction how far its WAL has grown.
@@ -103,6 +159,7 @@ fn start(
         }),
     );
     tasks.spawn("keeper", Box::pin(keeper::run(Arc::clone(core))));
+    tasks.spawn("publisher", Box::pin(publish::run(Arc::clone(core))));
     tasks.spawn("waker", Box::pin(waker::run(Arc::clone(core))));
     tasks.spawn("checkpoint", Box::pin(checkpoint::run(Arc::clone(core))));
 }
@@ -119,8 +176,23 @@ fn failure(error: Failure) -> OpenError {
     }
 }
 
-fn open_blocking(world: World, config: Config, holder: &str) -> Result<Opened, OpenError> {
+fn open_blocking(
+    world: World,
+    config: Config,
+    bucket: Option<Arc<Bucket>>,
+    holder: &str,
+) -> Result<Opened, OpenError> {
     let lock = prepare_directory(&world, &config, holder)?;
+    open_locked(world, config, bucket, lock)
+}
+
+/// Opens a store whose lock is held.
+fn open_locked(
+    world: World,
+    config: Config,
+    bucket: Option<Arc<Bucket>>,
+    lock: Box<dyn Lock>,
+) -> Result<Opened, OpenError> {
     let path = database(&config);
     let mut conn = world
         .sqlite
@@ -135,7 +207,13 @@ fn open_blocking(world: World, config: Config, holder: &str) -> Result<Opened, O
         world.disk.sync_dir(&config.dir).map_err(io_error("syncing the store directory".into()))?;
     }
     let (store, writer_epoch) = claim(&conn)?;
-    let (segments, next_segment) = open_segments(&world, &config, &conn, store)?;
+    if config.bucket_is_volatile {
+        let tx = conn.transaction();
+        let tx = tx.map_err(|error| failure(error.into()))?;
+        catalogue::forget_bucket(&tx).map_err(failure)?;
+        tx.commit().map_err(|error| failure(error.into()))?;
+    }
+    let (files, segments) = open_files(&world, &config, &conn, store)?;
     let seed = std::array::from_fn(|_| world.entropy.next_u64());
     let shelf = Arc::new(Shelf::new(config.streams_cached_max, seed));
     let (found, subscriptions) = replay::run(&conn, &shelf, store).map_err(failure)?;
@@ -150,7 +228,14 @@ fn open_blocking(world: World, config: Config, holder: &str) -> Result<Opened, O
     let link = found.link;
     let (slices, received) = mpsc::channel(SLICES_MAX);
     let found = (found, subscriptions);
-    let core = assemble(world, config, store, (seed, shelf), found, slices, next_segment);
+    let next_file = catalogue::meta_u64(&conn, "next_segment").map_err(failure)?.max(1);
+    let recoveries = catalogue::meta_u64(&conn, "recoveries").map_err(failure)?;
+    let floor = u32::try_from(recoveries).map(Epoch::first_of);
+    let floor = floor.map_err(|_| OpenError::Corrupt("recoveries are too many".into()))?;
+    let ledgers_whole = catalogue::meta_u64(&conn, "ledgers_whole").map_err(failure)? == 1;
+    let files = (files, next_file, ledgers_whole, writer_epoch);
+    let world = (world, config, bucket);
+    let core = assemble(world, store, (seed, shelf, floor), found, slices, files);
     core.put_segments(SegmentSet::new(segments));
     let deaths = catalogue::deaths(&conn).map_err(failure)?.into_iter();
     *core.deaths.lock() = deaths.map(|(id, death)| (id, death.into())).collect();
@@ -159,13 +244,12 @@ fn open_blocking(world: World, config: Config, holder: &str) -> Result<Opened, O
 
 /// Puts the parts together.
 fn assemble(
-    world: World,
-    config: Config,
+    (world, config, bucket): (World, Config, Option<Arc<Bucket>>),
     store: StoreId,
-    (seed, shelf): ([u64; 4], Arc<Shelf>),
+    (seed, shelf, floor): ([u64; 4], Arc<Shelf>, Epoch),
     (found, subscriptions): (replay::Replayed, Registry),
     slices: mpsc::Sender<Slice>,
-    next_segment: u64,
+    (files, next_file, ledgers_whole, writer_epoch): (Files, u64, bool, u64),
 ) -> Arc<Core> {
     let hasher = ahash::RandomState::with_seeds(seed[3], seed[2], seed[1], seed[0]);
     let started = u64::try_from(world.clock.elapsed().as_millis()).unwrap_or(0);
@@ -175,11 +259,14 @@ fn assemble(
             Arc::clone(&shelf),
             found.link.lsn.next(),
             StreamId::new(found.next_stream.max(1)),
+            floor,
             &config,
         ),
         shelf,
         subscriptions,
         store,
+        bucket,
+        history: History::new(),
         segments: ArcSwap::default(),
         deaths: Mutex::default(),
         moves: watch::Sender::new(0),
@@ -200,15 +287,25 @@ fn assemble(
         writer_may_end: AtomicBool::new(false),
         leaving: watch::Sender::new(false),
         ended: watch::Sender::new(false),
-        store_base: crate::types::StoreMs::new(found.store_ms.get().saturating_sub(started)),
-        next_segment: AtomicU64::new(next_segment),
+        store_base: found.store_ms,
+        started_ms: started,
+        next_file: AtomicU64::new(next_file),
+        nonce: world.entropy.next_u64(),
+        backlog: files.backlog(),
+        files: Mutex::new(files),
+        ledgers_whole: AtomicBool::new(ledgers_whole),
+        recoveries: floor.era(),
+        writer_epoch,
+        chain: tokio::sync::Mutex::default(),
+        in_bucket: Mutex::default(),
+        publisher: Notify::new(),
         world,
         config,
     })
 }
 
 /// Makes the directories, takes the lock and sets space aside.
-fn prepare_directory(
+pub(crate) fn prepare_directory(
     world: &World,
     config: &Config,
     holder: &str,
@@ -217,7 +314,11 @@ fn prepare_directory(
     let dir = &config.dir;
     let shown = dir.display().to_string();
     let segments = segment_dir(config);
-    disk.create_dir_all(&segments).map_err(io_error(format!("creating {}", segments.display())))?;
+    for made in [&segments, &ledger_dir(config)] {
+        let what = format!("creating {}", made.display());
+        disk.create_dir_all(made).map_err(io_error(what))?;
+    }
+    // Nothing that another process has may be touched before this is held (INV-29).
     let lock_path = dir.join("lock");
     let lock = disk.lock(&lock_path).map_err(io_error(format!("locking {shown}")))?;
     let Some(lock) = lock else {
@@ -242,7 +343,7 @@ fn prepare_directory(
     Ok(lock)
 }
 
-fn read_holder(world: &World, path: &std::path::Path) -> String {
+pub(crate) fn read_holder(world: &World, path: &std::path::Path) -> String {
     let read = || -> io::Result<String> {
         let file = world.disk.open(path)?;
         let mut text = vec![0; usize::try_from(file.len()?.min(512)).unwrap_or(0)];
@@ -270,32 +371,51 @@ fn claim(conn: &Connection) -> Result<(StoreId, u64), OpenError> {
     Ok((StoreId(id), epoch))
 }
 
-/// Opens every segment that the catalogue names and removes every other file.
-fn open_segments(
+/// Opens every file that the catalogue names and removes every other one.
+fn open_files(
     world: &World,
     config: &Config,
     conn: &Connection,
     store: StoreId,
-) -> Result<(Vec<Arc<Segment>>, u64), OpenError> {
-    let dir = segment_dir(config);
+) -> Result<(Files, Vec<Arc<Segment>>), OpenError> {
     let rows = catalogue::segments(conn).map_err(failure)?;
-    let mut segments = Vec::with_capacity(rows.len());
-    let mut named = Vec::with_capacity(rows.len());
-    let mut next = 1;
-    for (id, _) in rows {
-        let path = segment_path(config, id);
+    let mut held = Vec::with_capacity(rows.len());
+    let mut named = BTreeSet::new();
+    for row in rows {
+        let path = segment_path(config, row.id);
         let shown = path.display().to_string();
         let file = world.disk.open(&path).map_err(io_error(format!("opening {shown}")))?;
         let segment =
             Segment::open(file).map_err(|bad| OpenError::Corrupt(format!("{shown}: {bad}")))?;
-        if segment.store() != store.0 || segment.id() != id {
+        if segment.store() != store.0 || segment.id() != row.id {
             return Err(OpenError::Corrupt(format!("{shown} belongs to another store or row")));
         }
-        next = next.max(id.get() + 1);
-        named.push(path);
-        segments.push(Arc::new(segment));
+        if segment.footer().file_bytes() != row.bytes {
+            return Err(OpenError::Corrupt(format!("{shown} is not as long as its row says")));
+        }
+        if row.place == catalogue::Place::Bucket {
+            let key = publish::segment_key(&row);
+            segment.set_remote(Remote { key, bytes: row.bytes });
+        }
+        named.insert(path);
+        held.push(Held { row, segment: Arc::new(segment) });
     }
-    for path in world.disk.list(&dir).map_err(io_error(format!("listing {}", dir.display())))? {
+    let ledgers = catalogue::ledgers(conn).map_err(failure)?;
+    named.extend(ledgers.iter().map(|it| ledger_path(config, it.id)));
+    for dir in [segment_dir(config), ledger_dir(config)] {
+        remove_unnamed(world, &dir, &named)?;
+    }
+    let segments = held.iter().map(|held| Arc::clone(&held.segment)).collect();
+    let cut = Cut::load(conn).map_err(failure)?;
+    Ok((Files::new(held, ledgers, cut), segments))
+}
+
+fn remove_unnamed(
+    world: &World,
+    dir: &std::path::Path,
+    named: &BTreeSet<std::path::PathBuf>,
+) -> Result<(), OpenError> {
+    for path in world.disk.list(dir).map_err(io_error(format!("listing {}", dir.display())))? {
         if !named.contains(&path) {
             weir_io::sometimes!("boot removed a segment file that a crash had left behind");
             tracing::info!(path = %path.display(), "removed a file that no row names");
@@ -303,5 +423,5 @@ fn open_segments(
             world.disk.remove(&path).map_err(io_error(what))?;
         }
     }
-    Ok((segments, next))
+    Ok(())
 }

@@ -14,6 +14,7 @@ use weir_io::World;
 use crate::{
     config::HttpConfig,
     metrics::Metrics,
+    object_store::ObjectStore,
     webhook::Webhooks,
     wire::{cursor, date, error::Refusal},
 };
@@ -25,6 +26,7 @@ pub struct App {
     pub(crate) world: World,
     pub(crate) webhooks: Webhooks,
     pub(crate) metrics: Metrics,
+    pub(crate) object_store: Option<ObjectStore>,
     pub(crate) phase: watch::Sender<Phase>,
     started: Duration,
     requests: AtomicU64,
@@ -51,6 +53,7 @@ impl App {
             engine,
             config,
             metrics,
+            object_store: None,
             phase: watch::Sender::new(Phase::Serving),
             started: world.clock.elapsed(),
             requests: AtomicU64::new(0),
@@ -59,6 +62,14 @@ impl App {
             world,
             webhooks,
         }
+    }
+
+    /// The same server, which tells what its bucket is asked.
+    #[must_use]
+    pub fn with_object_store(mut self, store: ObjectStore) -> Self {
+        self.metrics.watch(&store);
+        self.object_store = Some(store);
+        self
     }
 
     pub(crate) fn is_draining(&self) -> bool {

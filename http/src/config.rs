@@ -3,7 +3,9 @@
 //! The only place that reads the environment. A flag wins over an environment variable, which
 //! wins over the default.
 
+mod environment;
 mod proxies;
+mod storage;
 
 use std::{
     fmt,
@@ -15,10 +17,17 @@ use std::{
 use hyper::http::uri::{Authority, Uri};
 use weir_engine::types::OffsetFormat;
 
-pub use proxies::{BadNetwork, Network};
+pub use self::{
+    environment::Environment,
+    proxies::{BadNetwork, Network},
+    storage::{Publishing, StoreSettings},
+};
 
 use crate::{
-    cli::flags::{AuthStrategy, ObjectStore, ServeFlags},
+    cli::{
+        flags::{AuthStrategy, ServeFlags},
+        offline::Restore,
+    },
     webhook::Loopback,
 };
 
@@ -222,8 +231,16 @@ pub struct Settings {
     pub port: u16,
     /// Directory of everything stored.
     pub data: PathBuf,
+    /// Where sealed segments are published to.
+    pub object_store: StoreSettings,
+    /// How they get there.
+    pub publishing: Publishing,
+    /// What to restore from there before anything is served.
+    pub bootstrap: Option<Restore>,
     /// Unsealed record bytes that start a seal.
     pub memtable_bytes_max: usize,
+    /// Bytes of local copies of segments that the bucket holds too.
+    pub local_bytes_max: u64,
     /// Age of the oldest unsealed record that starts a seal.
     pub seal_age: Duration,
     /// Time within which what is deleted leaves the disk.
@@ -251,9 +268,14 @@ pub enum ConfigError {
     /// No usable key.
     #[error("API_KEY must be present and contain at least {API_KEY_UNITS_MIN} characters")]
     ApiKey,
-    /// Something that is not there yet.
-    #[error("--object-store {0} is not available yet: use local")]
-    ObjectStore(&'static str),
+    /// A cloud without the name of a bucket.
+    #[error("--object-store {store} wants the name of a bucket: give --bucket or set {variable}")]
+    Bucket {
+        /// Which cloud.
+        store: &'static str,
+        /// What may name it too.
+        variable: &'static str,
+    },
     /// A value out of its range or shape.
     #[error("{what}: {value:?} is not valid")]
     Invalid {
@@ -267,33 +289,24 @@ pub enum ConfigError {
     Conflict(&'static str),
 }
 
-/// The environment of the process.
-#[must_use]
-pub fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
 impl Settings {
     /// Puts flags, environment and defaults together and checks them.
     ///
     /// # Errors
     /// [`ConfigError`] says what to change.
-    pub fn resolve(
-        flags: ServeFlags,
-        environment: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, ConfigError> {
+    pub fn resolve(flags: ServeFlags, environment: &Environment) -> Result<Self, ConfigError> {
         let defaults = HttpConfig::default();
-        let host = host(flags.host, &environment)?;
+        let host = host(flags.host, environment)?;
         let public_url = flags.public_url.as_deref().map(PublicUrl::new).transpose()?;
-        let auth = auth(flags.no_auth, flags.auth_strategy, host, &environment)?;
+        let auth = auth(flags.no_auth, flags.auth_strategy, host, environment)?;
         let hosts = hosts(&auth, host, public_url.as_ref());
-        if flags.object_store == ObjectStore::R2 {
-            return Err(ConfigError::ObjectStore("r2"));
-        }
-        let body_bytes = number(flags.body_max, "DS_APPEND_MAX_BODY_BYTES", &environment)?;
-        let read_bytes = number(flags.read_bytes_max, "DS_READ_MAX_BYTES", &environment)?;
+        let data = data(flags.data, environment);
+        let object_store = StoreSettings::resolve(&flags.store, &data, environment)?;
+        let publishing = Publishing::resolve(flags.publish, flags.memtable_bytes)?;
+        let body_bytes = number(flags.body_max, "DS_APPEND_MAX_BODY_BYTES", environment)?;
+        let read_bytes = number(flags.read_bytes_max, "DS_READ_MAX_BYTES", environment)?;
         let idle =
-            number(None, "DS_HTTP_IDLE_TIMEOUT_SECONDS", &environment)?.map(Duration::from_secs);
+            number(None, "DS_HTTP_IDLE_TIMEOUT_SECONDS", environment)?.map(Duration::from_secs);
         let http = HttpConfig {
             auth,
             hosts,
@@ -321,13 +334,20 @@ impl Settings {
         };
         let settings = Self {
             host,
-            port: number(flags.port, "PORT", &environment)?.unwrap_or(8080),
-            data: data(flags.data, &environment),
+            port: number(flags.port, "PORT", environment)?.unwrap_or(8080),
+            data,
+            object_store,
+            publishing,
+            bootstrap: flags.bootstrap.restore(),
             memtable_bytes_max: flags.memtable_bytes,
+            local_bytes_max: u64::try_from(flags.cache_bytes).unwrap_or(u64::MAX),
             seal_age: flags.seal_age,
             erase_within: flags.erase_within,
             signing_key: flags.signing_key,
-            log: flags.log.or_else(|| environment("RUST_LOG")).unwrap_or_else(|| "info".to_owned()),
+            log: flags
+                .log
+                .or_else(|| environment.get("RUST_LOG").map(str::to_owned))
+                .unwrap_or_else(|| "info".to_owned()),
             http,
         };
         settings.check()?;
@@ -374,12 +394,8 @@ impl Settings {
     }
 }
 
-fn host(
-    flag: Option<String>,
-    environment: &impl Fn(&str) -> Option<String>,
-) -> Result<IpAddr, ConfigError> {
-    let text = flag.or_else(|| environment("DS_HOST"));
-    match text.as_deref() {
+fn host(flag: Option<String>, environment: &Environment) -> Result<IpAddr, ConfigError> {
+    match flag.as_deref().or_else(|| environment.get("DS_HOST")) {
         None => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         Some("localhost") => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         Some(text) => text
@@ -389,11 +405,8 @@ fn host(
 }
 
 /// The directory of everything stored.
-pub(crate) fn data(
-    flag: Option<PathBuf>,
-    environment: &impl Fn(&str) -> Option<String>,
-) -> PathBuf {
-    let variable = || environment("DS_ROOT").map(PathBuf::from);
+pub(crate) fn data(flag: Option<PathBuf>, environment: &Environment) -> PathBuf {
+    let variable = || environment.get("DS_ROOT").map(PathBuf::from);
     flag.or_else(variable).unwrap_or_else(|| PathBuf::from("./weir-data"))
 }
 
@@ -401,13 +414,13 @@ fn auth(
     no_auth: bool,
     strategy: Option<AuthStrategy>,
     host: IpAddr,
-    environment: &impl Fn(&str) -> Option<String>,
+    environment: &Environment,
 ) -> Result<Auth, ConfigError> {
     match (no_auth, strategy) {
         (true, Some(_)) => Err(ConfigError::AuthTwice),
         (false, Some(AuthStrategy::ApiKey)) => {
-            let key = environment("API_KEY").ok_or(ConfigError::ApiKey)?;
-            ApiKey::new(key).map(Auth::ApiKey)
+            let key = environment.get("API_KEY").ok_or(ConfigError::ApiKey)?;
+            ApiKey::new(key.to_owned()).map(Auth::ApiKey)
         }
         (false, None) if !host.is_loopback() => Err(ConfigError::AuthMissing(host)),
         (true | false, None) => Ok(Auth::Open),
@@ -429,14 +442,14 @@ fn hosts(auth: &Auth, host: IpAddr, public_url: Option<&PublicUrl>) -> Hosts {
 fn number<N: std::str::FromStr>(
     flag: Option<N>,
     variable: &'static str,
-    environment: &impl Fn(&str) -> Option<String>,
+    environment: &Environment,
 ) -> Result<Option<N>, ConfigError> {
-    match (flag, environment(variable)) {
+    match (flag, environment.get(variable)) {
         (Some(flag), _) => Ok(Some(flag)),
         (None, None) => Ok(None),
         (None, Some(text)) => match text.parse() {
             Ok(number) => Ok(Some(number)),
-            Err(_) => Err(ConfigError::Invalid { what: variable, value: text }),
+            Err(_) => Err(ConfigError::Invalid { what: variable, value: text.to_owned() }),
         },
     }
 }

@@ -14,10 +14,13 @@ pub mod cli;
 pub mod config;
 mod handle;
 mod metrics;
+pub mod object_store;
+mod prices;
 pub mod server;
 mod webhook;
 mod wire;
 
 pub use app::App;
 pub use config::HttpConfig;
+pub use object_store::ObjectStore;
 pub use webhook::{KeysError, Loopback, Webhooks};

@@ -1,5 +1,7 @@
 //! Counters of one server, in a registry of its own together with its engine's.
 
+mod bucket;
+
 use std::time::Duration;
 
 use prometheus_client::{
@@ -7,6 +9,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
+
+use crate::object_store::ObjectStore;
 
 /// What a request was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -174,6 +178,11 @@ impl Metrics {
         r.register("weir_http_sent_bytes", "Bytes written to sockets", self.bytes_out.clone());
     }
 
+    /// Tells what a bucket is asked, too.
+    pub(crate) fn watch(&mut self, store: &ObjectStore) {
+        self.registry.register_collector(Box::new(bucket::Bucket::new(store)));
+    }
+
     /// Counts an answer; `took` is missing where waiting was the request's purpose.
     pub(crate) fn answered(&self, verb: Verb, place: Place, status: u16, took: Option<Duration>) {
         self.requests.get_or_create(&Answered { method: verb, route: place, status }).inc();
@@ -193,6 +202,11 @@ impl Metrics {
     /// Live readers that wait in this way.
     pub(crate) fn readers(&self, mode: Mode) -> i64 {
         self.live.get_or_create(&Waiting { mode }).get()
+    }
+
+    /// Figures in the exposition text.
+    pub(crate) fn series(&self) -> usize {
+        self.text().lines().filter(|line| !line.starts_with('#')).count()
     }
 
     /// The exposition text.

@@ -6,7 +6,7 @@ mod support;
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -18,6 +18,12 @@ fn weir(args: &[&str]) -> Command {
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for name in ["PORT", "DS_HOST", "DS_ROOT", "API_KEY", "RUST_LOG"] {
         command.env_remove(name);
+    }
+    for (name, _) in std::env::vars_os() {
+        let clouds = ["AWS_", "AZURE_", "CLOUDFLARE_", "DURABLE_STREAMS_", "GOOGLE_"];
+        if name.to_str().is_some_and(|name| clouds.iter().any(|cloud| name.starts_with(cloud))) {
+            command.env_remove(name);
+        }
     }
     command
 }
@@ -114,6 +120,44 @@ fn it_says_what_it_is_and_what_an_ack_rests_on() {
 }
 
 #[test]
+fn it_says_where_objects_are_kept_and_what_that_is_worth() {
+    let (dir, other) = (fresh_dir(), fresh_dir());
+    let bucket = other.join("deep/bucket");
+    let elsewhere = ["--bucket-dir", bucket.to_str().expect("text"), "--bucket-prefix", "a/b"];
+    for (args, says) in [
+        (&elsewhere[..], format!("local: {}, below a/b/ (on the", bucket.display())),
+        (&["--object-store", "memory"], "memory (lost when the server ends)".to_owned()),
+    ] {
+        let running = Running::start(weir(&["--port", "0"]).args(args).arg("--data").arg(&*dir));
+        assert!(running.announced.contains(&says), "{says}: {}", running.announced);
+        let answer = running.ask("GET /v1/server/_details HTTP/1.1\r\n\r\n");
+        let probed = r#""artifact":"probe","bytes":33,"errors":0,"requests":2"#;
+        assert!(answer.contains(probed), "it was tried out: {answer}");
+        assert!(!dir.join("bucket").exists(), "another bucket is used");
+    }
+    assert!(bucket.join("a/b/probe").is_dir());
+}
+
+#[test]
+fn it_does_not_start_without_its_bucket() {
+    let dir = fresh_dir();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = nobody.local_addr().expect("bound");
+    drop(nobody);
+    let args = ["--object-store", "s3", "--bucket", "b", "--port", "0"];
+    let mut command = weir(&args);
+    command.arg("--data").arg(&*dir).env("AWS_ENDPOINT_URL", format!("http://{address}"));
+    command.env("AWS_ALLOW_HTTP", "true").env("AWS_ACCESS_KEY_ID", "known");
+    command.env("AWS_SECRET_ACCESS_KEY", "hush-hush");
+    let stderr = failure(&mut command);
+    for part in ["object store (s3: b)", "cannot be used", "no answer"] {
+        assert!(stderr.contains(part), "{part}: {stderr}");
+    }
+    assert!(!stderr.contains("hush-hush"), "{stderr}");
+    assert!(!dir.join("store").exists(), "nothing was created");
+}
+
+#[test]
 fn a_signal_ends_it_in_order_and_loses_nothing() {
     for signal in ["TERM", "INT"] {
         let dir = fresh_dir();
@@ -169,7 +213,11 @@ fn it_refuses_settings_that_make_no_sense() {
         (&["--auth-strategy", "api-key"], None, "API_KEY"),
         (&["--auth-strategy=api-key"], Some("123456789"), "at least 10 characters"),
         (&["--auth-strategy", "magic"], Some(key), "magic"),
-        (&["--object-store", "r2"], None, "not available yet"),
+        (&["--object-store", "r2"], None, "DURABLE_STREAMS_R2_BUCKET"),
+        (&["--object-store", "r2", "--bucket", "b"], None, "DURABLE_STREAMS_R2_ACCOUNT_ID"),
+        (&["--object-store", "s3"], None, "--bucket or set AWS_BUCKET"),
+        (&["--bucket", "b"], None, "--object-store"),
+        (&["--gc-grace", "1s"], None, "--gc-grace"),
         (&["--object-store", "tape"], None, "tape"),
         (&["--port", "70000"], None, "70000"),
         (&["--nonsense"], None, "--nonsense"),
@@ -213,6 +261,11 @@ fn help_explains_every_flag() {
         "--port",
         "--data",
         "--object-store",
+        "--bucket",
+        "--bucket-prefix",
+        "--bucket-dir",
+        "--gc-grace",
+        "--backlog-bytes",
         "--no-auth",
         "--auth-strategy",
         "--long-poll-timeout",
@@ -234,4 +287,114 @@ fn help_explains_every_flag() {
     ] {
         assert!(help.contains(flag), "{flag} in {help}");
     }
+}
+
+/// Runs a command without a server: its exit code and what it said.
+fn offline(args: &[&str], dir: &Path) -> (Option<i32>, String) {
+    let Output { status, stdout, stderr } =
+        weir(args).arg("--data").arg(dir).output().expect("runs");
+    let said = [stdout, stderr].concat();
+    (status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// The only file in a directory of the bucket, or the first of several.
+fn object(dir: &Path, kind: &str) -> PathBuf {
+    let mut names: Vec<_> = std::fs::read_dir(dir.join("bucket").join(kind))
+        .expect("it is there")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    names.sort();
+    names.swap_remove(0)
+}
+
+#[test]
+fn a_store_that_is_lost_comes_back_from_its_bucket() {
+    let dir = fresh_dir();
+    let running = start(&dir);
+    let create = "PUT /v1/stream/kept HTTP/1.1\r\nContent-Type: text/plain\r\n\
+                  Content-Length: 7\r\n\r\nrecords";
+    assert!(running.ask(create).starts_with("HTTP/1.1 201"));
+    running.signal("TERM");
+    assert_eq!(running.end().0, Some(0));
+
+    for args in [&["verify"][..], &["verify", "--deep"], &["bootstrap", "--check"]] {
+        assert_eq!(offline(args, &dir).0, Some(0), "{args:?}: {:?}", offline(args, &dir));
+    }
+    let (code, said) = offline(&["bootstrap"], &dir);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("is not empty") && said.contains("--force"), "{said}");
+    let (code, said) = offline(&["gc", "--dry-run"], &dir);
+    assert_eq!(code, Some(0));
+    assert!(said.contains("needed       2 objects"), "{said}");
+
+    std::fs::remove_dir_all(dir.join("store")).expect("it was there");
+    let (code, said) = offline(&["bootstrap"], &dir);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("streams      1"), "{said}");
+    assert!(!dir.join("store.recovering").exists());
+    let running = start(&dir);
+    let read = "GET /v1/stream/kept?offset=-1 HTTP/1.1\r\n\r\n";
+    assert!(running.ask(read).ends_with("records"));
+    running.signal("TERM");
+    assert_eq!(running.end().0, Some(0));
+    let (code, said) = offline(&["verify", "--deep", "--json"], &dir);
+    assert_eq!(code, Some(0), "{said}");
+    let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!((&said["ok"], &said["checked"]["streams"]), (&true.into(), &1.into()));
+
+    // In place of the store that is there, by the server itself.
+    let forced = ["--port", "0", "--bootstrap-from-r2", "--force"];
+    let running = Running::start(weir(&forced).arg("--data").arg(&*dir));
+    assert!(running.ask(read).ends_with("records"));
+    drop(running);
+    let aside = std::fs::read_dir(&*dir).expect("it is there").filter(|entry| {
+        let name = entry.as_ref().expect("an entry").file_name();
+        name.to_string_lossy().starts_with("store.before-")
+    });
+    assert_eq!(aside.count(), 1);
+}
+
+#[test]
+fn what_is_stored_is_shown_and_damage_is_named() {
+    let dir = fresh_dir();
+    let running = start(&dir);
+    let create = "PUT /v1/stream/kept HTTP/1.1\r\nContent-Type: text/plain\r\n\
+                  Content-Length: 7\r\n\r\nrecords";
+    assert!(running.ask(create).starts_with("HTTP/1.1 201"));
+    running.signal("TERM");
+    assert_eq!(running.end().0, Some(0));
+    let inspect = |what: &str, file: &Path| {
+        let output = weir(&["inspect", what]).arg(file).output().expect("runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    for (what, kind, word) in [
+        ("segment", "segments", "records 0 to 1"),
+        ("rows", "rows", "'kept'"),
+        ("manifest", "manifest", "recoveries   0"),
+    ] {
+        let file = object(&dir, kind);
+        let (code, shown) = inspect(what, &file);
+        assert!(code == Some(0) && shown.contains(word), "{what}: {shown}");
+        let other = if what == "segment" { "rows" } else { "segment" };
+        assert_eq!(inspect(other, &file).0, Some(1), "{what} is no {other}");
+    }
+    let (code, shown) = inspect("log", &dir.join("store/weir.sqlite"));
+    assert!(code == Some(0) && shown.contains("commits"), "{shown}");
+
+    let segment = object(&dir, "segments");
+    std::fs::remove_file(&segment).expect("it was there");
+    let name = segment.file_name().and_then(|name| name.to_str()).expect("text").to_owned();
+    let (code, said) = offline(&["verify", "--remote"], &dir);
+    assert!(code == Some(3) && said.contains(&name), "{said}");
+    let (code, said) = offline(&["bootstrap", "--check"], &dir);
+    assert!(code == Some(3) && said.contains(&name), "{said}");
+    std::fs::remove_dir_all(dir.join("store")).expect("it was there");
+    let (code, said) = offline(&["bootstrap"], &dir);
+    assert!(code == Some(3) && said.contains("--partial") && said.contains(&name), "{said}");
+    assert!(!dir.join("store").exists());
+    let (code, said) = offline(&["bootstrap", "--partial"], &dir);
+    assert!(code == Some(3) && said.contains("streams      1"), "{said}");
+    let running = start(&dir);
+    let read = "GET /v1/stream/kept?offset=-1 HTTP/1.1\r\n\r\n";
+    assert!(running.ask(read).starts_with("HTTP/1.1 500"), "{}", running.ask(read));
 }

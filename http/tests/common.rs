@@ -90,7 +90,7 @@ async fn reserved_suffixes_are_no_streams_unless_encoded() {
     let server = Server::start().await;
     server.create("/v1/stream/foo%2F_schema", "text/plain").await;
     server.get("/v1/stream/foo%2F_schema").await.check(200);
-    for path in ["/v1/stream/foo/_schema", "/v1/stream/foo/touch/wait"] {
+    for path in ["/v1/stream/foo/_search", "/v1/stream/foo/touch/wait"] {
         for method in ["GET", "PUT", "POST", "DELETE"] {
             let (code, message) = server.send(method, path, TEXT, "").await.check(404).error();
             assert_eq!(code, "not_found");

@@ -13,6 +13,9 @@ const S: &str = "/v1/stream/s";
 const DETAILS: &str = "/v1/stream/s/_details";
 const STATUS: &str = "/v1/stream/s/_index_status";
 const SERVER: &str = "/v1/server/_details";
+const MEMORY: &str = "/v1/server/_mem";
+const PROFILE: &str = "/v1/stream/s/_profile";
+const SCHEMA: &str = "/v1/stream/s/_schema";
 /// What is told of a stream itself.
 const STREAM_FIELDS: &str = "name content_type profile created_at updated_at expires_at ttl_seconds stream_seq closed \
      epoch next_offset sealed_through uploaded_through segment_count uploaded_segment_count \
@@ -279,6 +282,39 @@ async fn a_client_that_has_it_can_wait_for_something_new() {
 }
 
 #[tokio::test]
+async fn what_happens_to_other_streams_ends_no_wait() {
+    let server = Server::start().await;
+    server.create(S, "text/plain").await;
+    for path in [DETAILS, STATUS] {
+        let tag = server.get(path).await.header("etag").to_owned();
+        let known = [("if-none-match", &*tag)];
+        let live = format!("{path}?live=long-poll&timeout=30s");
+        let mut client = server.client().await;
+        let mut waiting = std::pin::pin!(client.send("GET", &live, &known, ""));
+        let others = async {
+            waits(&server).await;
+            server.put("/v1/stream/other", TEXT, "").await;
+            server.append("/v1/stream/other", "x").await;
+            server.delete("/v1/stream/other").await.check(204);
+            // To ask whether the client is let go takes longer than to let it go.
+            waits(&server).await;
+        };
+        tokio::select! {
+            biased;
+            reply = &mut waiting => panic!("let go by others: {reply:?}"),
+            () = others => {}
+        }
+        // What happens to this one does.
+        server.append(S, "x").await;
+        if path == STATUS {
+            // Nothing of it has been sealed yet, so nothing less than its end shows.
+            server.delete(S).await.check(204);
+        }
+        waiting.await.check(if path == STATUS { 404 } else { 200 });
+    }
+}
+
+#[tokio::test]
 async fn whoever_waits_is_let_go_when_the_server_stops() {
     let mut server = Server::start().await;
     server.create(S, "text/plain").await;
@@ -312,7 +348,7 @@ async fn what_is_not_there_is_told_before_the_query_is_judged() {
     for query in ["live=sse", "live=x", "timeout=x", "timeout_ms=-1"] {
         server.get(&format!("{DETAILS}?{query}")).await.check(400);
     }
-    for path in [DETAILS, STATUS, SERVER] {
+    for path in [DETAILS, STATUS, SERVER, MEMORY] {
         for method in ["POST", "PUT", "DELETE", "PATCH"] {
             let reply = server.send(method, path, JSON, "{}").await.check(405);
             assert_eq!(reply.header("allow"), "GET, HEAD, OPTIONS");
@@ -333,13 +369,19 @@ async fn the_server_tells_limits_and_levels() {
     let mut events = server.events(&format!("{S}?live=sse&offset=-1")).await;
     events.expect("data").await;
     let body = server.get(SERVER).await.check(200).json();
-    check_keys(&body, "auto_tune configured_limits runtime store http");
+    check_keys(&body, "auto_tune configured_limits runtime store object_store http");
+    assert_eq!(body["object_store"], Value::Null);
     let auto_tune = "enabled requested_memory_mb preset_mb effective_memory_limit_mb";
     check_keys(&body["auto_tune"], auto_tune);
     let limits = &body["configured_limits"];
     check_keys(limits, "caches concurrency ingest search segmenting timeouts memory");
     assert_eq!(limits["ingest"]["max_queue_requests"], 50_000);
     let runtime = &body["runtime"];
+    check_keys(
+        &runtime["memory"],
+        "pressure_active pressure_limit_bytes last_rss_bytes max_rss_bytes process \
+         process_breakdown sqlite gc subsystems totals high_water",
+    );
     check_keys(runtime, "memory ingest_queue local_backpressure uploads concurrency top_streams");
     for gate in ["ingest", "read", "search", "async_index"] {
         let fields = "configured_limit current_limit active queued";
@@ -363,7 +405,7 @@ async fn the_server_tells_limits_and_levels() {
 async fn inspection_asks_for_the_key() {
     let key = ApiKey::new("correct horse".into()).expect("long enough");
     let server = Server::start_with(|config| config.auth = Auth::ApiKey(key)).await;
-    for path in [DETAILS, STATUS, SERVER] {
+    for path in [DETAILS, STATUS, SERVER, MEMORY, PROFILE, SCHEMA] {
         server.get(path).await.check(401);
     }
     let good = [("authorization", "Bearer correct horse")];

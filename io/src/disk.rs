@@ -27,6 +27,8 @@ pub enum Create {
 pub trait Disk: Send + Sync {
     /// Opens an existing file for reading.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+    /// Opens an existing file for reading and writing.
+    fn open_to_write(&self, path: &Path) -> io::Result<Arc<dyn File>>;
     /// Creates a file for reading and writing.
     fn create(&self, path: &Path, how: Create) -> io::Result<Arc<dyn File>>;
     /// Creates a directory and its missing parents.
@@ -36,7 +38,9 @@ pub trait Disk: Send + Sync {
     fn create_private_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
-    /// Atomically replaces `to` by `from`; both in the same file system.
+    /// Atomically replaces `to` by `from`; both in the same file system. A directory moves with all
+    /// that is in it, to a free name or that of an empty directory (`DirectoryNotEmpty`); what
+    /// is not durable in it then may be lost as long as the directory above is not synced.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Gives a file a second name; both in the same file system (`CrossesDevices`). A name that
     /// is taken is `AlreadyExists`: of several who link to one name exactly one succeeds.
@@ -77,6 +81,10 @@ pub trait File: Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Current length in bytes.
     fn len(&self) -> io::Result<u64>;
+    /// Bytes it takes on the medium. A hole, which is what nobody ever wrote between the start and
+    /// the end of a file, reads as zeros and takes none where the file system knows holes; what is
+    /// taken is counted in blocks of the file system.
+    fn allocated(&self) -> io::Result<u64>;
     /// Whether the file holds no byte.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)

@@ -11,6 +11,8 @@
 //!
 //! No time limits and no retries here; `retry` adds both. Dropping a future gives it up.
 
+mod counting;
+mod counts;
 mod prefixed;
 mod probe;
 
@@ -18,6 +20,8 @@ use std::{borrow::Borrow, fmt, future::Future, ops::Range, path::Path, pin::Pin,
 
 use bytes::{Bytes, BytesMut};
 
+pub use counting::Counting;
+pub use counts::{Artifact, BadSnapshot, Counts, Figures, Recent, Snapshot, Verb};
 pub use prefixed::Prefixed;
 pub use probe::{Unfit, probe};
 

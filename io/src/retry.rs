@@ -88,6 +88,12 @@ impl Retrying {
         Retrying { bucket, entropy, patience }
     }
 
+    /// The same bucket, asked with another patience.
+    #[must_use]
+    pub fn with_patience(&self, patience: Patience) -> Retrying {
+        Retrying { patience, ..self.clone() }
+    }
+
     /// As [`Objects::create`].
     ///
     /// # Errors

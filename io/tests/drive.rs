@@ -10,7 +10,7 @@ use std::{
 use weir_io::{
     disk::{Create, Disk, File},
     laws::disk::content,
-    memory::{Drive, Faults, MemoryDisk},
+    memory::{Cut, Drive, Faults, MemoryDisk, Moment, Op, Side},
 };
 
 const SEEDS: u64 = 200;
@@ -50,6 +50,38 @@ fn outcomes(before: impl Fn(&MemoryDisk)) -> BTreeSet<Option<Vec<u8>>> {
         read(&drive.mount(), "file")
     };
     (0..SEEDS).map(cut).collect()
+}
+
+#[test]
+fn a_directory_that_was_durable_is_whole_under_one_of_its_names_after_every_cut() {
+    let mut left = BTreeSet::new();
+    for seed in 0..SEEDS {
+        let (drive, disk) = prepared(seed);
+        let (from, to) = (path("from"), path("to"));
+        disk.create_dir_all(&from.join("deep")).unwrap();
+        let file = disk.create(&from.join("deep").join("file"), Create::New).unwrap();
+        file.write_all_at(b"whole", 0).unwrap();
+        file.sync().unwrap();
+        for directory in [&from.join("deep"), &from, Path::new("/d")] {
+            disk.sync_dir(directory).unwrap();
+        }
+        disk.create_dir_all(&to).unwrap();
+        disk.rename(&from, &to).unwrap();
+        disk.create(&to.join("late"), Create::New).unwrap();
+        let synced = seed % 2 == 0;
+        if synced {
+            disk.sync_dir(Path::new("/d")).unwrap();
+        }
+        drive.kill();
+        drive.power_cycle();
+        let disk = drive.mount();
+        let there = |name: &str| read(&disk, &format!("{name}/deep/file")).is_some();
+        let (old, new) = (there("from"), there("to"));
+        assert!(old != new, "seed {seed}: {old} {new}");
+        assert!(new || !synced, "seed {seed}");
+        left.insert(new);
+    }
+    assert_eq!(left.len(), 2);
 }
 
 #[test]
@@ -201,7 +233,7 @@ fn a_full_drive_says_so_and_removal_makes_space() {
     assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
     assert!(drive.used_bytes() <= 1000);
     file.write_all_at(&[3; 100], 0).unwrap();
-    assert_eq!(file.set_len(101).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert_eq!(file.write_all_at(&[3], 100).unwrap_err().kind(), io::ErrorKind::StorageFull);
     disk.remove(&path("file")).unwrap();
     disk.sync_dir(Path::new("/d")).unwrap();
     assert_eq!(drive.used_bytes(), 100);
@@ -275,4 +307,71 @@ fn the_same_seed_and_the_same_calls_leave_the_same_trace() {
     assert_eq!(run(1, b"one"), run(1, b"one"));
     assert_ne!(run(1, b"one"), run(2, b"one"));
     assert_ne!(run(1, b"one"), run(1, b"two"));
+}
+
+#[test]
+fn a_hole_takes_no_room_on_a_full_drive_and_what_fills_it_does() {
+    let (drive, disk) = prepared(3);
+    let used = drive.used_bytes();
+    drive.set_faults(Faults { capacity_bytes: Some(used + 1000), ..Faults::default() });
+    let file = disk.create(&path("holey"), Create::New).unwrap();
+    file.set_len(1 << 20).unwrap();
+    assert_eq!(drive.used_bytes(), used);
+    file.write_all_at(&[1; 600], 5000).unwrap();
+    file.write_all_at(&[2; 600], 5000).unwrap();
+    file.write_all_at(&[3; 600], 5300).unwrap();
+    assert_eq!(drive.used_bytes(), used + 900, "what overlaps is counted once");
+    let full = file.write_all_at(&[4; 600], 10_000).unwrap_err();
+    assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+    file.sync().unwrap();
+    disk.sync_dir(Path::new("/d")).unwrap();
+    drive.kill();
+    drive.power_cycle();
+    let disk = drive.mount();
+    assert!(disk.open(&path("holey")).unwrap().allocated().unwrap() >= 900, "holes survive");
+    assert!(drive.used_bytes() <= used + 1000);
+}
+
+#[test]
+fn a_machine_dies_on_the_side_of_a_named_moment_that_was_asked_for() {
+    for (side, left) in [(Side::Before, b"two"), (Side::After, b"new")] {
+        let (drive, disk) = prepared(0);
+        let file = disk.create(&path("file"), Create::New).unwrap();
+        let other = disk.create(&path("other"), Create::New).unwrap();
+        disk.sync_dir(Path::new("/d")).unwrap();
+        drive.kill_at(Moment { op: Op::Sync, path: "/file", nth: 2, side });
+        file.write_all_at(b"one", 0).unwrap();
+        other.sync().unwrap();
+        file.write_all_at(b"two", 0).unwrap();
+        file.sync().unwrap();
+        file.write_all_at(b"new", 0).unwrap();
+        assert!(file.sync().is_err(), "nobody is told");
+        assert!(drive.is_dead());
+        drive.cut_power(Cut { keep: 0.0, tear: 0.0 });
+        assert_eq!(read(&drive.mount(), "file").unwrap(), left);
+    }
+}
+
+#[test]
+fn a_failed_sync_may_tell_of_something_long_over() {
+    let left = outcomes_of_failed_sync(1.0);
+    assert_eq!(left, BTreeSet::from([b"kept".to_vec()]));
+    let left = outcomes_of_failed_sync(0.0);
+    assert!(left.contains(&Vec::new()), "of what is not synced nothing need be left");
+}
+
+/// What is left of a file whose sync failed, over many seeds.
+fn outcomes_of_failed_sync(late: f64) -> BTreeSet<Vec<u8>> {
+    let cut = |seed| {
+        let (drive, disk) = prepared(seed);
+        durable(&disk, "file", b"").unwrap();
+        let file = disk.create(&path("file"), Create::Truncate).unwrap();
+        drive.set_faults(Faults { sync: 1.0, sync_late: late, ..Faults::default() });
+        file.write_all_at(b"kept", 0).unwrap();
+        assert!(file.sync().is_err());
+        drive.kill();
+        drive.power_cycle();
+        read(&drive.mount(), "file").unwrap()
+    };
+    (0..SEEDS).map(cut).collect()
 }

@@ -35,14 +35,15 @@ pub const CURSOR: Invariant = "INV-25 an acked cursor never moves back, nor past
 pub const FENCED: Invariant = "INV-26 a generation never repeats, and an old one changes nothing";
 pub const HOLDER: Invariant = "INV-27 a subscription has one holder, as long as its lease";
 pub const WOKEN: Invariant = "INV-28 no wake is lost";
-pub const LIMITS: Invariant = "INV-29 what is within its limits can be read, what is not goes";
+pub const ALONE: Invariant = "INV-29 a store has one process";
 pub const ERASED: Invariant = "INV-30 what nobody may read leaves the disk in time";
+pub const LIMITS: Invariant = "INV-31 what is within its limits can be read, what is not goes";
 
 /// All of them, for reports.
-pub const ALL: [Invariant; 30] = [
+pub const ALL: [Invariant; 31] = [
     ACKED, DURABLE, DENSE, SAME, ONCE, CLOSED, SEALED, FOLDED, TIMES, EPOCHS, STALE, WINDOW,
     BOUNDED, FILES, TRACE, SENT, KEYED, LIVE, LISTED, SERVES, DAMAGE, COUNTED, KEPT, FORKED,
-    CURSOR, FENCED, HOLDER, WOKEN, LIMITS, ERASED,
+    CURSOR, FENCED, HOLDER, WOKEN, ALONE, ERASED, LIMITS,
 ];
 
 /// A broken invariant.

@@ -19,6 +19,7 @@ pub mod model;
 pub mod payload;
 pub mod run;
 pub mod sabotage;
+pub mod schedule;
 pub mod shrink;
 pub mod swarm;
 pub mod town;

@@ -16,7 +16,7 @@ use sim::{
     case::Case,
     run::{self, Over},
     sabotage::Sabotage,
-    shrink,
+    schedule, shrink,
     swarm::{self, Swarm},
 };
 
@@ -29,10 +29,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Runs one seed in this process.
+    /// Runs one seed, or plays one schedule, in this process.
     Run {
         #[command(flatten)]
         case: CaseArgs,
+        /// Play a named schedule; `list` names them.
+        #[arg(long, conflicts_with_all = ["over", "sabotage", "set"])]
+        schedule: Option<String>,
         /// Print every line of the trace.
         #[arg(long)]
         trace: bool,
@@ -97,9 +100,9 @@ enum Verb {
 
 #[derive(Args)]
 struct CaseArgs {
-    /// The seed.
+    /// The seed; a schedule has its own.
     #[arg(long)]
-    seed: u64,
+    seed: Option<u64>,
     /// What clients talk to.
     #[arg(long, value_enum, default_value_t)]
     over: Over,
@@ -113,7 +116,8 @@ struct CaseArgs {
 
 impl CaseArgs {
     fn case(&self) -> anyhow::Result<Case> {
-        let mut case = Case::new(self.seed, self.over, self.sabotage);
+        let seed = self.seed.context("which seed? --seed N")?;
+        let mut case = Case::new(seed, self.over, self.sabotage);
         for choice in &self.set {
             let (name, value) = choice.split_once('=').context("--set wants NAME=VALUE")?;
             case = case.with(name, value);
@@ -136,7 +140,10 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().verb {
-        Verb::Run { case, trace } => Ok(run_here(&[case.case()?], trace)),
+        Verb::Run { case, schedule: Some(name), trace } => {
+            play(&name, case.seed.unwrap_or(schedule::SEED), trace)
+        }
+        Verb::Run { case, schedule: None, trace } => Ok(run_here(&[case.case()?], trace)),
         Verb::Cases { cases } => {
             let cases: anyhow::Result<Vec<Case>> = cases.iter().map(|it| it.parse()).collect();
             Ok(run_here(&cases?, false))
@@ -159,6 +166,29 @@ fn main() -> anyhow::Result<ExitCode> {
             let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
             let cases: anyhow::Result<Vec<Case>> = lines.map(str::parse).collect();
             Ok(run_here(&cases?, trace))
+        }
+    }
+}
+
+/// Plays a schedule and prints what it tells.
+fn play(name: &str, seed: u64, trace: bool) -> anyhow::Result<ExitCode> {
+    if name == "list" {
+        for schedule in &schedule::ALL {
+            println!("{:20} {}", schedule.name, schedule.about);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let schedule =
+        schedule::find(name).with_context(|| format!("there is no schedule '{name}'"))?;
+    run::watch_panics();
+    match schedule.play(seed, trace) {
+        Ok(told) => {
+            print!("{told}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(told) => {
+            print!("{told}");
+            Ok(ExitCode::FAILURE)
         }
     }
 }

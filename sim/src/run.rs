@@ -53,6 +53,11 @@ pub struct Failure {
 
 static PANICKED: Mutex<Option<String>> = Mutex::new(None);
 
+/// What the last panic said since this was asked before.
+pub(crate) fn panicked() -> Option<String> {
+    PANICKED.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
 /// Keeps what a panic says for the report of its seed.
 pub fn watch_panics() {
     std::panic::set_hook(Box::new(|panic| {
@@ -74,11 +79,10 @@ pub fn case(case: &Case, echo: bool) -> Result<Report, Failure> {
     })?;
     world::align_task_ids();
     reseed_sqlite(seed);
-    PANICKED.lock().unwrap_or_else(PoisonError::into_inner).take();
+    drop(panicked());
     let sim = Sim::new(case, options, echo);
     let ran = catch_unwind(AssertUnwindSafe(|| simulate(&sim, over)));
-    let panicked = PANICKED.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let panicked = panicked.or(ran.err().map(|_| "a panic without words".to_owned()));
+    let panicked = panicked().or(ran.err().map(|_| "a panic without words".to_owned()));
     let what = sim.breach().map(|breach| breach.to_string()).or(panicked);
     let mut log = sim.log.borrow_mut();
     if let Some(what) = what {

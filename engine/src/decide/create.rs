@@ -70,16 +70,25 @@ fn same_fork(identity: &Identity, state: &StreamState, create: &Create) -> bool 
     point && known.source_name == asked.source && known.sub_offset == asked.sub_offset
 }
 
-/// Decides a creation where no stream has the name, which was last used under `last`.
+/// What a new stream will be known by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Named {
+    pub(crate) stream: StreamId,
+    /// The epoch its name was last used under.
+    pub(crate) last: Option<Epoch>,
+    /// The first epoch that was never used before the store was last recovered.
+    pub(crate) floor: Epoch,
+}
+
+/// Decides a creation where no stream has the name.
 pub(crate) fn over_nothing(
-    stream: StreamId,
-    last: Option<Epoch>,
+    Named { stream, last, floor }: Named,
     create: &Create,
     prepared: Prepared,
     now: Now,
 ) -> Result<Verdict<CreateOutcome, Birth>, Rejection> {
     let records = prepared?;
-    let epoch = last.map_or(Epoch::ZERO, |last| Epoch::new(last.get() + 1));
+    let epoch = last.map_or(Epoch::ZERO, |last| Epoch::new(last.get() + 1)).max(floor);
     let expiry = create.expiry.unwrap_or(Expiry::Never);
     let born = entry::Create {
         stream,
@@ -101,7 +110,7 @@ pub(crate) fn over_nothing(
 /// Decides a fork of `source` where no stream has the name. `cut`: the record at the fork point,
 /// if the request has a sub-offset that may lie within it.
 pub(crate) fn fork(
-    (stream, last): (StreamId, Option<Epoch>),
+    Named { stream, last, floor }: Named,
     (source, state): (&Identity, &StreamState),
     create: &Create,
     cut: Option<&Cut>,
@@ -148,7 +157,7 @@ pub(crate) fn fork(
         name: create.name.clone(),
         content: source.content.clone(),
         expiry,
-        lineage: state.lineage.inherited(at, last),
+        lineage: state.lineage.inherited(at, last, floor),
         created: now.wall,
         deadline: expiry::deadline(expiry, now.store),
         last_append: match &cut {

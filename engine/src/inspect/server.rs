@@ -49,6 +49,8 @@ pub struct ServerDetails {
     pub streams: Streams,
     /// Subscriptions.
     pub subscriptions: Subscribers,
+    /// What of the store is in its bucket; `None` without one.
+    pub publishing: Option<super::Publishing>,
     /// Longest time in microseconds that work beside commits has held the writer.
     pub writer_hold_max_us: u64,
 }
@@ -235,6 +237,7 @@ pub(super) fn gather(core: &Core, health: Health) -> ServerDetails {
             wakes: core.metrics.wakes.get(),
         },
         subscriptions: subscriptions(core),
+        publishing: super::publishing::publishing(core),
         writer_hold_max_us: level(&core.metrics.writer_hold_max_us),
     }
 }

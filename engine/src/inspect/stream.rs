@@ -7,9 +7,10 @@ use bytes::Bytes;
 use crate::{
     core::Core,
     engine::head_of,
+    motion::publish::InBucket,
     request::{Error, Head},
     state::{
-        catalogue,
+        catalogue::{self, Place},
         view::{Durable, Life, Stream},
     },
     types::{Expiry, Lsn, Offset, Seq, StreamName, WallMs},
@@ -35,6 +36,8 @@ pub struct Details {
     pub unsealed: Unsealed,
     /// What lies in segments.
     pub sealed: Sealed,
+    /// What of that is in the bucket.
+    pub uploaded: Uploaded,
     /// Where it was forked from, if it was.
     pub fork: Option<ForkOf>,
     /// Forks that draw on it directly.
@@ -77,6 +80,28 @@ pub struct Sealed {
     pub newest: Option<WallMs>,
 }
 
+/// Records in the bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uploaded {
+    /// Everything before this is in published segments, those of a fork's sources included.
+    pub through: Seq,
+    /// Segments in the bucket that hold some of the stream's records, as in [`Sealed::segments`].
+    pub segments: usize,
+    /// Bytes of these objects, which may hold other streams too.
+    pub object_bytes: u64,
+}
+
+/// The newest manifest in the bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ManifestStatus {
+    /// Its place in the chain, from 1.
+    pub generation: u64,
+    /// When it was made.
+    pub created: WallMs,
+    /// Its length.
+    pub bytes: u64,
+}
+
 /// Where a fork comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForkOf {
@@ -88,14 +113,18 @@ pub struct ForkOf {
     pub runs: usize,
 }
 
-/// How far the segments of a stream are stored elsewhere and indexed. No segment is: there is
-/// neither a bucket nor an index yet.
+/// How far the segments of a stream are stored elsewhere and indexed; there is no index yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexStatus {
     /// Of which stream.
     pub name: StreamName,
     /// As in [`Sealed::segments`].
     pub segments: usize,
+    /// As in [`Uploaded::segments`].
+    pub uploaded_segments: usize,
+    /// The newest manifest, which is the whole store's; `None` without a bucket or before the
+    /// first.
+    pub manifest: Option<ManifestStatus>,
     /// What [`Inspection::changed`] compares with.
     pub revision: Revision,
 }
@@ -175,6 +204,7 @@ impl Inspection {
     }
 
     fn gather(&self) -> Result<Details, Error> {
+        let in_bucket = *self.core.in_bucket.lock();
         // Between two commits: a commit may change a stream in several steps.
         let whole = self.core.settling.lock();
         let durable = self.stream.durable.lock();
@@ -202,6 +232,11 @@ impl Inspection {
                 file_bytes: 0,
                 newest: None,
             },
+            uploaded: Uploaded {
+                through: durable.uploads.through(in_bucket.map_or(Lsn::ZERO, |it| it.folded)),
+                segments: 0,
+                object_bytes: 0,
+            },
             fork: identity.fork.as_ref().map(|fork| ForkOf {
                 source: fork.source_name.clone(),
                 at: fork.at,
@@ -209,7 +244,13 @@ impl Inspection {
             }),
             forks: state.refs,
             database_bytes: None,
-            index: IndexStatus { name: identity.name.clone(), segments: 0, revision },
+            index: IndexStatus {
+                name: identity.name.clone(),
+                segments: 0,
+                uploaded_segments: 0,
+                manifest: in_bucket.map(manifest_status),
+                revision,
+            },
             revision,
         };
         drop(durable);
@@ -224,13 +265,19 @@ impl Inspection {
             return details;
         }
         let id = self.stream.identity.id;
+        let files = self.core.files.lock();
         for segment in self.core.segments.load().all().iter().filter(|it| it.holds(id)) {
             let footer = segment.footer();
             details.sealed.segments += 1;
             details.sealed.file_bytes += footer.file_bytes();
             details.sealed.newest = Some(footer.newest);
+            if files.segment(segment.id()).is_some_and(|held| held.row.place == Place::Bucket) {
+                details.uploaded.segments += 1;
+                details.uploaded.object_bytes += footer.file_bytes();
+            }
         }
         details.index.segments = details.sealed.segments;
+        details.index.uploaded_segments = details.uploaded.segments;
         details
     }
 
@@ -244,6 +291,14 @@ impl Inspection {
                 WallMs::new(now.wall.get().saturating_add(left_ms))
             }),
         }
+    }
+}
+
+const fn manifest_status(in_bucket: InBucket) -> ManifestStatus {
+    ManifestStatus {
+        generation: in_bucket.generation.get(),
+        created: in_bucket.created,
+        bytes: in_bucket.bytes,
     }
 }
 

@@ -8,13 +8,19 @@ use std::{
 
 use rusqlite::Connection;
 
-use super::seal::{Failed, NewSegment, Snapshot};
+use super::{
+    ledgers::Touched,
+    seal::{Failed, NewSegment, Snapshot},
+};
 use crate::{
     core::{Burial, Core},
     log::commit::Link,
-    state::catalogue::{self, Failure},
+    state::{
+        catalogue::{self, Failure, LedgerRow, SegmentRow},
+        files::{Cut, Fresh},
+    },
     subscribe::fold as subscriptions,
-    types::{Lsn, StoreMs, StreamId},
+    types::{Lsn, StreamId},
 };
 
 /// Rows written in one slice at most.
@@ -52,19 +58,32 @@ pub(crate) async fn run(
     let snapshots = Arc::new(snapshots);
     write_rows(core, &snapshots).await?;
     subscriptions::run(core, subscriptions).await?;
-    let next = Next {
-        stream: core.sequencer.next_stream(),
-        subscription: core.subscriptions.next_number.load(Ordering::Relaxed),
+    let touched = Touched::by(&snapshots, &burials, subscriptions);
+    let ledger = super::ledgers::write(core, through, touched).await?;
+    let cut = Cut {
+        folded: through,
+        through: ledger.as_ref().map_or(through, |fresh| fresh.through),
+        next_stream: core.sequencer.next_stream().get(),
+        next_subscription: core.subscriptions.next_number.load(Ordering::Relaxed),
+        store_ms: core.store_now(),
     };
-    let store_now = core.store_now();
-    core.on_writer("finish", move |conn| finish(conn, through, next, store_now)).await??;
+    let replaced: Vec<LedgerRow> = match &ledger {
+        Some(fresh) if fresh.whole => core.files.lock().ledgers().to_vec(),
+        _ => Vec::new(),
+    };
+    let gone = replaced.iter().map(|row| row.id).collect();
+    core.on_writer("finish", move |conn| finish(conn, &cut, ledger, &replaced)).await??;
+    core.files.lock().folded(cut, ledger);
+    core.ledgers_whole.store(ledger.is_some(), Ordering::Release);
+    super::ledgers::remove_files(core, gone).await;
     // From here on look-ups see the rows; whatever was looked up before must not be shelved when
     // memory has let go of what the rows have now.
     let names: Vec<_> = burials.iter().map(|burial| burial.name.clone()).collect();
     core.shelf.fold_finished(&names);
-    release(core, snapshots.iter().chain(&dead));
+    release(core, through.lsn, snapshots.iter().chain(&dead));
     core.moves.send_modify(|moves| *moves += 1);
     core.unfolded.lock().folding.clear();
+    core.publisher.notify_one();
     if let Err(error) = trim(core, through.lsn).await {
         // The fold is done: to undo it now would bury the same streams twice (INV-11).
         weir_io::sometimes!("folded log rows stayed until the next fold");
@@ -74,18 +93,19 @@ pub(crate) async fn run(
 }
 
 async fn register(core: &Arc<Core>, files: &[NewSegment]) -> Result<(), Failed> {
-    let rows: Vec<_> = files.iter().map(|file| (file.id, file.bytes)).collect();
+    let rows: Vec<SegmentRow> = files.iter().map(|file| file.row).collect();
     if rows.is_empty() {
         return Ok(());
     }
     core.on_writer("register", move |conn| -> Result<(), Failure> {
         let tx = conn.transaction()?;
-        for (id, bytes) in rows {
-            catalogue::put_segment(&tx, id, bytes)?;
+        for row in &rows {
+            catalogue::put_segment(&tx, row)?;
         }
         Ok(tx.commit()?)
     })
     .await??;
+    core.files.lock().add_segments(files.iter().map(NewSegment::held));
     Ok(())
 }
 
@@ -167,33 +187,30 @@ pub(crate) async fn in_slices(
     Ok(())
 }
 
-/// Ids that were never used.
-struct Next {
-    stream: StreamId,
-    subscription: u64,
-}
-
-/// Everything up to `through` is in the catalogue and in segments.
+/// Everything up to the cut is in the catalogue and in segments.
 fn finish(
     conn: &mut Connection,
-    through: Link,
-    next: Next,
-    store_now: StoreMs,
+    cut: &Cut,
+    ledger: Option<Fresh>,
+    replaced: &[LedgerRow],
 ) -> Result<(), Failure> {
     let before = catalogue::meta_u64(conn, "folded_through")?;
-    assert!(through.lsn.get() >= before, "INV-8 the fold only moves forward");
+    assert!(cut.folded.lsn.get() >= before, "INV-8 the fold only moves forward");
     let tx = conn.transaction()?;
-    catalogue::put_meta(&tx, "folded_through", &through.lsn.get().to_le_bytes())?;
-    catalogue::put_meta(&tx, "folded_crc", &u64::from(through.crc).to_le_bytes())?;
-    catalogue::put_meta(&tx, "next_stream", &next.stream.get().to_le_bytes())?;
-    catalogue::put_meta(&tx, "next_subscription", &next.subscription.to_le_bytes())?;
-    catalogue::put_meta(&tx, "store_ms", &store_now.get().to_le_bytes())?;
+    cut.store(&tx)?;
+    // A fold that writes none leaves a gap: the next one writes all rows.
+    catalogue::put_meta(&tx, "ledgers_whole", &u64::from(ledger.is_some()).to_le_bytes())?;
+    if let Some(fresh) = ledger {
+        super::ledgers::drop_rows(&tx, replaced)?;
+        catalogue::put_ledger(&tx, &fresh.row)?;
+    }
     Ok(tx.commit()?)
 }
 
 /// Lets go of what is in the catalogue and in segments now.
-fn release<'a>(core: &Core, snapshots: impl Iterator<Item = &'a Snapshot>) {
+fn release<'a>(core: &Core, folded: Lsn, snapshots: impl Iterator<Item = &'a Snapshot>) {
     let mut freed = 0;
+    let published = core.in_bucket.lock().map_or(Lsn::ZERO, |it| it.folded);
     for snapshot in snapshots {
         let lsn = snapshot.row.state.lsn;
         let mut durable = snapshot.stream.durable.lock();
@@ -201,7 +218,10 @@ fn release<'a>(core: &Core, snapshots: impl Iterator<Item = &'a Snapshot>) {
             crate::state::view::Life::Dead => {
                 durable.chunks.drain(..).map(|chunk| chunk.cost()).sum()
             }
-            _ => durable.sealed_through(snapshot.row.sealed),
+            _ => {
+                durable.uploads.folded(folded, snapshot.row.sealed, published);
+                durable.sealed_through(snapshot.row.sealed)
+            }
         };
         durable.producers.retain(|_, (_, changed)| *changed > lsn);
         drop(durable);

@@ -8,7 +8,7 @@ use std::{
 use weir_io::disk::Create;
 
 use super::{merge, retention::Trimmer, seal};
-use crate::{core::Core, log::sequencer::Mode, state::catalogue, types::StreamName};
+use crate::{core::Core, history, log::sequencer::Mode, state::catalogue, types::StreamName};
 
 /// How often the keeper looks around unrung.
 const ROUND: Duration = Duration::from_secs(1);
@@ -29,6 +29,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         } else if merge::is_due(&core) && !matches!(core.sequencer.mode(), Mode::Failed(_)) {
             merge::run(&core).await;
         }
+        history::tidy(&core).await;
         if core.sequencer.mode() == Mode::DiskFull {
             probe_for_space(&core).await;
         }
@@ -92,11 +93,14 @@ async fn end_expired(core: &Arc<Core>) {
 /// room; then writes resume.
 async fn probe_for_space(core: &Arc<Core>) {
     let disk = Arc::clone(&core.world.disk);
-    let path = core.config.dir.join("reserve");
+    let dir = core.config.dir.clone();
+    let path = dir.join("reserve");
     let unsealed = core.unfolded.lock().since.is_some();
     let room = weir_io::tasks::run(&*core.world.blocking, move || -> std::io::Result<bool> {
         if unsealed && disk.exists(&path)? {
             disk.remove(&path)?;
+            // A removal that a crash could still undo has freed nothing.
+            disk.sync_dir(&dir)?;
             return Ok(false);
         }
         set_aside(&*disk, &path).map(|()| true)

@@ -18,15 +18,17 @@ use super::{
 };
 use crate::{
     core::{Core, segment_dir, segment_path},
+    history,
     segment::{self, Segment},
-    state::catalogue::{self, Failure},
+    state::catalogue::{self, Failure, Place, SegmentRow},
     types::{Lsn, SegmentId, Seq, StreamId},
 };
 
 /// How many neighbours become one segment.
 const FAN_IN: usize = 8;
 /// What a merge makes of at most this size.
-const MERGED_BYTES_MAX: u64 = 1 << 30;
+/// It must fit into one upload, of which the whole lies in memory.
+const MERGED_BYTES_MAX: u64 = 128 << 20;
 /// Segments up to this size are merged whatever lies beside them.
 const SMALL_BYTES_MAX: u64 = 1 << 20;
 
@@ -47,43 +49,66 @@ pub(crate) async fn run(core: &Arc<Core>) {
         }
         weir_io::sometimes!("segments were merged");
     }
+    if let Err(error) = super::ledgers::merge(core).await {
+        tracing::warn!(%error, "merge of ledgers failed and will be tried again");
+    }
+    core.publisher.notify_one();
 }
 
 /// A segment that holds what died long ago or of which about a quarter is dead, or else the first neighbours, oldest first, that are small or of which none outweighs the rest: so a
 /// byte is rewritten only when what it lies in has about doubled.
 fn choose(core: &Core) -> Option<Vec<Arc<Segment>>> {
+    // Those of a fold that is to be tried again stay as they are: merged with others they would
+    // take these out of what is published until then (INV-40).
+    let folded = core.files.lock().cut()?.folded.lsn;
     let set = core.segments.load();
-    if let Some(segment) = deaths::rots(core, set.all()) {
+    let settled = set.all().partition_point(|it| it.footer().last_lsn <= folded);
+    let settled = &set.all()[..settled];
+    if let Some(segment) = deaths::rots(core, settled) {
         return Some(vec![segment]);
     }
-    let run = set.all().windows(FAN_IN).find(|run| {
-        let sizes = run.iter().map(|it| it.footer().file_bytes());
-        let largest = sizes.clone().max().unwrap_or_default();
-        let sum: u64 = sizes.sum();
+    let sizes: Vec<u64> = settled.iter().map(|it| it.footer().file_bytes()).collect();
+    neighbours(&sizes).map(|range| settled[range].to_vec())
+}
+
+/// The first neighbours that are small or of which none outweighs the rest.
+pub(super) fn neighbours(sizes: &[u64]) -> Option<std::ops::Range<usize>> {
+    let start = sizes.windows(FAN_IN).position(|run| {
+        let largest = run.iter().copied().max().unwrap_or_default();
+        let sum: u64 = run.iter().sum();
         sum <= MERGED_BYTES_MAX && (largest <= SMALL_BYTES_MAX || largest <= sum / 2)
     })?;
-    Some(run.to_vec())
+    Some(start..start + FAN_IN)
 }
 
 async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed> {
+    history::make_whole(core, &inputs).await?;
     let (builder, merging) = (Arc::clone(core), inputs.clone());
-    let (new, sure) = core.on_reader(move |conn| Ok(build(&builder, conn, &merging))).await??;
+    let new = core.on_reader(move |conn| Ok(build(&builder, conn, &merging))).await?;
+    let (new, sure) = new.inspect_err(|_| history::doubt(&inputs))?;
     let old: Vec<SegmentId> = inputs.iter().map(|it| it.id()).collect();
-    let (id, bytes, gone) = (new.id, new.bytes, old.clone());
+    let row = new.row;
+    let gone: Vec<SegmentRow> = {
+        let files = core.files.lock();
+        old.iter().filter_map(|id| files.segment(*id)).map(|held| held.row).collect()
+    };
     let empty = new.segment.footer().records == 0;
     // What may still be in there is looked for again in time.
     let left = deaths::left(core, &old).filter(|_| !sure && !empty);
     core.on_writer("merge", move |conn| -> Result<(), Failure> {
         let tx = conn.transaction()?;
         if !empty {
-            catalogue::put_segment(&tx, id, bytes)?;
+            catalogue::put_segment(&tx, &row)?;
         }
-        for id in gone {
-            catalogue::drop_segment(&tx, id)?;
-            catalogue::drop_death(&tx, id)?;
+        for row in &gone {
+            catalogue::drop_segment(&tx, row.id)?;
+            catalogue::drop_death(&tx, row.id)?;
+            if row.place == Place::Bucket {
+                catalogue::put_garbage(&tx, super::publish::segment_key(row).as_str())?;
+            }
         }
         if let Some(death) = left {
-            catalogue::add_death(&tx, id, death)?;
+            catalogue::add_death(&tx, row.id, death)?;
         }
         Ok(tx.commit()?)
     })
@@ -91,11 +116,12 @@ async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed
     let mut paths: Vec<_> = old.iter().map(|id| segment_path(&core.config, *id)).collect();
     if empty {
         weir_io::sometimes!("a segment went because nobody could read anything in it");
-        paths.push(segment_path(&core.config, id));
+        paths.push(segment_path(&core.config, row.id));
     }
+    core.files.lock().replace_segments(&old, Some(new.held()).filter(|_| !empty));
     core.replace_segments(&old, Some(new).filter(|_| !empty));
-    deaths::moved(core, &old, left.map(|death| (id, death)));
-    deaths::put_off(core, &[id]);
+    deaths::moved(core, &old, left.map(|death| (row.id, death)));
+    deaths::put_off(core, &[row.id]);
     let disk = Arc::clone(&core.world.disk);
     let removed = weir_io::tasks::run(&*core.world.blocking, move || {
         paths.iter().try_for_each(|path| disk.remove(path))

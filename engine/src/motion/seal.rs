@@ -13,12 +13,14 @@ use crate::{
     log::commit::Link,
     segment,
     state::{
+        catalogue::{Place, SegmentRow},
+        files::Held,
         rows::StreamRow,
         stream::ProducerRow,
         view::{Life, Stream},
     },
     subscribe::fold as subscriptions,
-    types::{Chunk, Form, Lsn, SegmentId, Seq, StreamId},
+    types::{Chunk, Form, Lsn, Seq, StreamId},
 };
 
 /// A stream with this many unsealed bytes gets a segment of its own.
@@ -51,6 +53,12 @@ pub(crate) enum Failed {
     Read(#[from] segment::ReadError),
     #[error(transparent)]
     Merge(#[from] segment::MergeError),
+    #[error(transparent)]
+    History(#[from] crate::request::Error),
+    #[error(transparent)]
+    Ledger(#[from] crate::ledger::ReadError),
+    #[error(transparent)]
+    Ledgers(#[from] crate::ledger::MergeError),
     #[error(transparent)]
     Catalogue(#[from] crate::state::catalogue::Failure),
     #[error(transparent)]
@@ -142,9 +150,14 @@ async fn seal(core: &Arc<Core>, batch: Batch) -> Result<(), Failed> {
 
 /// A finished segment file.
 pub(crate) struct NewSegment {
-    pub(crate) id: SegmentId,
-    pub(crate) bytes: u64,
+    pub(crate) row: SegmentRow,
     pub(crate) segment: Arc<segment::Segment>,
+}
+
+impl NewSegment {
+    pub(crate) fn held(&self) -> Held {
+        Held { row: self.row, segment: Arc::clone(&self.segment) }
+    }
 }
 
 /// Writes the segments of a batch. Runs where blocking is allowed.
@@ -244,8 +257,7 @@ pub(crate) fn write(
     cut: impl Fn() -> bool,
     fill: impl FnOnce(&mut segment::Builder<'_>) -> Result<(), Failed>,
 ) -> Result<NewSegment, Failed> {
-    let id = core.next_segment.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let id = SegmentId::new(id);
+    let id = core.new_file();
     let path = segment_path(&core.config, id);
     let temporary = path.with_extension("tmp");
     let disk = &*core.world.disk;
@@ -267,5 +279,6 @@ pub(crate) fn write(
     let segment = segment::Segment::open(disk.open(&path)?)?;
     let bytes = footer.file_bytes();
     tracing::debug!(segment = %id, bytes, records = footer.records, "sealed");
-    Ok(NewSegment { id, bytes, segment: Arc::new(segment) })
+    let row = SegmentRow { id, bytes, nonce: core.nonce, place: Place::Local };
+    Ok(NewSegment { row, segment: Arc::new(segment) })
 }

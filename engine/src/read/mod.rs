@@ -6,6 +6,7 @@
 mod gather;
 pub(crate) mod inherited;
 pub(crate) mod segments;
+mod sight;
 
 use std::sync::Arc;
 

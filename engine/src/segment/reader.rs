@@ -6,10 +6,14 @@
 //! ```
 //! Opening verifies every section but the blocks, which are verified whenever they are read.
 
-use std::{io, ops::Range, sync::Arc};
+use std::{
+    io,
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::{Bytes, BytesMut};
-use weir_io::File;
+use weir_io::{File, objects::Key};
 
 use super::{
     block::{BLOCK_HEADER_LEN, Block},
@@ -19,16 +23,30 @@ use super::{
         BlockNo, Damaged, ENTRY_LEN, Entry, FOOTER_LEN, Footer, HEADER_LEN, Header, ReadError,
         Section, Span, TRAILER_LEN, Trailer,
     },
+    local::Local,
 };
 use crate::types::{SegmentId, Seq, StreamId, WallMs};
 
+/// The last bytes of a file, which say where the others are.
+pub(crate) const TAIL_LEN: usize = FOOTER_LEN + TRAILER_LEN;
+
+/// The object that holds the bytes of a segment's file in the bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Remote {
+    /// Its key.
+    pub(crate) key: Key,
+    /// Its length: that of the file.
+    pub(crate) bytes: u64,
+}
+
 /// An open segment.
 pub(crate) struct Segment {
-    file: Arc<dyn File>,
+    pub(super) local: Local,
     header: Header,
     footer: Footer,
     index: Box<[Entry]>,
     filter: Filter,
+    remote: OnceLock<Remote>,
 }
 
 /// A block that may hold what is looked for.
@@ -59,7 +77,8 @@ impl Segment {
         let index = decode_index(&index, &footer)?;
         let filter = section(&*file, Section::Filter, footer.filter)?;
         let filter = Filter::decode(&filter, footer.filter.offset)?;
-        Ok(Self { file, header, footer, index, filter })
+        let local = Local::new(file, file_len, footer.index.offset).map_err(failed)?;
+        Ok(Self { local, header, footer, index, filter, remote: OnceLock::new() })
     }
 
     /// The store it was written by.
@@ -70,6 +89,19 @@ impl Segment {
     /// Its number.
     pub(crate) const fn id(&self) -> SegmentId {
         self.header.segment
+    }
+
+    /// The object that has the same bytes. `None`: the local file is the only copy.
+    pub(crate) fn remote(&self) -> Option<&Remote> {
+        self.remote.get()
+    }
+
+    /// Notes that the bucket has the segment for good. From here on the local copy may be evicted.
+    #[allow(dead_code, reason = "what an upload ends with")]
+    pub(crate) fn set_remote(&self, remote: Remote) {
+        assert_eq!(remote.bytes, self.footer.file_bytes(), "the object is the file");
+        let noted = self.remote.get_or_init(|| remote.clone());
+        assert_eq!(*noted, remote, "a segment is uploaded under one key");
     }
 
     /// What it holds, in numbers.
@@ -151,11 +183,79 @@ impl Segment {
 
     /// Reads, verifies and decodes one block. The number must be one of this segment's.
     pub(crate) fn block(&self, no: BlockNo) -> Result<Block, ReadError> {
-        let entry = &self.index[no.index()];
-        let len = to_u64(BLOCK_HEADER_LEN) + u64::from(entry.stored_len);
-        let stored = read(&*self.file, Section::Block(no), entry.offset, len)?;
-        Ok(Block::decode(no, entry, &stored)?)
+        let Range { start, end } = self.span(&(no..no.next()));
+        let stored = read(&*self.local.file(), Section::Block(no), start, end - start)?;
+        Ok(self.decode(no, &stored)?)
     }
+
+    /// Verifies and decodes a block's bytes, wherever they come from.
+    pub(crate) fn decode(&self, no: BlockNo, stored: &Bytes) -> Result<Block, Damaged> {
+        Block::decode(no, &self.index[no.index()], stored)
+    }
+
+    /// Where these blocks lie in the file, headers included. They must be this segment's.
+    pub(crate) fn span(&self, blocks: &Range<BlockNo>) -> Range<u64> {
+        let limit = self.index.get(blocks.end.index());
+        let start = self.index.get(blocks.start.index()).map(|entry| entry.offset);
+        let index = self.footer.index.offset;
+        start.unwrap_or(index)..limit.map_or(index, |entry| entry.offset)
+    }
+
+    /// The position of the first record of `stream`, where the index alone tells.
+    pub(crate) fn known_first(&self, stream: StreamId) -> Option<Seq> {
+        let entry = &self.index[self.locate(stream, Seq::ZERO)?.index()];
+        (entry.first.0 == stream).then_some(entry.first.1)
+    }
+
+    /// The position after the last record of `stream`, where the index alone tells.
+    pub(crate) fn known_limit(&self, stream: StreamId) -> Option<Seq> {
+        self.limit_in(self.locate_last(stream)?, stream)
+    }
+
+    /// Whether this is the first record of a block.
+    pub(crate) fn begins(&self, no: BlockNo, stream: StreamId, seq: Seq) -> bool {
+        self.index[no.index()].first == (stream, seq)
+    }
+
+    /// The position after the last record of a block, if that is of `stream`.
+    pub(crate) fn limit_in(&self, no: BlockNo, stream: StreamId) -> Option<Seq> {
+        let entry = &self.index[no.index()];
+        (entry.limit.0 == stream).then_some(entry.limit.1)
+    }
+}
+
+/// Where everything that is no block begins in a segment of `len` bytes, and its mark, by its last
+/// bytes.
+pub(crate) fn tail_start(last: &[u8], len: u64) -> Result<(u64, u32), Damaged> {
+    let at = len.saturating_sub(to_u64(TRAILER_LEN));
+    let cut_short = Damaged { section: Section::Trailer, at, reason: "cut short" };
+    let footer_at = last.len().checked_sub(TAIL_LEN).ok_or(cut_short)?;
+    let (footer, trailer) = last[footer_at..].split_at(FOOTER_LEN);
+    let Trailer { footer: span } = Trailer::decode(trailer, at)?;
+    let differs = Damaged { section: Section::Footer, at: span.offset, reason: "checksum differs" };
+    if crc32c::crc32c(footer) != span.crc {
+        return Err(differs);
+    }
+    Ok((Footer::decode(footer, span.offset)?.tail_start(), span.crc))
+}
+
+/// The streams that the blocks of a damaged segment begin and end with, as far as its index is
+/// readable: others may lie between them.
+pub(crate) fn outline(file: &dyn File) -> Vec<StreamId> {
+    let index = || -> Result<Box<[Entry]>, ReadError> {
+        let failed = |source| ReadError::Failed { section: Section::Trailer, source };
+        let at = file.len().map_err(failed)?.saturating_sub(to_u64(TRAILER_LEN));
+        let trailer = read(file, Section::Trailer, at, to_u64(TRAILER_LEN))?;
+        let trailer = Trailer::decode(&trailer, at)?;
+        let footer = section(file, Section::Footer, trailer.footer)?;
+        let footer = Footer::decode(&footer, trailer.footer.offset)?;
+        let index = section(file, Section::Index, footer.index)?;
+        Ok(decode_index(&index, &footer)?)
+    };
+    let ends = |entry: &Entry| [entry.first.0, entry.limit.0];
+    let mut streams: Vec<StreamId> = index().iter().flatten().flat_map(ends).collect();
+    streams.dedup();
+    streams
 }
 
 /// Reads a section and verifies its checksum.
@@ -168,7 +268,12 @@ fn section(file: &dyn File, section: Section, span: Span) -> Result<Bytes, ReadE
 }
 
 /// Reads `len` bytes which have been found to lie within the file, or are about to be.
-fn read(file: &dyn File, section: Section, at: u64, len: u64) -> Result<Bytes, ReadError> {
+pub(super) fn read(
+    file: &dyn File,
+    section: Section,
+    at: u64,
+    len: u64,
+) -> Result<Bytes, ReadError> {
     let cut_short = Damaged { section, at, reason: "cut short" };
     let failed = |source| ReadError::Failed { section, source };
     // Before reserving memory for them.
@@ -208,7 +313,7 @@ fn block_no(index: usize) -> BlockNo {
     BlockNo(u32::try_from(index).expect("blocks are counted in u32"))
 }
 
-fn to_u64(len: usize) -> u64 {
+pub(super) fn to_u64(len: usize) -> u64 {
     u64::try_from(len).expect("usize fits u64")
 }
 

@@ -6,17 +6,29 @@
 //! stored as SQLite's signed integers; none of ours comes near 2^63.
 
 mod deaths;
+mod objects;
 mod readable;
 mod subscriptions;
+mod whole;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 pub(crate) use self::{
     deaths::{Death, add_death, deaths, drop_death},
+    objects::{
+        LedgerRow, Place, SegmentRow, collectable, drop_garbage, drop_ledger, drop_manifest,
+        drop_segment, forget_bucket, is_garbage, ledgers, oldest_waiting, place_ledger,
+        place_segment, put_garbage, put_ledger, put_manifest, put_segment, retire, segments,
+        superseded, unretired,
+    },
     readable::{lets_go, readable},
     subscriptions::{
         drop_links, drop_subscription, matching, put_link, put_subscription, scan_links,
         scan_subscriptions, tails,
+    },
+    whole::{
+        forks, link, put_tombstone, scan_links_of, scan_log_between, scan_producers, scan_streams,
+        scan_tombstones, subscription, subscription_named, tombstone,
     },
 };
 
@@ -27,7 +39,7 @@ use super::{
 use crate::{
     decide,
     log::codec::Malformed,
-    types::{Epoch, Expiry, Lsn, ProducerId, SegmentId, StoreMs, StreamId, StreamName, WallMs},
+    types::{Epoch, Expiry, Lsn, ProducerId, StoreMs, StreamId, StreamName, WallMs},
 };
 
 const SCHEMA: &str = "
@@ -46,7 +58,6 @@ CREATE TABLE tombstones (name TEXT PRIMARY KEY, epoch INTEGER NOT NULL) WITHOUT 
 CREATE TABLE producers (
     stream INTEGER NOT NULL, producer TEXT NOT NULL, lsn INTEGER NOT NULL, row BLOB NOT NULL,
     PRIMARY KEY (stream, producer)) WITHOUT ROWID;
-CREATE TABLE segments (id INTEGER PRIMARY KEY, bytes INTEGER NOT NULL);
 ";
 
 /// Why the catalogue has no answer.
@@ -90,6 +101,7 @@ pub(crate) fn create(conn: &mut Connection, meta: &[(&str, &[u8])]) -> Outcome<(
     tx.execute_batch(SCHEMA)?;
     tx.execute_batch(deaths::SCHEMA)?;
     tx.execute_batch(subscriptions::SCHEMA)?;
+    tx.execute_batch(objects::SCHEMA)?;
     for (key, value) in meta {
         put_meta(&tx, key, value)?;
     }
@@ -311,13 +323,15 @@ pub(crate) fn producer(
 ) -> Outcome<Option<(Producer, Lsn)>> {
     let mut query =
         conn.prepare_cached("SELECT row, lsn FROM producers WHERE stream = ?1 AND producer = ?2")?;
-    let row: Option<(Vec<u8>, i64)> = query
-        .query_row(params![column(stream.get()), id], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let Some((row, lsn)) = row else {
-        return Ok(None);
-    };
-    Ok(Some((rows::decode_producer(row)?, Lsn::new(position(lsn)?))))
+    match query.query(params![column(stream.get()), id])?.next()? {
+        Some(row) => producer_row(row).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Reads the columns row and lsn.
+fn producer_row(row: &rusqlite::Row<'_>) -> Outcome<(Producer, Lsn)> {
+    Ok((rows::decode_producer(row.get(0)?)?, Lsn::new(position(row.get(1)?)?)))
 }
 
 /// Writes a producer's row.
@@ -334,28 +348,4 @@ pub(crate) fn put_producer(
     )?
     .execute(params![column(stream.get()), id.as_str(), column(lsn.get()), &body[..]])?;
     Ok(())
-}
-
-/// Records that a segment file is complete and durable.
-pub(crate) fn put_segment(conn: &Connection, id: SegmentId, bytes: u64) -> Outcome<()> {
-    conn.prepare_cached("INSERT INTO segments (id, bytes) VALUES (?1, ?2)")?
-        .execute(params![column(id.get()), column(bytes)])?;
-    Ok(())
-}
-
-/// Forgets a segment.
-pub(crate) fn drop_segment(conn: &Connection, id: SegmentId) -> Outcome<()> {
-    conn.prepare_cached("DELETE FROM segments WHERE id = ?1")?.execute([column(id.get())])?;
-    Ok(())
-}
-
-/// All segments with their sizes.
-pub(crate) fn segments(conn: &Connection) -> Outcome<Vec<(SegmentId, u64)>> {
-    let mut query = conn.prepare("SELECT id, bytes FROM segments ORDER BY id")?;
-    let mut found = query.query([])?;
-    let mut all = Vec::new();
-    while let Some(row) = found.next()? {
-        all.push((SegmentId::new(position(row.get(0)?)?), position(row.get(1)?)?));
-    }
-    Ok(all)
 }

@@ -49,9 +49,9 @@ impl Kept {
 
     /// Folds a trim in.
     pub(crate) fn trim(&mut self, trim: &Trim, lsn: Lsn) {
-        assert!(trim.earliest > self.earliest, "INV-29 the earliest position only moves forward");
+        assert!(trim.earliest > self.earliest, "INV-31 the earliest position only moves forward");
         let left = self.bytes.checked_sub(trim.dropped);
-        self.bytes = left.expect("INV-29 a trim drops what is there");
+        self.bytes = left.expect("INV-31 a trim drops what is there");
         self.dropped += trim.dropped;
         self.earliest = trim.earliest;
         self.oldest = trim.oldest;

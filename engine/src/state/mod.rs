@@ -2,10 +2,12 @@
 //! catalogue they are folded into. The catalogue is the only place that speaks SQL.
 
 pub(crate) mod catalogue;
+pub(crate) mod files;
 pub(crate) mod kept;
 pub(crate) mod rows;
 pub(crate) mod shelf;
 pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
+pub(crate) mod uploads;
 pub(crate) mod view;

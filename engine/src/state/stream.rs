@@ -102,7 +102,7 @@ impl StreamState {
 
     /// Lets go of the oldest records.
     pub(crate) fn trim(&mut self, trim: &Trim, lsn: Lsn) {
-        assert!(trim.earliest <= self.next, "INV-29 what is not there yet is not trimmed");
+        assert!(trim.earliest <= self.next, "INV-31 what is not there yet is not trimmed");
         self.kept.trim(trim, lsn);
         self.lsn = lsn;
     }

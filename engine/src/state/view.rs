@@ -16,7 +16,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::stream::{Identity, Producer, StreamState};
+use super::{
+    stream::{Identity, Producer, StreamState},
+    uploads::Uploads,
+};
 use crate::{
     log::{
         entry::{Trim, Write},
@@ -71,6 +74,8 @@ pub(crate) struct Durable {
     pub(crate) life: Life,
     /// Records of its own before this lie in segments, those from here on in `chunks`.
     pub(crate) sealed: Seq,
+    /// What of that is in the bucket.
+    pub(crate) uploads: Uploads,
     pub(crate) chunks: VecDeque<Chunk>,
     /// What `chunks` come to.
     pub(crate) unsealed: Weight,
@@ -138,6 +143,7 @@ impl Stream {
         life: Life,
         reflected: Lsn,
     ) -> Self {
+        let uploads = Uploads::new(identity.own_start(), reflected, sealed);
         let counted = state.kept.earliest;
         Self {
             identity,
@@ -152,6 +158,7 @@ impl Stream {
                 reflected,
                 life,
                 sealed,
+                uploads,
                 chunks: VecDeque::new(),
                 unsealed: Weight::default(),
                 producers: BTreeMap::new(),

@@ -34,6 +34,22 @@ struct Changed {
     links: BTreeSet<StreamName>,
 }
 
+impl Batch {
+    /// The subscriptions whose rows it writes, and, with a path, those of links.
+    pub(crate) fn changed(&self) -> impl Iterator<Item = (Number, Option<&StreamName>)> {
+        self.changed.iter().flat_map(|Changed { subscription, row, links }| {
+            let number = subscription.number;
+            let own = row.then_some((number, None));
+            own.into_iter().chain(links.iter().map(move |path| (number, Some(path))))
+        })
+    }
+
+    /// The subscriptions it removes with their links.
+    pub(crate) fn burials(&self) -> &[Number] {
+        &self.burials
+    }
+}
+
 impl Registry {
     /// Takes the list of what changed. Called between two commits.
     pub(crate) fn freeze(&self) -> Batch {

@@ -104,3 +104,21 @@ impl Lsn {
         Self(self.0.checked_add(1).expect("fewer than 2^64 commits"))
     }
 }
+
+/// Epochs of one era: a name created more often than this between two recoveries would use those
+/// of the next.
+const ERA_EPOCHS: u32 = 1 << 16;
+
+impl Epoch {
+    /// How many recoveries from a bucket the epoch has behind it.
+    #[must_use]
+    pub const fn era(self) -> u32 {
+        self.0 / ERA_EPOCHS
+    }
+
+    /// The first epoch of an era: above every one that was used before that recovery.
+    #[must_use]
+    pub const fn first_of(era: u32) -> Self {
+        Self(era.saturating_mul(ERA_EPOCHS))
+    }
+}

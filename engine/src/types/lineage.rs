@@ -43,12 +43,25 @@ impl Lineage {
     /// A name that was never used shares its source's epochs. One that was gets a new epoch for the
     /// whole: the source's may be those of its own earlier lives, whose offsets, and pages that
     /// caches keep for ever, must not meet the fork (INV-10).
-    pub(crate) fn inherited(&self, at: Seq, last: Option<Epoch>) -> Self {
+    /// `floor`: the first epoch that was never used before the last recovery.
+    pub(crate) fn inherited(&self, at: Seq, last: Option<Epoch>, floor: Epoch) -> Self {
         if let Some(last) = last {
             let newest = self.newest().max(last).get();
-            return Self::starting(Epoch::new(newest + 1));
+            return Self::starting(Epoch::new(newest + 1).max(floor));
         }
-        Self(self.0.iter().copied().filter(|(_, first)| *first <= at).collect())
+        let parts = self.0.iter().copied().filter(|(_, first)| *first <= at);
+        let mut inherited = Self(parts.collect());
+        // The lost life of the fork may have used the epoch of its source.
+        inherited.raise(floor, at);
+        inherited
+    }
+
+    /// Lets every era up to that of `floor` count the positions from `at` on that it counts first
+    /// (design: Identity). What was minted for records that a recovery lost stays lost.
+    pub(crate) fn raise(&mut self, floor: Epoch, at: Seq) {
+        while self.newest().era() < floor.era() {
+            self.0.push((Epoch::first_of(self.newest().era() + 1), at));
+        }
     }
 
     /// The offset of a position, minted under the newest epoch that counts it.

@@ -5,6 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use weir_engine::types::OffsetFormat;
 
+use super::{
+    offline::flags::{OfflineCommand, ServeBootstrapFlags},
+    store::{PublishFlags, StoreFlags},
+};
 use crate::{
     config::Network,
     wire::duration::{self, Bare},
@@ -27,6 +31,17 @@ enum Command {
     /// The keys that webhooks are signed with
     #[command(subcommand)]
     Keys(KeysCommand),
+    #[command(flatten)]
+    Offline(OfflineCommand),
+}
+
+/// What is asked of no server.
+#[derive(Clone, Debug)]
+pub enum Aside {
+    /// Something about the keys.
+    Keys(KeysCommand),
+    /// Something about a store or a bucket.
+    Offline(OfflineCommand),
 }
 
 /// What can be done with the keys.
@@ -46,10 +61,11 @@ impl Cli {
     ///
     /// # Errors
     /// Something else was asked for.
-    pub fn into_serve(self) -> Result<ServeFlags, KeysCommand> {
+    pub fn into_serve(self) -> Result<ServeFlags, Aside> {
         match self.command {
             Some(Command::Serve(flags)) => Ok(*flags),
-            Some(Command::Keys(command)) => Err(command),
+            Some(Command::Keys(command)) => Err(Aside::Keys(command)),
+            Some(Command::Offline(command)) => Err(Aside::Offline(command)),
             None => Ok(self.serve),
         }
     }
@@ -72,9 +88,17 @@ pub struct ServeFlags {
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
 
-    /// Where sealed segments are kept for good: `local` is DIR/bucket
-    #[arg(long, value_enum, default_value = "local")]
-    pub object_store: ObjectStore,
+    /// Where sealed segments are kept for good.
+    #[command(flatten)]
+    pub store: StoreFlags,
+
+    /// How they get there.
+    #[command(flatten)]
+    pub publish: PublishFlags,
+
+    /// Whether the store is made of them first.
+    #[command(flatten)]
+    pub bootstrap: ServeBootstrapFlags,
 
     /// Let everybody ask who can connect
     #[arg(long)]
@@ -109,6 +133,11 @@ pub struct ServeFlags {
     /// Unsealed record bytes in memory that start a seal; twice as much refuses appends
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
     pub memtable_bytes: usize,
+
+    /// Bytes of local copies of what the bucket holds too; those unused for longest go when there
+    /// are more
+    #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = parse_size)]
+    pub cache_bytes: usize,
 
     /// Age of the oldest unsealed record that starts a seal
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
@@ -166,15 +195,6 @@ pub struct ServeFlags {
     pub log: Option<String>,
 }
 
-/// Where sealed segments go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ObjectStore {
-    /// A directory beside the store
-    Local,
-    /// Cloudflare R2 (not available yet)
-    R2,
-}
-
 /// How requests prove who sends them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum AuthStrategy {
@@ -200,12 +220,12 @@ impl From<OffsetSpelling> for OffsetFormat {
     }
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     duration::parse(text, Bare::Refused)
         .ok_or_else(|| "want a number and a unit: 500ms, 3s, 2m, 1h".to_owned())
 }
 
-fn parse_size(text: &str) -> Result<usize, String> {
+pub(super) fn parse_size(text: &str) -> Result<usize, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let factor = match unit {

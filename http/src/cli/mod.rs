@@ -1,10 +1,13 @@
 //! `weir serve`: opens the store, listens, and goes down in order.
 //!
 //! ```text
-//! bind ─▶ open (lock, replay) ─▶ announce ─▶ serve ─signal─▶ drain ─▶ close the engine ─▶ exit
+//! bind ─▶ bucket (probe) ─▶ [bootstrap] ─▶ open (lock, replay) ─▶ announce ─▶ serve ─signal─▶ drain ─▶ close the engine ─▶ exit
 //! ```
 
+mod bill;
 pub mod flags;
+pub mod offline;
+pub mod store;
 
 use std::{
     io::{self, IsTerminal as _},
@@ -21,16 +24,23 @@ use tokio::{
     sync::oneshot,
 };
 use tracing::{info, warn};
-use weir_engine::{Engine, OpenError};
+use weir_engine::{Engine, OpenError, restore::RestoreError};
 use weir_io::{
     World,
     net::Listener as _,
-    os::{self, OsListener},
+    os::{self, OsListener, objects::sweep_staging},
 };
 
+use self::{
+    bill::Bill,
+    flags::{Aside, KeysCommand},
+    offline::{Offline, Restore, work::Work},
+    store::StoreKind,
+};
 use crate::{
-    App, KeysError, Webhooks,
-    config::{self, Auth, ConfigError, Settings},
+    App, KeysError, ObjectStore, Webhooks,
+    config::{self, Auth, ConfigError, Environment, Settings, StoreSettings},
+    object_store::StoreError,
     server,
     webhook::keys,
     wire::date,
@@ -38,6 +48,8 @@ use crate::{
 
 /// From the signal to the exit. Draining has its own part of it.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(9);
+/// How much of that the bucket may take.
+const PUBLISH_AT_STOP: Duration = Duration::from_secs(3);
 /// Descriptors for files, SQLite and standard streams.
 const DESCRIPTORS_RESERVED: u64 = 256;
 
@@ -58,6 +70,14 @@ pub enum ServeError {
         /// Why it failed.
         source: io::Error,
     },
+    /// The object store can't be used.
+    #[error("cannot use the object store ({place})")]
+    ObjectStore {
+        /// Which.
+        place: String,
+        /// Why.
+        source: StoreError,
+    },
     /// The store did not open.
     #[error("cannot open {}", dir.display())]
     Open {
@@ -66,12 +86,21 @@ pub enum ServeError {
         /// Why.
         source: OpenError,
     },
+    /// The store could not be made out of what the bucket has.
+    #[error("bootstrap")]
+    Bootstrap(#[from] RestoreError),
     /// The keys of webhooks can't be used.
     #[error("keys of webhooks")]
     Keys(#[from] KeysError),
     /// The store did not come to rest in time; nothing acknowledged is lost.
     #[error("the store did not close in time: the next start replays its log")]
     SlowClose,
+}
+
+impl ServeError {
+    fn object_store(settings: &StoreSettings, source: StoreError) -> Self {
+        Self::ObjectStore { place: settings.place.clone(), source }
+    }
 }
 
 /// What the command line asks for.
@@ -81,6 +110,8 @@ pub enum Task {
     Serve(Box<Settings>),
     /// Make a new signing key for the store in this data directory.
     RotateKeys(PathBuf),
+    /// Do something without a server.
+    Offline(Offline),
 }
 
 /// What to do, from the command line and the environment.
@@ -88,14 +119,16 @@ pub enum Task {
 /// # Errors
 /// They make no sense. `--help` and `--version` end the process here.
 pub fn task() -> Result<Task, ServeError> {
+    let environment = Environment::of_process();
     match flags::Cli::parse().into_serve() {
         Ok(flags) => {
-            let settings = Settings::resolve(flags, config::environment)?;
+            let settings = Settings::resolve(flags, &environment)?;
             Ok(Task::Serve(Box::new(settings)))
         }
-        Err(flags::KeysCommand::Rotate { data }) => {
-            Ok(Task::RotateKeys(config::data(data, &config::environment)))
+        Err(Aside::Keys(KeysCommand::Rotate { data })) => {
+            Ok(Task::RotateKeys(config::data(data, &environment)))
         }
+        Err(Aside::Offline(command)) => Ok(Task::Offline(command.resolve(&environment)?)),
     }
 }
 
@@ -116,6 +149,19 @@ pub async fn rotate_keys(data: PathBuf) -> Result<(), ServeError> {
     Ok(())
 }
 
+/// Does something without a server and prints what came of it. Returns the exit code.
+///
+/// # Errors
+/// It could not be done.
+pub async fn offline(task: Offline) -> anyhow::Result<u8> {
+    start_log("warn")?;
+    let world = os::world().map_err(|source| io_error("the system", source))?;
+    let report = offline::run(&Work, &world, task).await?;
+    print!("{}", report.text);
+    world.tasks.lanes_ended().await;
+    Ok(report.code())
+}
+
 /// Runs the server until a signal ends it.
 ///
 /// # Errors
@@ -133,7 +179,17 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     // directory meet at the lock, which says more than "address in use".
     let early = if settings.port == 0 { Some(bind(&settings).await?) } else { None };
     let url = url(&early, &settings)?;
-    let engine = open(&world, &settings, &url).await?;
+    let object_store = open_object_store(&world, &settings).await?;
+    if let Some(restore) = settings.bootstrap {
+        bootstrap(&world, &settings, &object_store, restore).await?;
+    }
+    let engine = open(&world, &settings, &object_store, &url).await?;
+    // The lock is held now: nobody else is writing there.
+    if let Err(error) = sweep_staging(&settings.object_store.bucket, &world).await {
+        warn!(%error, "what a crash left half-written in the object store stays");
+    }
+    let bill = Bill::restored(&engine, &object_store).await;
+    bill.keep(&world);
     let store = settings.data.join("store");
     let own_key = settings.signing_key.clone();
     let webhooks = Webhooks::open(&world, &store, &settings.http, own_key).await?;
@@ -143,13 +199,14 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     };
     announce(&settings, &url);
 
-    let app = Arc::new(App::new(engine.clone(), settings.http.clone(), world.clone(), webhooks));
+    let app = App::new(engine.clone(), settings.http.clone(), world.clone(), webhooks);
+    let app = Arc::new(app.with_object_store(object_store));
     let (stop, stopped) = oneshot::channel::<()>();
     let running = async {
         // The sender is dropped to stop: either way the channel speaks once.
         server::serve(listener, app, async { drop(stopped.await) }).await;
         info!("drained");
-        close(&engine, &world, settings.http.patience.drain).await
+        close(&engine, &bill, &world, settings.http.patience.drain).await
     };
     let mut running = pin!(running);
     tokio::select! {
@@ -165,8 +222,15 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
 }
 
 /// Commits what was admitted, seals and ends the lanes, in what draining left of the time.
-async fn close(engine: &Engine, world: &World, drained: Duration) -> Result<(), ServeError> {
+async fn close(
+    engine: &Engine,
+    bill: &Bill,
+    world: &World,
+    drained: Duration,
+) -> Result<(), ServeError> {
     let closed = async {
+        engine.flush().await;
+        bill.save().await;
         engine.close().await;
         world.tasks.lanes_ended().await;
     };
@@ -203,15 +267,72 @@ fn url(listener: &Option<OsListener>, settings: &Settings) -> Result<String, Ser
     Ok(format!("http://{address}"))
 }
 
-async fn open(world: &World, settings: &Settings, url: &str) -> Result<Engine, ServeError> {
-    let (store, bucket) = (settings.data.join("store"), settings.data.join("bucket"));
-    for dir in [&store, &bucket] {
-        let made = world.disk.create_dir_all(dir);
-        made.map_err(|source| io_error(&format!("cannot create {}", dir.display()), source))?;
-    }
+async fn open_object_store(world: &World, settings: &Settings) -> Result<ObjectStore, ServeError> {
+    let opened = ObjectStore::open(world, &settings.object_store).await;
+    let opened = match opened {
+        // It was tried out when the store was new. The engine will not publish before it has
+        // compared the two.
+        Err(away) if away.is_away() && has_store(world, settings) => {
+            warn!(problem = %away, "the object store is away: the server starts without it");
+            ObjectStore::open_untried(world, &settings.object_store).await
+        }
+        opened => opened,
+    };
+    opened.map_err(|source| ServeError::object_store(&settings.object_store, source))
+}
+
+/// Makes the store out of what the bucket has.
+async fn bootstrap(
+    world: &World,
+    settings: &Settings,
+    object_store: &ObjectStore,
+    restore: Restore,
+) -> Result<(), ServeError> {
+    let config = weir_engine::Config::new(settings.data.join("store"));
+    let restored = offline::work::bootstrap(world, config, object_store, restore).await;
+    let report = restored.inspect_err(|error| {
+        if let RestoreError::Damaged(report) = error {
+            report.findings.iter().for_each(|problem| warn!(%problem, "damaged"));
+        }
+    })?;
+    report.findings.iter().for_each(|problem| warn!(%problem, "not restored"));
+    info!(
+        manifest = report.generation,
+        claimed = report.claimed,
+        streams = report.streams,
+        problems = report.findings.len(),
+        set_aside = report.set_aside.as_ref().map(|path| path.display().to_string()),
+        "bootstrapped"
+    );
+    Ok(())
+}
+
+/// Whether there is a store in the data directory.
+fn has_store(world: &World, settings: &Settings) -> bool {
+    world.disk.exists(&settings.data.join("store").join("weir.sqlite")).unwrap_or(false)
+}
+
+async fn open(
+    world: &World,
+    settings: &Settings,
+    object_store: &ObjectStore,
+    url: &str,
+) -> Result<Engine, ServeError> {
+    let store = settings.data.join("store");
+    let made = world.disk.create_dir_all(&store);
+    made.map_err(|source| io_error(&format!("cannot create {}", store.display()), source))?;
     let config = weir_engine::Config {
         memtable_bytes_max: settings.memtable_bytes_max,
+        // What such a bucket holds may be gone any time: no local copy may go.
+        local_bytes_max: match object_store.kind {
+            StoreKind::Memory => u64::MAX,
+            _ => settings.local_bytes_max,
+        },
         seal_age: settings.seal_age,
+        bucket_is_volatile: object_store.kind == StoreKind::Memory,
+        gc_grace: settings.publishing.gc_grace,
+        backlog_bytes_max: settings.publishing.backlog_bytes_max,
+        publish_at_stop: PUBLISH_AT_STOP,
         erase_within: settings.erase_within,
         ..weir_engine::Config::new(&store)
     };
@@ -221,7 +342,8 @@ async fn open(world: &World, settings: &Settings, url: &str) -> Result<Engine, S
         env!("CARGO_PKG_VERSION"),
         date::rfc3339(weir_engine::types::WallMs::new(world.clock.wall_ms())),
     );
-    let opened = Engine::open(world.clone(), config, &holder).await;
+    let bucket = Some(Arc::clone(&object_store.objects));
+    let opened = Engine::open_with(world.clone(), config, bucket, &holder).await;
     opened.map_err(|source| ServeError::Open { dir: store, source })
 }
 
@@ -236,12 +358,19 @@ fn announce(settings: &Settings, url: &str) {
     println!("weir {} listens on {url}", env!("CARGO_PKG_VERSION"));
     println!("  data          {data}");
     println!("  durability    local: an answer is given after the log in {data}/store is fsynced");
-    println!("  object store  local: {data}/bucket (on the same disk it is no backup)");
+    let object_store = &settings.object_store;
+    match object_store.warning() {
+        Some(warning) => println!("  object store  {} ({warning})", object_store.place),
+        None => println!("  object store  {}", object_store.place),
+    }
     println!("  auth          {auth}");
     info!(
         %url,
         data = %data,
         auth,
+        object_store = object_store.place,
+        gc_grace = ?settings.publishing.gc_grace,
+        backlog_bytes_max = settings.publishing.backlog_bytes_max,
         offset_format = ?http.offset_format,
         long_poll_timeout = ?http.long_poll_timeout,
         long_poll_max = ?http.long_poll_max,
@@ -252,6 +381,7 @@ fn announce(settings: &Settings, url: &str) {
         connections_max = http.connections_max,
         idle_timeout = ?http.patience.idle,
         memtable_bytes_max = settings.memtable_bytes_max,
+        local_bytes_max = settings.local_bytes_max,
         seal_age = ?settings.seal_age,
         erase_within = ?settings.erase_within,
         loopback_webhooks = ?http.loopback_webhooks,

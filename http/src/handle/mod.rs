@@ -205,6 +205,7 @@ async fn dispatch(
         Route::Metrics if read => Ok(metrics::answer(app, &parts.headers)),
         Route::List if read => list::answer(app, parts.uri.query()).await,
         Route::Server if read => Ok(inspect::server(app)),
+        Route::Memory if read => Ok(inspect::memory(app)),
         Route::Details(name) if read => {
             inspect::stream(app, parts, &name, inspect::Part::Details).await
         }
@@ -220,8 +221,15 @@ async fn dispatch(
         | Route::Metrics
         | Route::List
         | Route::Server
+        | Route::Memory
         | Route::Details(_)
         | Route::IndexStatus(_) => Err(Refusal::method_not_allowed("GET, HEAD, OPTIONS")),
+        Route::Profile(name) => {
+            inspect::resource(app, method, incoming, &name, inspect::Resource::Profile).await
+        }
+        Route::Schema(name) => {
+            inspect::resource(app, method, incoming, &name, inspect::Resource::Schema).await
+        }
         Route::Stream(name) => match *method {
             Method::GET => read::answer(app, parts, name, None).await,
             Method::POST => append::answer(app, parts, incoming, name).await,
@@ -279,10 +287,12 @@ fn place(route: &Result<Route, Refusal>) -> Place {
             | Route::Keyed(..)
             | Route::Details(_)
             | Route::IndexStatus(_)
+            | Route::Profile(_)
+            | Route::Schema(_)
             | Route::Retention(_)
             | Route::SubResource(_),
         ) => Place::Stream,
-        Ok(Route::Server) => Place::Server,
+        Ok(Route::Server | Route::Memory) => Place::Server,
         Ok(Route::ControlPlane(_)) => Place::Control,
         Ok(Route::Asterisk | Route::Unknown) | Err(_) => Place::Other,
     }
@@ -295,6 +305,8 @@ fn stream(route: &Result<Route, Refusal>) -> &str {
             | Route::Keyed(name, _)
             | Route::Details(name)
             | Route::IndexStatus(name)
+            | Route::Profile(name)
+            | Route::Schema(name)
             | Route::Retention(name),
         ) => name.as_str(),
         _ => "",

@@ -13,6 +13,7 @@ pub(crate) mod json;
 pub(crate) mod names;
 pub(crate) mod query;
 pub(crate) mod request;
+pub(crate) mod resource;
 pub(crate) mod retention;
 pub(crate) mod route;
 pub(crate) mod sse;

@@ -29,10 +29,16 @@ pub(crate) enum Route {
     Details(StreamName),
     /// How far a stream is uploaded and indexed.
     IndexStatus(StreamName),
+    /// What gives a stream its meaning.
+    Profile(StreamName),
+    /// What its records must look like.
+    Schema(StreamName),
     /// How much of its records a stream keeps.
     Retention(StreamName),
     /// What the server knows of itself.
     Server,
+    /// What it knows of its memory.
+    Memory,
     /// A part of a stream that this server does not have yet.
     SubResource(&'static str),
     /// The control plane, never a stream.
@@ -87,6 +93,7 @@ pub(crate) fn parse(path: &str) -> Result<Route, Refusal> {
         "/health" => return Ok(Route::Health),
         "/metrics" => return Ok(Route::Metrics),
         "/v1/server/_details" => return Ok(Route::Server),
+        "/v1/server/_mem" => return Ok(Route::Memory),
         "*" => return Ok(Route::Asterisk),
         _ => {}
     }
@@ -116,6 +123,8 @@ fn below_root(rest: &str) -> Result<Route, Refusal> {
         return match suffix {
             "_details" => stream_name(name).map(Route::Details),
             "_index_status" => stream_name(name).map(Route::IndexStatus),
+            "_profile" => stream_name(name).map(Route::Profile),
+            "_schema" => stream_name(name).map(Route::Schema),
             "_retention" => stream_name(name).map(Route::Retention),
             _ => Ok(Route::SubResource(suffix)),
         };
@@ -209,7 +218,8 @@ mod tests {
 
     #[test]
     fn reserved_suffixes_are_seen_on_raw_segments_only() {
-        check("/v1/stream/foo/_schema", Some(Route::SubResource("_schema")));
+        check("/v1/stream/foo/_search", Some(Route::SubResource("_search")));
+        check("/v1/stream/foo%2F_search", stream("foo/_search"));
         check("/v1/stream/foo%2F_schema", stream("foo/_schema"));
         check("/v1/stream/foo/touch/wait", Some(Route::SubResource("touch/wait")));
         check("/v1/stream/foo/touch", stream("foo/touch"));
@@ -224,10 +234,14 @@ mod tests {
         check("/v1/stream/a/b/_details", Some(Route::Details(name.clone())));
         check("/v1/streams/a%2Fb/_details/", Some(Route::Details(name.clone())));
         check("/v1/stream/a/b/_index_status", Some(Route::IndexStatus(name.clone())));
-        check("/v1/stream/a/b/_retention", Some(Route::Retention(name)));
+        check("/v1/stream/a/b/_profile", Some(Route::Profile(name.clone())));
+        check("/v1/stream/a/b/_retention", Some(Route::Retention(name.clone())));
+        check("/v1/streams/a%2Fb/_schema/", Some(Route::Schema(name)));
+        check("/v1/stream//a/_schema", None);
         check("/v1/stream/a%2F_details", stream("a/_details"));
         check("/v1/stream//a/_details", None);
         check("/v1/server/_details", Some(Route::Server));
+        check("/v1/server/_mem", Some(Route::Memory));
         check("/v1/server/_details/", Some(Route::Unknown));
         check("/v1/server", Some(Route::Unknown));
     }

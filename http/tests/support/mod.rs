@@ -30,7 +30,7 @@ use tokio::{
     task::JoinHandle,
 };
 use weir_engine::Engine;
-use weir_http::{App, HttpConfig, Webhooks, server};
+use weir_http::{App, HttpConfig, ObjectStore, Webhooks, server};
 use weir_io::{
     net::Listener as _,
     os::{self, OsListener},
@@ -38,6 +38,8 @@ use weir_io::{
 
 /// No fact takes longer to come true.
 pub const DEADLINE: Duration = Duration::from_secs(10);
+/// The default of a server.
+const SEAL_AGE: Duration = Duration::from_secs(10);
 
 /// A running server.
 pub struct Server {
@@ -47,6 +49,7 @@ pub struct Server {
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
     config: HttpConfig,
+    object_store: Option<ObjectStore>,
     seal_age: Duration,
 }
 
@@ -59,15 +62,27 @@ impl Server {
     pub async fn start_with(adjust: impl FnOnce(&mut HttpConfig)) -> Self {
         let mut config = HttpConfig::default();
         adjust(&mut config);
-        Self::open(Arc::new(fresh_dir()), config, Duration::from_secs(10)).await
+        Self::open(Arc::new(fresh_dir()), config, None, SEAL_AGE).await
+    }
+
+    /// That tells what this bucket is asked.
+    pub async fn start_beside(object_store: ObjectStore) -> Self {
+        let (dir, config) = (Arc::new(fresh_dir()), HttpConfig::default());
+        Self::open(dir, config, Some(object_store), SEAL_AGE).await
     }
 
     /// With an engine that seals at once.
     pub async fn start_sealing() -> Self {
-        Self::open(Arc::new(fresh_dir()), HttpConfig::default(), Duration::ZERO).await
+        let (dir, config) = (Arc::new(fresh_dir()), HttpConfig::default());
+        Self::open(dir, config, None, Duration::ZERO).await
     }
 
-    async fn open(dir: Arc<Dir>, config: HttpConfig, seal_age: Duration) -> Self {
+    async fn open(
+        dir: Arc<Dir>,
+        config: HttpConfig,
+        object_store: Option<ObjectStore>,
+        seal_age: Duration,
+    ) -> Self {
         let world = os::world().expect("a runtime is running");
         let engine = weir_engine::Config { seal_age, ..weir_engine::Config::new(&**dir) };
         let engine = Engine::open(world.clone(), engine, "a test").await;
@@ -75,7 +90,11 @@ impl Server {
         let listener = OsListener::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let webhooks = Webhooks::open(&world, &dir, &config, None).await.expect("keys are made");
-        let app = Arc::new(App::new(engine.clone(), config.clone(), world, webhooks));
+        let mut app = App::new(engine.clone(), config.clone(), world, webhooks);
+        if let Some(store) = &object_store {
+            app = app.with_object_store(store.clone());
+        }
+        let app = Arc::new(app);
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(server::serve(listener, app, async { drop(stopped.await) }));
         Self {
@@ -85,6 +104,7 @@ impl Server {
             stop: Some(stop),
             serving: Some(serving),
             config,
+            object_store,
             seal_age,
         }
     }
@@ -97,7 +117,8 @@ impl Server {
     /// Stops the server and opens the same directory again.
     pub async fn restart(mut self) -> Self {
         self.stop().await;
-        Self::open(Arc::clone(&self.dir), self.config.clone(), self.seal_age).await
+        let (dir, config) = (Arc::clone(&self.dir), self.config.clone());
+        Self::open(dir, config, self.object_store.clone(), self.seal_age).await
     }
 
     /// Stops the server and its engine.

@@ -31,11 +31,6 @@ impl MemoryDisk {
         MemoryDisk { state, life }
     }
 
-    /// Opens an existing file for reading and writing, as SQLite does with its own.
-    pub(crate) fn open_to_write(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.open_as(path, Access::Write)
-    }
-
     fn open_as(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         let path = normal(path);
         let mut state = self.state.lock();
@@ -59,7 +54,8 @@ impl MemoryDisk {
     ) -> io::Result<R> {
         let mut state = self.state.lock();
         let name = state.faults.name;
-        let result = state.mutate(self.life, name, happen);
+        let struck = state.strikes(self.life, op, path);
+        let result = state.mutate(self.life, name, struck, happen);
         state.note(op, subject(path), u64::from(result.is_ok()), &[]);
         result
     }
@@ -68,6 +64,10 @@ impl MemoryDisk {
 impl Disk for MemoryDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         self.open_as(path, Access::Read)
+    }
+
+    fn open_to_write(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.open_as(path, Access::Write)
     }
 
     fn create(&self, path: &Path, how: Create) -> io::Result<Arc<dyn File>> {
@@ -125,13 +125,28 @@ impl Disk for MemoryDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (from, to) = (normal(from), normal(to));
         self.rename_like(Op::Rename, &to, |state| {
-            let id = state.names.file(&from)?;
+            let target = state.names.get(&from).ok_or(io::ErrorKind::NotFound)?;
             require_parent(state, &to)?;
-            if state.names.get(&to) == Some(Target::Directory) {
-                return Err(io::ErrorKind::IsADirectory.into());
+            let inside = target == Target::Directory && to.starts_with(&from);
+            if from != to && inside {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            match (target, state.names.get(&to)) {
+                (Target::File(_), Some(Target::Directory)) => {
+                    return Err(io::ErrorKind::IsADirectory.into());
+                }
+                (Target::Directory, Some(Target::File(_))) => {
+                    return Err(io::ErrorKind::NotADirectory.into());
+                }
+                (Target::Directory, Some(Target::Directory))
+                    if from != to && state.names.children(&to).next().is_some() =>
+                {
+                    return Err(io::ErrorKind::DirectoryNotEmpty.into());
+                }
+                _ => {}
             }
             if from != to {
-                state.names.rename(from, to.clone(), id);
+                state.names.rename(from, to.clone(), target);
             }
             Ok(())
         })
@@ -231,7 +246,8 @@ impl Handle {
         let index = place(at)?;
         let mut state = self.disk.state.lock();
         let write = state.faults.write;
-        let result = state.mutate(self.disk.life, write, |state| happen(state, index));
+        let struck = state.strikes_file(self.disk.life, op, self.id);
+        let result = state.mutate(self.disk.life, write, struck, |state| happen(state, index));
         state.note(op, self.id.0, at, bytes);
         state.trace.add(u64::from(result.is_ok()));
         result
@@ -272,9 +288,18 @@ impl File for Handle {
         Ok(u64::try_from(len).expect("lengths fit 64 bits"))
     }
 
+    fn allocated(&self) -> io::Result<u64> {
+        let mut state = self.disk.state.lock();
+        state.require_alive(self.disk.life)?;
+        state.note(Op::Allocated, self.id.0, 0, &[]);
+        let allocated = state.content(self.id).allocated();
+        Ok(u64::try_from(allocated).expect("lengths fit 64 bits"))
+    }
+
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.state.lock();
-        let result = state.mutate(self.disk.life, 0.0, |state| state.sync(self.id));
+        let struck = state.strikes_file(self.disk.life, Op::Sync, self.id);
+        let result = state.mutate(self.disk.life, 0.0, struck, |state| state.sync(self.id));
         state.note(Op::Sync, self.id.0, u64::from(result.is_ok()), &[]);
         result
     }

@@ -18,8 +18,8 @@ use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    MemoryDisk, STREAM_DRIVE, Trace, chance,
-    content::{Content, Cut},
+    Cut, MemoryDisk, STREAM_DRIVE, Trace, chance,
+    content::Content,
     faults::{Faults, broken, dead, no_space},
     names::{FileId, Names, normal},
 };
@@ -44,6 +44,7 @@ impl Drive {
             trace: Trace::new(),
             mutations: 0,
             kill_at: None,
+            trap: None,
             killed: false,
             life: 0,
         };
@@ -79,6 +80,12 @@ impl Drive {
         state.kill_at = Some(state.mutations + n);
     }
 
+    /// Kills the machine at a named moment. One at a time: the last one asked for counts, and a
+    /// restart forgets it.
+    pub fn kill_at(&self, moment: Moment) {
+        self.state.lock().trap = Some(moment);
+    }
+
     /// Kills the machine now: nothing mounted changes anything from here on.
     pub fn kill(&self) {
         self.state.lock().killed = true;
@@ -92,8 +99,13 @@ impl Drive {
 
     /// The power went and is back: of everything not synced an arbitrary part is left.
     pub fn power_cycle(&self) {
+        let cut = Cut::draw(&mut self.state.lock().chance);
+        self.cut_power(cut);
+    }
+
+    /// The same with a given cruelty.
+    pub fn cut_power(&self, cut: Cut) {
         let state = &mut *self.state.lock();
-        let cut = Cut::draw(&mut state.chance);
         state.names.cut(cut, &mut state.chance);
         for inode in state.files.values_mut() {
             inode.content.cut(cut, &mut state.chance);
@@ -121,7 +133,7 @@ impl Drive {
         }
     }
 
-    /// Bytes of all files.
+    /// Bytes of all files, holes not counted.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
         self.state.lock().used_bytes()
@@ -143,10 +155,34 @@ impl Drive {
     }
 }
 
-/// What an operation is, for the trace.
-#[derive(Clone, Copy, Debug)]
+/// A moment that has a name: just before or just after the `nth` operation, from one, of a kind on
+/// files or directories whose path ends so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Which kind; a changing one.
+    pub op: Op,
+    /// What the path ends with.
+    pub path: &'static str,
+    /// The how manieth from now; one is the next.
+    pub nth: u64,
+    /// On which side of it.
+    pub side: Side,
+}
+
+/// A side of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// It does not take place.
+    Before,
+    /// It has taken place, and nobody was told.
+    After,
+}
+
+/// What an operation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Op {
+#[expect(missing_docs, reason = "named as what they do")]
+pub enum Op {
     Open,
     Create,
     CreateDir,
@@ -162,6 +198,7 @@ pub(super) enum Op {
     Len,
     Sync,
     Link,
+    Allocated,
 }
 
 /// Everything a drive is.
@@ -175,6 +212,7 @@ pub(super) struct State {
     pub(super) trace: Trace,
     mutations: u64,
     kill_at: Option<u64>,
+    trap: Option<Moment>,
     killed: bool,
     /// Restarts so far. Handles of an earlier life are dead.
     life: u64,
@@ -196,15 +234,24 @@ impl State {
     }
 
     /// Runs one changing operation: counts it, kills the machine in it if it is the chosen
-    /// one, fails it with `probability`, or lets it happen.
+    /// one or at the chosen side of it, fails it with `probability`, or lets it happen.
     pub(super) fn mutate<R>(
         &mut self,
         life: u64,
         probability: f64,
+        struck: Option<Side>,
         happen: impl FnOnce(&mut State) -> io::Result<R>,
     ) -> io::Result<R> {
         self.require_alive(life)?;
         self.mutations += 1;
+        if let Some(side) = struck {
+            if side == Side::After {
+                // The caller is dead: nobody learns how it went.
+                drop(happen(self));
+            }
+            self.killed = true;
+            return Err(dead());
+        }
         if self.kill_at == Some(self.mutations) {
             self.kill_at = None;
             self.killed = true;
@@ -218,6 +265,29 @@ impl State {
             return Err(broken("the simulated drive failed"));
         }
         happen(self)
+    }
+
+    /// Whether the machine dies at this operation, and on which side of it.
+    pub(super) fn strikes(&mut self, life: u64, op: Op, path: &Path) -> Option<Side> {
+        if self.is_dead(life) {
+            return None;
+        }
+        let trap = self.trap.as_mut()?;
+        if trap.op != op || !path.to_string_lossy().ends_with(trap.path) {
+            return None;
+        }
+        trap.nth = trap.nth.saturating_sub(1);
+        if trap.nth > 0 {
+            return None;
+        }
+        self.trap.take().map(|trap| trap.side)
+    }
+
+    /// The same of an operation on an open file; one that has no name any more is nobody's moment.
+    pub(super) fn strikes_file(&mut self, life: u64, op: Op, id: FileId) -> Option<Side> {
+        self.trap?;
+        let path = self.names.name_of(id)?.to_owned();
+        self.strikes(life, op, &path)
     }
 
     pub(super) fn roll(&mut self, probability: f64) -> bool {
@@ -260,8 +330,8 @@ impl State {
 
     /// Writes, as far as there is space.
     pub(super) fn write(&mut self, id: FileId, at: usize, bytes: &[u8]) -> io::Result<()> {
-        let grown = u64::try_from((at + bytes.len()).saturating_sub(self.content(id).len()))
-            .expect("lengths fit 64 bits");
+        let grown = self.content(id).unallocated(at..at + bytes.len());
+        let grown = u64::try_from(grown).expect("lengths fit 64 bits");
         if self.roll(self.faults.full) || self.lacks(grown) {
             if self.chance.random_bool(0.5) && !bytes.is_empty() {
                 // Never more than the free space: the part is drawn from what would fit.
@@ -276,11 +346,7 @@ impl State {
     }
 
     pub(super) fn resize(&mut self, id: FileId, len: usize) -> io::Result<()> {
-        let old = self.content(id).len();
-        let grown = u64::try_from(len.saturating_sub(old)).expect("lengths fit 64 bits");
-        if self.lacks(grown) {
-            return Err(no_space());
-        }
+        // What it grows by is a hole, which takes no room.
         self.content(id).resize(len);
         Ok(())
     }
@@ -295,6 +361,9 @@ impl State {
         if faults.sync > 0.0 && chance.random_bool(faults.sync) {
             if faults.sync_forgets > 0.0 && chance.random_bool(faults.sync_forgets) {
                 content.sync_forgetting(chance);
+            } else if faults.sync_late > 0.0 && chance.random_bool(faults.sync_late) {
+                crate::sometimes!("a sync that failed had kept everything");
+                content.sync();
             }
             return Err(broken("the simulated drive failed to sync"));
         }
@@ -329,7 +398,7 @@ impl State {
 
     /// Counted anew each time: a cut changes lengths behind everybody's back.
     fn used_bytes(&self) -> u64 {
-        let lens = self.files.values().map(|inode| inode.content.len());
+        let lens = self.files.values().map(|inode| inode.content.allocated());
         lens.map(|len| u64::try_from(len).expect("lengths fit 64 bits")).sum()
     }
 
@@ -337,6 +406,7 @@ impl State {
         self.life += 1;
         self.killed = false;
         self.kill_at = None;
+        self.trap = None;
         self.locked.clear();
         for inode in self.files.values_mut() {
             inode.opened = 0;

@@ -19,6 +19,9 @@ pub struct Faults {
     /// A failed sync that also forgets: some of the unsynced writes reached the medium, the
     /// others never will, and later syncs succeed as Linux's do. A share of `sync`.
     pub sync_forgets: f64,
+    /// A failed sync that tells of something long over: everything written is durable all the same.
+    /// A share of the rest of `sync`.
+    pub sync_late: f64,
     /// A write finds no space, half the time after writing a part of its bytes.
     pub full: f64,
     /// A sync of a file says Ok and does nothing. A drive with this is broken by intent: no

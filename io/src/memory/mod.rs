@@ -30,8 +30,9 @@ use parking_lot::Mutex;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+pub use content::Cut;
 pub use disk::MemoryDisk;
-pub use drive::Drive;
+pub use drive::{Drive, Moment, Op, Side};
 pub use faults::Faults;
 pub use net::{Hang, MemoryListener, MemoryOutbound, NetFaults};
 pub use objects::{BucketFaults, MemoryBucket, Request, Verb};
@@ -115,6 +116,7 @@ impl Machine {
             sqlite: Arc::new(MemorySqlite::new(disk.clone())),
             disk: Arc::new(disk),
             outbound: Arc::new(self.outbound.clone()),
+            sabotage: crate::Sabotage::None,
         }
     }
 

@@ -25,7 +25,7 @@ pub enum Unfit {
     #[error("the bucket returned other bytes than it was given")]
     Wrong,
     /// The bucket could not be asked.
-    #[error("the bucket cannot be used: {0}")]
+    #[error("the bucket cannot be used")]
     Error(#[from] ObjectError),
 }
 

@@ -11,7 +11,11 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use tokio::task::LocalSet;
 use weir_engine::{Engine, request::From, request::Rejection};
-use weir_io::{World, memory::Faults, sqlite::Role};
+use weir_io::{
+    World,
+    memory::{Drive, Faults},
+    sqlite::Role,
+};
 
 use crate::{
     checks::{self, Breach},
@@ -29,7 +33,7 @@ pub(super) const OPEN_MAX: Duration = Duration::from_secs(10);
 /// How long any request may take when nothing is wrong.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// How often it is looked whether the machine is dead.
-const DEATH_LOOK: Duration = Duration::from_millis(1);
+pub(crate) const DEATH_LOOK: Duration = Duration::from_millis(1);
 /// Page sizes of a verification.
 const TRIES_MAX: u32 = 300;
 
@@ -48,7 +52,11 @@ pub(crate) fn boot<L: Future<Output = ()>>(
     power_lost: bool,
     life: impl FnOnce(World) -> L,
 ) {
-    boot_looking(sim, power_lost, DEATH_LOOK, life);
+    boot_ending(sim, DEATH_LOOK, loss(power_lost), life);
+}
+
+fn loss(power_lost: bool) -> fn(&Drive) {
+    if power_lost { Drive::power_cycle } else { Drive::restart_process }
 }
 
 /// The same where nothing kills the machine but `life` itself, as its last act.
@@ -57,13 +65,15 @@ pub(super) fn boot_safely<L: Future<Output = ()>>(
     power_lost: bool,
     life: impl FnOnce(World) -> L,
 ) {
-    boot_looking(sim, power_lost, DEATH_LOOK * 1000, life);
+    boot_ending(sim, DEATH_LOOK * 1000, loss(power_lost), life);
 }
 
-fn boot_looking<L: Future<Output = ()>>(
+/// The same where `end` says what is left of the drive's last moments, and every `look` it is
+/// looked whether the machine is dead.
+pub(crate) fn boot_ending<L: Future<Output = ()>>(
     sim: &Rc<Sim>,
-    power_lost: bool,
     look: Duration,
+    end: impl FnOnce(&Drive),
     life: impl FnOnce(World) -> L,
 ) {
     let runtime = world::runtime(sim.seed, sim.boots() + 1);
@@ -88,11 +98,7 @@ fn boot_looking<L: Future<Output = ()>>(
     drive.kill();
     drop(local);
     drop(runtime);
-    if power_lost {
-        drive.power_cycle();
-    } else {
-        drive.restart_process();
-    }
+    end(drive);
     drive.set_faults(sim.calm());
     sim.model.borrow_mut().restart();
 }

@@ -6,7 +6,7 @@ use super::{Inner, Missing, Sequencer, Submitted, absence, decided, pending, ref
 use crate::{
     decide::{
         self, Now,
-        create::{Birth, Cut},
+        create::{Birth, Cut, Named},
     },
     log::{
         entry::{Entry, Why},
@@ -18,7 +18,7 @@ use crate::{
         stream::{Identity, StreamState},
         view::Stream,
     },
-    types::{Epoch, Lsn, StreamId, StreamName},
+    types::{Lsn, StreamId, StreamName},
 };
 
 /// The source of a fork as the request found it.
@@ -70,9 +70,10 @@ impl Sequencer {
             }
             epoch = Some(view.state.lineage.newest());
         }
-        let id = StreamId::new(inner.next_stream);
+        let stream = StreamId::new(inner.next_stream);
+        let named = Named { stream, last: epoch, floor: self.floor };
         match &create.fork {
-            None => match decide::create::over_nothing(id, epoch, create, prepared, now) {
+            None => match decide::create::over_nothing(named, create, prepared, now) {
                 Ok(verdict) => {
                     let birth = verdict.change.expect("a creation over nothing changes something");
                     Ok(self.born(&mut inner, birth, None, now))
@@ -81,7 +82,7 @@ impl Sequencer {
             },
             Some(fork) => {
                 let fork = (create, &fork.source, source);
-                self.fork(&mut inner, fork, (id, epoch), prepared, now, gate)
+                self.fork(&mut inner, fork, named, prepared, now, gate)
             }
         }
     }
@@ -90,7 +91,7 @@ impl Sequencer {
         &self,
         inner: &mut Inner,
         (create, name, source): (&Create, &StreamName, Option<&Source>),
-        named: (StreamId, Option<Epoch>),
+        named: Named,
         prepared: Prepared,
         now: Now,
         gate: Option<Arc<Gate>>,

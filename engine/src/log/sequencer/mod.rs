@@ -36,7 +36,7 @@ use crate::{
         stream::Producer,
         view::{Decided, Stream},
     },
-    types::{Lsn, ProducerId, StreamId, StreamName},
+    types::{Epoch, Lsn, ProducerId, StreamId, StreamName},
 };
 
 /// Orders and decides.
@@ -47,6 +47,8 @@ pub(crate) struct Sequencer {
     pub(crate) work: Notify,
     queue_requests_max: usize,
     queue_bytes_max: usize,
+    /// The first epoch that was never used before the store was last recovered.
+    floor: Epoch,
 }
 
 struct Inner {
@@ -96,6 +98,7 @@ impl Sequencer {
         shelf: Arc<Shelf>,
         first: Lsn,
         next_stream: StreamId,
+        floor: Epoch,
         config: &crate::Config,
     ) -> Self {
         Self {
@@ -111,6 +114,7 @@ impl Sequencer {
             work: Notify::new(),
             queue_requests_max: config.queue_requests_max,
             queue_bytes_max: config.queue_bytes_max,
+            floor,
         }
     }
 
@@ -169,6 +173,12 @@ impl Sequencer {
         }
         drop(inner);
         self.work.notify_one();
+    }
+
+    /// Another process owns the store now: refuses every write until a restart. What was admitted
+    /// goes on.
+    pub(crate) fn fence(&self, reason: &str) {
+        self.inner.lock().mode = Mode::Failed(reason.to_owned());
     }
 
     /// Space has returned.

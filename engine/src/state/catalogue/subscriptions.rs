@@ -31,14 +31,19 @@ pub(crate) fn scan_subscriptions(
         conn.prepare("SELECT number, id, lsn, row FROM subscriptions ORDER BY number")?;
     let mut found = query.query([])?;
     while let Some(row) = found.next()? {
-        let number = Number::new(position(row.get(0)?)?);
-        let id: String = row.get(1)?;
-        let id = SubscriptionId::new(&id)
-            .ok_or_else(|| Failure::Damaged(format!("subscription {number} has a bad id")))?;
-        let lsn = Lsn::new(position(row.get(2)?)?);
-        each(rows::decode_subscription(number, id, lsn, row.get(3)?)?)?;
+        each(read_subscription(row)?)?;
     }
     Ok(())
+}
+
+/// Reads the columns number, id, lsn and row.
+pub(super) fn read_subscription(row: &rusqlite::Row<'_>) -> Outcome<SubscriptionRow> {
+    let number = Number::new(position(row.get(0)?)?);
+    let id: String = row.get(1)?;
+    let id = SubscriptionId::new(&id)
+        .ok_or_else(|| Failure::Damaged(format!("subscription {number} has a bad id")))?;
+    let lsn = Lsn::new(position(row.get(2)?)?);
+    Ok(rows::decode_subscription(number, id, lsn, row.get(3)?)?)
 }
 
 /// Hands every link that is kept to `each`, by subscription.
@@ -50,15 +55,20 @@ pub(crate) fn scan_links(
         conn.prepare("SELECT subscription, path, lsn, row FROM links ORDER BY subscription, path")?;
     let mut found = query.query([])?;
     while let Some(row) = found.next()? {
-        let number = Number::new(position(row.get(0)?)?);
-        let path: String = row.get(1)?;
-        let path = StreamName::new(&path).map_err(|bad| {
-            Failure::Damaged(format!("a link of subscription {number} has a bad path: {bad}"))
-        })?;
-        let lsn = Lsn::new(position(row.get(2)?)?);
-        each(rows::decode_link(number, path, lsn, row.get(3)?)?)?;
+        each(read_link(row)?)?;
     }
     Ok(())
+}
+
+/// Reads the columns subscription, path, lsn and row.
+pub(super) fn read_link(row: &rusqlite::Row<'_>) -> Outcome<LinkRow> {
+    let number = Number::new(position(row.get(0)?)?);
+    let path: String = row.get(1)?;
+    let path = StreamName::new(&path).map_err(|bad| {
+        Failure::Damaged(format!("a link of subscription {number} has a bad path: {bad}"))
+    })?;
+    let lsn = Lsn::new(position(row.get(2)?)?);
+    Ok(rows::decode_link(number, path, lsn, row.get(3)?)?)
 }
 
 /// Writes a subscription's row; `body` is what [`rows::encode_subscription`] made.

@@ -1,9 +1,13 @@
-//! `GET …/_details`, `GET …/_index_status` and `GET /v1/server/_details`, in the peer's fields.
+//! `GET …/_details`, `…/_index_status`, `…/_profile`, `…/_schema`, `GET /v1/server/_details` and
+//! `…/_mem`, in the peer's fields.
 //!
 //! The first two carry a tag and can wait until they have another. What would change it although
-//! nothing happened to the stream (the clock, the database that all streams share) is left out of
-//! the tag. To look at a stream does not extend its life.
+//! nothing happened to the stream (the clock, the database and the bucket that all streams share)
+//! is left out of the tag. To look at a stream does not extend its life.
 
+mod bucket;
+mod memory;
+mod resource;
 mod server;
 mod stream;
 
@@ -40,6 +44,8 @@ use crate::{
     },
 };
 
+pub(super) use self::resource::{Resource, resource};
+
 /// What of a stream is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -61,6 +67,11 @@ pub(super) fn server(app: &App) -> Response<Body> {
     reply::json(StatusCode::OK, server::document(app).to_string())
 }
 
+/// What the server has in memory.
+pub(super) fn memory(app: &App) -> Response<Body> {
+    reply::json(StatusCode::OK, memory::document(app).to_string())
+}
+
 /// One stream; waits, if asked to, until there is something new.
 pub(super) async fn stream(app: &Arc<App>, parts: &Parts, name: &StreamName, part: Part) -> Answer {
     let (live, wait) = match query::parse_wait(parts.uri.query()) {
@@ -69,7 +80,7 @@ pub(super) async fn stream(app: &Arc<App>, parts: &Parts, name: &StreamName, par
     };
     let refuse = |error| Refusal::from_engine(error, app.config.offset_format);
     let inspection = app.engine.inspect(name).await.map_err(refuse)?;
-    let mut document = part.document(&inspection).await.map_err(refuse)?;
+    let mut document = part.document(app, &inspection).await.map_err(refuse)?;
     if live == Live::Off {
         return Ok(describe(&parts.headers, document));
     }
@@ -84,7 +95,7 @@ pub(super) async fn stream(app: &Arc<App>, parts: &Parts, name: &StreamName, par
             _ = phase.wait_for(|phase| *phase != Phase::Serving) => break,
             () = sleep_until(deadline) => break,
         }
-        document = part.document(&inspection).await.map_err(refuse)?;
+        document = part.document(app, &inspection).await.map_err(refuse)?;
     }
     let mut response = describe(&parts.headers, document);
     response.extensions_mut().insert(Waited);
@@ -92,14 +103,14 @@ pub(super) async fn stream(app: &Arc<App>, parts: &Parts, name: &StreamName, par
 }
 
 impl Part {
-    async fn document(self, inspection: &Inspection) -> Result<Document, Error> {
+    async fn document(self, app: &App, inspection: &Inspection) -> Result<Document, Error> {
         match self {
             Self::Details => {
                 let details = inspection.details().await?;
                 let revision = details.revision;
                 let mut value = stream::details(&details);
                 let tag = tag("details", &value);
-                stream::add_passing(&mut value, &details);
+                stream::add_passing(&mut value, &details, app);
                 Ok(Document { value, revision, tag })
             }
             Self::IndexStatus => {

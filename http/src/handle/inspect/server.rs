@@ -1,5 +1,5 @@
-//! The server's figures: the peer's fields, and under `store` and `http` what an operator of this
-//! server needs to see why it is slow.
+//! The server's figures: the peer's fields, and under `store`, `object_store` and `http` what an
+//! operator of this server needs to see why it is slow or dear.
 //!
 //! All numbers are JSON numbers. In the peer's fields 0 stands for what this server does not have
 //! (a gate, a cache, a time-out, a garbage collector) and null for what it does not measure.
@@ -7,9 +7,10 @@
 use serde_json::{Value, json};
 use weir_engine::{
     Health,
-    inspect::{Limits, ServerDetails},
+    inspect::{Limits, Publishing, ServerDetails},
 };
 
+use super::{bucket, memory};
 use crate::{App, metrics::Mode, wire::date};
 
 pub(super) fn document(app: &App) -> Value {
@@ -21,9 +22,9 @@ pub(super) fn document(app: &App) -> Value {
             "preset_mb": null,
             "effective_memory_limit_mb": null,
         },
-        "configured_limits": configured_limits(&details.limits),
+        "configured_limits": configured_limits(app, &details.limits),
         "runtime": {
-            "memory": memory(&details),
+            "memory": memory::runtime(app, &details),
             "ingest_queue": {
                 "requests": details.queue.requests,
                 "bytes": details.queue.bytes,
@@ -35,7 +36,9 @@ pub(super) fn document(app: &App) -> Value {
                 "max_bytes": details.limits.unsealed_bytes_max,
                 "over_limit": details.memtable.full,
             },
-            "uploads": { "pending_segments": 0 },
+            "uploads": {
+                "pending_segments": details.publishing.as_ref().map_or(0, |it| it.pending_files),
+            },
             "concurrency": {
                 "ingest": no_gate(),
                 "read": no_gate(),
@@ -45,11 +48,12 @@ pub(super) fn document(app: &App) -> Value {
             "top_streams": top_streams(&details),
         },
         "store": store(app, &details),
+        "object_store": bucket::document(app),
         "http": http(app),
     })
 }
 
-fn configured_limits(limits: &Limits) -> Value {
+fn configured_limits(app: &App, limits: &Limits) -> Value {
     let config = &limits.config;
     json!({
         "caches": {
@@ -95,57 +99,9 @@ fn configured_limits(limits: &Limits) -> Value {
             "append_request_timeout_ms": 0,
             "search_request_timeout_ms": 0,
             "resolver_timeout_ms": 0,
-            "object_store_timeout_ms": 0,
+            "object_store_timeout_ms": bucket::timeout_ms(app),
         },
         "memory": { "pressure_limit_bytes": 0 },
-    })
-}
-
-/// What is accounted for. Nobody asks the operating system for the size of the process.
-fn memory(details: &ServerDetails) -> Value {
-    let config = &details.limits.config;
-    let queue = to_u64(details.queue.bytes);
-    let held = queue + to_u64(details.memtable.bytes) + details.blocks.bytes;
-    let budget = to_u64(config.queue_bytes_max)
-        .saturating_add(to_u64(details.limits.unsealed_bytes_max))
-        .saturating_add(config.block_cache_bytes);
-    json!({
-        "pressure_active": false,
-        "pressure_limit_bytes": 0,
-        "last_rss_bytes": null,
-        "max_rss_bytes": null,
-        "process": {
-            "rss_bytes": null,
-            "heap_total_bytes": 0,
-            "heap_used_bytes": 0,
-            "external_bytes": 0,
-            "array_buffers_bytes": 0,
-        },
-        "gc": {
-            "forced_gc_count": 0,
-            "forced_gc_reclaimed_bytes_total": 0,
-            "last_forced_gc_at_ms": null,
-            "last_forced_gc_before_bytes": null,
-            "last_forced_gc_after_bytes": null,
-            "last_forced_gc_reclaimed_bytes": null,
-            "heap_snapshots_written": 0,
-            "last_heap_snapshot_at_ms": null,
-        },
-        "subsystems": {
-            "heap_estimates": {
-                "ingest_queue_payload_bytes": queue,
-                "memtable_bytes": details.memtable.bytes,
-                "block_cache_bytes": details.blocks.bytes,
-            },
-        },
-        "totals": {
-            "heap_estimate_bytes": held,
-            "mapped_file_bytes": 0,
-            "disk_cache_bytes": 0,
-            "configured_budget_bytes": budget,
-            "pipeline_buffer_bytes": 0,
-            "sqlite_runtime_bytes": 0,
-        },
     })
 }
 
@@ -154,7 +110,7 @@ fn no_gate() -> Value {
 }
 
 /// Only what can be told without a look at every stream.
-fn top_streams(details: &ServerDetails) -> Value {
+pub(super) fn top_streams(details: &ServerDetails) -> Value {
     let pending: Vec<Value> = details
         .memtable
         .largest
@@ -172,6 +128,26 @@ fn top_streams(details: &ServerDetails) -> Value {
         "pending_wal_bytes": pending,
         "touch_journal_filter_bytes": [],
         "notifier_waiters": [],
+    })
+}
+
+/// What of the store is in its bucket.
+fn publishing(it: &Publishing) -> Value {
+    json!({
+        "generation": it.newest.map(|newest| newest.generation),
+        "published_at": it.newest.map(|newest| date::rfc3339(newest.created)),
+        "through_commit": it.newest.map(|newest| newest.through.get()),
+        "recoveries": it.recoveries,
+        "pending_files": it.pending_files,
+        "backlog_bytes": it.backlog_bytes,
+        "full": it.full,
+        "fenced": it.fenced,
+        "holes": it.holes,
+        "uploads": it.uploads,
+        "upload_bytes": it.upload_bytes,
+        "manifests": it.manifests,
+        "failed": it.failed,
+        "collected": it.collected,
     })
 }
 
@@ -196,6 +172,7 @@ fn store(app: &App, details: &ServerDetails) -> Value {
             "full": details.wal.full,
             "checkpoints": details.wal.checkpoints,
         },
+        "publishing": details.publishing.as_ref().map(publishing),
         "memtable": {
             "bytes": memtable.bytes,
             "log_bytes": memtable.log_bytes,
@@ -294,8 +271,4 @@ fn http(app: &App) -> Value {
 
 fn millis(span: std::time::Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn to_u64(bytes: usize) -> u64 {
-    u64::try_from(bytes).expect("usize fits u64")
 }

@@ -1,7 +1,7 @@
 //! A stream's figures in the peer's fields.
 //!
 //! Counters that may exceed 2^53 are decimal strings, small counts are numbers, −1 stands for
-//! "none yet". What this server does not have (a bucket, schemas, indexes, profiles) reads as of
+//! "none yet". What this server does not have (schemas, indexes, profiles) reads as of
 //! a peer's stream that has none of it. Fields of our own: `stream.producer_count`, `fork`,
 //! `fork_count`, `retention`, `earliest_offset` and `trimmed_bytes`; `storage.local_storage.memtable_bytes` and `segment_file_bytes`.
 
@@ -11,27 +11,21 @@ use weir_engine::{
     types::{Expiry, Seq},
 };
 
-use crate::wire::{date, retention};
+use super::bucket;
+use crate::{
+    App,
+    wire::{date, resource, retention},
+};
 
 /// The document without what passes: see [`add_passing`].
 pub(super) fn details(details: &Details) -> Value {
     json!({
         "stream": stream(details),
-        "profile": {
-            "apiVersion": "durable.streams/profile/v1",
-            "profile": { "kind": "generic" },
-        },
-        "schema": {
-            "apiVersion": "durable.streams/schema-registry/v1",
-            "schema": details.head.name.as_str(),
-            "currentVersion": 0,
-            "boundaries": [],
-            "schemas": {},
-            "lenses": {},
-        },
+        "profile": resource::profile(),
+        "schema": resource::schema(&details.head.name),
         "index_status": index_status(&details.index),
         "storage": {
-            "object_storage": object_storage(),
+            "object_storage": object_storage(details),
             "local_storage": local_storage(details),
             "companion_families": {
                 "exact_bytes": "0",
@@ -41,23 +35,15 @@ pub(super) fn details(details: &Details) -> Value {
                 "mblk_bytes": "0",
             },
         },
-        "object_store_requests": {
-            "puts": "0",
-            "reads": "0",
-            "gets": "0",
-            "heads": "0",
-            "lists": "0",
-            "deletes": "0",
-            "by_artifact": [],
-        },
     })
 }
 
 /// Adds what changes although nothing happens to the stream.
-pub(super) fn add_passing(value: &mut Value, details: &Details) {
+pub(super) fn add_passing(value: &mut Value, details: &Details, app: &App) {
     value["stream"]["expires_at"] = json!(details.expires_at.map(date::rfc3339));
     let shared = details.database_bytes.map(|bytes| bytes.to_string());
     value["storage"]["local_storage"]["sqlite_shared_total_bytes"] = json!(shared);
+    value["object_store_requests"] = bucket::in_peers_fields(app);
 }
 
 fn stream(details: &Details) -> Value {
@@ -88,9 +74,9 @@ fn stream(details: &Details) -> Value {
         "epoch": head.next.epoch.get(),
         "next_offset": head.next.next.to_string(),
         "sealed_through": last_before(sealed.through.next),
-        "uploaded_through": "-1",
+        "uploaded_through": last_before(details.uploaded.through),
         "segment_count": sealed.segments,
-        "uploaded_segment_count": 0,
+        "uploaded_segment_count": details.uploaded.segments,
         "pending_rows": unsealed.records.to_string(),
         "pending_bytes": unsealed.bytes.to_string(),
         "total_size_bytes": details.total_bytes.to_string(),
@@ -115,16 +101,19 @@ fn last_before(limit: Seq) -> String {
     }
 }
 
-/// What a stream has in a bucket: nothing yet.
-fn object_storage() -> Value {
+/// What a stream has in the bucket: segments, which other streams may share, and the manifest,
+/// which is the whole store's and not counted with the stream.
+fn object_storage(details: &Details) -> Value {
+    let bytes = details.uploaded.object_bytes.to_string();
+    let manifest = details.index.manifest.map_or(0, |manifest| manifest.bytes).to_string();
     json!({
-        "total_bytes": "0",
-        "segments_bytes": "0",
+        "total_bytes": bytes,
+        "segments_bytes": bytes,
         "indexes_bytes": "0",
-        "manifest_and_meta_bytes": "0",
-        "manifest_bytes": "0",
+        "manifest_and_meta_bytes": manifest,
+        "manifest_bytes": manifest,
         "schema_registry_bytes": "0",
-        "segment_object_count": 0,
+        "segment_object_count": details.uploaded.segments,
         "routing_index_object_count": 0,
         "routing_lexicon_object_count": 0,
         "exact_index_object_count": 0,
@@ -154,17 +143,22 @@ fn local_storage(details: &Details) -> Value {
 
 /// How far the segments of a stream are uploaded and indexed.
 pub(super) fn index_status(status: &IndexStatus) -> Value {
+    let manifest = status.manifest;
+    let generation = manifest.map_or(0, |manifest| manifest.generation);
     json!({
         "stream": status.name.as_str(),
         "profile": "generic",
         "desired_index_plan_generation": 0,
-        "segments": { "total_count": status.segments, "uploaded_count": 0 },
+        "segments": {
+            "total_count": status.segments,
+            "uploaded_count": status.uploaded_segments,
+        },
         "manifest": {
-            "generation": 0,
-            "uploaded_generation": 0,
-            "last_uploaded_at": null,
+            "generation": generation,
+            "uploaded_generation": generation,
+            "last_uploaded_at": manifest.map(|it| date::rfc3339(it.created)),
             "last_uploaded_etag": null,
-            "last_uploaded_size_bytes": null,
+            "last_uploaded_size_bytes": manifest.map(|it| it.bytes.to_string()),
         },
         "routing_key_index": unconfigured_index(),
         "routing_key_lexicon": unconfigured_index(),

@@ -1,0 +1,288 @@
+//! Ledgers: every fold of a store with a bucket leaves a file of the rows it changed, and of the
+//! commits that those rows may already show though the fold does not end with them. Laid over
+//! each other they are the catalogue; so what is published grows with what changed, not with the
+//! number of streams.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use rusqlite::Connection;
+use weir_io::disk::Create;
+
+use super::{
+    merge,
+    seal::{Failed, Snapshot},
+};
+use crate::{
+    core::{Burial, Core, ledger_dir, ledger_path},
+    ledger::{self, Address, Below, Builder, Change, Footer, Key, Ledger, Row, Source, row},
+    log::commit::Link,
+    state::{
+        catalogue::{self, Failure, LedgerRow, Place},
+        files::Fresh,
+    },
+    subscribe::fold as subscriptions,
+    types::{Lsn, SegmentId},
+};
+
+/// What a fold changed.
+pub(crate) struct Touched {
+    keys: Vec<(Key, Touch)>,
+}
+
+#[derive(Clone, Debug)]
+enum Touch {
+    /// The row is what the catalogue says.
+    Row(Address),
+    /// The row and everything below it is gone.
+    Gone,
+}
+
+impl Touched {
+    /// What a fold of these changes.
+    pub(super) fn by(
+        snapshots: &[Snapshot],
+        burials: &[Burial],
+        subscriptions: &subscriptions::Batch,
+    ) -> Self {
+        let mut rows = Vec::new();
+        for snapshot in snapshots {
+            let id = snapshot.row.identity.id;
+            rows.push(Address::Stream(id));
+            let producers = snapshot.producers.iter();
+            rows.extend(producers.map(|((name, _), _)| Address::Producer(id, name.clone())));
+        }
+        rows.extend(burials.iter().map(|burial| Address::Tombstone(burial.name.clone())));
+        rows.extend(subscriptions.changed().map(|(number, path)| match path {
+            None => Address::Subscription(number),
+            Some(path) => Address::Link(number, path.clone()),
+        }));
+        let gone = burials.iter().map(|burial| Address::Stream(burial.id));
+        let gone = gone.chain(subscriptions.burials().iter().copied().map(Address::Subscription));
+        let mut keys: Vec<(Key, Touch)> = gone.map(|it| (it.key(), Touch::Gone)).collect();
+        let buried: std::collections::BTreeSet<Key> =
+            keys.iter().map(|(key, _)| key.clone()).collect();
+        let left = rows.into_iter().map(|row| (row.key(), Touch::Row(row)));
+        keys.extend(left.filter(|(key, _)| !buried.contains(key)));
+        keys.sort_by(|(a, _), (b, _)| a.cmp(b));
+        keys.dedup_by(|(a, _), (b, _)| a == b);
+        Self { keys }
+    }
+}
+
+/// Writes the ledger of a fold through `folded` whose rows are all in the catalogue. `None`: the
+/// store has no bucket. Only folds write rows, and they take turns, so the rows hold still.
+pub(super) async fn write(
+    core: &Arc<Core>,
+    folded: Link,
+    touched: Touched,
+) -> Result<Option<Fresh>, Failed> {
+    if core.bucket.is_none() {
+        return Ok(None);
+    }
+    // The rows show no commit beyond this.
+    let through = core.durable_link();
+    let before = core.files.lock().cut().map_or(Lsn::ZERO, |cut| cut.folded.lsn);
+    let whole = !core.ledgers_whole.load(Ordering::Acquire) || folded.lsn <= before;
+    let first = if whole { Lsn::ZERO.next() } else { before.next() };
+    let shared = Arc::clone(core);
+    let row = core
+        .on_reader(move |conn| {
+            let fill = |builder: &mut Builder<'_>| -> Result<(), Failed> {
+                match whole {
+                    true => put_all(conn, builder)?,
+                    false => put(conn, &touched, builder)?,
+                }
+                put_tail(conn, builder, (folded.lsn, through.lsn))
+            };
+            Ok(file(&shared, (first, folded.lsn), fill))
+        })
+        .await??;
+    if whole {
+        weir_io::sometimes!("a ledger of all rows was written");
+    }
+    Ok(Some(Fresh { row, through, whole }))
+}
+
+/// An error of the sink carries whatever went wrong.
+fn push(builder: &mut Builder<'_>, change: &Change) -> Result<(), Failure> {
+    builder.push(change).map_err(|error| Failure::Damaged(format!("ledger: {error}")))
+}
+
+fn put(conn: &Connection, touched: &Touched, builder: &mut Builder<'_>) -> Result<(), Failed> {
+    for (key, touch) in &touched.keys {
+        let row = match touch {
+            Touch::Gone => {
+                push(builder, &Change::delete_below(key.clone()))?;
+                continue;
+            }
+            Touch::Row(address) => find(conn, address)?,
+        };
+        let change = row.map_or_else(|| Change::delete(key.clone()), |row| row.put());
+        push(builder, &change)?;
+    }
+    Ok(())
+}
+
+fn find(conn: &Connection, address: &Address) -> Result<Option<Row>, Failure> {
+    Ok(match address {
+        Address::Stream(id) => catalogue::find_id(conn, *id)?.map(|it| Row::Stream(Box::new(it))),
+        Address::Producer(stream, id) => {
+            let found = catalogue::producer(conn, *stream, id.as_str())?;
+            found.map(|(producer, lsn)| Row::Producer {
+                stream: *stream,
+                id: id.clone(),
+                producer,
+                lsn,
+            })
+        }
+        Address::Tombstone(name) => catalogue::tombstone(conn, name.as_str())?
+            .map(|epoch| Row::Tombstone { name: name.clone(), epoch }),
+        Address::Subscription(number) => {
+            catalogue::subscription(conn, *number)?.map(|it| Row::Subscription(Box::new(it)))
+        }
+        Address::Link(number, path) => catalogue::link(conn, *number, path)?.map(Row::Link),
+    })
+}
+
+/// Everything, in the order of the keys.
+fn put_all(conn: &Connection, builder: &mut Builder<'_>) -> Result<(), Failed> {
+    catalogue::scan_streams(conn, |stream| {
+        push(builder, &row::stream(&stream))?;
+        let id = stream.identity.id;
+        catalogue::scan_producers(conn, id, |name, producer, lsn| {
+            push(builder, &row::producer(id, &name, &producer, lsn))
+        })
+    })?;
+    catalogue::scan_tombstones(conn, |name, epoch| push(builder, &row::tombstone(&name, epoch)))?;
+    catalogue::scan_subscriptions(conn, |subscription| {
+        let number = subscription.number;
+        push(builder, &Row::Subscription(Box::new(subscription)).put())?;
+        catalogue::scan_links_of(conn, number, |link| push(builder, &Row::Link(link).put()))
+    })?;
+    Ok(())
+}
+
+fn put_tail(
+    conn: &Connection,
+    builder: &mut Builder<'_>,
+    (folded, through): (Lsn, Lsn),
+) -> Result<(), Failed> {
+    catalogue::scan_log_between(conn, (folded, through), |lsn, commit| {
+        weir_io::sometimes!("a ledger has commits that came while it was written");
+        builder.commit(lsn, commit).map_err(|error| Failure::Damaged(format!("ledger: {error}")))
+    })?;
+    Ok(())
+}
+
+/// Writes a ledger file: under a temporary name, then, complete and durable, under its own, in a
+/// directory that knows it.
+fn file(
+    core: &Core,
+    (first, last): (Lsn, Lsn),
+    fill: impl FnOnce(&mut Builder<'_>) -> Result<(), Failed>,
+) -> Result<LedgerRow, Failed> {
+    let id = core.new_file();
+    let path = ledger_path(&core.config, id);
+    let temporary = path.with_extension("tmp");
+    let disk = &*core.world.disk;
+    let file = disk.create(&temporary, Create::Truncate)?;
+    let written = AtomicU64::new(0);
+    let mut sink = |bytes: &[u8]| -> io::Result<()> {
+        let len = u64::try_from(bytes.len()).expect("usize fits u64");
+        file.write_all_at(bytes, written.fetch_add(len, Ordering::Relaxed))
+    };
+    let mut builder = Builder::new(core.store, id, &mut sink)?;
+    fill(&mut builder)?;
+    let footer = builder.finish(first, last)?;
+    file.sync()?;
+    disk.rename(&temporary, &path)?;
+    // A row must not name a file that the crash forgets (INV-14).
+    disk.sync_dir(&ledger_dir(&core.config))?;
+    Ok(row_of(core, id, &footer))
+}
+
+fn row_of(core: &Core, id: SegmentId, footer: &Footer) -> LedgerRow {
+    LedgerRow {
+        id,
+        bytes: footer.file_bytes(),
+        nonce: core.nonce,
+        place: Place::Local,
+        mark: footer.mark(),
+        first_lsn: footer.first_lsn,
+        last_lsn: footer.last_lsn,
+        rows: footer.rows,
+    }
+}
+
+/// Merges ledgers as long as there are enough of one size side by side.
+pub(crate) async fn merge(core: &Arc<Core>) -> Result<(), Failed> {
+    while !core.stopping.load(Ordering::Acquire) {
+        let ledgers = core.files.lock().ledgers().to_vec();
+        let sizes: Vec<u64> = ledgers.iter().map(|ledger| ledger.bytes).collect();
+        let Some(range) = merge::neighbours(&sizes) else { return Ok(()) };
+        let below = if range.start == 0 { Below::Nothing } else { Below::Others };
+        merge_some(core, &ledgers[range], below).await?;
+        weir_io::sometimes!("ledgers were merged");
+    }
+    Ok(())
+}
+
+async fn merge_some(core: &Arc<Core>, inputs: &[LedgerRow], below: Below) -> Result<(), Failed> {
+    let (shared, rows) = (Arc::clone(core), inputs.to_vec());
+    let new = weir_io::tasks::run(&*core.world.blocking, move || {
+        let mut open = Vec::with_capacity(rows.len());
+        for row in &rows {
+            open.push(Arc::new(open_file(&shared, row.id)?));
+        }
+        let range = (rows[0].first_lsn, rows[rows.len() - 1].last_lsn);
+        file(&shared, range, |builder| Ok(ledger::merge(&open, below, builder)?))
+    });
+    let new = new.await??;
+    let old: Vec<LedgerRow> = inputs.to_vec();
+    core.on_writer("merge ledgers", move |conn| -> Result<(), Failure> {
+        let tx = conn.transaction()?;
+        catalogue::put_ledger(&tx, &new)?;
+        drop_rows(&tx, &old)?;
+        Ok(tx.commit()?)
+    })
+    .await??;
+    let gone: Vec<SegmentId> = inputs.iter().map(|row| row.id).collect();
+    core.files.lock().replace_ledgers(&gone, new);
+    remove_files(core, gone).await;
+    Ok(())
+}
+
+/// The catalogue forgets ledgers; their objects begin to wait for their collection.
+pub(super) fn drop_rows(conn: &Connection, ledgers: &[LedgerRow]) -> Result<(), Failure> {
+    for ledger in ledgers {
+        catalogue::drop_ledger(conn, ledger.id)?;
+        if ledger.place == Place::Bucket {
+            catalogue::put_garbage(conn, super::publish::ledger_key(ledger).as_str())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes files that no row names any more.
+pub(super) async fn remove_files(core: &Arc<Core>, gone: Vec<SegmentId>) {
+    let shared = Arc::clone(core);
+    let removed = weir_io::tasks::run(&*core.world.blocking, move || {
+        let paths = gone.iter().map(|id| ledger_path(&shared.config, *id));
+        paths.map(|path| shared.world.disk.remove(&path)).fold(Ok(()), Result::and)
+    });
+    if let Ok(Err(error)) = removed.await {
+        tracing::warn!(%error, "a merged ledger's file stays until the next start");
+    }
+}
+
+/// Opens a ledger of this store.
+pub(super) fn open_file(core: &Core, id: SegmentId) -> Result<Ledger, Failed> {
+    let file = core.world.disk.open(&ledger_path(&core.config, id))?;
+    Ok(Ledger::open(Source::File(file))?)
+}

@@ -1,0 +1,462 @@
+//! Publish: what a fold or a merge changed becomes objects, then one new manifest names them.
+//!
+//! ```text
+//! picture ─▶ upload files ─▶ pages ─▶ rules ─▶ note ─▶ create manifest ─▶ note ─▶ garbage
+//! ```
+//! The manifest's generation is a slot that only one writer can take: who finds it taken by
+//! another stops for good. Every step may be repeated; nothing that the newest manifest needs is
+//! ever changed or removed. A store at rest asks the bucket nothing.
+
+mod attach;
+pub(crate) mod chain;
+mod sweep;
+mod upload;
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use weir_io::{
+    objects::ObjectError,
+    retry::{Outcome, Retrying},
+};
+
+use self::chain::{Attached, Contact};
+pub(crate) use self::{
+    attach::{newest, read},
+    chain::{Chain, Stored},
+    upload::{ledger_key, segment_key},
+};
+use crate::{
+    core::Core,
+    publish::{
+        invariants::{self, Proposal},
+        keys::{Digest, Generation, Nonce},
+        listing::{Entry, Listing, Page, Presence},
+        manifest::{Claim, Manifest},
+    },
+    state::{
+        catalogue::{self, Place},
+        files::{Held, Picture},
+    },
+    types::{SegmentId, StoreMs, StreamId},
+};
+
+/// Pause after a try that failed; it doubles with each further one.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Longer than any process runs.
+const FOR_EVER: Duration = Duration::from_secs(1 << 32);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// Why something is not published.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Problem {
+    /// The bucket refused or did not answer.
+    #[error("the bucket: {0}")]
+    Bucket(#[from] ObjectError),
+    /// This store's own disk.
+    #[error("{0}")]
+    Local(String),
+    /// The files changed meanwhile: there is a newer picture.
+    #[error("the files changed meanwhile")]
+    Changed,
+    /// The bucket holds what no process of ours would put there.
+    #[error("the bucket holds something foreign: {0}")]
+    Foreign(String),
+    /// Another process is the writer.
+    #[error("{0}")]
+    Fenced(String),
+    /// The manifest would break a rule.
+    #[error(transparent)]
+    Rule(#[from] invariants::Violation),
+}
+
+/// What is in the bucket, for those who look.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InBucket {
+    pub(crate) generation: Generation,
+    /// Everything up to here is in published segments.
+    pub(crate) folded: crate::types::Lsn,
+    /// Everything up to here would come back.
+    pub(crate) through: crate::types::Lsn,
+    pub(crate) created: crate::types::WallMs,
+    pub(crate) bytes: u64,
+}
+
+/// Publishes until the store has ended.
+pub(crate) async fn run(core: Arc<Core>) {
+    if core.bucket.is_none() {
+        return;
+    }
+    let mut ended = core.ended.subscribe();
+    tokio::select! {
+        biased;
+        // Only fails if the writer's lane is gone already.
+        _ = ended.wait_for(|ended| *ended) => {}
+        () = keep_on(&core) => {}
+    }
+}
+
+/// Before a stop: publishes what there is, if the bucket answers in time.
+pub(crate) async fn finish(core: &Arc<Core>) {
+    if core.bucket.is_none() {
+        return;
+    }
+    let all = async {
+        loop {
+            match once(core).await {
+                Err(Problem::Changed) => {}
+                done => return done,
+            }
+        }
+    };
+    match tokio::time::timeout(core.config.publish_at_stop, all).await {
+        Ok(Ok(()) | Err(Problem::Fenced(_))) => {}
+        Ok(Err(problem)) => {
+            tracing::warn!(%problem, "not everything is in the bucket: the next start goes on");
+        }
+        Err(_) => tracing::warn!("the bucket is slow: the next start goes on publishing"),
+    }
+}
+
+async fn keep_on(core: &Arc<Core>) {
+    let mut pause = PAUSE;
+    while !core.stopping.load(Ordering::Acquire) {
+        match once(core).await {
+            Ok(()) => {
+                pause = PAUSE;
+                // Nothing to collect, nothing to wait for: a store at rest asks nothing.
+                let next = sweep::run(core).await.unwrap_or(FOR_EVER);
+                tokio::select! {
+                    biased;
+                    () = core.publisher.notified() => {}
+                    () = tokio::time::sleep(next) => {}
+                }
+            }
+            Err(Problem::Changed) => {}
+            Err(Problem::Fenced(_)) => return,
+            Err(problem) => {
+                weir_io::sometimes!("publishing failed and was tried again");
+                core.metrics.publish.failed.inc();
+                tracing::warn!(%problem, again_in = ?pause, "not published");
+                tokio::time::sleep(pause).await;
+                pause = pause.saturating_mul(2).min(PAUSE_MAX);
+            }
+        }
+    }
+}
+
+/// Compares the store with its bucket, before it serves.
+pub(crate) async fn attach(core: &Arc<Core>) -> Result<(), Problem> {
+    let Some(bucket) = core.bucket.clone() else { return Ok(()) };
+    let mut chain = core.chain.lock().await;
+    attached(core, &bucket.patient, &mut chain).await.map(|_| ())
+}
+
+/// Whether the store was ever published: then it may start while the bucket is away.
+pub(crate) async fn is_known(core: &Arc<Core>) -> bool {
+    core.on_reader(|conn| chain::published(conn)).await.is_ok_and(|it| it.is_some())
+}
+
+async fn attached<'a>(
+    core: &Arc<Core>,
+    bucket: &Retrying,
+    chain: &'a mut Chain,
+) -> Result<&'a mut Attached, Problem> {
+    if matches!(chain, Chain::Unattached) {
+        match attach::attach(core, bucket).await {
+            Ok(found) => {
+                show(core, found.last.as_ref());
+                *chain = Chain::Attached(found);
+            }
+            Err(Problem::Fenced(reason)) => fence(core, chain, reason),
+            Err(problem) => return Err(problem),
+        }
+    }
+    match chain {
+        Chain::Attached(attached) => Ok(attached),
+        Chain::Fenced(reason) => Err(Problem::Fenced(reason.clone())),
+        Chain::Unattached => unreachable!("attached or fenced above"),
+    }
+}
+
+/// Another process publishes: this one must not take writes that it could never publish.
+fn fence(core: &Core, chain: &mut Chain, reason: String) {
+    weir_io::sometimes!("a second writer was fenced");
+    tracing::error!(%reason, "fenced: no more writes, nothing more is published");
+    core.metrics.publish.fenced.set(1);
+    core.sequencer.fence(&format!("fenced: {reason}"));
+    *chain = Chain::Fenced(reason);
+}
+
+/// Publishes what is to be published now, if anything.
+pub(crate) async fn once(core: &Arc<Core>) -> Result<(), Problem> {
+    let Some(bucket) = core.bucket.clone() else { return Ok(()) };
+    let bucket = &bucket.patient;
+    let mut chain = core.chain.lock().await;
+    let state = attached(core, bucket, &mut chain).await?;
+    let Some(picture) = core.files.lock().picture() else { return Ok(()) };
+    if state.version == Some(picture.version) {
+        return Ok(());
+    }
+    if !core.ledgers_whole.load(Ordering::Acquire) {
+        // A fold has written rows that no ledger has: without them a manifest would not be a
+        // whole cut (INV-40). The next fold writes all rows.
+        weir_io::sometimes!(
+            "a store whose ledgers were not whole wrote all rows before it published"
+        );
+        core.unfolded.lock().since.get_or_insert(StoreMs::ZERO);
+        core.keeper.notify_one();
+        return Ok(());
+    }
+    upload::run(core, bucket, &picture).await?;
+    // What was uploaded is marked now; and a merge may have changed what is shown.
+    let Some(picture) = core.files.lock().picture() else { return Ok(()) };
+    if is_partly_local(&picture) {
+        return Err(Problem::Changed);
+    }
+    let resolved = match state.unresolved.clone() {
+        None => Ok(()),
+        Some(stored) => settle(core, bucket, state, stored).await,
+    };
+    let published = match resolved {
+        Ok(()) => publish(core, bucket, state, &picture).await,
+        Err(problem) => Err(problem),
+    };
+    match published {
+        Err(Problem::Fenced(reason)) => {
+            fence(core, &mut chain, reason.clone());
+            Err(Problem::Fenced(reason))
+        }
+        done => done,
+    }
+}
+
+fn is_partly_local(picture: &Picture) -> bool {
+    picture.segments.iter().any(|held| held.row.place == Place::Local)
+        || picture.ledgers.iter().any(|row| row.place == Place::Local)
+}
+
+async fn publish(
+    core: &Arc<Core>,
+    bucket: &Retrying,
+    state: &mut Attached,
+    picture: &Picture,
+) -> Result<(), Problem> {
+    let segments: Vec<Entry> = picture.segments.iter().map(segment_entry).collect();
+    let ledgers: Vec<Entry> = picture.ledgers.iter().map(ledger_entry).collect();
+    let (manifest, pages) = draw(core, state.last.as_ref(), picture, (&segments, &ledgers));
+    if state.last.as_ref().is_some_and(|last| shows_the_same(&last.manifest, &manifest)) {
+        state.version = Some(picture.version);
+        return Ok(());
+    }
+    for page in pages {
+        let known = state.last.as_ref().is_some_and(|last| {
+            let (a, b) = (&last.manifest.segments.pages, &last.manifest.ledgers.pages);
+            a.contains(&page.reference) || b.contains(&page.reference)
+        });
+        if !known {
+            bucket.create(&page.reference.artifact().key(), &page.bytes.into()).await?;
+        }
+    }
+    let stored = Stored::new(manifest);
+    let proposed = (&stored.manifest, &segments[..], &ledgers[..]);
+    allow(state.last.as_ref(), picture, proposed, stored.bytes.len())?;
+    note_pending(core, &stored).await?;
+    state.unresolved = Some(stored.clone());
+    settle(core, bucket, state, stored).await?;
+    state.version = Some(picture.version);
+    sweep::retire(core, &segments, &ledgers, state).await
+}
+
+/// Asks the rules.
+fn allow(
+    last: Option<&Stored>,
+    picture: &Picture,
+    (manifest, segments, ledgers): (&Manifest, &[Entry], &[Entry]),
+    bytes: usize,
+) -> Result<(), invariants::Violation> {
+    let before = last.map(Stored::summary);
+    let of_segments = picture.segments.iter().map(|held| (held.row.id, held.row.place));
+    let of_ledgers = picture.ledgers.iter().map(|row| (row.id, row.place));
+    let stored = of_segments.chain(of_ledgers).filter(|(_, place)| *place == Place::Bucket);
+    let stored: BTreeSet<SegmentId> = stored.map(|(id, _)| id).collect();
+    let proposal = Proposal {
+        manifest,
+        segments,
+        ledgers,
+        bytes,
+        is_uploaded: &|_, entry| stored.contains(&entry.id),
+    };
+    invariants::check(&proposal, before.as_ref())
+}
+
+/// Takes the slot of a manifest that is noted as pending.
+async fn settle(
+    core: &Arc<Core>,
+    bucket: &Retrying,
+    state: &mut Attached,
+    stored: Stored,
+) -> Result<(), Problem> {
+    claim(bucket, &stored).await?;
+    if state.contact.is_older(core, core.config.gc_grace / 4) {
+        weir_io::sometimes!("a publisher that was away asked whether its slot is still kept");
+        let generation = stored.manifest.generation;
+        if !attach::is_kept(bucket, generation).await? {
+            return Err(Problem::Fenced(format!(
+                "this process was away for so long that others have published and removed \
+                 manifest {generation}"
+            )));
+        }
+    }
+    state.contact = Contact::now(core);
+    note(core, &stored).await?;
+    core.metrics.publish.manifests.inc();
+    let manifest = &stored.manifest;
+    tracing::debug!(
+        generation = %manifest.generation, through = %manifest.through.lsn,
+        segments = manifest.segments.count(), ledgers = manifest.ledgers.count(), "published"
+    );
+    show(core, Some(&stored));
+    state.last = Some(stored);
+    state.unresolved = None;
+    Ok(())
+}
+
+/// Takes the manifest's slot.
+async fn claim(bucket: &Retrying, stored: &Stored) -> Result<(), Problem> {
+    let key = stored.manifest.artifact().key();
+    let outcome = bucket.create(&key, &stored.bytes.clone().into()).await?;
+    if outcome == Outcome::Created {
+        return Ok(());
+    }
+    match attach::read(bucket, stored.manifest.generation).await {
+        Ok(found) if found.bytes == stored.bytes => {
+            weir_io::sometimes!("a manifest was found to be ours after its answer was lost");
+            return Ok(());
+        }
+        Ok(_) | Err(Problem::Foreign(_)) => {}
+        Err(problem) => return Err(problem),
+    }
+    weir_io::sometimes!("a manifest's slot was taken by another writer");
+    Err(Problem::Fenced(format!(
+        "another process has published manifest {} of this store",
+        stored.manifest.generation
+    )))
+}
+
+/// What the next manifest says.
+fn draw(
+    core: &Core,
+    last: Option<&Stored>,
+    picture: &Picture,
+    (segments, ledgers): (&[Entry], &[Entry]),
+) -> (Manifest, Vec<Page>) {
+    let mut claim = [0; 16];
+    core.world.entropy.fill(&mut claim);
+    let (segments, mut pages) = Listing::assemble(segments);
+    let (ledgers, more) = Listing::assemble(ledgers);
+    pages.extend(more);
+    let manifest = Manifest {
+        store: core.store,
+        generation: last.map_or(Generation::NONE, |last| last.manifest.generation).next(),
+        before: last.map_or(Digest::NONE, |last| last.digest),
+        claim: Claim(claim),
+        writer_epoch: core.writer_epoch,
+        created: core.now().wall,
+        recoveries: core.recoveries,
+        folded: picture.cut.folded,
+        through: picture.cut.through,
+        next_stream: StreamId::new(picture.cut.next_stream),
+        next_subscription: picture.cut.next_subscription,
+        next_segment: SegmentId::new(core.next_file.load(Ordering::Relaxed)),
+        store_ms: picture.cut.store_ms,
+        segments,
+        ledgers,
+    };
+    (manifest, pages)
+}
+
+/// Whether a store recovered from either would be the same.
+fn shows_the_same(last: &Manifest, next: &Manifest) -> bool {
+    (last.folded, last.through, last.recoveries) == (next.folded, next.through, next.recoveries)
+        && last.segments == next.segments
+        && last.ledgers == next.ledgers
+}
+
+const fn presence(place: Place) -> Presence {
+    match place {
+        Place::Hole => Presence::Hole,
+        Place::Local | Place::Bucket => Presence::Stored,
+    }
+}
+
+fn segment_entry(held: &Held) -> Entry {
+    let footer = held.segment.footer();
+    Entry {
+        id: held.row.id,
+        nonce: Nonce::new(held.row.nonce),
+        bytes: held.row.bytes,
+        mark: footer.mark(),
+        first_lsn: footer.first_lsn,
+        last_lsn: footer.last_lsn,
+        records: footer.records,
+        presence: presence(held.row.place),
+    }
+}
+
+fn ledger_entry(row: &catalogue::LedgerRow) -> Entry {
+    Entry {
+        id: row.id,
+        nonce: Nonce::new(row.nonce),
+        bytes: row.bytes,
+        mark: row.mark,
+        first_lsn: row.first_lsn,
+        last_lsn: row.last_lsn,
+        records: row.rows,
+        presence: presence(row.place),
+    }
+}
+
+/// Tells those who look what is in the bucket.
+fn show(core: &Core, stored: Option<&Stored>) {
+    let in_bucket = stored.map(|stored| InBucket {
+        generation: stored.manifest.generation,
+        folded: stored.manifest.folded.lsn,
+        through: stored.manifest.through.lsn,
+        created: stored.manifest.created,
+        bytes: u64::try_from(stored.bytes.len()).expect("usize fits u64"),
+    });
+    *core.in_bucket.lock() = in_bucket;
+    core.moves.send_modify(|moves| *moves += 1);
+}
+
+/// Notes a manifest that is about to be published: after a crash it may be in the bucket.
+async fn note_pending(core: &Arc<Core>, stored: &Stored) -> Result<(), Problem> {
+    let bytes = stored.bytes.clone();
+    let noted = core.on_writer("publishing", move |conn| chain::put_pending(conn, &bytes));
+    settled(noted.await)
+}
+
+/// Notes a manifest that is in the bucket.
+async fn note(core: &Arc<Core>, stored: &Stored) -> Result<(), Problem> {
+    let (bytes, since) = (stored.bytes.clone(), core.store_now());
+    let generation = stored.manifest.generation;
+    let noted = core.on_writer("published", move |conn| -> Result<(), catalogue::Failure> {
+        let tx = conn.transaction()?;
+        chain::put_published(&tx, &bytes)?;
+        catalogue::put_manifest(&tx, generation, since)?;
+        Ok(tx.commit()?)
+    });
+    settled(noted.await)
+}
+
+fn settled(
+    noted: Result<Result<(), catalogue::Failure>, weir_io::tasks::Gone>,
+) -> Result<(), Problem> {
+    let noted = noted.map_err(|gone| Problem::Local(gone.to_string()))?;
+    noted.map_err(|bad| Problem::Local(bad.to_string()))
+}

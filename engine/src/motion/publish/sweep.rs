@@ -1,0 +1,233 @@
+//! Collection: objects that no manifest of the last grace period names go, and manifests that were
+//! superseded before it.
+//!
+//! ```text
+//! dropped from the catalogue ─▶ garbage ─ not in the newest manifest ─▶ retired ─ grace ─▶ gone
+//! in the bucket, nobody's    ─────────────────────────────────────────▶ retired ─ grace ─▶ gone
+//! ```
+//! The boundary in the bucket rises before a manifest goes: a slot below it may look free and is
+//! not. Nothing is deleted unless this process is still the writer. What only a listing shows is
+//! collected no sooner than this process has been the writer for a grace period: what earlier
+//! writers retired is older then.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use weir_io::{
+    objects::{Key, LIST_MAX},
+    retry::Retrying,
+};
+
+use super::{
+    Problem,
+    chain::{Attached, Chain},
+    settled,
+};
+use crate::{
+    core::Core,
+    publish::{
+        keys::{self, Artifact, Generation},
+        listing::Entry,
+    },
+    state::catalogue::{self, Failure},
+    types::StoreMs,
+};
+
+/// Deletions at a time.
+const DELETIONS_MAX: usize = 8;
+/// Objects collected in one go.
+const BATCH: u32 = 1000;
+
+/// After a manifest: what it does not name any more begins to wait.
+pub(super) async fn retire(
+    core: &Arc<Core>,
+    segments: &[Entry],
+    ledgers: &[Entry],
+    state: &Attached,
+) -> Result<(), Problem> {
+    let mut named: BTreeSet<Key> = segments.iter().map(|entry| entry.segment().key()).collect();
+    named.extend(ledgers.iter().map(|entry| entry.ledger().key()));
+    if let Some(last) = &state.last {
+        let pages = last.manifest.segments.pages.iter().chain(&last.manifest.ledgers.pages);
+        named.extend(pages.map(|page| page.artifact().key()));
+    }
+    let now = core.store_now();
+    let waiting = core.on_reader(|conn| catalogue::unretired(conn, "", BATCH));
+    let waiting = waiting.await.map_err(|bad| Problem::Local(bad.to_string()))?;
+    let retired: Vec<String> =
+        waiting.into_iter().filter(|key| !named.contains(key.as_str())).collect();
+    if retired.is_empty() {
+        return Ok(());
+    }
+    let noted = core.on_writer("retire", move |conn| -> Result<(), Failure> {
+        let tx = conn.transaction()?;
+        retired.iter().try_for_each(|key| catalogue::retire(&tx, key, now))?;
+        Ok(tx.commit()?)
+    });
+    settled(noted.await)
+}
+
+/// Collects what is due. Returns when to look again, if anything waits.
+pub(super) async fn run(core: &Arc<Core>) -> Option<Duration> {
+    let bucket = core.bucket.clone()?;
+    let mut chain = core.chain.lock().await;
+    let Chain::Attached(state) = &mut *chain else { return None };
+    match collect(core, &bucket.patient, state).await {
+        Ok(next) => next,
+        Err(problem) => {
+            weir_io::sometimes!("a collection failed and was tried again");
+            tracing::warn!(%problem, "not collected");
+            Some(core.config.gc_grace / 8)
+        }
+    }
+}
+
+async fn collect(
+    core: &Arc<Core>,
+    bucket: &Retrying,
+    state: &mut Attached,
+) -> Result<Option<Duration>, Problem> {
+    let Some(last) = &state.last else { return Ok(None) };
+    let newest = last.manifest.generation;
+    let grace = u64::try_from(core.config.gc_grace.as_millis()).unwrap_or(u64::MAX);
+    let now = core.store_now();
+    let before = StoreMs::new(now.get().saturating_sub(grace));
+    let found = core.on_reader(move |conn| {
+        let superseded = catalogue::superseded(conn, before, BATCH)?;
+        Ok((superseded, catalogue::collectable(conn, before, BATCH)?))
+    });
+    let (manifests, objects) = found.await.map_err(|bad| Problem::Local(bad.to_string()))?;
+    if !manifests.is_empty() || !objects.is_empty() {
+        still_writer(bucket, newest).await?;
+        remove_manifests(core, bucket, manifests).await?;
+        remove_objects(core, bucket, objects).await?;
+    }
+    let elapsed = core.world.clock.elapsed();
+    let since = state.swept.unwrap_or(state.since);
+    if elapsed.saturating_sub(since) >= core.config.gc_grace {
+        find_orphans(core, bucket, newest).await?;
+        state.swept = Some(elapsed);
+    }
+    let oldest = core.on_reader(|conn| catalogue::oldest_waiting(conn)).await;
+    let oldest = oldest.map_err(|bad| Problem::Local(bad.to_string()))?;
+    Ok(oldest.map(|since| {
+        let due = since.get().saturating_add(grace).saturating_add(1);
+        // No more than a few rounds in a grace period, however many objects trickle in.
+        Duration::from_millis(due.saturating_sub(now.get())).max(core.config.gc_grace / 8)
+    }))
+}
+
+/// Refuses unless nobody has published after us.
+async fn still_writer(bucket: &Retrying, newest: Generation) -> Result<(), Problem> {
+    if bucket.head(&Artifact::Manifest(newest.next()).key()).await?.is_none() {
+        return Ok(());
+    }
+    Err(Problem::Foreign(format!("manifest {} is not ours: nothing is collected", newest.next())))
+}
+
+/// Raises the boundary above manifests, then deletes them.
+async fn remove_manifests(
+    core: &Arc<Core>,
+    bucket: &Retrying,
+    manifests: Vec<Generation>,
+) -> Result<(), Problem> {
+    let Some(highest) = manifests.last().copied() else { return Ok(()) };
+    let boundary = Artifact::Boundary(highest.next()).key();
+    bucket.create(&boundary, &"boundary\n".into()).await?;
+    let keys = manifests.iter().map(|it| Artifact::Manifest(*it).key()).collect();
+    delete(bucket, keys).await?;
+    // Lower boundaries say less.
+    let lower = bucket.list(keys::BOUNDARIES, Some(&boundary), LIST_MAX).await?;
+    delete(bucket, lower.into_iter().map(|meta| meta.key).collect()).await?;
+    core.metrics.publish.collected.inc_by(u64::try_from(manifests.len()).unwrap_or(u64::MAX));
+    weir_io::sometimes!("old manifests were collected");
+    let noted = core.on_writer("manifests", move |conn| -> Result<(), Failure> {
+        let tx = conn.transaction()?;
+        manifests.iter().try_for_each(|it| catalogue::drop_manifest(&tx, *it))?;
+        Ok(tx.commit()?)
+    });
+    settled(noted.await)
+}
+
+async fn remove_objects(
+    core: &Arc<Core>,
+    bucket: &Retrying,
+    objects: Vec<String>,
+) -> Result<(), Problem> {
+    if objects.is_empty() {
+        return Ok(());
+    }
+    let live: BTreeSet<Key> = live(core);
+    let keys: Vec<Key> = objects.iter().filter_map(|key| Key::new(key.as_str()).ok()).collect();
+    assert!(keys.iter().all(|key| !live.contains(key)), "INV-41 nothing referenced is collected");
+    delete(bucket, keys).await?;
+    weir_io::sometimes!("retired objects were collected");
+    core.metrics.publish.collected.inc_by(u64::try_from(objects.len()).unwrap_or(u64::MAX));
+    let noted = core.on_writer("collected", move |conn| -> Result<(), Failure> {
+        let tx = conn.transaction()?;
+        objects.iter().try_for_each(|key| catalogue::drop_garbage(&tx, key))?;
+        Ok(tx.commit()?)
+    });
+    settled(noted.await)
+}
+
+async fn delete(bucket: &Retrying, keys: Vec<Key>) -> Result<(), Problem> {
+    for some in keys.chunks(DELETIONS_MAX) {
+        let mut under_way: FuturesUnordered<_> =
+            some.iter().map(|key| bucket.delete(key)).collect();
+        while let Some(deleted) = under_way.next().await {
+            deleted?;
+        }
+    }
+    Ok(())
+}
+
+/// The objects that the catalogue names, there already or not.
+fn live(core: &Core) -> BTreeSet<Key> {
+    let files = core.files.lock();
+    let segments = files.segments().map(|held| super::segment_key(&held.row));
+    segments.chain(files.ledgers().iter().map(super::ledger_key)).collect()
+}
+
+/// Lists everything, and lets what belongs to nobody begin to wait.
+async fn find_orphans(
+    core: &Arc<Core>,
+    bucket: &Retrying,
+    newest: Generation,
+) -> Result<(), Problem> {
+    let mut orphans = Vec::new();
+    for prefix in [keys::SEGMENTS, keys::LEDGERS] {
+        let mut after: Option<Key> = None;
+        loop {
+            let page = bucket.list(prefix, after.as_ref(), LIST_MAX).await?;
+            after = page.last().map(|meta| meta.key.clone());
+            let whole = page.len() < LIST_MAX;
+            let live = live(core);
+            let strangers = page.into_iter().map(|meta| meta.key);
+            orphans.extend(strangers.filter(|key| !live.contains(key)));
+            if whole {
+                break;
+            }
+        }
+    }
+    // Seen while this process was the writer, so no younger writer's.
+    still_writer(bucket, newest).await?;
+    let now = core.store_now();
+    let live = live(core);
+    orphans.retain(|key| Artifact::parse(key).is_some() && !live.contains(key));
+    if orphans.is_empty() {
+        return Ok(());
+    }
+    let noted = core.on_writer("orphans", move |conn| -> Result<(), Failure> {
+        let tx = conn.transaction()?;
+        for key in &orphans {
+            if !catalogue::is_garbage(&tx, key.as_str())? {
+                weir_io::sometimes!("an object that belonged to nobody was found");
+                catalogue::put_garbage(&tx, key.as_str())?;
+                catalogue::retire(&tx, key.as_str(), now)?;
+            }
+        }
+        Ok(tx.commit()?)
+    });
+    settled(noted.await)
+}

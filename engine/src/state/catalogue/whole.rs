@@ -1,0 +1,153 @@
+//! What a ledger asks: single rows of any table, and whole tables in the order of their keys.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{
+    Failure, Outcome, STREAM_COLUMNS, column, position, producer_row, read_stream,
+    subscriptions::{read_link, read_subscription},
+};
+use crate::{
+    state::{rows::StreamRow, stream::Producer},
+    subscribe::{
+        entry::Number,
+        request::SubscriptionId,
+        rows::{LinkRow, SubscriptionRow},
+    },
+    types::{Epoch, Lsn, ProducerId, StreamId, StreamName},
+};
+
+/// The last epoch that a free name was used under, if it ever was.
+pub(crate) fn tombstone(conn: &Connection, name: &str) -> Outcome<Option<Epoch>> {
+    let mut query = conn.prepare_cached("SELECT epoch FROM tombstones WHERE name = ?1")?;
+    let epoch: Option<u32> = query.query_row([name], |row| row.get(0)).optional()?;
+    Ok(epoch.map(Epoch::new))
+}
+
+/// Remembers the last epoch that a name was used under.
+pub(crate) fn put_tombstone(conn: &Connection, name: &str, epoch: Epoch) -> Outcome<()> {
+    conn.prepare_cached("INSERT OR REPLACE INTO tombstones (name, epoch) VALUES (?1, ?2)")?
+        .execute(params![name, epoch.get()])?;
+    Ok(())
+}
+
+/// A subscription's row.
+pub(crate) fn subscription(conn: &Connection, number: Number) -> Outcome<Option<SubscriptionRow>> {
+    let mut query =
+        conn.prepare_cached("SELECT number, id, lsn, row FROM subscriptions WHERE number = ?1")?;
+    match query.query([column(number.get())])?.next()? {
+        Some(row) => read_subscription(row).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The subscription that has this name.
+pub(crate) fn subscription_named(
+    conn: &Connection,
+    id: &SubscriptionId,
+) -> Outcome<Option<Number>> {
+    let mut query = conn.prepare_cached("SELECT number FROM subscriptions WHERE id = ?1")?;
+    let number: Option<i64> = query.query_row([id.as_str()], |row| row.get(0)).optional()?;
+    number.map(|number| Ok(Number::new(position(number)?))).transpose()
+}
+
+/// How many streams are forks of this one.
+pub(crate) fn forks(conn: &Connection, source: StreamId) -> Outcome<u64> {
+    let mut query = conn.prepare_cached("SELECT count(*) FROM streams WHERE source = ?1")?;
+    position(query.query_row([column(source.get())], |row| row.get(0))?)
+}
+
+/// A link's row, if it is kept.
+pub(crate) fn link(
+    conn: &Connection,
+    number: Number,
+    path: &StreamName,
+) -> Outcome<Option<LinkRow>> {
+    let mut query = conn.prepare_cached(
+        "SELECT subscription, path, lsn, row FROM links WHERE subscription = ?1 AND path = ?2",
+    )?;
+    match query.query(params![column(number.get()), path.as_str()])?.next()? {
+        Some(row) => read_link(row).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Hands every kept link of a subscription to `each`, by path.
+pub(crate) fn scan_links_of(
+    conn: &Connection,
+    number: Number,
+    mut each: impl FnMut(LinkRow) -> Outcome<()>,
+) -> Outcome<()> {
+    let mut query = conn.prepare_cached(
+        "SELECT subscription, path, lsn, row FROM links WHERE subscription = ?1 ORDER BY path",
+    )?;
+    let mut found = query.query([column(number.get())])?;
+    while let Some(row) = found.next()? {
+        each(read_link(row)?)?;
+    }
+    Ok(())
+}
+
+/// Hands every stream to `each`, by number.
+pub(crate) fn scan_streams(
+    conn: &Connection,
+    mut each: impl FnMut(StreamRow) -> Outcome<()>,
+) -> Outcome<()> {
+    let mut query = conn.prepare(&format!("{STREAM_COLUMNS} ORDER BY id"))?;
+    let mut found = query.query([])?;
+    while let Some(row) = found.next()? {
+        each(read_stream(row)?)?;
+    }
+    Ok(())
+}
+
+/// Hands every producer of a stream to `each`, by name.
+pub(crate) fn scan_producers(
+    conn: &Connection,
+    stream: StreamId,
+    mut each: impl FnMut(ProducerId, Producer, Lsn) -> Outcome<()>,
+) -> Outcome<()> {
+    let mut query = conn.prepare_cached(
+        "SELECT row, lsn, producer FROM producers WHERE stream = ?1 ORDER BY producer",
+    )?;
+    let mut found = query.query([column(stream.get())])?;
+    while let Some(row) = found.next()? {
+        let id: String = row.get(2)?;
+        let id = ProducerId::new(&id)
+            .ok_or_else(|| Failure::Damaged(format!("stream {stream} has a bad producer")))?;
+        let (producer, lsn) = producer_row(row)?;
+        each(id, producer, lsn)?;
+    }
+    Ok(())
+}
+
+/// Hands every free name that was used before to `each`, in order.
+pub(crate) fn scan_tombstones(
+    conn: &Connection,
+    mut each: impl FnMut(StreamName, Epoch) -> Outcome<()>,
+) -> Outcome<()> {
+    let mut query = conn.prepare("SELECT name, epoch FROM tombstones ORDER BY name")?;
+    let mut found = query.query([])?;
+    while let Some(row) = found.next()? {
+        let name: String = row.get(0)?;
+        let name = StreamName::new(&name).map_err(|bad| Failure::Damaged(bad.to_string()))?;
+        each(name, Epoch::new(row.get(1)?))?;
+    }
+    Ok(())
+}
+
+/// Hands the log's commits after `after` and up to `through` to `each`, as they lie there.
+pub(crate) fn scan_log_between(
+    conn: &Connection,
+    (after, through): (Lsn, Lsn),
+    mut each: impl FnMut(Lsn, &[u8]) -> Outcome<()>,
+) -> Outcome<()> {
+    let mut query =
+        conn.prepare_cached("SELECT lsn, body FROM log WHERE lsn > ?1 AND lsn <= ?2 ORDER BY lsn")?;
+    let mut found = query.query(params![column(after.get()), column(through.get())])?;
+    while let Some(row) = found.next()? {
+        let body = row.get_ref(1)?.as_blob();
+        let body = body.map_err(|_| Failure::Damaged("a commit in the log is no blob".into()))?;
+        each(Lsn::new(position(row.get(0)?)?), body)?;
+    }
+    Ok(())
+}

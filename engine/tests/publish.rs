@@ -1,0 +1,254 @@
+//! What reaches the bucket, when, and at what price.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::task::LocalSet;
+use weir_engine::{
+    Config, Engine, Health, OpenError,
+    request::{Append, Create, Error, From, Read},
+    types::{ContentType, Expiry, StreamName},
+};
+use weir_io::{
+    World,
+    memory::{BucketFaults, Machine, MemoryBucket, Verb},
+    objects::Key,
+};
+
+const START: Duration = Duration::ZERO;
+const DIR: &str = "/weir/store";
+
+fn simulate<R>(machine: &Machine, test: impl AsyncFnOnce(World) -> R) -> R {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+    let world = runtime.block_on(async { machine.boot(START) });
+    LocalSet::new().block_on(&runtime, test(world))
+}
+
+fn config() -> Config {
+    Config { gc_grace: Duration::from_secs(600), ..Config::new(DIR) }
+}
+
+async fn open_with(world: &World, machine: &Machine, config: Config) -> Result<Engine, OpenError> {
+    let bucket = machine.bucket().client(Arc::clone(&world.clock));
+    Engine::open_with(world.clone(), config, Some(bucket), "a test").await
+}
+
+async fn open(world: &World, machine: &Machine) -> Engine {
+    open_with(world, machine, config()).await.unwrap()
+}
+
+fn name(text: &str) -> StreamName {
+    StreamName::new(text).unwrap()
+}
+
+fn text() -> ContentType {
+    ContentType::parse("text/plain").unwrap()
+}
+
+async fn create(engine: &Engine, stream: &str) {
+    engine.create(Create::new(name(stream), text())).await.unwrap();
+}
+
+async fn append(engine: &Engine, stream: &str, body: &str) -> Result<(), Error> {
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    engine.append(Append::new(name(stream), text(), body)).await.map(drop)
+}
+
+fn whole(stream: &str) -> Read {
+    Read { name: name(stream), from: From::Start, key: None, bytes_max: 64 << 20 }
+}
+
+fn keys(bucket: &MemoryBucket, prefix: &str) -> Vec<String> {
+    let keys = bucket.keys().into_iter().map(|key| key.as_str().to_owned());
+    keys.filter(|key| key.starts_with(prefix)).collect()
+}
+
+/// Time passes, and everything that is due in it happens.
+async fn pass(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+#[test]
+fn every_record_of_every_stream_is_in_the_bucket_soon_with_few_requests() {
+    let machine = Machine::new(1);
+    simulate(&machine, async |world| {
+        let engine = open(&world, &machine).await;
+        let before = machine.bucket().count(Verb::Create);
+        for stream in 0..500 {
+            create(&engine, &format!("s/{stream}")).await;
+            append(&engine, &format!("s/{stream}"), "a record").await.unwrap();
+        }
+        pass(12).await;
+        assert_eq!(keys(machine.bucket(), "segments/").len(), 1);
+        assert_eq!(keys(machine.bucket(), "rows/").len(), 1);
+        assert_eq!(keys(machine.bucket(), "manifest/").len(), 1);
+        // A segment, a ledger and a manifest, however many streams.
+        assert_eq!(machine.bucket().count(Verb::Create) - before, 3);
+        engine.close().await;
+    });
+}
+
+#[test]
+fn a_store_at_rest_asks_the_bucket_nothing() {
+    let machine = Machine::new(2);
+    simulate(&machine, async |world| {
+        let engine = open(&world, &machine).await;
+        let sliding = Create {
+            expiry: Some(Expiry::Sliding { ttl_seconds: 100_000 }),
+            ..Create::new(name("kept"), text())
+        };
+        engine.create(sliding).await.unwrap();
+        append(&engine, "kept", "a").await.unwrap();
+        pass(30).await;
+        // One manifest waits for nothing: it is the newest.
+        let before = machine.bucket().requests();
+        for _ in 0..100 {
+            pass(100).await;
+            // A read renews the window.
+            engine.read(whole("kept")).await.unwrap();
+        }
+        assert_eq!(machine.bucket().requests(), before);
+        engine.close().await;
+        drop(engine);
+        let engine = open(&world, &machine).await;
+        // The stop noted the windows, in a new manifest: the one before is collected.
+        pass(1000).await;
+        let before = machine.bucket().requests();
+        pass(10_000).await;
+        assert_eq!(machine.bucket().requests(), before);
+        engine.close().await;
+    });
+}
+
+#[test]
+fn a_bucket_that_belongs_to_another_store_is_refused() {
+    let machine = Machine::new(3);
+    let mut other = Machine::new(4);
+    other.share_bucket(machine.bucket());
+    simulate(&machine, async |world| {
+        let engine = open(&world, &machine).await;
+        create(&engine, "a").await;
+        engine.close().await;
+    });
+    simulate(&other, async |world| {
+        let refused = open_with(&world, &other, config()).await.err().unwrap();
+        assert!(refused.to_string().contains("belongs to another store"), "{refused}");
+    });
+}
+
+#[test]
+fn a_writer_whose_slot_was_taken_stops_for_good() {
+    let machine = Machine::new(5);
+    simulate(&machine, async |world| {
+        let engine = open(&world, &machine).await;
+        create(&engine, "a").await;
+        pass(15).await;
+        let [newest] = &keys(machine.bucket(), "manifest/")[..] else { panic!("one manifest") };
+        let bytes = machine.bucket().peek(&Key::new(newest.as_str()).unwrap()).unwrap();
+        // What another writer would do, but for its content.
+        let slot = format!("manifest/{:020}.mf", u64::MAX - 2);
+        machine.bucket().put(Key::new(slot).unwrap(), bytes);
+        append(&engine, "a", "lost to the bucket").await.unwrap();
+        pass(15).await;
+        let Health::LogFailed { reason } = engine.health() else { panic!("not fenced") };
+        assert!(reason.contains("fenced: another process has published manifest 2"), "{reason}");
+        assert!(matches!(append(&engine, "a", "refused").await, Err(Error::LogFailed)));
+        engine.close().await;
+        drop(engine);
+        let refused = open_with(&world, &machine, config()).await.err().unwrap();
+        assert!(refused.to_string().contains("something foreign"), "{refused}");
+    });
+}
+
+#[test]
+fn lost_answers_and_late_requests_never_make_a_writer_fence_itself() {
+    for seed in 10..40 {
+        let machine = Machine::new(seed);
+        simulate(&machine, async |world| {
+            let engine = open(&world, &machine).await;
+            machine.bucket().set_faults(BucketFaults {
+                latency: Duration::from_millis(1)..Duration::from_millis(300),
+                error: 0.2,
+                lost_answer: 0.2,
+                late: 0.2,
+                late_by: Duration::from_secs(1)..Duration::from_secs(90),
+                hang: 0.1,
+                list_lag: 0.5,
+                list_lag_by: Duration::from_secs(1)..Duration::from_secs(60),
+                ..BucketFaults::default()
+            });
+            create(&engine, "a").await;
+            for record in 0..20 {
+                append(&engine, "a", &format!("{record}")).await.unwrap();
+                pass(20).await;
+            }
+            machine.bucket().set_faults(BucketFaults::default());
+            pass(200).await;
+            assert_eq!(engine.health(), Health::Serving, "seed {seed}");
+            let state = engine.metrics().publish.backlog_bytes.get();
+            assert_eq!(state, 0, "seed {seed}");
+            engine.close().await;
+        });
+    }
+}
+
+#[test]
+fn a_backlog_refuses_appends_and_drains_when_the_bucket_is_back() {
+    let machine = Machine::new(6);
+    simulate(&machine, async |world| {
+        let bound = Config { backlog_bytes_max: 20_000, ..config() };
+        let engine = open_with(&world, &machine, bound).await.unwrap();
+        create(&engine, "a").await;
+        pass(15).await;
+        machine.bucket().set_faults(BucketFaults { outage: true, ..BucketFaults::default() });
+        let body = "x".repeat(10_000);
+        let mut refused = None;
+        for _ in 0..10 {
+            if let Err(error) = append(&engine, "a", &body).await {
+                refused = Some(error);
+                break;
+            }
+            pass(15).await;
+        }
+        assert!(matches!(refused, Some(Error::Busy)));
+        machine.bucket().set_faults(BucketFaults::default());
+        pass(90).await;
+        append(&engine, "a", &body).await.unwrap();
+        engine.close().await;
+        assert_eq!(engine.metrics().publish.backlog_bytes.get(), 0);
+    });
+}
+
+#[test]
+fn what_no_manifest_names_goes_after_the_grace_period_and_nothing_else() {
+    let machine = Machine::new(7);
+    simulate(&machine, async |world| {
+        let engine = open(&world, &machine).await;
+        let orphan = Key::new(format!("segments/{:016x}-{:016x}.seg", 999, 1)).unwrap();
+        machine.bucket().put(orphan.clone(), Bytes::from_static(b"left behind"));
+        create(&engine, "a").await;
+        for record in 0..40 {
+            append(&engine, "a", &format!("record {record}")).await.unwrap();
+            pass(15).await;
+        }
+        // Merges have retired objects by now, and the first of them are not due yet.
+        let many = keys(machine.bucket(), "").len();
+        assert!(keys(machine.bucket(), "segments/").len() > 20, "{many}");
+        pass(3600).await;
+        append(&engine, "a", "one more").await.unwrap();
+        pass(3600).await;
+        assert!(machine.bucket().peek(&orphan).is_none());
+        assert_eq!(keys(machine.bucket(), "manifest/").len(), 1);
+        assert_eq!(keys(machine.bucket(), "gc/").len(), 1);
+        let (segments, ledgers) =
+            (keys(machine.bucket(), "segments/"), keys(machine.bucket(), "rows/"));
+        assert!(segments.len() < 15, "{segments:?}");
+        assert!(ledgers.len() < 15, "{ledgers:?}");
+        let page = engine.read(whole("a")).await.unwrap();
+        let expected: String = (0..40).map(|it| format!("record {it}")).collect();
+        assert_eq!(page.pieces.concat(), format!("{expected}one more").as_bytes());
+        engine.close().await;
+    });
+}

@@ -1,0 +1,95 @@
+//! A bucket that counts what it is asked.
+//!
+//! Stands below `retry`, so that every attempt counts as the cloud bills it, and above a prefix,
+//! so that keys begin with what their objects are for.
+
+use std::{ops::Range, path::Path, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{
+    Created, Key, Meta, ObjectError, Objects, Payload, Pending,
+    counts::{Artifact, Counts, Verb},
+    length,
+};
+
+/// Counts the requests to the bucket below.
+#[derive(Clone)]
+pub struct Counting {
+    below: Arc<dyn Objects>,
+    counts: Arc<Counts>,
+}
+
+impl Counting {
+    /// Asks `below` and counts in `counts`.
+    #[must_use]
+    pub fn new(below: Arc<dyn Objects>, counts: Arc<Counts>) -> Counting {
+        Counting { below, counts }
+    }
+
+    /// Sees a request through; `bytes` says what an answer moved. A request begins when its
+    /// future is first polled: one that is dropped before was never made.
+    fn counted<'a, T: Send + 'a>(
+        &'a self,
+        subject: &'a str,
+        verb: Verb,
+        asked: Pending<'a, T>,
+        bytes: impl FnOnce(&T) -> u64 + Send + 'a,
+    ) -> Pending<'a, T> {
+        Box::pin(async move {
+            let under_way = self.counts.begin(Artifact::of(subject), verb);
+            let answer = asked.await;
+            match &answer {
+                Ok(value) => under_way.answered(bytes(value)),
+                Err(ObjectError::NotFound) => under_way.answered(0),
+                Err(ObjectError::Refused(_) | ObjectError::Transient(_)) => drop(under_way),
+            }
+            answer
+        })
+    }
+}
+
+impl Objects for Counting {
+    fn create<'a>(&'a self, key: &'a Key, payload: Payload) -> Pending<'a, Created> {
+        let size = payload.size();
+        let asked = self.below.create(key, payload);
+        self.counted(key.as_str(), Verb::Create, asked, move |_| size)
+    }
+
+    fn create_from_file<'a>(
+        &'a self,
+        key: &'a Key,
+        file: &'a Path,
+    ) -> Option<Pending<'a, Created>> {
+        let asked = self.below.create_from_file(key, file)?;
+        // That is the point of it: no bytes are moved.
+        Some(self.counted(key.as_str(), Verb::Create, asked, |_| 0))
+    }
+
+    fn get<'a>(&'a self, key: &'a Key, bytes_max: u64) -> Pending<'a, Bytes> {
+        let asked = self.below.get(key, bytes_max);
+        self.counted(key.as_str(), Verb::Get, asked, |bytes| length(bytes))
+    }
+
+    fn get_range<'a>(&'a self, key: &'a Key, range: Range<u64>) -> Pending<'a, Bytes> {
+        let asked = self.below.get_range(key, range);
+        self.counted(key.as_str(), Verb::GetRange, asked, |bytes| length(bytes))
+    }
+
+    fn head<'a>(&'a self, key: &'a Key) -> Pending<'a, Option<Meta>> {
+        self.counted(key.as_str(), Verb::Head, self.below.head(key), |_| 0)
+    }
+
+    fn list<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a Key>,
+        limit: usize,
+    ) -> Pending<'a, Vec<Meta>> {
+        self.counted(prefix, Verb::List, self.below.list(prefix, after, limit), |_| 0)
+    }
+
+    fn delete<'a>(&'a self, key: &'a Key) -> Pending<'a, ()> {
+        self.counted(key.as_str(), Verb::Delete, self.below.delete(key), |()| 0)
+    }
+}

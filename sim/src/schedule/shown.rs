@@ -1,0 +1,138 @@
+//! How a store looks at a fixed point: the figures of the server, and of each stream its details,
+//! its index status and what a reader gets.
+//!
+//! Left out is what says nothing of the schedule and changes with every codec: bytes of files, of the
+//! log and of memory, and how long a commit took.
+
+use weir_engine::{
+    Health,
+    inspect::{Details, IndexStatus, ServerDetails},
+    types::{Expiry, WallMs},
+};
+use weir_io::memory::EPOCH_MS;
+
+use super::{
+    stage::Life,
+    streams::{named, shown},
+};
+
+impl Life {
+    /// Writes down how everything looks, and checks what readers get.
+    pub(super) async fn look(&self, point: &str) {
+        self.say(&format!("look: {point}"));
+        self.line(2, &server(&self.engine().server_details()));
+        let names: Vec<String> = self.scene.truths.borrow().keys().cloned().collect();
+        for name in names {
+            let inspected = self.engine().inspect(&named(&name)).await;
+            let details = match inspected {
+                Ok(inspection) => inspection.details().await,
+                Err(error) => Err(error),
+            };
+            match details {
+                Ok(details) => {
+                    for (depth, line) in stream(&details) {
+                        self.line(2 + depth, &line);
+                    }
+                }
+                Err(error) => self.line(2, &format!("{name}: {error}")),
+            }
+            match self.engine().index_status(&named(&name)).await {
+                Ok(status) => self.line(3, &index(&status)),
+                Err(error) => self.line(3, &format!("index: {error}")),
+            }
+            let read = self.read(&name).await;
+            self.line(3, &read);
+        }
+    }
+
+    fn line(&self, depth: usize, text: &str) {
+        for line in text.lines() {
+            self.scene.tell(depth, line);
+        }
+    }
+}
+
+fn server(details: &ServerDetails) -> String {
+    let (commits, memtable, segments) = (&details.commits, &details.memtable, &details.segments);
+    let health = match &details.health {
+        Health::Serving => "serving".to_owned(),
+        Health::DiskFull => "disk full".to_owned(),
+        Health::LogFailed { reason } => format!("log failed ({reason})"),
+        Health::Draining => "draining".to_owned(),
+    };
+    let log = if memtable.log_bytes > 0 { "has commits" } else { "is empty" };
+    format!(
+        "server: {health}, running for {} s\n  \
+         commits: through {}, {} made, {} failed, {} entries, {} records\n  \
+         unsealed: {} streams, {} bytes, the log {log}{}\n  \
+         segments: {} with {} records, {} seals, {} failed\n  \
+         queue: {} requests, wal full: {}, cached: {} names, readers: {}",
+        details.running.get() / 1000,
+        commits.durable,
+        commits.made,
+        commits.failed,
+        commits.entries,
+        commits.records,
+        memtable.streams,
+        memtable.bytes,
+        if memtable.full { ", full" } else { "" },
+        segments.count,
+        segments.records,
+        segments.seals,
+        segments.seals_failed,
+        details.queue.requests,
+        details.wal.full,
+        details.streams.cached,
+        details.streams.readers,
+    )
+}
+
+fn stream(details: &Details) -> Vec<(usize, String)> {
+    let (head, sealed, unsealed) = (&details.head, &details.sealed, &details.unsealed);
+    let open = if head.closed { "closed" } else { "open" };
+    let mut lines = vec![(
+        0,
+        format!("{}: {}, tail {}, {open}", head.name, head.content.as_str(), shown(head.next)),
+    )];
+    let mut add = |line: String| lines.push((1, line));
+    add(format!(
+        "bytes: {}, producers: {}, forks: {}",
+        details.total_bytes, details.producers, details.forks
+    ));
+    add(format!("unsealed: {} records, {} bytes", unsealed.records, unsealed.bytes));
+    add(format!(
+        "sealed: through {}, {} records, {} bytes in {} segments",
+        shown(sealed.through),
+        sealed.records,
+        sealed.bytes,
+        sealed.segments
+    ));
+    add(format!("created {}, last append {}", at(head.created), at(head.last_append)));
+    if let Some(seq) = &details.stream_seq {
+        add(format!("stream-seq: {}", String::from_utf8_lossy(seq)));
+    }
+    if let Some(fork) = &details.fork {
+        add(format!("fork: of {} at {}, {} runs", fork.source, fork.at, fork.runs));
+    }
+    match head.expiry {
+        Expiry::Never => {}
+        Expiry::Sliding { ttl_seconds } => add(format!(
+            "ttl: {ttl_seconds} s, expires {}",
+            details.expires_at.map_or_else(|| "never".to_owned(), at)
+        )),
+        Expiry::At(until) => add(format!("expires {}", at(until))),
+    }
+    lines
+}
+
+fn index(status: &IndexStatus) -> String {
+    format!("index: {} segments", status.segments)
+}
+
+/// Wall time as seconds since the world began.
+fn at(wall: WallMs) -> String {
+    match wall.get().checked_sub(EPOCH_MS) {
+        Some(ms) => format!("at {} s", ms / 1000),
+        None => format!("{} s before the beginning", (EPOCH_MS - wall.get()) / 1000),
+    }
+}
