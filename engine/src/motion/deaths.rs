@@ -137,11 +137,13 @@ fn holding(
     let segments = core.segments.load();
     for (stream, (all, fresh)) in dying {
         for segment in segments.all().iter().filter(|segment| segment.holds(*stream)) {
-            if segments::held_within(core, segment, *stream, all).is_none() {
-                continue;
-            }
-            let bytes = segments::held_within(core, segment, *stream, fresh);
-            *found.entry(segment.id()).or_default() += bytes.unwrap_or(0);
+            let Some(held) = segments::held_within(core, segment, *stream, all) else { continue };
+            let bytes = match fresh {
+                fresh if fresh.is_empty() => 0,
+                fresh if fresh == all => held,
+                fresh => segments::held_within(core, segment, *stream, fresh).unwrap_or(0),
+            };
+            *found.entry(segment.id()).or_default() += bytes;
         }
     }
     found
