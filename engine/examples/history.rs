@@ -102,7 +102,7 @@ impl Site {
         }
         let took = self.world.clock.elapsed() - started;
         let requests = self.counts.snapshot().of_verb(Verb::GetRange).requests - before;
-        let rate = u128::try_from(bytes).unwrap() * 1_000_000 / took.as_micros() >> 20;
+        let rate = (u128::try_from(bytes).unwrap() * 1_000_000 / took.as_micros()) >> 20;
         println!(
             "{what:<8} pages of {page_bytes:>8}: {took:>9.2?} {rate:>6} MiB/s {requests:>4} GETs"
         );

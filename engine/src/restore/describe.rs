@@ -255,18 +255,9 @@ fn brief(entry: &entry::Entry) -> String {
             format!("trim stream {stream} to {earliest}: {dropped} bytes go")
         }
         entry::Entry::Retain { stream, retention } => {
-            format!("retain of stream {stream}: {retention:?}")
-        }
-        entry::Entry::Retire { stream, why } => format!("retire stream {stream} ({why:?})"),
-        entry::Entry::Trim(trim) => {
-            format!(
-                "trim stream {} before {}: {} bytes go",
-                trim.stream, trim.earliest, trim.dropped
-            )
-        }
-        entry::Entry::Retain { stream, retention } => {
             format!("limit stream {stream} ({retention:?})")
         }
+        entry::Entry::Retire { stream, why } => format!("retire stream {stream} ({why:?})"),
         entry::Entry::Subscription(entry) => format!("subscription: {entry:?}"),
     }
 }

@@ -124,7 +124,8 @@ pub(super) async fn lengthen(
     let (conn, mut doubtful, segments) = found.await?;
     for row in &mut doubtful {
         let before = row.state.next;
-        for (key, segment) in segments.iter().filter(|(_, it)| it.holds(row.identity.id)) {
+        let id = row.identity.id;
+        for (key, segment) in segments.iter().filter(|(_, it)| it.holds(id)) {
             match catch_up(bucket, key, segment, row).await {
                 Ok(()) => {}
                 Err(Bad::Unknown(error)) => return Err(error),
