@@ -14,9 +14,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 pub(crate) use self::{
     objects::{
         LedgerRow, Place, SegmentRow, collectable, drop_garbage, drop_ledger, drop_manifest,
-        drop_segment, is_garbage, ledgers, oldest_waiting, place_ledger, place_segment,
-        put_garbage, put_ledger, put_manifest, put_segment, retire, segments, superseded,
-        unretired,
+        drop_segment, is_garbage, ledgers, oldest_manifest, oldest_waiting, place_ledger,
+        place_segment, put_garbage, put_ledger, put_manifest, put_segment, retire, segments,
+        superseded, unretired,
     },
     subscriptions::{
         drop_links, drop_subscription, matching, put_link, put_subscription, scan_links,
