@@ -21,6 +21,8 @@ use crate::{
 
 /// Manifests asked for beyond the newest listed one: a listing may lag behind.
 const PROBES_MAX: u32 = 10_000;
+/// Times a manifest is read again that is none: it may have been damaged on its way.
+const READS_MAX: u32 = 4;
 
 /// Reads the newest manifest in a bucket, if there is one.
 pub(crate) async fn newest(bucket: &Retrying) -> Result<Option<Stored>, Problem> {
@@ -50,9 +52,20 @@ pub(crate) async fn newest(bucket: &Retrying) -> Result<Option<Stored>, Problem>
 pub(crate) async fn read(bucket: &Retrying, generation: Generation) -> Result<Stored, Problem> {
     let limit = u64::try_from(MANIFEST_BYTES_MAX).expect("a small constant");
     let key = Artifact::Manifest(generation).key();
-    let bytes = bucket.get(&key, limit).await?;
-    let stored = Stored::read(bytes);
-    let stored = stored.map_err(|bad| Problem::Foreign(format!("'{key}': {bad}")))?;
+    let mut reads = 0;
+    let stored = loop {
+        match Stored::read(bucket.get(&key, limit).await?) {
+            Ok(stored) => break stored,
+            Err(bad) if reads == READS_MAX => {
+                return Err(Problem::Unreadable(format!("'{key}': {bad}")));
+            }
+            Err(bad) => {
+                weir_io::sometimes!("a manifest that arrived damaged was read again");
+                tracing::debug!(%key, %bad, "a manifest arrived damaged and is read again");
+                reads += 1;
+            }
+        }
+    };
     let named = stored.manifest.generation;
     if named != generation {
         return Err(Problem::Foreign(format!("'{key}' says that it is manifest {named}")));
