@@ -13,7 +13,7 @@ const PACKAGES: [&str; 5] = ["io", "engine", "http", "sim", "conformance"];
 const LINES_MAX: usize = 500;
 
 /// Ranks inside the engine, as its imports are: a module imports from its own rank and below.
-const RANKS: [(&str, u32); 51] = [
+const RANKS: [(&str, u32); 52] = [
     ("limits", 0),
     ("types", 1),
     ("config", 1),
@@ -57,6 +57,7 @@ const RANKS: [(&str, u32); 51] = [
     ("read", 8),
     ("subscribe::fold", 8),
     ("subscribe::waker", 8),
+    ("audit", 9),
     ("live", 9),
     ("open", 9),
     ("engine", 9),
