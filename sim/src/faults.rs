@@ -9,10 +9,13 @@ use rand_chacha::ChaCha8Rng;
 use weir_engine::Config;
 use weir_io::memory::{Faults, STREAM_FREE, chance};
 
+use crate::bucket::Choices;
+
 /// Streams of the seed used by the simulator.
 pub const STREAM_OPTIONS: u64 = STREAM_FREE;
 pub const STREAM_RUN: u64 = STREAM_FREE + 1;
 pub const STREAM_TOWN: u64 = STREAM_FREE + 2;
+pub const STREAM_DEPOT: u64 = STREAM_FREE + 3;
 pub const STREAM_CLIENTS: u64 = STREAM_FREE + 64;
 
 /// Where the store lies on the simulated drive.
@@ -47,6 +50,7 @@ pub struct Options {
     pub wal_checkpoint_bytes: u64,
     pub wal_bytes_max: u64,
     pub queue_requests_max: usize,
+    pub bucket: Choices,
 }
 
 fn one_of<T: Copy>(chance: &mut ChaCha8Rng, choices: &[T]) -> T {
@@ -85,6 +89,7 @@ impl Options {
             wal_checkpoint_bytes: one_of(c, &[16 << 10, 64 << 10, 128 << 10]),
             wal_bytes_max: one_of(c, &[256 << 10, 1 << 20]),
             queue_requests_max: one_of(c, &[3, 1000, 50_000]),
+            bucket: Choices::draw(seed),
         }
     }
 
@@ -104,6 +109,7 @@ impl Options {
             wal_checkpoint_bytes: 1 << 20,
             wal_bytes_max: 16 << 20,
             queue_requests_max: 1000,
+            bucket: Choices::none(),
             ..Options::draw(0)
         };
         for (_, switch) in options.switches() {
@@ -119,6 +125,11 @@ impl Options {
     pub fn set(&mut self, name: &str, value: &str) -> anyhow::Result<()> {
         if let Some((_, switch)) = self.switches().into_iter().find(|(known, _)| *known == name) {
             *switch = value.parse().with_context(|| format!("{name} is true or false"))?;
+            return Ok(());
+        }
+        let mut switches = self.bucket.switches();
+        if let Some((_, switch)) = switches.iter_mut().find(|(known, _)| *known == name) {
+            **switch = value.parse().with_context(|| format!("{name} is true or false"))?;
             return Ok(());
         }
         let number: u64 = value.parse().with_context(|| format!("{name} is a number"))?;
@@ -137,6 +148,8 @@ impl Options {
             "wal_checkpoint_bytes" => self.wal_checkpoint_bytes = number,
             "wal_bytes_max" => self.wal_bytes_max = number,
             "queue_requests_max" => self.queue_requests_max = size?,
+            "grace_ms" => self.bucket.grace = Duration::from_millis(number),
+            "backlog_bytes_max" => self.bucket.backlog_bytes_max = number,
             _ => anyhow::bail!("there is no choice '{name}'"),
         }
         Ok(())
@@ -146,8 +159,11 @@ impl Options {
     #[must_use]
     pub fn switched_on(&self) -> Vec<&'static str> {
         let mut options = self.clone();
-        let on = options.switches().into_iter().filter(|(_, switch)| **switch);
-        on.map(|(name, _)| name).collect()
+        let mut bucket = self.bucket.clone();
+        let bucket = bucket.switches();
+        let bucket = bucket.into_iter().filter(|_| self.bucket.there);
+        let all = options.switches().into_iter().chain(bucket);
+        all.filter(|(_, switch)| **switch).map(|(name, _)| name).collect()
     }
 
     fn switches(&mut self) -> [(&'static str, &mut bool); 14] {
@@ -172,7 +188,7 @@ impl Options {
     /// The store's configuration.
     #[must_use]
     pub fn config(&self) -> Config {
-        Config {
+        let config = Config {
             memtable_bytes_max: self.memtable_bytes_max,
             seal_age: self.seal_age,
             streams_cached_max: self.streams_cached_max,
@@ -181,7 +197,8 @@ impl Options {
             wal_bytes_max: self.wal_bytes_max,
             queue_requests_max: self.queue_requests_max,
             ..Config::new(DIR)
-        }
+        };
+        self.bucket.applied(config)
     }
 
     /// Whether any fault makes writes fail in a way that needs a restart.

@@ -7,6 +7,8 @@ mod finale;
 pub(crate) mod round;
 mod sweep;
 
+pub(crate) use drain::run as drain;
+
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Mutex, PoisonError},

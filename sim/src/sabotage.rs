@@ -19,6 +19,8 @@ use weir_io::{
     tasks::Job,
 };
 
+use crate::bucket;
+
 /// A defect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Sabotage {
@@ -69,11 +71,29 @@ pub enum Sabotage {
     ControlLost,
     /// Subscriptions are not stored.
     SubscriptionsLost,
+    /// A publisher that was away is told that every slot is still kept.
+    BoundaryHidden,
+    /// A collector is told that it is still the writer.
+    SuccessorHidden,
+    /// Files are said to be in the bucket before they are.
+    UploadsLate,
+    /// Files lose their end on their way into the bucket.
+    UploadsCut,
+    /// An upload whose answer was lost is taken for done.
+    LostIsDone,
+    /// A manifest whose answer was lost is taken for somebody else's.
+    LostIsTaken,
+    /// Objects are collected without waiting.
+    CollectedTooEarly,
+    /// Ledgers lack the commits that came while they were written.
+    TailsLost,
+    /// Every third row of ledgers is not stored.
+    LedgerRowsLost,
 }
 
 impl Sabotage {
     /// Every defect.
-    pub const ALL: [Sabotage; 22] = [
+    pub const ALL: [Sabotage; 31] = [
         Sabotage::LyingFsync,
         Sabotage::AckBeforeFsync,
         Sabotage::NoDirectorySync,
@@ -96,13 +116,36 @@ impl Sabotage {
         Sabotage::LinksStay,
         Sabotage::ControlLost,
         Sabotage::SubscriptionsLost,
+        Sabotage::BoundaryHidden,
+        Sabotage::SuccessorHidden,
+        Sabotage::UploadsLate,
+        Sabotage::UploadsCut,
+        Sabotage::LostIsDone,
+        Sabotage::LostIsTaken,
+        Sabotage::CollectedTooEarly,
+        Sabotage::TailsLost,
+        Sabotage::LedgerRowsLost,
     ];
+
+    /// Whether it shows only where there is a bucket.
+    #[must_use]
+    pub const fn is_of_bucket(self) -> bool {
+        bucket::sabotage(self)
+            || matches!(self, Self::CollectedTooEarly | Self::TailsLost | Self::LedgerRowsLost)
+    }
 
     /// The world with the defect in it.
     #[must_use]
     pub fn plant(self, mut world: World) -> World {
         match self {
             Sabotage::None | Sabotage::LyingFsync => {}
+            // They lie between the store and its bucket.
+            Sabotage::BoundaryHidden
+            | Sabotage::SuccessorHidden
+            | Sabotage::UploadsLate
+            | Sabotage::UploadsCut
+            | Sabotage::LostIsDone
+            | Sabotage::LostIsTaken => {}
             Sabotage::NoDirectorySync | Sabotage::NoSegmentSync | Sabotage::NothingRemoved => {
                 world.disk = Arc::new(LyingDisk { disk: world.disk, defect: self });
             }
@@ -127,7 +170,10 @@ impl Sabotage {
             | Sabotage::LinksLost
             | Sabotage::LinksStay
             | Sabotage::ControlLost
-            | Sabotage::SubscriptionsLost => {
+            | Sabotage::SubscriptionsLost
+            | Sabotage::CollectedTooEarly
+            | Sabotage::TailsLost
+            | Sabotage::LedgerRowsLost => {
                 world.sqlite = Arc::new(LyingSqlite { sqlite: world.sqlite, defect: self });
             }
         }
@@ -157,6 +203,11 @@ impl Sabotage {
                  BEGIN UPDATE streams SET fork_at = fork_at - 1 WHERE id = new.id; END"
                     .to_owned()
             }
+            (None, Sabotage::CollectedTooEarly) => {
+                "CREATE TEMP TRIGGER defect AFTER UPDATE ON main.garbage WHEN new.retired > 0
+                 BEGIN UPDATE garbage SET retired = 0 WHERE key = new.key; END"
+                    .to_owned()
+            }
             (None, _) => return None,
         })
     }
@@ -175,6 +226,7 @@ impl Sabotage {
             Sabotage::LinksStay => "DELETE ON main.links",
             Sabotage::ControlLost => "UPDATE ON main.subscriptions",
             Sabotage::SubscriptionsLost => "INSERT ON main.subscriptions",
+            Sabotage::LedgerRowsLost => "INSERT ON main.ledgers WHEN new.id % 3 = 0",
             _ => return None,
         })
     }
@@ -191,6 +243,14 @@ impl Sqlite for LyingSqlite {
         if let (Role::Writer, Some(sql)) = (role, self.defect.statement()) {
             // Before the tables are made there is nothing to tamper with.
             drop(conn.execute_batch(&sql));
+        }
+        if (role, self.defect) == (Role::Reader, Sabotage::TailsLost) {
+            // What reads the log without writing it is what makes a ledger.
+            conn.execute_batch(
+                "PRAGMA query_only=OFF;
+                 CREATE TEMP VIEW log AS SELECT * FROM main.log WHERE 0;
+                 PRAGMA query_only=ON;",
+            )?;
         }
         Ok(conn)
     }

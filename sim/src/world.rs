@@ -16,6 +16,7 @@ use weir_io::{
 };
 
 use crate::{
+    bucket::Depot,
     case::Case,
     checks::Breach,
     door::Door,
@@ -38,6 +39,8 @@ pub struct Sim {
     pub wakes: Wakes,
     /// The stream in which wakes are announced is there.
     pub announces: Cell<bool>,
+    /// What is known of the bucket.
+    pub depot: Depot,
     /// A bit was flipped: errors are right answers.
     pub damaged: Cell<bool>,
     breach: RefCell<Option<Breach>>,
@@ -65,6 +68,7 @@ impl Sim {
             producers: Producers::default(),
             wakes: Wakes::default(),
             announces: Cell::default(),
+            depot: Depot::default(),
             damaged: Cell::default(),
             breach: RefCell::default(),
             boot: Cell::new(0),

@@ -26,7 +26,7 @@ const TURNS_MAX: u32 = 50;
 const DRAIN_MAX: Duration = Duration::from_secs(600);
 
 /// Finishes all work.
-pub(super) async fn run(host: &Rc<Host>) {
+pub(crate) async fn run(host: &Rc<Host>) {
     host.sim.note("drain");
     match tokio::time::timeout(DRAIN_MAX, drain(host)).await {
         Ok(drained) => drop(host.sim.check(drained)),

@@ -12,6 +12,7 @@ use super::{
     drain, round, sweep,
 };
 use crate::{
+    bucket,
     checks::{self, Breach},
     faults::DIR,
     workload::{self, Class, Client, creation::Wish, verbs::Said},
@@ -24,6 +25,7 @@ const PEACE: Duration = Duration::from_secs(75);
 /// Checks everything once more.
 pub(super) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
     sim.machine.set_latency(Duration::from_micros(50)..Duration::from_millis(3));
+    sim.clear_up();
     boot::boot_safely(sim, true, async |world| {
         sim.note("finale");
         if let Some(host) = boot::open(sim, world, false).await {
@@ -43,9 +45,18 @@ pub(super) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
             boot::verify_all(&host, c).await;
             look(&host, host.list()).await;
             sweep::run(&host, c).await;
+            if sim.options.bucket.there && sim.options.bucket.rivals {
+                round::close(&host).await;
+            }
             sim.machine.drive().kill();
         }
     });
+    if sim.breach().is_none() && sim.options.bucket.there && sim.options.bucket.rivals {
+        boot::boot_safely(sim, true, async |world| {
+            bucket::duel(sim, world, c).await;
+            sim.machine.drive().kill();
+        });
+    }
 }
 
 async fn peace(host: &Rc<Host>, c: &mut ChaCha8Rng) {
@@ -65,6 +76,7 @@ async fn peace(host: &Rc<Host>, c: &mut ChaCha8Rng) {
         sim.check::<()>(Breach::of(checks::BOUNDED, what));
     }
     sim.check(round::bounded(host));
+    bucket::settled(host).await;
     boot::verify_all(host, c).await;
 }
 

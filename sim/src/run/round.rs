@@ -9,6 +9,7 @@ use weir_engine::Health;
 
 use super::boot::{self, ANSWER_MAX};
 use crate::{
+    bucket,
     checks::{self, Breach},
     faults::{DIR, Options},
     require, workload,
@@ -97,6 +98,8 @@ async fn live(host: &Rc<Host>, ending: Ending, c: &mut ChaCha8Rng) {
     }
     let clients = workload::start(host);
     let weather = tokio::task::spawn_local(weather(Rc::clone(host), sim.chance(1000)));
+    let (watched, mut foul) = (Rc::clone(host), sim.chance(1010));
+    let sky = tokio::task::spawn_local(async move { bucket::weather(&watched, &mut foul).await });
     let length = sim.options.round.mul_f64(c.random_range(0.2..1.5));
     let until = sim.now() + length;
     let mut failed_since = None;
@@ -114,11 +117,13 @@ async fn live(host: &Rc<Host>, ending: Ending, c: &mut ChaCha8Rng) {
         }
     }
     weather.abort();
+    sky.abort();
     match ending {
         Ending::CloseBusy => close(host).await,
         Ending::CloseQuiet => {
             calm_down(host).await;
             settle(host, clients).await;
+            bucket::linger(host, c).await;
             close(host).await;
         }
         Ending::CrashAtOp(_) | Ending::CrashAtTime | Ending::Kill => sim.note("killed"),

@@ -1,0 +1,138 @@
+//! What is in the bucket, past all faults, and what must be: the whole of it is read and every rule
+//! is asked again, then it is held beside what was there before and what the store says.
+
+use std::time::Duration;
+
+use weir_engine::{
+    audit::{self, Newest},
+    request::List,
+    types::WallMs,
+};
+
+use super::alone;
+use crate::{
+    checks::{self, Breach},
+    require,
+    world::{Host, Sim},
+};
+
+/// Findings that a report names.
+const SHOWN_MAX: usize = 4;
+
+/// Audits the bucket.
+///
+/// # Errors
+/// Something in it is wrong, or less than it was.
+pub(crate) fn look(sim: &Sim) -> Result<Option<Newest>, Breach> {
+    let bucket = sim.machine.bucket();
+    let keys = bucket.keys();
+    let audit = audit::bucket(&keys, &|key| bucket.peek(key), whole_since(sim));
+    if !audit.findings.is_empty() {
+        let named = |key: &str| audit.newest.as_ref().is_none_or(|it| it.named.contains(key));
+        // What only an older manifest misses was collected before its time.
+        let early =
+            audit.findings.iter().all(|it| it.what.starts_with("is missing") && !named(&it.object));
+        let shown: Vec<String> =
+            audit.findings.iter().take(SHOWN_MAX).map(ToString::to_string).collect();
+        let broken = if early { checks::COLLECTED } else { checks::CUT };
+        return Breach::of(broken, shown.join("; "));
+    }
+    if let Some(newest) = &audit.newest {
+        went_on(sim, newest)?;
+    }
+    require!(
+        audit.newest.is_some() || sim.depot.seen.get() == 0,
+        checks::CUT,
+        "manifest {} was there, and there is none",
+        sim.depot.seen.get()
+    );
+    Ok(audit.newest)
+}
+
+/// Since when manifests are whole: for the grace period. A clock that jumps may end it early.
+fn whole_since(sim: &Sim) -> WallMs {
+    if sim.options.wall_jumps {
+        return WallMs::new(u64::MAX);
+    }
+    let grace = u64::try_from(sim.options.bucket.grace.as_millis()).unwrap_or(u64::MAX);
+    WallMs::new(sim.wall_ms().saturating_sub(grace))
+}
+
+/// Nothing that was published is less than it was before.
+fn went_on(sim: &Sim, newest: &Newest) -> Result<(), Breach> {
+    let seen = sim.depot.seen.replace(newest.generation);
+    require!(
+        newest.generation >= seen,
+        checks::CUT,
+        "the newest manifest is {}, it was {seen}",
+        newest.generation
+    );
+    let mut tails = sim.depot.tails.borrow_mut();
+    let found = newest
+        .streams
+        .iter()
+        .map(|stream| (stream.name.clone(), (stream.next.epoch.get(), stream.next.next.get())));
+    let found: std::collections::BTreeMap<_, _> = found.collect();
+    for (name, (epoch, next)) in &found {
+        // A name that is made again has another epoch, unless it is a fork's, which counts on
+        // under its source's.
+        if let Some((before, tail)) = tails.get(name)
+            && before == epoch
+            && !name.as_str().starts_with("f/")
+        {
+            require!(
+                next >= tail,
+                checks::CUT,
+                "'{name}' {epoch} ends at {next} in manifest {}, it ended at {tail} before",
+                newest.generation
+            );
+        }
+    }
+    *tails = found;
+    Ok(())
+}
+
+/// Audits the bucket beside the running store: nothing is there that the store does not have
+/// sealed, and the store is the only one who writes there.
+///
+/// # Errors
+/// As [`look`], or the store has less than its bucket.
+pub(crate) async fn beside(host: &Host) -> Result<(), Breach> {
+    if !host.sim.options.bucket.there {
+        return Ok(());
+    }
+    alone(host)?;
+    let Some(newest) = look(&host.sim)? else { return Ok(()) };
+    let listing = host.door.list(List { limit: 1000, ..List::default() });
+    let Ok(Ok(rows)) = tokio::time::timeout(Duration::from_secs(30), listing).await else {
+        return Ok(());
+    };
+    host.sim.note(&format!(
+        "manifest {} through {} has {} streams",
+        newest.generation,
+        newest.through,
+        newest.streams.len()
+    ));
+    for stream in &newest.streams {
+        let Some(row) = rows.iter().find(|row| row.head.name == stream.name) else { continue };
+        if row.head.next.epoch != stream.next.epoch || row.head.created.get() > newest.created.get()
+        {
+            continue;
+        }
+        let (published, sealed) = (stream.sealed.next, row.sealed_through.next);
+        require!(
+            published <= sealed,
+            checks::UPLOADED,
+            "'{}' is in the bucket through {published}, and sealed through {sealed}",
+            stream.name
+        );
+        let (published, next) = (stream.next.next, row.head.next.next);
+        require!(
+            published <= next,
+            checks::UPLOADED,
+            "'{}' ends at {published} in the bucket, and at {next} in the store",
+            stream.name
+        );
+    }
+    Ok(())
+}
