@@ -11,7 +11,7 @@ use bytes::Bytes;
 use weir_engine::{
     Config, Engine,
     request::{Append, Create, Fork, From, Read},
-    types::{Closing, ContentType, Offset, StreamName},
+    types::{Closing, ContentType, Offset, Retention, StreamName},
 };
 
 /// Records read in each round, however many streams they lie in.
@@ -33,6 +33,7 @@ fn create(stream: StreamName, source: Option<StreamName>) -> Create {
         content: Some(content()),
         expiry: None,
         fork: source.map(|source| Fork { source, at: None, sub_offset: 0 }),
+        retention: Retention::NONE,
         closing: Closing::KeepOpen,
         body: Bytes::new(),
         key: None,

@@ -15,6 +15,8 @@ pub struct Config {
     pub queue_bytes_max: usize,
     /// Requests waiting for a commit; more are refused.
     pub queue_requests_max: usize,
+    /// Time within which a segment is written anew after a record in it was deleted or let go of.
+    pub erase_within: Duration,
     /// Streams whose state is kept in memory although they are idle.
     pub streams_cached_max: usize,
     /// Bytes of segment blocks kept in memory.
@@ -22,6 +24,9 @@ pub struct Config {
     /// Bytes of local copies of segments that the bucket holds too; those unused for longest go
     /// when there are more. What is not in the bucket does not count and is never evicted.
     pub local_bytes_max: u64,
+    /// The bucket lives as long as this process: at a start nothing counts as uploaded, and no
+    /// local copy may go.
+    pub bucket_is_volatile: bool,
     /// Bytes of sealed files that the bucket does not hold yet at which appends are refused.
     pub backlog_bytes_max: u64,
     /// How long the bucket keeps what newer manifests name no more: as far back as a store can
@@ -77,9 +82,11 @@ impl Config {
             seal_age: Duration::from_secs(10),
             queue_bytes_max: 64 << 20,
             queue_requests_max: 50_000,
+            erase_within: Duration::from_secs(7 * 86_400),
             streams_cached_max: 100_000,
             block_cache_bytes: 64 << 20,
             local_bytes_max: 10 << 30,
+            bucket_is_volatile: false,
             backlog_bytes_max: 1 << 30,
             gc_grace: Duration::from_secs(24 * 60 * 60),
             publish_at_stop: Duration::from_secs(30),

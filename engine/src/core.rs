@@ -22,7 +22,7 @@ use weir_io::{
 use crate::{
     Config, Metrics,
     decide::Now,
-    history::Bucket,
+    history::{Bucket, History},
     log::{
         commit::{Link, StoreId},
         sequencer::Sequencer,
@@ -30,9 +30,14 @@ use crate::{
     motion::publish::{Chain, InBucket},
     read::segments::SegmentSet,
     segment::BlockCache,
-    state::{catalogue::Failure, files::Files, shelf::Shelf, view::Stream},
+    state::{
+        catalogue::{Death, Failure},
+        files::Files,
+        shelf::Shelf,
+        view::Stream,
+    },
     subscribe::registry::Registry,
-    types::{Epoch, SegmentId, StoreMs, StreamId, StreamName, WallMs},
+    types::{Ancestry, Epoch, SegmentId, StoreMs, StreamId, StreamName, WallMs},
 };
 
 /// Reading connections kept open.
@@ -52,14 +57,15 @@ pub(crate) struct Core {
     pub(crate) store: StoreId,
     /// Where segments are kept for good; `None`: on the local disk alone.
     pub(crate) bucket: Option<Arc<Bucket>>,
+    /// What comes from the bucket, and what of it stays here.
+    pub(crate) history: History,
     pub(crate) metrics: Metrics,
     pub(crate) sequencer: Sequencer,
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) subscriptions: Registry,
     pub(crate) segments: ArcSwap<SegmentSet>,
-    /// By segment, about how many payload bytes in it nobody can read any more, as far as this
-    /// process has seen.
-    pub(crate) dead_bytes: Mutex<BTreeMap<SegmentId, u64>>,
+    /// By segment, what in it nobody can read any more; as the catalogue has it.
+    pub(crate) deaths: Mutex<BTreeMap<SegmentId, Death>>,
     /// Counts the changes of what lies in which segment.
     pub(crate) moves: watch::Sender<u64>,
     pub(crate) blocks: BlockCache<ahash::RandomState>,
@@ -98,6 +104,8 @@ pub(crate) struct Core {
     pub(crate) nonce: u64,
     /// The live files and the point of the log up to which they tell all.
     pub(crate) files: Mutex<Files>,
+    /// Bytes of sealed files that only this disk has.
+    pub(crate) backlog: Arc<AtomicU64>,
     /// The ledgers say all that the catalogue does.
     pub(crate) ledgers_whole: AtomicBool,
     /// How many recoveries from a bucket the store has behind it.
@@ -135,6 +143,8 @@ pub(crate) struct Burial {
     pub(crate) bytes: u64,
     pub(crate) name: StreamName,
     pub(crate) epoch: Epoch,
+    /// What it drew on, if it was a fork.
+    pub(crate) fork: Option<Arc<Ancestry>>,
 }
 
 impl Core {
@@ -171,7 +181,8 @@ impl Core {
 
     /// Whether so much waits to be uploaded that appends must wait too.
     pub(crate) fn is_backlogged(&self) -> bool {
-        self.bucket.is_some() && self.files.lock().local_bytes() >= self.config.backlog_bytes_max
+        let waiting = self.backlog.load(std::sync::atomic::Ordering::Relaxed);
+        self.bucket.is_some() && waiting >= self.config.backlog_bytes_max
     }
 
     /// Unsealed bytes at which appends must wait.

@@ -1,6 +1,7 @@
 //! The façade: every verb of a store, from admission to answer.
 
 mod load;
+mod notes;
 
 pub(crate) use load::{Listed, unreadable};
 
@@ -21,7 +22,7 @@ use crate::{
     request::{Append, Appended, Create, Created, Error, Head, List, ListRow, Page, Read},
     state::{catalogue, stream::StreamState, view::Stream},
     subscribe::Subscriptions,
-    types::{Seq, StreamName},
+    types::{Retention, Seq, StreamName},
 };
 
 /// A running store. Clones share it.
@@ -206,10 +207,31 @@ impl Engine {
         Ok(head_of(&stream, &durable.state))
     }
 
+    /// Gives a stream other limits of what it keeps; what is beyond them goes soon after. Never
+    /// extends a sliding window.
+    ///
+    /// # Errors
+    /// [`Rejection::NotFound`](crate::request::Rejection::NotFound), or that the store takes no writes.
+    pub async fn retain(&self, name: &StreamName, retention: Retention) -> Result<Head, Error> {
+        let mut pins = Vec::new();
+        loop {
+            match self.core.sequencer.retain(name, retention, self.core.now())? {
+                Submitted::Load(missing) => pins.extend(self.core.load(missing).await?),
+                Submitted::Decided(decision) => {
+                    let stream = settled(decision).await?;
+                    let durable = stream.durable.lock();
+                    durable.presence()?;
+                    return Ok(head_of(&stream, &durable.state));
+                }
+            }
+        }
+    }
+
     /// A catch-up read (protocol §10.2).
     ///
     /// # Errors
-    /// [`Rejection::NotFound`](crate::request::Rejection::NotFound), [`Rejection::OffsetLost`](crate::request::Rejection::OffsetLost), or what keeps the records from being
+    /// [`Rejection::NotFound`](crate::request::Rejection::NotFound), [`Rejection::OffsetLost`](crate::request::Rejection::OffsetLost),
+    /// [`Rejection::OffsetTrimmed`](crate::request::Rejection::OffsetTrimmed), or what keeps the records from being
     /// read.
     pub async fn read(&self, read: Read) -> Result<Page, Error> {
         let stream = self.core.living(&read.name).await?;
@@ -259,13 +281,21 @@ impl Engine {
         let (requests, bytes) = self.core.sequencer.queued();
         let metrics = &self.core.metrics;
         metrics.queue_requests.set(i64::try_from(requests).unwrap_or(i64::MAX));
-        let backlog = self.core.files.lock().local_bytes();
+        let backlog = self.core.backlog.load(Ordering::Relaxed);
         let backlog = if self.core.bucket.is_some() { backlog } else { 0 };
         metrics.publish.backlog_bytes.set(i64::try_from(backlog).unwrap_or(i64::MAX));
         let cached = self.core.blocks.bytes();
         metrics.block_cache_bytes.set(i64::try_from(cached).unwrap_or(i64::MAX));
         metrics.queue_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         metrics
+    }
+
+    /// Seals what is in memory and publishes it, if the bucket answers in time.
+    pub async fn flush(&self) {
+        if !matches!(self.core.sequencer.mode(), Mode::Failed(_)) {
+            seal::run(&self.core).await;
+            publish::finish(&self.core).await;
+        }
     }
 
     /// Refuses new writes, commits what was admitted, lets live readers go, seals, and ends the
@@ -282,10 +312,7 @@ impl Engine {
         }
         core.stopping.store(true, Ordering::Release);
         core.keeper.notify_one();
-        if !matches!(core.sequencer.mode(), Mode::Failed(_)) {
-            seal::run(core).await;
-            publish::finish(core).await;
-        }
+        self.flush().await;
         let store_now = core.store_now();
         let noted = core.on_writer("store time", move |conn| {
             catalogue::put_meta(conn, "store_ms", &store_now.get().to_le_bytes())
@@ -325,6 +352,8 @@ pub(crate) fn head_of(stream: &Stream, state: &StreamState) -> Head {
         name: identity.name.clone(),
         content: identity.content.clone(),
         expiry: identity.expiry,
+        retention: state.kept.retention,
+        earliest: state.earliest(),
         next: state.tail(),
         closed: state.closed.is_some(),
         created: identity.created,

@@ -49,6 +49,8 @@ pub struct Metrics {
     pub seals: Counter,
     /// Seals that failed and will be tried again.
     pub seals_failed: Counter,
+    /// Times a stream let go of its oldest records.
+    pub trims: Counter,
     /// Live segments.
     pub segments: Gauge,
     /// Bytes of live segments.
@@ -65,6 +67,20 @@ pub struct Metrics {
     pub blocks_read: Counter,
     /// Blocks asked for, read or in memory.
     pub blocks_asked: Counter,
+    /// Blocks found in memory.
+    pub blocks_hit: Counter,
+    /// Requests to the bucket for blocks.
+    pub fetches: Counter,
+    /// Fetches of blocks that ended without them.
+    pub fetches_failed: Counter,
+    /// Blocks that came from the bucket.
+    pub fetched_blocks: Counter,
+    /// Bytes that came from the bucket for them.
+    pub fetched_bytes: Counter,
+    /// Local copies of segments that were evicted.
+    pub evictions: Counter,
+    /// Bytes of local copies of segments that the bucket has too.
+    pub local_bytes: Gauge,
     /// Bytes of blocks in memory.
     pub block_cache_bytes: Gauge,
     /// Subscriptions there are.
@@ -103,6 +119,7 @@ impl Default for Metrics {
             checkpoints: Counter::default(),
             seals: Counter::default(),
             seals_failed: Counter::default(),
+            trims: Counter::default(),
             segments: Gauge::default(),
             segment_bytes: Gauge::default(),
             writer_hold_max_us: Gauge::default(),
@@ -111,6 +128,13 @@ impl Default for Metrics {
             wakes: Counter::default(),
             blocks_read: Counter::default(),
             blocks_asked: Counter::default(),
+            blocks_hit: Counter::default(),
+            fetches: Counter::default(),
+            fetches_failed: Counter::default(),
+            fetched_blocks: Counter::default(),
+            fetched_bytes: Counter::default(),
+            evictions: Counter::default(),
+            local_bytes: Gauge::default(),
             block_cache_bytes: Gauge::default(),
             subscriptions: Gauge::default(),
             subscriptions_pending: Gauge::default(),
@@ -173,6 +197,7 @@ impl Metrics {
         r.register("weir_wal_checkpoints", "Complete checkpoints", self.checkpoints.clone());
         r.register("weir_seals", "Seals finished", self.seals.clone());
         r.register("weir_seals_failed", "Seals failed", self.seals_failed.clone());
+        r.register("weir_trims", "Times a stream let old records go", self.trims.clone());
         r.register("weir_segments", "Live segments", self.segments.clone());
         r.register("weir_segment_bytes", "Bytes of live segments", self.segment_bytes.clone());
         r.register(
@@ -185,6 +210,8 @@ impl Metrics {
         r.register("weir_live_wakes", "Wakes of live readers", self.wakes.clone());
         r.register("weir_blocks_read", "Blocks read from segments", self.blocks_read.clone());
         r.register("weir_blocks_asked", "Blocks asked for", self.blocks_asked.clone());
+        r.register("weir_blocks_hit", "Blocks found in memory", self.blocks_hit.clone());
+        self.register_history(r);
         r.register("weir_subscriptions", "Subscriptions", self.subscriptions.clone());
         r.register(
             "weir_subscriptions_pending",
@@ -208,5 +235,17 @@ impl Metrics {
         );
         r.register("weir_block_cache_bytes", "Blocks in memory", self.block_cache_bytes.clone());
         self.publish.register(r);
+    }
+    fn register_history(&self, r: &mut Registry) {
+        r.register("weir_history_fetches", "Requests for blocks", self.fetches.clone());
+        r.register("weir_history_fetches_failed", "Without blocks", self.fetches_failed.clone());
+        r.register("weir_history_blocks", "Blocks fetched", self.fetched_blocks.clone());
+        r.register("weir_history_bytes", "Bytes fetched", self.fetched_bytes.clone());
+        r.register("weir_history_evictions", "Local copies evicted", self.evictions.clone());
+        r.register(
+            "weir_history_local_bytes",
+            "Local copies of what the bucket has",
+            self.local_bytes.clone(),
+        );
     }
 }

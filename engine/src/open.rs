@@ -18,7 +18,7 @@ use weir_io::{World, disk::Lock, objects::Objects, sqlite::Role};
 use crate::{
     Config, OpenError,
     core::{Core, Slice, database, ledger_dir, ledger_path, segment_dir, segment_path},
-    history::Bucket,
+    history::{Bucket, History},
     log::{
         commit::{Link, StoreId},
         replay,
@@ -27,7 +27,7 @@ use crate::{
     },
     motion::{checkpoint, keeper, publish},
     read::segments::SegmentSet,
-    segment::{BlockCache, Segment},
+    segment::{BlockCache, Remote, Segment},
     state::{
         catalogue::{self, Failure},
         files::{Cut, Files, Held},
@@ -147,6 +147,12 @@ fn open_blocking(
         world.disk.sync_dir(&config.dir).map_err(io_error("syncing the store directory".into()))?;
     }
     let (store, writer_epoch) = claim(&conn)?;
+    if config.bucket_is_volatile {
+        let tx = conn.transaction();
+        let tx = tx.map_err(|error| failure(error.into()))?;
+        catalogue::forget_bucket(&tx).map_err(failure)?;
+        tx.commit().map_err(|error| failure(error.into()))?;
+    }
     let (files, segments) = open_files(&world, &config, &conn, store)?;
     let seed = std::array::from_fn(|_| world.entropy.next_u64());
     let shelf = Arc::new(Shelf::new(config.streams_cached_max, seed));
@@ -171,6 +177,7 @@ fn open_blocking(
     let world = (world, config, bucket);
     let core = assemble(world, store, (seed, shelf, floor), found, slices, files);
     core.put_segments(SegmentSet::new(segments));
+    *core.deaths.lock() = catalogue::deaths(&conn).map_err(failure)?;
     Ok(Opened { core, lock, conn, link, writer_epoch, slices: received })
 }
 
@@ -198,8 +205,9 @@ fn assemble(
         subscriptions,
         store,
         bucket,
+        history: History::new(),
         segments: ArcSwap::default(),
-        dead_bytes: Mutex::default(),
+        deaths: Mutex::default(),
         moves: watch::Sender::new(0),
         blocks: BlockCache::new(config.block_cache_bytes, hasher, metrics.blocks_read.clone()),
         metrics,
@@ -221,6 +229,7 @@ fn assemble(
         store_base: crate::types::StoreMs::new(found.store_ms.get().saturating_sub(started)),
         next_file: AtomicU64::new(next_file),
         nonce: world.entropy.next_u64(),
+        backlog: files.backlog(),
         files: Mutex::new(files),
         ledgers_whole: AtomicBool::new(ledgers_whole),
         recoveries: floor.era(),
@@ -318,6 +327,13 @@ fn open_files(
             Segment::open(file).map_err(|bad| OpenError::Corrupt(format!("{shown}: {bad}")))?;
         if segment.store() != store.0 || segment.id() != row.id {
             return Err(OpenError::Corrupt(format!("{shown} belongs to another store or row")));
+        }
+        if segment.footer().file_bytes() != row.bytes {
+            return Err(OpenError::Corrupt(format!("{shown} is not as long as its row says")));
+        }
+        if row.place == catalogue::Place::Bucket {
+            let key = publish::segment_key(&row);
+            segment.set_remote(Remote { key, bytes: row.bytes });
         }
         named.insert(path);
         held.push(Held { row, segment: Arc::new(segment) });

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use crate::types::{
-    Closing, ContentType, Expiry, Form, Offset, ProducerId, ProducerTuple, Records, StreamName,
-    WallMs,
+    Closing, ContentType, Expiry, Form, Offset, ProducerId, ProducerTuple, Records, Retention,
+    StreamName, WallMs,
 };
 
 /// A stream to create (protocol §4).
@@ -18,6 +18,8 @@ pub struct Create {
     pub expiry: Option<Expiry>,
     /// Where its first records come from, if it is a fork.
     pub fork: Option<Fork>,
+    /// How much of its records it keeps.
+    pub retention: Retention,
     /// Whether it is closed from the start.
     pub closing: Closing,
     /// The initial body, undivided; empty for none. In JSON mode `[]` is also none.
@@ -35,6 +37,7 @@ impl Create {
             content: content.into(),
             expiry: None,
             fork: None,
+            retention: Retention::NONE,
             closing: Closing::KeepOpen,
             body: Bytes::new(),
             key: None,
@@ -151,6 +154,10 @@ pub struct Head {
     pub content: ContentType,
     /// Expiry as created.
     pub expiry: Expiry,
+    /// How much of its records it keeps.
+    pub retention: Retention,
+    /// Where what can be read begins: everything before was let go of.
+    pub earliest: Offset,
     /// The tail.
     pub next: Offset,
     /// Closed for good.
@@ -164,7 +171,7 @@ pub struct Head {
 /// Where a read starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
-    /// At the first record.
+    /// At the first record there is.
     Start,
     /// At the tail.
     Now,
@@ -194,6 +201,8 @@ pub struct Page {
     pub content: ContentType,
     /// The stream's expiry.
     pub expiry: Expiry,
+    /// How much of its records the stream keeps.
+    pub retention: Retention,
     /// Where the page starts: the requested position in its current spelling.
     pub start: Offset,
     /// Where it ends: resume here.
@@ -340,6 +349,12 @@ pub enum Rejection {
     /// One more producer than a stream may have (429 would not help: 409).
     #[error("stream {0} has as many producers as it may have")]
     TooManyProducers(StreamName),
+    /// The stream has let go of the records from this position on (410).
+    #[error("the stream no longer keeps the records from this offset on")]
+    OffsetTrimmed {
+        /// The earliest position it keeps.
+        next: Offset,
+    },
     /// The position lies in an epoch that this stream has left behind (410).
     #[error("offset belongs to an earlier life of this stream")]
     OffsetLost {

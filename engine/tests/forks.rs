@@ -11,7 +11,10 @@ use weir_engine::{
     request::{
         Append, AppendOutcome, Create, CreateOutcome, Error, Fork, From, List, Read, Rejection,
     },
-    types::{Closing, ContentType, Epoch, Expiry, Offset, ProducerId, ProducerTuple, Seq, WallMs},
+    types::{
+        Closing, ContentType, Epoch, Expiry, Offset, ProducerId, ProducerTuple, Retention, Seq,
+        WallMs,
+    },
 };
 use weir_io::memory::Machine;
 
@@ -28,6 +31,7 @@ fn plain(stream: &str, kind: &str) -> Create {
         content: ContentType::parse(kind),
         expiry: None,
         fork: None,
+        retention: Retention::NONE,
         closing: Closing::KeepOpen,
         body: Bytes::new(),
         key: None,

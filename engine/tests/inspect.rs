@@ -11,7 +11,7 @@ use weir_engine::{
     Engine, Health,
     inspect::Unsealed,
     request::{Append, Create, Error, Fork, Rejection},
-    types::{Closing, ContentType, Expiry, Seq},
+    types::{Closing, ContentType, Expiry, Retention, Seq},
 };
 use weir_io::memory::Machine;
 
@@ -25,6 +25,7 @@ fn stream(of: &str) -> Create {
         content: text(),
         expiry: None,
         fork: None,
+        retention: Retention::NONE,
         closing: Closing::KeepOpen,
         body: Bytes::new(),
         key: None,

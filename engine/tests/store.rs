@@ -6,7 +6,7 @@ use bytes::Bytes;
 use weir_engine::{
     Config, Engine,
     request::{Append, AppendOutcome, Create, Error, From, List, Page, Read, Rejection},
-    types::{Closing, ContentType, ProducerId, ProducerTuple, StreamName},
+    types::{Closing, ContentType, ProducerId, ProducerTuple, Retention, StreamName},
 };
 
 struct Dir(PathBuf);
@@ -52,6 +52,7 @@ fn create(text: &str, kind: &str) -> Create {
         content: ContentType::parse(kind),
         expiry: None,
         fork: None,
+        retention: Retention::NONE,
         closing: Closing::KeepOpen,
         body: Bytes::new(),
         key: None,

@@ -9,7 +9,7 @@ use support::{End, live, name};
 use weir_engine::{
     Engine,
     request::{Append, Create, From, Read},
-    types::{Closing, ContentType, Expiry, WallMs},
+    types::{Closing, ContentType, Expiry, Retention, WallMs},
 };
 use weir_io::memory::{EPOCH_MS, Machine};
 
@@ -21,6 +21,7 @@ fn create(text: &str, expiry: Expiry) -> Create {
         content: ContentType::parse("text/plain"),
         expiry: Some(expiry),
         fork: None,
+        retention: Retention::NONE,
         closing: Closing::KeepOpen,
         body: Bytes::from_static(b"x"),
         key: None,

@@ -238,6 +238,8 @@ pub struct Settings {
     pub local_bytes_max: u64,
     /// Age of the oldest unsealed record that starts a seal.
     pub seal_age: Duration,
+    /// Time within which what is deleted leaves the disk.
+    pub erase_within: Duration,
     /// The operator's own signing key.
     pub signing_key: Option<PathBuf>,
     /// What is logged.
@@ -334,6 +336,7 @@ impl Settings {
             memtable_bytes_max: flags.memtable_bytes,
             local_bytes_max: u64::try_from(flags.cache_bytes).unwrap_or(u64::MAX),
             seal_age: flags.seal_age,
+            erase_within: flags.erase_within,
             signing_key: flags.signing_key,
             log: flags
                 .log

@@ -13,7 +13,7 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use weir_io::{
     World,
-    objects::{Counting, Counts, ObjectError, Unfit, probe},
+    objects::{Counting, Counts, ObjectError, Objects, Unfit, probe},
     os::objects::{self, Kind},
     retry::{Patience, Retrying},
 };
@@ -29,7 +29,9 @@ const PROBE_ATTEMPTS_MAX: u32 = 3;
 /// A bucket that may be used.
 #[derive(Clone)]
 pub struct ObjectStore {
-    /// The bucket.
+    /// The bucket, asked once for each request.
+    pub objects: Arc<dyn Objects>,
+    /// The same, asked with patience.
     pub bucket: Arc<Retrying>,
     /// What it was asked, every attempt for itself.
     pub counts: Arc<Counts>,
@@ -58,13 +60,21 @@ pub enum StoreError {
     Silent,
 }
 
+impl StoreError {
+    /// Whether the bucket did not answer, so that asking again may help.
+    #[must_use]
+    pub const fn is_away(&self) -> bool {
+        matches!(self, Self::Silent | Self::Unfit(Unfit::Error(ObjectError::Transient(_))))
+    }
+}
+
 impl ObjectStore {
     /// Opens the bucket and tries it out.
     ///
     /// # Errors
     /// It can't be opened or asked, or does not do what two servers must rely on.
     pub async fn open(world: &World, settings: &StoreSettings) -> Result<Self, StoreError> {
-        let store = Self::untried(world, settings).await?;
+        let store = Self::open_untried(world, settings).await?;
         // Who starts a server waits for this.
         let trial = Patience { attempts_max: PROBE_ATTEMPTS_MAX, ..store.patience };
         let trial = store.bucket.with_patience(trial);
@@ -83,16 +93,21 @@ impl ObjectStore {
             let listed = world.disk.list(directory);
             listed.map_err(StoreError::Missing)?;
         }
-        Self::untried(world, settings).await
+        Self::open_untried(world, settings).await
     }
 
-    async fn untried(world: &World, settings: &StoreSettings) -> Result<Self, StoreError> {
+    /// Opens a bucket that was tried out before.
+    ///
+    /// # Errors
+    /// It can't be opened.
+    pub async fn open_untried(world: &World, settings: &StoreSettings) -> Result<Self, StoreError> {
         let opened = objects::open(&settings.bucket, world).await.map_err(StoreError::Open)?;
         let counts = Arc::new(Counts::new(Arc::clone(&world.clock)));
-        let counted = Arc::new(Counting::new(opened, Arc::clone(&counts)));
+        let objects: Arc<dyn Objects> = Arc::new(Counting::new(opened, Arc::clone(&counts)));
         let patience = Patience::default();
-        let bucket = Arc::new(Retrying::new(counted, Arc::clone(&world.entropy), patience));
+        let entropy = Arc::clone(&world.entropy);
+        let bucket = Arc::new(Retrying::new(Arc::clone(&objects), entropy, patience));
         let (kind, place) = (settings.kind, settings.place.clone());
-        Ok(Self { bucket, counts, kind, place, patience })
+        Ok(Self { objects, bucket, counts, kind, place, patience })
     }
 }

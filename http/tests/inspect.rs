@@ -16,6 +16,11 @@ const SERVER: &str = "/v1/server/_details";
 const MEMORY: &str = "/v1/server/_mem";
 const PROFILE: &str = "/v1/stream/s/_profile";
 const SCHEMA: &str = "/v1/stream/s/_schema";
+/// What is told of a stream itself.
+const STREAM_FIELDS: &str = "name content_type profile created_at updated_at expires_at ttl_seconds stream_seq closed \
+     epoch next_offset sealed_through uploaded_through segment_count uploaded_segment_count \
+     pending_rows pending_bytes total_size_bytes wal_rows wal_bytes last_append_at \
+     last_segment_cut_at producer_count fork fork_count retention earliest_offset trimmed_bytes";
 
 /// The names of an object, sorted.
 fn keys(value: &Value) -> Vec<&str> {
@@ -62,13 +67,7 @@ async fn a_fresh_stream_has_the_peers_fields_and_nothing_in_them() {
     check_keys(&body, "stream profile schema index_status storage object_store_requests");
 
     let stream = &body["stream"];
-    check_keys(
-        stream,
-        "name content_type profile created_at updated_at expires_at ttl_seconds stream_seq closed \
-         epoch next_offset sealed_through uploaded_through segment_count uploaded_segment_count \
-         pending_rows pending_bytes total_size_bytes wal_rows wal_bytes last_append_at \
-         last_segment_cut_at producer_count fork fork_count",
-    );
+    check_keys(stream, STREAM_FIELDS);
     let created = stream["created_at"].as_str().expect("a date");
     for (field, expect) in [
         ("name", json!("s")),
@@ -92,6 +91,9 @@ async fn a_fresh_stream_has_the_peers_fields_and_nothing_in_them() {
         ("total_size_bytes", json!("0")),
         ("fork", Value::Null),
         ("fork_count", json!(0)),
+        ("retention", Value::Null),
+        ("earliest_offset", json!("0")),
+        ("trimmed_bytes", json!("0")),
     ] {
         assert_eq!(stream[field], expect, "{field}");
     }

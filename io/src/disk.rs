@@ -27,6 +27,8 @@ pub enum Create {
 pub trait Disk: Send + Sync {
     /// Opens an existing file for reading.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+    /// Opens an existing file for reading and writing.
+    fn open_to_write(&self, path: &Path) -> io::Result<Arc<dyn File>>;
     /// Creates a file for reading and writing.
     fn create(&self, path: &Path, how: Create) -> io::Result<Arc<dyn File>>;
     /// Creates a directory and its missing parents.
@@ -77,6 +79,10 @@ pub trait File: Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Current length in bytes.
     fn len(&self) -> io::Result<u64>;
+    /// Bytes it takes on the medium. A hole, which is what nobody ever wrote between the start and
+    /// the end of a file, reads as zeros and takes none where the file system knows holes; what is
+    /// taken is counted in blocks of the file system.
+    fn allocated(&self) -> io::Result<u64>;
     /// Whether the file holds no byte.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)

@@ -201,7 +201,7 @@ fn a_full_drive_says_so_and_removal_makes_space() {
     assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
     assert!(drive.used_bytes() <= 1000);
     file.write_all_at(&[3; 100], 0).unwrap();
-    assert_eq!(file.set_len(101).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert_eq!(file.write_all_at(&[3], 100).unwrap_err().kind(), io::ErrorKind::StorageFull);
     disk.remove(&path("file")).unwrap();
     disk.sync_dir(Path::new("/d")).unwrap();
     assert_eq!(drive.used_bytes(), 100);
@@ -275,6 +275,29 @@ fn the_same_seed_and_the_same_calls_leave_the_same_trace() {
     assert_eq!(run(1, b"one"), run(1, b"one"));
     assert_ne!(run(1, b"one"), run(2, b"one"));
     assert_ne!(run(1, b"one"), run(1, b"two"));
+}
+
+#[test]
+fn a_hole_takes_no_room_on_a_full_drive_and_what_fills_it_does() {
+    let (drive, disk) = prepared(3);
+    let used = drive.used_bytes();
+    drive.set_faults(Faults { capacity_bytes: Some(used + 1000), ..Faults::default() });
+    let file = disk.create(&path("holey"), Create::New).unwrap();
+    file.set_len(1 << 20).unwrap();
+    assert_eq!(drive.used_bytes(), used);
+    file.write_all_at(&[1; 600], 5000).unwrap();
+    file.write_all_at(&[2; 600], 5000).unwrap();
+    file.write_all_at(&[3; 600], 5300).unwrap();
+    assert_eq!(drive.used_bytes(), used + 900, "what overlaps is counted once");
+    let full = file.write_all_at(&[4; 600], 10_000).unwrap_err();
+    assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+    file.sync().unwrap();
+    disk.sync_dir(Path::new("/d")).unwrap();
+    drive.kill();
+    drive.power_cycle();
+    let disk = drive.mount();
+    assert!(disk.open(&path("holey")).unwrap().allocated().unwrap() >= 900, "holes survive");
+    assert!(drive.used_bytes() <= used + 1000);
 }
 
 #[test]

@@ -42,12 +42,14 @@ pub const COLLECTED: Invariant =
 pub const UPLOADED: Invariant = "INV-46 what is acked is in the bucket soon, and sealed before";
 pub const IDLE: Invariant = "INV-47 a store at rest owes its bucket nothing and asks it nothing";
 pub const CHAIN: Invariant = "INV-48 a bucket has one writer: who is overtaken stops, nobody else";
+pub const ERASED: Invariant = "INV-30 what nobody may read leaves the disk in time";
+pub const LIMITS: Invariant = "INV-31 what is within its limits can be read, what is not goes";
 
 /// All of them, for reports.
-pub const ALL: [Invariant; 34] = [
+pub const ALL: [Invariant; 36] = [
     ACKED, DURABLE, DENSE, SAME, ONCE, CLOSED, SEALED, FOLDED, TIMES, EPOCHS, STALE, WINDOW,
     BOUNDED, FILES, TRACE, SENT, KEYED, LIVE, LISTED, SERVES, DAMAGE, COUNTED, KEPT, FORKED,
-    CURSOR, FENCED, HOLDER, WOKEN, ALONE, CUT, COLLECTED, UPLOADED, IDLE, CHAIN,
+    CURSOR, FENCED, HOLDER, WOKEN, ALONE, ERASED, LIMITS, CUT, COLLECTED, UPLOADED, IDLE, CHAIN,
 ];
 
 /// A broken invariant.

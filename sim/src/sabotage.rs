@@ -89,11 +89,17 @@ pub enum Sabotage {
     TailsLost,
     /// Every third row of ledgers is not stored.
     LedgerRowsLost,
+    /// Streams are stored as if they began a few records later.
+    BeginningsTooLate,
+    /// When streams are to be trimmed is not stored.
+    TrimsForgotten,
+    /// When records died is not stored.
+    DeathsLost,
 }
 
 impl Sabotage {
     /// Every defect.
-    pub const ALL: [Sabotage; 31] = [
+    pub const ALL: [Sabotage; 34] = [
         Sabotage::LyingFsync,
         Sabotage::AckBeforeFsync,
         Sabotage::NoDirectorySync,
@@ -125,6 +131,9 @@ impl Sabotage {
         Sabotage::CollectedTooEarly,
         Sabotage::TailsLost,
         Sabotage::LedgerRowsLost,
+        Sabotage::BeginningsTooLate,
+        Sabotage::TrimsForgotten,
+        Sabotage::DeathsLost,
     ];
 
     /// Whether it shows only where there is a bucket.
@@ -173,7 +182,10 @@ impl Sabotage {
             | Sabotage::SubscriptionsLost
             | Sabotage::CollectedTooEarly
             | Sabotage::TailsLost
-            | Sabotage::LedgerRowsLost => {
+            | Sabotage::LedgerRowsLost
+            | Sabotage::BeginningsTooLate
+            | Sabotage::TrimsForgotten
+            | Sabotage::DeathsLost => {
                 world.sqlite = Arc::new(LyingSqlite { sqlite: world.sqlite, defect: self });
             }
         }
@@ -208,6 +220,18 @@ impl Sabotage {
                  BEGIN UPDATE garbage SET retired = 0 WHERE key = new.key; END"
                     .to_owned()
             }
+            (None, Sabotage::BeginningsTooLate) => {
+                "CREATE TEMP TRIGGER defect AFTER UPDATE OF earliest ON main.streams
+                 WHEN new.earliest > old.earliest
+                 BEGIN UPDATE streams SET earliest = earliest + 3 WHERE id = new.id; END"
+                    .to_owned()
+            }
+            (None, Sabotage::TrimsForgotten) => {
+                "CREATE TEMP TRIGGER defect AFTER UPDATE OF due_trim ON main.streams
+                 WHEN new.due_trim IS NOT NULL
+                 BEGIN UPDATE streams SET due_trim = NULL WHERE id = new.id; END"
+                    .to_owned()
+            }
             (None, _) => return None,
         })
     }
@@ -227,6 +251,7 @@ impl Sabotage {
             Sabotage::ControlLost => "UPDATE ON main.subscriptions",
             Sabotage::SubscriptionsLost => "INSERT ON main.subscriptions",
             Sabotage::LedgerRowsLost => "INSERT ON main.ledgers WHEN new.id % 3 = 0",
+            Sabotage::DeathsLost => "INSERT ON main.deaths",
             _ => return None,
         })
     }
@@ -314,6 +339,9 @@ impl File for UnsyncedFile {
     fn len(&self) -> io::Result<u64> {
         self.0.len()
     }
+    fn allocated(&self) -> io::Result<u64> {
+        self.0.allocated()
+    }
     fn sync(&self) -> io::Result<()> {
         Ok(())
     }
@@ -322,6 +350,9 @@ impl File for UnsyncedFile {
 impl Disk for LyingDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         self.disk.open(path)
+    }
+    fn open_to_write(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.disk.open_to_write(path)
     }
     fn create(&self, path: &Path, how: Create) -> io::Result<Arc<dyn File>> {
         let file = self.disk.create(path, how)?;

@@ -58,8 +58,15 @@ pub fn page(
             "asked '{name}' for {offset:?}, got {start}"
         );
     }
-    if from == From::Start {
+    if from == From::Start && !told {
         require!(start == 0, checks::DENSE, "'{name}' starts at {start}");
+    }
+    if from == From::Start && told {
+        model.saw_earliest(ticket, epoch, start)?;
+    }
+    if from != From::Now && ticket.newest == Some(epoch) {
+        let earliest = ticket.earliest();
+        require!(start >= earliest, checks::LIMITS, "'{name}' shows {start}, begins at {earliest}");
     }
     require!(start <= next && next <= tail, checks::DENSE, "page {start}..{next} of {tail}");
     let up = (page.up_to_date, page.closed);
@@ -237,6 +244,7 @@ pub fn whole(model: &mut Model, name: &StreamName, tail: Offset) -> Result<(), B
     if model.is_murky(name, epoch) {
         return Ok(());
     }
+    let has_limits = model.has_limits(name);
     let life = model.life(name, epoch);
     let len = u64::try_from(life.records.len()).expect("small");
     require!(
@@ -245,14 +253,19 @@ pub fn whole(model: &mut Model, name: &StreamName, tail: Offset) -> Result<(), B
         "'{name}' epoch {epoch} ends at {next}, {len} records were seen"
     );
     if life.origin.as_ref().is_some_and(|origin| origin.point.is_none()) {
+        if has_limits {
+            // What it wrote first may be gone.
+            return Ok(());
+        }
         // Nobody was told where this fork begins to differ: at what it wrote first.
         let own = life.records.iter().position(Option::is_some);
         let point = own.map_or(Ok(next), u64::try_from).expect("small");
         weir_io::sometimes!("a fork that nobody was told of was there after a restart");
         model.forked(name, epoch, point)?;
     }
+    let begins = model.life(name, epoch).earliest;
     let mut last = None;
-    for position in 0..next {
+    for position in begins..next {
         let Some((request, index)) = model.known(name, epoch, position) else {
             return Breach::of(
                 checks::SEALED,
@@ -282,7 +295,8 @@ pub fn since(
 ) -> Result<(), Breach> {
     let name = &ticket.name;
     let (epoch, start) = (page.tail.epoch.get(), page.start.next.get());
-    if let Some(before) = start.checked_sub(1)
+    // What comes first may be what is left.
+    if let Some(before) = start.checked_sub(1).filter(|_| !model.lets_go(name, epoch))
         && let Some((earliest, _)) = model.timestamp(name, epoch, before)
     {
         require!(

@@ -47,6 +47,13 @@ fn defects_of_forks_are_caught() {
 }
 
 #[test]
+fn defects_of_retention_are_caught() {
+    check(Sabotage::BeginningsTooLate, &["INV-23", "INV-31"]);
+    check(Sabotage::TrimsForgotten, &["INV-31"]);
+    check(Sabotage::DeathsLost, &["INV-30"]);
+}
+
+#[test]
 fn defects_of_subscriptions_are_caught() {
     check(Sabotage::LinksLost, &["INV-25", "INV-28"]);
     check(Sabotage::LinksStay, &["INV-25"]);

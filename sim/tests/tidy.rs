@@ -34,6 +34,7 @@ const RANKS: [(&str, u32); 52] = [
     ("subscribe::index", 2),
     ("publish", 3),
     ("admit", 3),
+    ("state::kept", 3),
     ("state::stream", 3),
     ("state::rows", 4),
     ("decide", 4),

@@ -13,7 +13,7 @@ use crate::{
         listing::{Entry, Listing, Presence},
         manifest::{Manifest, Published},
     },
-    types::WallMs,
+    types::StoreMs,
 };
 
 /// Probes leave objects behind when they are cut off.
@@ -53,7 +53,7 @@ pub(super) fn key_of(kind: Kind, entry: &Entry) -> Key {
 /// Looks at every manifest and at what they need.
 pub(super) fn look(
     objects: &Objects<'_>,
-    whole_since: WallMs,
+    whole_since: StoreMs,
     findings: &mut Vec<Finding>,
 ) -> Option<Newest> {
     let mut chain: BTreeMap<Generation, Option<Opened>> = BTreeMap::new();
@@ -112,11 +112,11 @@ pub(super) fn look(
 /// since.
 fn needed(
     chain: &BTreeMap<Generation, Option<Opened>>,
-    whole_since: WallMs,
+    whole_since: StoreMs,
 ) -> impl Iterator<Item = &Opened> {
     chain.iter().filter_map(move |(generation, opened)| {
         let successor = chain.get(&generation.next());
-        let superseded = successor.and_then(Option::as_ref).map(|next| next.manifest.created);
+        let superseded = successor.and_then(Option::as_ref).map(|next| next.manifest.store_ms);
         let whole = superseded.is_none_or(|at| at > whole_since);
         opened.as_ref().filter(|_| whole)
     })

@@ -118,4 +118,8 @@ impl File for InMemory {
     fn sync(&self) -> io::Result<()> {
         Ok(())
     }
+
+    fn allocated(&self) -> io::Result<u64> {
+        self.len()
+    }
 }

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use weir_io::objects::Key;
 
 pub use self::streams::Published;
-use crate::types::WallMs;
+use crate::types::{StoreMs, WallMs};
 
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,9 +75,9 @@ impl Objects<'_> {
 }
 
 /// Takes a bucket apart. `keys` are all that it has, `get` gives the bytes of one. Manifests that
-/// were superseded before `whole_since` may name objects that are gone.
+/// were superseded by ones of before `whole_since` may name objects that are gone.
 #[must_use]
-pub fn bucket(keys: &[Key], get: &dyn Fn(&Key) -> Option<Bytes>, whole_since: WallMs) -> Audit {
+pub fn bucket(keys: &[Key], get: &dyn Fn(&Key) -> Option<Bytes>, whole_since: StoreMs) -> Audit {
     let objects = Objects { keys: keys.iter().collect(), get };
     let mut findings = Vec::new();
     let newest = chain::look(&objects, whole_since, &mut findings);

@@ -28,6 +28,8 @@ pub struct Published {
     pub name: StreamName,
     /// Everything before this is in segments.
     pub sealed: Offset,
+    /// What can be read begins here.
+    pub earliest: Offset,
     /// Its tail.
     pub next: Offset,
     /// It takes no more records.
@@ -41,6 +43,7 @@ struct Stream {
     name: StreamName,
     lineage: Lineage,
     fork: Option<Arc<Ancestry>>,
+    earliest: Seq,
     sealed: Seq,
     next: Seq,
     closed: bool,
@@ -83,6 +86,7 @@ pub(super) fn published(
             note(findings, format!("'{}'", stream.name), "is the name of two streams");
         }
         found.push(Published {
+            earliest: stream.lineage.offset(stream.earliest),
             sealed: stream.lineage.offset(stream.sealed),
             next: stream.lineage.offset(stream.next),
             closed: stream.closed,
@@ -123,6 +127,7 @@ fn rows(ledgers: &[Arc<Ledger>], findings: &mut Vec<Finding>) -> BTreeMap<Stream
                     name: row.identity.name,
                     lineage: state.lineage,
                     fork: row.identity.fork,
+                    earliest: state.kept.earliest,
                     sealed: row.sealed,
                     next: state.next,
                     closed: state.closed.is_some(),
@@ -186,6 +191,7 @@ fn apply(
                 name: create.name,
                 lineage: create.lineage,
                 fork: create.fork,
+                earliest: create.earliest,
                 sealed: at,
                 next: at,
                 closed: false,
@@ -213,7 +219,12 @@ fn apply(
                 stream.retired = true;
             }
         }
-        Entry::Renew { .. } | Entry::Subscription(_) => {}
+        Entry::Trim(trim) => {
+            if let Some(stream) = streams.get_mut(&trim.stream) {
+                stream.earliest = stream.earliest.max(trim.earliest);
+            }
+        }
+        Entry::Renew { .. } | Entry::Retain { .. } | Entry::Subscription(_) => {}
     }
 }
 
@@ -246,16 +257,17 @@ fn whole((id, stream): (StreamId, &Stream), stretches: &Stretches, findings: &mu
     if stream.retired {
         return;
     }
-    let mut first = Seq::ZERO;
+    let mut first = stream.earliest;
     let runs = stream.fork.as_ref().map_or(&[][..], |fork| &fork.runs);
     for run in runs {
         if let Some(gap) = gap(stretches.get(&run.stream), first, run.limit) {
             let what = format!("{gap} of stream {} is nowhere, it inherits it", run.stream);
             note(findings, format!("'{}'", stream.name), what);
         }
-        first = run.limit;
+        first = first.max(run.limit);
     }
-    if let Some(gap) = gap(stretches.get(&id), stream.own_start(), stream.next) {
+    if let Some(gap) = gap(stretches.get(&id), stream.own_start().max(stream.earliest), stream.next)
+    {
         note(findings, format!("'{}'", stream.name), format!("{gap} is nowhere"));
     }
 }

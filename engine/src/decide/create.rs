@@ -52,6 +52,7 @@ pub(crate) fn over_existing(
     };
     let same = content
         && expiry
+        && state.kept.retention == create.retention
         && state.closed.is_some() == (create.closing == Closing::Close)
         && same_fork(identity, state, create);
     if same { Ok(CreateOutcome::Existing) } else { Err(Rejection::ConfigurationDiffers) }
@@ -99,6 +100,9 @@ pub(crate) fn over_nothing(
         deadline: expiry::deadline(expiry, now.store),
         last_append: WallMs::ZERO,
         fork: None,
+        retention: create.retention,
+        earliest: Seq::ZERO,
+        oldest: None,
     };
     Ok(born_with(born, None, create, records, now))
 }
@@ -125,6 +129,9 @@ pub(crate) fn fork(
             return Err(Rejection::ForkPoint("in an epoch that the source has left behind"));
         }
     };
+    if anchor < state.kept.earliest {
+        return Err(Rejection::ForkPoint("before the earliest record that the source keeps"));
+    }
     let form = source.content.form();
     let (at, cut) = point(form, anchor, asked.sub_offset, state.next, cut)?;
     let depth = source.fork.as_ref().map_or(0, |above| above.depth) + 1;
@@ -160,6 +167,9 @@ pub(crate) fn fork(
             None => WallMs::ZERO,
         },
         fork: Some(Arc::new(ancestry)),
+        retention: create.retention,
+        earliest: state.kept.earliest,
+        oldest: state.kept.oldest.filter(|_| at > state.kept.earliest),
     };
     Ok(born_with(born, cut, create, records, now))
 }

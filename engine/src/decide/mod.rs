@@ -5,6 +5,7 @@ pub(crate) mod append;
 pub(crate) mod create;
 pub(crate) mod expiry;
 mod producer;
+pub(crate) mod retention;
 #[cfg(test)]
 mod tests;
 

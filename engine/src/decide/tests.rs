@@ -10,8 +10,8 @@ use crate::{
     request::{Append, AppendOutcome, Appended, Rejection},
     state::stream::{Identity, Producer, StreamState},
     types::{
-        Closing, ContentType, Epoch, Expiry, Lineage, Lsn, Offset, ProducerId, ProducerTuple, Seq,
-        StoreMs, StreamId, StreamName, WallMs,
+        Closing, ContentType, Epoch, Expiry, Lineage, Lsn, Offset, ProducerId, ProducerTuple,
+        Retention, Seq, StoreMs, StreamId, StreamName, WallMs,
     },
 };
 
@@ -52,6 +52,9 @@ impl Bench {
             deadline: None,
             last_append: WallMs::ZERO,
             fork: None,
+            retention: Retention::NONE,
+            earliest: Seq::ZERO,
+            oldest: None,
         };
         let state = StreamState::new(&create, Lsn::new(1));
         Self { identity, state, producer: None, lsn: Lsn::new(1) }

@@ -164,8 +164,9 @@ impl Core {
             None => None,
             Some(at) => match inherited::cut(self, &stream, at).await {
                 Ok(cut) => cut,
-                // What ended meanwhile can't be forked: the sequencer will say so.
+                // What ended or was trimmed meanwhile can't be forked: the sequencer will say so.
                 Err(_) if stream.is_absent() => None,
+                Err(_) if stream.durable.lock().state.kept.earliest > at => None,
                 Err(error) => return Err(error),
             },
         };

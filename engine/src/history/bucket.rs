@@ -21,10 +21,8 @@ const READING: Patience = Patience {
 /// Where a store keeps its segments for good.
 pub(crate) struct Bucket {
     /// For work that nobody waits for: uploads, manifests, collection, merges.
-    #[allow(dead_code, reason = "what publishing asks")]
     pub(crate) patient: Retrying,
     /// For readers.
-    #[allow(dead_code, reason = "what reads of evicted blocks ask")]
     pub(crate) reading: Retrying,
 }
 

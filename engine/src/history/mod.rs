@@ -1,5 +1,75 @@
 //! History: segments whose bytes lie in the bucket, and their copies on the local disk.
+//!
+//! ```text
+//! read ─▶ memory ─▶ local copy ─▶ (hole or damage) ─▶ one ranged GET for all who wait
+//!                       ▲                                     │ verified
+//!                       └───────────── put back ◀─────────────┘
+//! evict: the copies unused for longest become holes when there are too many bytes of them
+//! ```
+//! The local copy of an uploaded segment is a cache; the log, the catalogue and segments that the
+//! bucket does not have are no part of it and are never evicted. Whether the bucket answers matters
+//! to reads of what is not here, and to nothing else.
 
+mod adopt;
+mod ahead;
 mod bucket;
+mod budget;
+mod fetch;
+mod whole;
 
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+#[allow(unused_imports, reason = "what a bootstrap asks")]
+pub(crate) use adopt::{AdoptError, Adoption, adopt};
+pub(crate) use ahead::{Cold, Purpose, plan};
 pub(crate) use bucket::Bucket;
+pub(crate) use budget::tidy;
+pub(crate) use fetch::bring;
+pub(crate) use whole::{doubt, make_whole};
+
+use self::{ahead::Trails, fetch::Flights};
+
+/// Bytes of answers of the bucket that are awaited at once. A larger answer takes all of it.
+const FETCH_BYTES_MAX: usize = 64 << 20;
+/// What the smallest request counts for, so that there are at most 64 at once.
+const FETCH_BYTES_MIN: usize = 1 << 20;
+/// How long a request waits for its turn among them.
+const FETCH_TURN_MAX: Duration = Duration::from_secs(10);
+
+/// What is under way between the bucket and the local disk.
+pub(crate) struct History {
+    flights: Flights,
+    trails: Mutex<Trails>,
+    /// Kibibytes that may still be asked for.
+    room: Semaphore,
+    /// Counts the rounds of the evictor: the clock of what was used when.
+    round: AtomicU64,
+    /// Bytes of the local copies of uploaded segments: counted once a round, then added to.
+    local_bytes: AtomicU64,
+}
+
+impl History {
+    pub(crate) fn new() -> Self {
+        Self {
+            flights: Flights::default(),
+            trails: Mutex::default(),
+            room: Semaphore::new(FETCH_BYTES_MAX >> 10),
+            round: AtomicU64::new(1),
+            local_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// The time by which uses are ordered.
+    pub(crate) fn now(&self) -> u64 {
+        self.round.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,15 +5,20 @@
 //! with what is stored. To inspect is not to use: no sliding window is extended. Knows nothing of
 //! how the figures are written down.
 
+mod publishing;
 mod server;
 mod stream;
 
 pub use self::{
+    publishing::{Newest, Publishing},
     server::{
         Blocks, Commits, Limits, Memtable, Queue, Segments, ServerDetails, Streams, Subscribers,
         Unfolded, Wal,
     },
-    stream::{Details, ForkOf, IndexStatus, Inspection, Revision, Sealed, Unsealed},
+    stream::{
+        Details, ForkOf, IndexStatus, Inspection, ManifestStatus, Revision, Sealed, Unsealed,
+        Uploaded,
+    },
 };
 
 use std::sync::Arc;

@@ -49,6 +49,8 @@ pub struct ServerDetails {
     pub streams: Streams,
     /// Subscriptions.
     pub subscriptions: Subscribers,
+    /// What of the store is in its bucket; `None` without one.
+    pub publishing: Option<super::Publishing>,
     /// Longest time in microseconds that work beside commits has held the writer.
     pub writer_hold_max_us: u64,
 }
@@ -160,6 +162,12 @@ pub struct Segments {
     pub seals: u64,
     /// Seals that failed and will be tried again.
     pub seals_failed: u64,
+    /// Those that hold records which were deleted or let go of.
+    pub dying: usize,
+    /// About how many bytes of these that are.
+    pub dead_bytes: u64,
+    /// When the first record that is still in one of them died.
+    pub dead_since: Option<WallMs>,
 }
 
 /// Blocks of segments in memory.
@@ -229,6 +237,7 @@ pub(super) fn gather(core: &Core, health: Health) -> ServerDetails {
             wakes: core.metrics.wakes.get(),
         },
         subscriptions: subscriptions(core),
+        publishing: super::publishing::publishing(core),
         writer_hold_max_us: level(&core.metrics.writer_hold_max_us),
     }
 }
@@ -298,7 +307,11 @@ fn memtable(core: &Core) -> Memtable {
 fn segments(core: &Core) -> Segments {
     let set = core.segments.load();
     let footers = || set.all().iter().map(|segment| segment.footer());
+    let deaths = core.deaths.lock();
     Segments {
+        dying: deaths.len(),
+        dead_bytes: deaths.values().map(|death| death.bytes).sum(),
+        dead_since: deaths.values().map(|death| death.since).min(),
         count: set.all().len(),
         bytes: footers().map(|footer| footer.file_bytes()).sum(),
         records: footers().map(|footer| footer.records).sum(),

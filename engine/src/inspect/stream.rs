@@ -7,9 +7,10 @@ use bytes::Bytes;
 use crate::{
     core::Core,
     engine::head_of,
+    motion::publish::InBucket,
     request::{Error, Head},
     state::{
-        catalogue,
+        catalogue::{self, Place},
         view::{Durable, Life, Stream},
     },
     types::{Expiry, Lsn, Offset, Seq, StreamName, WallMs},
@@ -29,10 +30,14 @@ pub struct Details {
     /// Payload bytes ever appended, not counting what a fork inherits. JSON messages that came
     /// together count with the commas between them.
     pub total_bytes: u64,
+    /// Bytes of its own records that it has let go of, without what stands between two.
+    pub trimmed_bytes: u64,
     /// What lies in memory only, beside the log.
     pub unsealed: Unsealed,
     /// What lies in segments.
     pub sealed: Sealed,
+    /// What of that is in the bucket.
+    pub uploaded: Uploaded,
     /// Where it was forked from, if it was.
     pub fork: Option<ForkOf>,
     /// Forks that draw on it directly.
@@ -62,7 +67,7 @@ pub struct Unsealed {
 pub struct Sealed {
     /// Everything before this lies in segments, those of a fork's sources included.
     pub through: Offset,
-    /// How many records of the stream's own.
+    /// How many records of the stream's own that it keeps.
     pub records: u64,
     /// Their payload bytes, before compression.
     pub bytes: u64,
@@ -73,6 +78,28 @@ pub struct Sealed {
     pub file_bytes: u64,
     /// The newest record, of any stream, in the newest of these segments: it was made after that.
     pub newest: Option<WallMs>,
+}
+
+/// Records in the bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uploaded {
+    /// Everything before this is in published segments, those of a fork's sources included.
+    pub through: Seq,
+    /// Segments in the bucket that hold some of the stream's records, as in [`Sealed::segments`].
+    pub segments: usize,
+    /// Bytes of these objects, which may hold other streams too.
+    pub object_bytes: u64,
+}
+
+/// The newest manifest in the bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ManifestStatus {
+    /// Its place in the chain, from 1.
+    pub generation: u64,
+    /// When it was made.
+    pub created: WallMs,
+    /// Its length.
+    pub bytes: u64,
 }
 
 /// Where a fork comes from.
@@ -86,14 +113,18 @@ pub struct ForkOf {
     pub runs: usize,
 }
 
-/// How far the segments of a stream are stored elsewhere and indexed. No segment is: there is
-/// neither a bucket nor an index yet.
+/// How far the segments of a stream are stored elsewhere and indexed; there is no index yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexStatus {
     /// Of which stream.
     pub name: StreamName,
     /// As in [`Sealed::segments`].
     pub segments: usize,
+    /// As in [`Uploaded::segments`].
+    pub uploaded_segments: usize,
+    /// The newest manifest, which is the whole store's; `None` without a bucket or before the
+    /// first.
+    pub manifest: Option<ManifestStatus>,
     /// What [`Inspection::changed`] compares with.
     pub revision: Revision,
 }
@@ -173,6 +204,7 @@ impl Inspection {
     }
 
     fn gather(&self) -> Result<Details, Error> {
+        let in_bucket = *self.core.in_bucket.lock();
         // Between two commits: a commit may change a stream in several steps.
         let whole = self.core.settling.lock();
         let durable = self.stream.durable.lock();
@@ -187,14 +219,23 @@ impl Inspection {
             stream_seq: state.stream_seq.clone(),
             producers: state.producers,
             total_bytes: state.bytes,
+            trimmed_bytes: state.kept.dropped,
             unsealed,
             sealed: Sealed {
                 through: state.lineage.offset(durable.sealed),
-                records: durable.sealed.since(identity.own_start()),
-                bytes: state.bytes.saturating_sub(unsealed.bytes),
+                records: durable.sealed.since(identity.own_start().max(state.kept.earliest)),
+                bytes: state
+                    .bytes
+                    .saturating_sub(unsealed.bytes)
+                    .saturating_sub(state.kept.dropped),
                 segments: 0,
                 file_bytes: 0,
                 newest: None,
+            },
+            uploaded: Uploaded {
+                through: durable.uploads.through(in_bucket.map_or(Lsn::ZERO, |it| it.folded)),
+                segments: 0,
+                object_bytes: 0,
             },
             fork: identity.fork.as_ref().map(|fork| ForkOf {
                 source: fork.source_name.clone(),
@@ -203,7 +244,13 @@ impl Inspection {
             }),
             forks: state.refs,
             database_bytes: None,
-            index: IndexStatus { name: identity.name.clone(), segments: 0, revision },
+            index: IndexStatus {
+                name: identity.name.clone(),
+                segments: 0,
+                uploaded_segments: 0,
+                manifest: in_bucket.map(manifest_status),
+                revision,
+            },
             revision,
         };
         drop(durable);
@@ -218,13 +265,19 @@ impl Inspection {
             return details;
         }
         let id = self.stream.identity.id;
+        let files = self.core.files.lock();
         for segment in self.core.segments.load().all().iter().filter(|it| it.holds(id)) {
             let footer = segment.footer();
             details.sealed.segments += 1;
             details.sealed.file_bytes += footer.file_bytes();
             details.sealed.newest = Some(footer.newest);
+            if files.segment(segment.id()).is_some_and(|held| held.row.place == Place::Bucket) {
+                details.uploaded.segments += 1;
+                details.uploaded.object_bytes += footer.file_bytes();
+            }
         }
         details.index.segments = details.sealed.segments;
+        details.index.uploaded_segments = details.uploaded.segments;
         details
     }
 
@@ -238,6 +291,14 @@ impl Inspection {
                 WallMs::new(now.wall.get().saturating_add(left_ms))
             }),
         }
+    }
+}
+
+const fn manifest_status(in_bucket: InBucket) -> ManifestStatus {
+    ManifestStatus {
+        generation: in_bucket.generation.get(),
+        created: in_bucket.created,
+        bytes: in_bucket.bytes,
     }
 }
 

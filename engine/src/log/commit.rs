@@ -20,7 +20,7 @@ use crate::types::{Lsn, StoreMs, WallMs};
 pub(crate) const HEADER_BYTES: usize = 84;
 const CRC_AT: usize = 80;
 const MAGIC: [u8; 8] = *b"WEIRLOG1";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 /// Identity of a store: random, made when its directory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

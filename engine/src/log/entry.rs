@@ -3,18 +3,20 @@
 //! ```text
 //! entry    tag u8 | length u32 | fields
 //! CREATE   stream, name, content type, expiry, lineage, created, deadline?, last append,
-//!          ancestry (of a fork)
+//!          ancestry (of a fork), retention, earliest, oldest
 //! WRITE    stream, flags, first, timestamp, key?, stream-seq?, producer?, deadline?,
 //!          lengths of the records but the last, payload in wire form
 //! DELETE   stream, name, epoch, why, source (of a fork: it loses a reference)
 //! RENEW    stream, deadline
 //! RETIRE   stream, why: deleted, but kept for its forks
+//! TRIM     stream, earliest, bytes dropped, oldest, bytes of the first record left
+//! RETAIN   stream, retention
 //! SUBSCRIBE, UNSUBSCRIBE, RELINK, CONTROL: see `subscribe::entry`
 //! FENCE    reserved: writer epoch (a takeover by another node)
 //! ```
 //! An unknown tag is an error: a log written by a later version must not be half understood.
 
-use std::sync::Arc;
+use std::{num::NonZeroU64, sync::Arc};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
@@ -25,8 +27,8 @@ use super::{
 };
 use crate::subscribe::entry as subscription;
 use crate::types::{
-    Ancestry, ContentType, Ends, Epoch, Expiry, Lineage, ProducerId, ProducerTuple, Records, Seq,
-    StoreMs, StreamId, StreamName, WallMs,
+    Ancestry, ContentType, Ends, Epoch, Expiry, Lineage, ProducerId, ProducerTuple, Records,
+    Retention, Seq, StoreMs, StreamId, StreamName, WallMs,
 };
 
 /// One change of durable state.
@@ -37,6 +39,8 @@ pub(crate) enum Entry {
     Delete(Delete),
     Renew { stream: StreamId, deadline: StoreMs },
     Retire { stream: StreamId, why: Why },
+    Trim(Trim),
+    Retain { stream: StreamId, retention: Retention },
     Subscription(subscription::Entry),
 }
 
@@ -54,6 +58,11 @@ pub(crate) struct Create {
     /// they are older than their stream.
     pub(crate) last_append: WallMs,
     pub(crate) fork: Option<Arc<Ancestry>>,
+    pub(crate) retention: Retention,
+    /// The first position that can be read; of a fork as of its source then.
+    pub(crate) earliest: Seq,
+    /// Timestamp of the record there, if one is inherited.
+    pub(crate) oldest: Option<WallMs>,
 }
 
 /// Records, a closure, or both, with the writer state that commits together with them.
@@ -83,6 +92,20 @@ pub(crate) struct Delete {
     pub(crate) source: Option<StreamId>,
 }
 
+/// A stream lets go of its oldest records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Trim {
+    pub(crate) stream: StreamId,
+    /// The first position that can be read from here on.
+    pub(crate) earliest: Seq,
+    /// Bytes of the stream's own records that go.
+    pub(crate) dropped: u64,
+    /// Timestamp of the record at `earliest`, if there is one.
+    pub(crate) oldest: Option<WallMs>,
+    /// Bytes of the first of its own records that stays; zero if none does.
+    pub(crate) head_bytes: u64,
+}
+
 /// Why a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Why {
@@ -97,6 +120,8 @@ const WRITE: u8 = 2;
 const DELETE: u8 = 3;
 const RENEW: u8 = 4;
 const RETIRE: u8 = 6;
+const TRIM: u8 = 7;
+const RETAIN: u8 = 8;
 
 const CLOSES: u8 = 1;
 const HAS_KEY: u8 = 2;
@@ -115,6 +140,8 @@ pub(crate) fn encode(entry: &Entry, out: &mut BytesMut) -> std::ops::Range<usize
         Entry::Delete(_) => DELETE,
         Entry::Renew { .. } => RENEW,
         Entry::Retire { .. } => RETIRE,
+        Entry::Trim(_) => TRIM,
+        Entry::Retain { .. } => RETAIN,
         Entry::Subscription(entry) => entry.tag(),
     };
     out.put_u8(tag);
@@ -140,6 +167,17 @@ pub(crate) fn encode(entry: &Entry, out: &mut BytesMut) -> std::ops::Range<usize
             out.put_varint(stream.get());
             put_why(*why, out);
         }
+        Entry::Trim(trim) => {
+            out.put_varint(trim.stream.get());
+            out.put_varint(trim.earliest.get());
+            out.put_varint(trim.dropped);
+            put_oldest(trim.oldest, out);
+            out.put_varint(trim.head_bytes);
+        }
+        Entry::Retain { stream, retention } => {
+            out.put_varint(stream.get());
+            put_retention(*retention, out);
+        }
         Entry::Subscription(entry) => entry.encode(out),
     }
     let length = u32::try_from(out.len() - start).expect("bodies are bounded far below 4 GiB");
@@ -157,6 +195,31 @@ fn encode_create(create: &Create, out: &mut BytesMut) {
     put_deadline(create.deadline, out);
     out.put_varint(create.last_append.get());
     ancestry::put(create.fork.as_deref(), out);
+    put_retention(create.retention, out);
+    out.put_varint(create.earliest.get());
+    put_oldest(create.oldest, out);
+}
+
+/// Both limits, zero for none.
+pub(crate) fn put_retention(retention: Retention, out: &mut BytesMut) {
+    out.put_varint(retention.max_age_ms.map_or(0, NonZeroU64::get));
+    out.put_varint(retention.max_bytes.map_or(0, NonZeroU64::get));
+}
+
+pub(crate) fn take_retention(take: &mut Take) -> Result<Retention, Malformed> {
+    Ok(Retention {
+        max_age_ms: NonZeroU64::new(take.varint("retention")?),
+        max_bytes: NonZeroU64::new(take.varint("retention")?),
+    })
+}
+
+/// A timestamp plus one, zero for none.
+pub(crate) fn put_oldest(oldest: Option<WallMs>, out: &mut BytesMut) {
+    out.put_varint(oldest.map_or(0, |at| at.get().saturating_add(1)));
+}
+
+pub(crate) fn take_oldest(take: &mut Take) -> Result<Option<WallMs>, Malformed> {
+    Ok(take.varint("oldest")?.checked_sub(1).map(WallMs::new))
 }
 
 /// The number of parts, then epoch and first position of each.
@@ -293,6 +356,17 @@ pub(crate) fn decode_all(body: Bytes) -> Result<Vec<Entry>, Malformed> {
                 stream: StreamId::new(fields.varint("stream")?),
                 why: take_why(&mut fields)?,
             },
+            TRIM => Entry::Trim(Trim {
+                stream: StreamId::new(fields.varint("stream")?),
+                earliest: Seq::new(fields.varint("earliest")?),
+                dropped: fields.varint("dropped")?,
+                oldest: take_oldest(&mut fields)?,
+                head_bytes: fields.varint("head")?,
+            }),
+            RETAIN => Entry::Retain {
+                stream: StreamId::new(fields.varint("stream")?),
+                retention: take_retention(&mut fields)?,
+            },
             tag => match subscription::Entry::decode(tag, &mut fields)? {
                 Some(entry) => Entry::Subscription(entry),
                 None => return Err(take.malformed("entry tag of a later version")),
@@ -314,6 +388,9 @@ fn decode_create(take: &mut Take) -> Result<Create, Malformed> {
         deadline: take_deadline(take)?,
         last_append: WallMs::new(take.varint("last append")?),
         fork: ancestry::take(take)?.map(Arc::new),
+        retention: take_retention(take)?,
+        earliest: Seq::new(take.varint("earliest")?),
+        oldest: take_oldest(take)?,
     })
 }
 

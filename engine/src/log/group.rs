@@ -66,4 +66,8 @@ pub(crate) enum Change {
     /// A fork that drew on it has ended.
     Released,
     Renew(crate::types::StoreMs),
+    /// It has let go of its oldest records.
+    Trim(entry::Trim),
+    /// It is given other limits.
+    Retain(crate::types::Retention),
 }

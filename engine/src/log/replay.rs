@@ -134,6 +134,33 @@ impl Replay<'_> {
                 }
                 Ok(())
             }
+            Entry::Trim(trim) => {
+                if let Some(stream) = self.stream(trim.stream)? {
+                    let mut durable = stream.durable.lock();
+                    let state = &durable.state;
+                    let fits = trim.earliest > state.kept.earliest
+                        && trim.earliest <= state.next
+                        && trim.dropped <= state.kept.bytes;
+                    if lsn > durable.reflected && !fits {
+                        return Err(Failure::Damaged(format!(
+                            "log commit {lsn}: '{}' is trimmed to {}, which it can't be",
+                            stream.identity.name, trim.earliest
+                        )));
+                    }
+                    durable.trim(&trim, lsn);
+                }
+                Ok(())
+            }
+            Entry::Retain { stream, retention } => {
+                if let Some(stream) = self.stream(stream)? {
+                    let mut durable = stream.durable.lock();
+                    if lsn > durable.reflected {
+                        durable.state.kept.retention = retention;
+                        durable.state.lsn = lsn;
+                    }
+                }
+                Ok(())
+            }
             Entry::Renew { stream, deadline } => {
                 let Some(stream) = self.stream(stream)? else {
                     return Ok(());
@@ -243,8 +270,9 @@ impl Replay<'_> {
     }
 
     fn delete(&mut self, delete: &entry::Delete, lsn: Lsn) -> Result<(), Failure> {
-        let mut bytes = 0;
+        let (mut bytes, mut fork) = (0, None);
         if let Some(stream) = self.stream(delete.stream)? {
+            fork.clone_from(&stream.identity.fork);
             let mut durable = stream.durable.lock();
             bytes = durable.state.bytes;
             durable.life = Life::Dead;
@@ -265,6 +293,7 @@ impl Replay<'_> {
             bytes,
             name: delete.name.clone(),
             epoch: delete.epoch,
+            fork,
         });
         self.shelf.change(&delete.name, |slot| {
             slot.visible = None;

@@ -1,17 +1,17 @@
 //! The bytes of the log: what is written is read back, damage is noticed, nothing panics.
 
-use std::sync::Arc;
+use std::{num::NonZeroU64, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use proptest::{collection::vec, option, prelude::*};
 
 use super::{
     commit::{self, HEADER_BYTES, Header, Link, StoreId},
-    entry::{self, Create, Delete, Entry, Why, Write},
+    entry::{self, Create, Delete, Entry, Trim, Why, Write},
 };
 use crate::types::{
     Ancestry, ContentType, Ends, Epoch, Expiry, Lineage, Lsn, Offset, ProducerId, ProducerTuple,
-    Records, Run, Seq, StoreMs, StreamId, StreamName, WallMs,
+    Records, Retention, Run, Seq, StoreMs, StreamId, StreamName, WallMs,
 };
 
 fn name() -> StreamName {
@@ -29,6 +29,9 @@ fn create() -> Entry {
         deadline: Some(StoreMs::new(75_000)),
         last_append: WallMs::ZERO,
         fork: None,
+        retention: Retention { max_age_ms: NonZeroU64::new(604_800_000), max_bytes: None },
+        earliest: Seq::ZERO,
+        oldest: None,
     })
 }
 
@@ -52,6 +55,8 @@ fn fork() -> Entry {
             expiry_inherited: true,
             runs: Box::new(runs),
         })),
+        earliest: Seq::new(3),
+        oldest: Some(WallMs::new(1_699_999_999_999)),
         ..create
     })
 }
@@ -117,6 +122,20 @@ fn all_kinds() -> Vec<Entry> {
             why: Why::Unreferenced,
             source: Some(StreamId::new(301)),
         }),
+        Entry::Trim(Trim {
+            stream,
+            earliest: Seq::new(6),
+            dropped: 300,
+            oldest: Some(WallMs::new(1_700_000_000_001)),
+            head_bytes: 7,
+        }),
+        Entry::Retain {
+            stream,
+            retention: Retention {
+                max_age_ms: NonZeroU64::new(60_000),
+                max_bytes: NonZeroU64::new(1_000_000),
+            },
+        },
     ]
 }
 
@@ -124,13 +143,13 @@ fn all_kinds() -> Vec<Entry> {
 fn a_commit_is_read_back_as_written() {
     let (bytes, link) = group(&all_kinds());
     let (read, read_link, body) = commit::open(&bytes.freeze()).expect("opens");
-    assert_eq!((read, read_link), (header(7), link));
+    assert_eq!((read, read_link), (header(9), link));
     let entries = entry::decode_all(body).expect("decodes");
     assert_eq!(format!("{entries:?}"), format!("{:?}", all_kinds()));
 }
 
 #[test]
-fn the_bytes_of_version_2_are_as_specified() {
+fn the_bytes_of_version_3_are_as_specified() {
     let (bytes, _) = group(&all_kinds());
     let dump: String = bytes
         .chunks(16)
@@ -140,7 +159,7 @@ fn the_bytes_of_version_2_are_as_specified() {
     settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../snapshots"));
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!("commit__v2", dump));
+    settings.bind(|| insta::assert_snapshot!("commit__v3", dump));
 }
 
 #[test]

@@ -249,6 +249,11 @@ impl Settled {
             }
             Change::Referred => durable.refer(lsn),
             Change::Released => durable.release(lsn),
+            Change::Trim(trim) => durable.trim(&trim, lsn),
+            Change::Retain(retention) => {
+                durable.state.kept.retention = retention;
+                durable.state.lsn = lsn;
+            }
             Change::Renew(deadline) => {
                 durable.state.deadline = Some(deadline);
                 durable.state.lsn = lsn;
@@ -300,7 +305,8 @@ fn show(core: &Core, stream: &Arc<Stream>, life: Life, gate: &Arc<Gate>) {
         let state = &stream.durable.lock().state;
         let (epoch, bytes) = (state.lineage.newest(), state.bytes);
         let (id, name) = (stream.identity.id, name.clone());
-        unfolded.burials.push(Burial { id, bytes, name, epoch });
+        let fork = stream.identity.fork.clone();
+        unfolded.burials.push(Burial { id, bytes, name, epoch, fork });
     }
 }
 

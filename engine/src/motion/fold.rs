@@ -43,12 +43,18 @@ pub(crate) async fn run(
 ) -> Result<(), Failed> {
     register(core, &files).await?;
     core.show_segments(files);
+    super::deaths::mark(core, &snapshots, &burials).await?;
     bury(core, &burials).await?;
     // A stream that this batch buries must not get its row back. One that died after the batch
     // was taken gets a row, which the next batch will bury.
     let buried: BTreeSet<StreamId> = burials.iter().map(|burial| burial.id).collect();
     let (dead, snapshots): (Vec<_>, Vec<_>) =
         snapshots.into_iter().partition(|it| buried.contains(&it.row.identity.id));
+    for snapshot in &snapshots {
+        let counted = snapshot.stream.durable.lock().counted;
+        let earliest = snapshot.row.state.kept.earliest;
+        assert!(counted >= earliest, "INV-30 what is over is marked before a row says so");
+    }
     let snapshots = Arc::new(snapshots);
     write_rows(core, &snapshots).await?;
     subscriptions::run(core, subscriptions).await?;
@@ -74,8 +80,7 @@ pub(crate) async fn run(
     // memory has let go of what the rows have now.
     let names: Vec<_> = burials.iter().map(|burial| burial.name.clone()).collect();
     core.shelf.fold_finished(&names);
-    super::merge::count_dead(core, &burials);
-    release(core, snapshots.iter().chain(&dead));
+    release(core, through.lsn, snapshots.iter().chain(&dead));
     core.moves.send_modify(|moves| *moves += 1);
     core.unfolded.lock().folding.clear();
     core.publisher.notify_one();
@@ -203,8 +208,9 @@ fn finish(
 }
 
 /// Lets go of what is in the catalogue and in segments now.
-fn release<'a>(core: &Core, snapshots: impl Iterator<Item = &'a Snapshot>) {
+fn release<'a>(core: &Core, folded: Lsn, snapshots: impl Iterator<Item = &'a Snapshot>) {
     let mut freed = 0;
+    let published = core.in_bucket.lock().map_or(Lsn::ZERO, |it| it.folded);
     for snapshot in snapshots {
         let lsn = snapshot.row.state.lsn;
         let mut durable = snapshot.stream.durable.lock();
@@ -212,7 +218,10 @@ fn release<'a>(core: &Core, snapshots: impl Iterator<Item = &'a Snapshot>) {
             crate::state::view::Life::Dead => {
                 durable.chunks.drain(..).map(|chunk| chunk.cost()).sum()
             }
-            _ => durable.sealed_through(snapshot.row.sealed),
+            _ => {
+                durable.uploads.folded(folded, snapshot.row.sealed, published);
+                durable.sealed_through(snapshot.row.sealed)
+            }
         };
         durable.producers.retain(|_, (_, changed)| *changed > lsn);
         drop(durable);

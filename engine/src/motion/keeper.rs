@@ -7,8 +7,8 @@ use std::{
 
 use weir_io::disk::Create;
 
-use super::{merge, seal};
-use crate::{core::Core, log::sequencer::Mode, state::catalogue, types::StreamName};
+use super::{merge, retention, seal};
+use crate::{core::Core, history, log::sequencer::Mode, state::catalogue, types::StreamName};
 
 /// How often the keeper looks around unrung.
 const ROUND: Duration = Duration::from_secs(1);
@@ -25,12 +25,16 @@ pub(crate) async fn run(core: Arc<Core>) {
         if seal_is_due(&core) {
             seal::run(&core).await;
             merge::run(&core).await;
+        } else if merge::is_due(&core) && !matches!(core.sequencer.mode(), Mode::Failed(_)) {
+            merge::run(&core).await;
         }
+        history::tidy(&core).await;
         if core.sequencer.mode() == Mode::DiskFull {
             probe_for_space(&core).await;
         }
         renew_watched(&core);
         end_expired(&core).await;
+        retention::run(&core).await;
         tokio::select! {
             biased;
             () = core.keeper.notified() => {}

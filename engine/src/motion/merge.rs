@@ -1,20 +1,26 @@
 //! Merge: keeps the number of segments, and so of runs a read may touch, logarithmic in what is
 //! stored: when [`FAN_IN`] neighbours lie side by side of which none outweighs the rest they
 //! become one. Records that nobody can read any more are left out, and a segment of which about
-//! half is such is rewritten by itself. A merge gives way to a stop.
+//! a quarter is such, or which holds such for [`Config::erase_within`](crate::Config::erase_within),
+//! is rewritten by itself. A merge gives way to a stop.
 
 use std::{
     cell::Cell,
+    ops::Range,
     sync::{Arc, atomic::Ordering},
 };
 
 use rusqlite::Connection;
 
-use super::seal::{self, Failed, NewSegment};
+use super::{
+    deaths,
+    seal::{self, Failed, NewSegment},
+};
 use crate::{
-    core::{Burial, Core, segment_dir, segment_path},
-    segment::{self, Keep, Segment},
-    state::catalogue::{self, Failure, Place, Readable, SegmentRow},
+    core::{Core, segment_dir, segment_path},
+    history,
+    segment::{self, Segment},
+    state::catalogue::{self, Failure, Place, SegmentRow},
     types::{Lsn, SegmentId, Seq, StreamId},
 };
 
@@ -26,12 +32,19 @@ const MERGED_BYTES_MAX: u64 = 128 << 20;
 /// Segments up to this size are merged whatever lies beside them.
 const SMALL_BYTES_MAX: u64 = 1 << 20;
 
+/// Whether something is to be erased that no seal brings about.
+pub(crate) fn is_due(core: &Core) -> bool {
+    deaths::overdue(core).is_some()
+}
+
 /// Merges as long as something is to be merged.
 pub(crate) async fn run(core: &Arc<Core>) {
     let _turn = core.sealing.lock().await;
     while let Some(inputs) = choose(core).filter(|_| !core.stopping.load(Ordering::Acquire)) {
+        let ids: Vec<SegmentId> = inputs.iter().map(|it| it.id()).collect();
         if let Err(error) = merge(core, inputs).await {
             tracing::warn!(%error, "merge failed and will be tried again");
+            deaths::put_off(core, &ids);
             return;
         }
         weir_io::sometimes!("segments were merged");
@@ -42,19 +55,7 @@ pub(crate) async fn run(core: &Arc<Core>) {
     core.publisher.notify_one();
 }
 
-/// Notes where the records of streams that have ended lie. What a stream took is counted for every
-/// segment that holds a part of it: at worst a segment is rewritten too early, once for each end.
-pub(super) fn count_dead(core: &Core, burials: &[Burial]) {
-    let segments = core.segments.load();
-    let mut dead = core.dead_bytes.lock();
-    for burial in burials.iter().filter(|burial| burial.bytes > 0) {
-        for segment in segments.all().iter().filter(|segment| segment.holds(burial.id)) {
-            *dead.entry(segment.id()).or_default() += burial.bytes;
-        }
-    }
-}
-
-/// A segment of which about half or more is dead, or else the first neighbours, oldest first, that are small or of which none outweighs the rest: so a
+/// A segment that holds what died long ago or of which about a quarter is dead, or else the first neighbours, oldest first, that are small or of which none outweighs the rest: so a
 /// byte is rewritten only when what it lies in has about doubled.
 fn choose(core: &Core) -> Option<Vec<Arc<Segment>>> {
     // Those of a fold that is to be tried again stay as they are: merged with others they would
@@ -63,11 +64,13 @@ fn choose(core: &Core) -> Option<Vec<Arc<Segment>>> {
     let set = core.segments.load();
     let settled = set.all().partition_point(|it| it.footer().last_lsn <= folded);
     let settled = &set.all()[..settled];
-    let dead = core.dead_bytes.lock();
-    let mostly_dead = |segment: &&Arc<Segment>| {
-        dead.get(&segment.id()).is_some_and(|dead| *dead >= segment.footer().file_bytes() / 2)
+    let overdue = deaths::overdue(core);
+    let deaths = core.deaths.lock();
+    let rots = |segment: &&Arc<Segment>| {
+        let dead = deaths.get(&segment.id()).map_or(0, |death| death.bytes);
+        overdue == Some(segment.id()) || (dead > 0 && dead >= segment.footer().file_bytes() / 4)
     };
-    if let Some(segment) = settled.iter().find(mostly_dead) {
+    if let Some(segment) = settled.iter().find(rots) {
         return Some(vec![Arc::clone(segment)]);
     }
     let sizes: Vec<u64> = settled.iter().map(|it| it.footer().file_bytes()).collect();
@@ -85,8 +88,10 @@ pub(super) fn neighbours(sizes: &[u64]) -> Option<std::ops::Range<usize>> {
 }
 
 async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed> {
+    history::make_whole(core, &inputs).await?;
     let (builder, merging) = (Arc::clone(core), inputs.clone());
-    let new = core.on_reader(move |conn| Ok(build(&builder, conn, &merging))).await??;
+    let new = core.on_reader(move |conn| Ok(build(&builder, conn, &merging))).await?;
+    let (new, sure) = new.inspect_err(|_| history::doubt(&inputs))?;
     let old: Vec<SegmentId> = inputs.iter().map(|it| it.id()).collect();
     let row = new.row;
     let gone: Vec<SegmentRow> = {
@@ -94,6 +99,8 @@ async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed
         old.iter().filter_map(|id| files.segment(*id)).map(|held| held.row).collect()
     };
     let empty = new.segment.footer().records == 0;
+    // What may still be in there is looked for again in time.
+    let left = deaths::left(core, &old).filter(|_| !sure && !empty);
     core.on_writer("merge", move |conn| -> Result<(), Failure> {
         let tx = conn.transaction()?;
         if !empty {
@@ -101,9 +108,13 @@ async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed
         }
         for row in &gone {
             catalogue::drop_segment(&tx, row.id)?;
+            catalogue::drop_death(&tx, row.id)?;
             if row.place == Place::Bucket {
                 catalogue::put_garbage(&tx, super::publish::segment_key(row).as_str())?;
             }
+        }
+        if let Some(death) = left {
+            catalogue::add_death(&tx, row.id, death)?;
         }
         Ok(tx.commit()?)
     })
@@ -115,7 +126,8 @@ async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed
     }
     core.files.lock().replace_segments(&old, Some(new.held()).filter(|_| !empty));
     core.replace_segments(&old, Some(new).filter(|_| !empty));
-    core.dead_bytes.lock().retain(|id, _| !old.contains(id));
+    deaths::moved(core, &old, left.map(|death| (row.id, death)));
+    deaths::put_off(core, &[row.id]);
     let disk = Arc::clone(&core.world.disk);
     let removed = weir_io::tasks::run(&*core.world.blocking, move || {
         paths.iter().try_for_each(|path| disk.remove(path))
@@ -126,27 +138,30 @@ async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed
     Ok(())
 }
 
-/// Writes the merged segment without the records of streams that are gone.
-fn build(core: &Core, conn: &Connection, inputs: &[Arc<Segment>]) -> Result<NewSegment, Failed> {
+/// Writes the merged segment without the records that nobody can read. Says also whether it was sure
+/// of all of them.
+fn build(
+    core: &Core,
+    conn: &Connection,
+    inputs: &[Arc<Segment>],
+) -> Result<(NewSegment, bool), Failed> {
     // Folds and merges take turns, so this holds for the whole merge.
     let folded = catalogue::meta_u64(conn, "folded_through").map(Lsn::new)?;
-    // Parts of one stream come one after the other: one look-up each.
-    let asked: Cell<Option<(StreamId, Keep)>> = Cell::new(None);
-    let keep = |stream: StreamId, _: std::ops::Range<Seq>| {
-        if let Some((_, keep)) = asked.get().filter(|(last, _)| *last == stream) {
-            return keep;
-        }
-        let keep = match catalogue::readable(conn, stream, folded) {
-            Ok(Readable::Nothing) => Keep::Nothing,
-            Ok(Readable::Before(limit)) => {
-                weir_io::sometimes!("a merge met a stream that only forks can read");
-                Keep::Before(limit)
+    let sure = Cell::new(true);
+    let keep = |stream: StreamId| match catalogue::readable(conn, stream, folded) {
+        Ok(ranges) => {
+            match ranges.as_slice() {
+                [] | [Range { end: Seq::LAST, .. }] => {}
+                _ => weir_io::sometimes!("a merge met a stream that forks can read in part"),
             }
-            // A look-up that fails must not cost records.
-            Ok(Readable::All) | Err(_) => Keep::All,
-        };
-        asked.set(Some((stream, keep)));
-        keep
+            ranges
+        }
+        // A look-up that fails must not cost records.
+        Err(error) => {
+            tracing::warn!(%stream, %error, "all of a stream is kept");
+            sure.set(false);
+            vec![Seq::ZERO..Seq::LAST]
+        }
     };
     let first = inputs.iter().map(|it| it.footer().first_lsn).min().expect("a merge has inputs");
     let last = inputs.iter().map(|it| it.footer().last_lsn).max().expect("a merge has inputs");
@@ -155,5 +170,5 @@ fn build(core: &Core, conn: &Connection, inputs: &[Arc<Segment>]) -> Result<NewS
         Ok(segment::merge(inputs, &keep, builder)?)
     })?;
     core.world.disk.sync_dir(&segment_dir(&core.config))?;
-    Ok(new)
+    Ok((new, sure.get()))
 }

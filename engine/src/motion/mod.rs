@@ -1,11 +1,13 @@
-//! What runs by itself: the keeper, who seals, folds and ends streams whose time has passed, and
-//! the checkpointer, who keeps SQLite's write-ahead log small; and the publisher, who brings all
-//! of it into the bucket.
+//! What runs by itself: the keeper, who seals, folds, trims and ends streams whose time has passed;
+//! the checkpointer, who keeps SQLite's write-ahead log small; and the publisher, who brings all of
+//! it into the bucket.
 
 pub(crate) mod checkpoint;
+pub(crate) mod deaths;
 pub(crate) mod fold;
 pub(crate) mod keeper;
 pub(crate) mod ledgers;
 pub(crate) mod merge;
 pub(crate) mod publish;
+mod retention;
 pub(crate) mod seal;

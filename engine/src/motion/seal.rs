@@ -20,7 +20,7 @@ use crate::{
         view::{Life, Stream},
     },
     subscribe::fold as subscriptions,
-    types::{Chunk, Form, Lsn, StreamId},
+    types::{Chunk, Form, Lsn, Seq, StreamId},
 };
 
 /// A stream with this many unsealed bytes gets a segment of its own.
@@ -40,6 +40,8 @@ pub(crate) struct Snapshot {
     pub(crate) stream: Arc<Stream>,
     pub(crate) row: StreamRow,
     pub(crate) producers: Vec<(ProducerRow, Lsn)>,
+    /// As in [`Durable`](crate::state::view::Durable).
+    pub(crate) counted: Seq,
 }
 
 /// Why a seal ended early; everything stays in memory and is tried again.
@@ -51,6 +53,8 @@ pub(crate) enum Failed {
     Read(#[from] segment::ReadError),
     #[error(transparent)]
     Merge(#[from] segment::MergeError),
+    #[error(transparent)]
+    History(#[from] crate::request::Error),
     #[error(transparent)]
     Ledger(#[from] crate::ledger::ReadError),
     #[error(transparent)]
@@ -238,9 +242,10 @@ fn photograph(core: &Core, stream: &Arc<Stream>) -> (Snapshot, Vec<Chunk>) {
         Some(last) => last.limit(),
         None => durable.sealed,
     };
+    let counted = durable.counted;
     drop(durable);
     let row = StreamRow { identity: stream.identity.clone(), state, sealed };
-    (Snapshot { stream: Arc::clone(stream), row, producers }, chunks)
+    (Snapshot { stream: Arc::clone(stream), row, producers, counted }, chunks)
 }
 
 /// Writes a segment file that covers the given commits: under a temporary name, then, complete

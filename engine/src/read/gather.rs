@@ -23,6 +23,7 @@ pub(crate) struct Gather {
     scan_left: usize,
     /// The first record not yet looked at.
     pub(crate) next: Seq,
+    start: Seq,
     pub(crate) records: u64,
     bytes: usize,
     pieces: Vec<Bytes>,
@@ -44,6 +45,7 @@ impl Gather {
             bytes_max,
             scan_left: scan_bytes_max,
             next: start,
+            start,
             records: 0,
             bytes: 0,
             pieces: Vec::new(),
@@ -55,6 +57,21 @@ impl Gather {
     /// Whether the page has its fill.
     pub(crate) const fn is_done(&self) -> bool {
         self.done
+    }
+
+    /// Whether it has looked at any record.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.next > self.start
+    }
+
+    /// The page ends here, whatever it has.
+    pub(crate) const fn end(&mut self) {
+        self.done = true;
+    }
+
+    /// Payload bytes that still fit.
+    pub(crate) const fn room(&self) -> usize {
+        self.bytes_max.saturating_sub(self.bytes)
     }
 
     /// Takes from a part of a segment's block all that are wanted and fit, up to `limit`.
@@ -70,7 +87,7 @@ impl Gather {
             }
             return;
         }
-        let room = self.bytes_max.saturating_sub(self.bytes);
+        let room = self.room();
         let fitting = part.limit_within(self.next, room).min(limit);
         let piece = part.slice(self.next..fitting);
         if self.records > 0 && piece.len() > room {
@@ -136,7 +153,7 @@ impl Gather {
 
     /// How many of the records `..count` can be on the page; always one if the page is empty.
     fn fitting(&self, skip: usize, count: usize, ends: &Ends, payload_len: usize) -> usize {
-        let room = self.bytes_max.saturating_sub(self.bytes);
+        let room = self.room();
         let fits = |limit: usize| ends.slice(skip..limit, payload_len, self.form).len() <= room;
         if fits(count) {
             return count;

@@ -92,14 +92,24 @@ pub(crate) async fn cut(
     Ok(Some(Cut { at, record: records.payload.slice(range), key, timestamp }))
 }
 
-/// The first inherited position whose timestamp is not before `since`; the fork point if there is
-/// none. Timestamps never decrease along a fork either, so halving finds it.
+/// When the record at a position was appended.
+pub(crate) async fn timestamp(
+    core: &Arc<Core>,
+    stream: &Arc<Stream>,
+    seq: Seq,
+) -> Result<WallMs, Error> {
+    Ok(record(core, stream, seq).await?.timestamp)
+}
+
+/// The first inherited position from `earliest` on whose timestamp is not before `since`; the fork
+/// point if there is none. Timestamps never decrease along a fork either, so halving finds it.
 pub(crate) async fn since(
     core: &Arc<Core>,
     stream: &Arc<Stream>,
+    earliest: Seq,
     since: WallMs,
 ) -> Result<Seq, Error> {
-    let (mut older, mut limit) = (Seq::ZERO, stream.identity.own_start());
+    let (mut older, mut limit) = (earliest, stream.identity.own_start());
     while older < limit {
         let middle = Seq::new(older.get().midpoint(limit.get()));
         let found = record(core, stream, middle).await?;

@@ -6,6 +6,7 @@
 mod gather;
 pub(crate) mod inherited;
 pub(crate) mod segments;
+mod sight;
 
 use std::sync::Arc;
 
@@ -47,13 +48,16 @@ pub(crate) async fn page(
     want: Want,
 ) -> Result<Page, Error> {
     let form = stream.identity.content.form();
-    let start = begin(&stream.durable.lock(), want.from)?;
+    let (start, earliest) = {
+        let durable = stream.durable.lock();
+        (begin(&durable, want.from)?, durable.state.kept.earliest)
+    };
     let start = match start {
         Start::At(seq) => seq,
         Start::Beyond(offset) => return Ok(beyond(stream, offset)),
         Start::Search(since) => {
-            let found = search(core, stream, since).await;
-            found.map_err(|error| unless_ended(stream, error))?
+            let found = search(core, stream, earliest, since).await;
+            found.map_err(|error| unless_over(stream, earliest, error))?.max(earliest)
         }
     };
     let mut gather = Gather::new(form, want.key, want.bytes_max, SCAN_BYTES_MAX, start);
@@ -77,24 +81,34 @@ pub(crate) async fn page(
                 segments::read(core, *id, name, Seq::LAST, gather).await
             }
         };
-        gather = read.map_err(|error| unless_ended(stream, error))?;
+        gather = read.map_err(|error| unless_over(stream, start, error))?;
     }
 }
 
-/// Merges leave out the records of a stream that has ended: a read that was under way then finds
-/// none, and that is no damage.
-fn unless_ended(stream: &Stream, error: Error) -> Error {
-    match stream.durable.lock().presence() {
+/// Merges leave out the records of a stream that has ended and those it has let go of: a read that
+/// was under way then finds none, and that is no damage.
+fn unless_over(stream: &Stream, start: Seq, error: Error) -> Error {
+    let durable = stream.durable.lock();
+    match durable.presence() {
+        Ok(()) if start < durable.state.kept.earliest => {
+            weir_io::sometimes!("a read was overtaken by a trim and a merge");
+            Rejection::OffsetTrimmed { next: durable.state.earliest() }.into()
+        }
         Ok(()) => error,
         Err(absence) => absence.into(),
     }
 }
 
 /// The first record not before a moment, among those that are not in this stream's memory.
-async fn search(core: &Arc<Core>, stream: &Arc<Stream>, since: WallMs) -> Result<Seq, Error> {
+async fn search(
+    core: &Arc<Core>,
+    stream: &Arc<Stream>,
+    earliest: Seq,
+    since: WallMs,
+) -> Result<Seq, Error> {
     let own_start = stream.identity.own_start();
-    if own_start > Seq::ZERO {
-        let found = inherited::since(core, stream, since).await?;
+    if own_start > earliest {
+        let found = inherited::since(core, stream, earliest, since).await?;
         if found < own_start {
             return Ok(found);
         }
@@ -106,9 +120,12 @@ fn begin(durable: &Durable, from: From) -> Result<Start, Error> {
     durable.presence()?;
     let state = &durable.state;
     match from {
-        From::Start => Ok(Start::At(Seq::ZERO)),
+        From::Start => Ok(Start::At(state.kept.earliest)),
         From::Now => Ok(Start::At(state.next)),
         From::At(offset) => match state.lineage.place(offset, state.next) {
+            Place::At(seq) if seq < state.kept.earliest => {
+                Err(Rejection::OffsetTrimmed { next: state.earliest() }.into())
+            }
             Place::At(seq) => Ok(Start::At(seq)),
             Place::Beyond => Ok(Start::Beyond(offset)),
             Place::Lost(next) => {
@@ -127,7 +144,8 @@ fn begin_since(durable: &Durable, since: WallMs) -> Start {
     if older == 0 && durable.sealed > Seq::ZERO {
         return Start::Search(since);
     }
-    Start::At(chunks.get(older).map_or(durable.state.next, |chunk| chunk.first))
+    let found = chunks.get(older).map_or(durable.state.next, |chunk| chunk.first);
+    Start::At(found.max(durable.state.kept.earliest))
 }
 
 fn finish(stream: &Stream, durable: &Durable, gather: Gather, start: Seq) -> Page {
@@ -139,6 +157,7 @@ fn finish(stream: &Stream, durable: &Durable, gather: Gather, start: Seq) -> Pag
     Page {
         content: stream.identity.content.clone(),
         expiry: stream.identity.expiry,
+        retention: state.kept.retention,
         start: state.lineage.offset(start),
         next: state.lineage.offset(next),
         tail: state.tail(),
@@ -154,10 +173,14 @@ fn finish(stream: &Stream, durable: &Durable, gather: Gather, start: Seq) -> Pag
 
 /// Nothing, and the position as it was asked for.
 fn beyond(stream: &Stream, offset: Offset) -> Page {
-    let tail = stream.durable.lock().state.tail();
+    let (tail, retention) = {
+        let state = &stream.durable.lock().state;
+        (state.tail(), state.kept.retention)
+    };
     Page {
         content: stream.identity.content.clone(),
         expiry: stream.identity.expiry,
+        retention,
         start: offset,
         next: offset,
         tail,

@@ -5,17 +5,25 @@
 //! these is found by halving, so that a position or a moment costs a logarithmic number of
 //! block reads. A filter that is wrong about a segment costs one block read, never a record.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
-use super::gather::Gather;
+use super::{
+    gather::Gather,
+    sight::{Sight, Stop, ask, work},
+};
 use crate::{
     core::Core,
+    decide::retention::Walk,
+    history::Purpose,
     motion::seal::NewSegment,
     request::Error,
-    segment::{Block, BlockNo, Part, ReadError, Segment},
+    segment::{Part, Segment},
     state::view::Stream,
     types::{Ancestry, Chunk, SegmentId, Seq, StreamId, StreamName, WallMs},
 };
+
+/// Bytes that a walk along a stream takes from the bucket at a time.
+const WALK_BYTES: usize = 1 << 20;
 
 /// The live segments, oldest first.
 #[derive(Default)]
@@ -38,6 +46,11 @@ impl SegmentSet {
         &self.all
     }
 
+    /// Whether this segment is live.
+    pub(crate) fn has(&self, id: SegmentId) -> bool {
+        self.all.iter().any(|segment| segment.id() == id)
+    }
+
     fn holding(&self, stream: StreamId) -> Vec<Arc<Segment>> {
         self.all.iter().filter(|segment| segment.holds(stream)).cloned().collect()
     }
@@ -47,12 +60,14 @@ impl Core {
     /// Shows finished segments to readers.
     pub(crate) fn show_segments(&self, files: Vec<NewSegment>) {
         let mut all = self.segments.load().all().to_vec();
+        files.iter().for_each(|file| file.segment.touch(self.history.now()));
         all.extend(files.into_iter().map(|file| file.segment));
         self.put_segments(SegmentSet::new(all));
     }
 
     /// Shows a merged segment instead of those it was made of.
     pub(crate) fn replace_segments(&self, old: &[SegmentId], new: Option<NewSegment>) {
+        new.iter().for_each(|new| new.segment.touch(self.history.now()));
         let all = self.segments.load();
         let kept = all.all().iter().filter(|segment| !old.contains(&segment.id())).cloned();
         self.put_segments(SegmentSet::new(kept.chain(new.map(|new| new.segment)).collect()));
@@ -74,14 +89,12 @@ pub(crate) async fn read(
     stream: StreamId,
     reader: &StreamName,
     limit: Seq,
-    mut gather: Gather,
+    gather: Gather,
 ) -> Result<Gather, Error> {
-    let (shared, reader) = (Arc::clone(core), reader.clone());
-    blocking(core, move || {
-        read_one(&shared, stream, &reader, limit, &mut gather)?;
-        Ok(gather)
-    })
-    .await
+    let reader = reader.clone();
+    let read =
+        work(core, gather, move |sight, gather| read_one(sight, stream, &reader, limit, gather));
+    as_far_as_possible(read.await?)
 }
 
 /// Goes on with a page of a fork through every run that lies in segments.
@@ -89,35 +102,76 @@ pub(crate) async fn read_runs(
     core: &Arc<Core>,
     fork: &Arc<Stream>,
     ancestry: &Arc<Ancestry>,
-    mut gather: Gather,
+    gather: Gather,
 ) -> Result<Gather, Error> {
-    let (shared, fork, ancestry) = (Arc::clone(core), Arc::clone(fork), Arc::clone(ancestry));
-    blocking(core, move || {
+    let (fork, ancestry) = (Arc::clone(fork), Arc::clone(ancestry));
+    let read = work(core, gather, move |sight, gather| {
         while let Some(run) = ancestry.run_of(gather.next).filter(|_| !gather.is_done()) {
-            let source = shared.shelf.source(run.stream);
+            let source = sight.core.shelf.source(run.stream);
             if source.is_some_and(|source| source.durable.lock().sealed <= gather.next) {
                 break;
             }
-            read_one(&shared, run.stream, &fork.identity.name, run.limit, &mut gather)?;
+            read_one(sight, run.stream, &fork.identity.name, run.limit, gather)?;
         }
-        Ok(gather)
-    })
-    .await
+        Ok(())
+    });
+    as_far_as_possible(read.await?)
+}
+
+/// What can't be read ends the page before it, unless it is the first: it is for those to know who
+/// want it.
+fn as_far_as_possible((mut gather, read): (Gather, Result<(), Error>)) -> Result<Gather, Error> {
+    match read {
+        Err(_) if gather.has_begun() => gather.end(),
+        read => read?,
+    }
+    Ok(gather)
 }
 
 fn read_one(
-    core: &Core,
+    sight: &Sight<'_>,
     stream: StreamId,
     reader: &StreamName,
     limit: Seq,
     gather: &mut Gather,
-) -> Result<(), Error> {
+) -> Result<(), Stop> {
     // After `sealed` was read: whatever it promises is in this set.
-    let candidates = core.segments.load().holding(stream);
+    let candidates = sight.core.segments.load().holding(stream);
     let before = gather.next;
-    let segment = find_position(core, &candidates, stream, gather.next)?;
-    take(core, &segment, stream, limit, gather)?;
-    if gather.next == before && !gather.is_done() { Err(lost(before, reader)) } else { Ok(()) }
+    let segment = find_position(sight, &candidates, stream, gather.next)?;
+    take(sight, &segment, stream, limit, gather)?;
+    if gather.next == before && !gather.is_done() {
+        return Err(lost(before, reader).into());
+    }
+    Ok(())
+}
+
+/// Goes on with a walk along a stream's own records through the segment they lie in.
+pub(crate) async fn walk(
+    core: &Arc<Core>,
+    stream: &Arc<Stream>,
+    walk: Walk,
+) -> Result<Walk, Error> {
+    let stream = Arc::clone(stream);
+    let walked = work(core, walk, move |sight, walk| {
+        let id = stream.identity.id;
+        let candidates = sight.core.segments.load().holding(id);
+        let before = walk.at;
+        let segment = find_position(sight, &candidates, id, before)?;
+        while let Some(no) = segment.locate(id, walk.at).filter(|_| !walk.is_over()) {
+            let block = sight.block(&segment, no, Purpose::Page(id, walk.at, WALK_BYTES))?;
+            let part = block.part(id);
+            let part = part.filter(|part| (part.first()..part.limit()).contains(&walk.at));
+            let Some(part) = part else { break };
+            part.chunks(walk.at..part.limit()).for_each(|chunk| walk.pass(&chunk));
+        }
+        if walk.at == before && !walk.is_over() {
+            return Err(lost(before, &stream.identity.name).into());
+        }
+        Ok(())
+    });
+    let (walk, ended) = walked.await?;
+    ended.map(|()| walk)
 }
 
 /// The record at a position that lies in a segment.
@@ -127,15 +181,15 @@ pub(crate) async fn record(
     reader: &StreamName,
     seq: Seq,
 ) -> Result<Chunk, Error> {
-    let (shared, reader) = (Arc::clone(core), reader.clone());
-    blocking(core, move || {
-        let candidates = shared.segments.load().holding(stream);
-        let segment = find_position(&shared, &candidates, stream, seq)?;
+    let reader = reader.clone();
+    ask(core, move |sight| {
+        let candidates = sight.core.segments.load().holding(stream);
+        let segment = find_position(sight, &candidates, stream, seq)?;
         let no = segment.locate(stream, seq).ok_or_else(|| lost(seq, &reader))?;
-        let block = get(&shared, &segment, no)?;
+        let block = sight.block(&segment, no, Purpose::Probe)?;
         let part = block.part(stream).filter(|part| (part.first()..part.limit()).contains(&seq));
         let part = part.ok_or_else(|| lost(seq, &reader))?;
-        part.chunks(seq..seq.after(1)).next().ok_or_else(|| lost(seq, &reader))
+        Ok(part.chunks(seq..seq.after(1)).next().ok_or_else(|| lost(seq, &reader))?)
     })
     .await
 }
@@ -146,17 +200,18 @@ fn lost(seq: Seq, reader: &StreamName) -> Error {
 
 /// Takes from one segment as much as is wanted, block by block.
 fn take(
-    core: &Core,
+    sight: &Sight<'_>,
     segment: &Arc<Segment>,
     stream: StreamId,
     limit: Seq,
     gather: &mut Gather,
-) -> Result<(), Error> {
+) -> Result<(), Stop> {
     while !gather.is_done() && gather.next < limit {
         let Some(no) = segment.locate(stream, gather.next) else {
             return Ok(());
         };
-        let block = get(core, segment, no)?;
+        let purpose = Purpose::Page(stream, gather.next, gather.room());
+        let block = sight.block(segment, no, purpose)?;
         let Some(part) = block.part(stream) else {
             return Ok(());
         };
@@ -168,61 +223,100 @@ fn take(
     Ok(())
 }
 
-/// Where the records of a stream in a segment begin and end.
-struct Extent {
-    first: Seq,
-    limit: Seq,
-    newest: WallMs,
-}
-
-fn extent(core: &Core, segment: &Arc<Segment>, stream: StreamId) -> Result<Option<Extent>, Error> {
-    let get = |no| get(core, segment, no);
+/// The position of the first record of a stream in a segment, if it has any there.
+fn first(sight: &Sight<'_>, segment: &Arc<Segment>, stream: StreamId) -> Result<Option<Seq>, Stop> {
+    if let Some(first) = segment.known_first(stream) {
+        return Ok(Some(first));
+    }
     let Some(no) = segment.locate(stream, Seq::ZERO) else {
         return Ok(None);
     };
-    let head = get(no)?;
-    let Some(first) = head.part(stream).map(Part::first) else {
-        return Ok(None);
-    };
+    Ok(sight.block(segment, no, Purpose::Probe)?.part(stream).map(Part::first))
+}
+
+/// The position after the last record of a stream in a segment, if it has any there.
+fn limit(sight: &Sight<'_>, segment: &Arc<Segment>, stream: StreamId) -> Result<Option<Seq>, Stop> {
+    if let Some(limit) = segment.known_limit(stream) {
+        return Ok(Some(limit));
+    }
     let Some(no) = segment.locate_last(stream) else {
         return Ok(None);
     };
-    let last = get(no)?;
-    let Some(part) = last.part(stream) else {
+    Ok(sight.block(segment, no, Purpose::Probe)?.part(stream).map(Part::limit))
+}
+
+/// The timestamp of the last record of a stream in a segment, if it has any there.
+fn newest(
+    sight: &Sight<'_>,
+    segment: &Arc<Segment>,
+    stream: StreamId,
+) -> Result<Option<WallMs>, Stop> {
+    let Some(no) = segment.locate_last(stream) else {
         return Ok(None);
     };
-    Ok(Some(Extent { first, limit: part.limit(), newest: part.newest() }))
+    Ok(sight.block(segment, no, Purpose::Probe)?.part(stream).map(Part::newest))
 }
 
 /// The newest segment whose records of the stream begin at or before `position`.
 fn find_position(
-    core: &Core,
+    sight: &Sight<'_>,
     candidates: &[Arc<Segment>],
     stream: StreamId,
     position: Seq,
-) -> Result<Arc<Segment>, Error> {
+) -> Result<Arc<Segment>, Stop> {
     let mut candidates = candidates.to_vec();
     let (mut good, mut bad) = (0, candidates.len());
     // `..good` begin at or before the position, `bad..` after it.
     while good < bad {
         let middle = good.midpoint(bad);
-        match extent(core, &candidates[middle], stream)? {
+        match first(sight, &candidates[middle], stream)? {
             None => {
                 candidates.remove(middle);
                 bad -= 1;
             }
-            Some(extent) if extent.first <= position => good = middle + 1,
+            Some(first) if first <= position => good = middle + 1,
             Some(_) => bad = middle,
         }
     }
     // Segments of a seal that was tried again overlap: an older one may reach further.
     for segment in candidates[..good].iter().rev() {
-        let reaches = extent(core, segment, stream)?.is_some_and(|it| it.limit > position);
-        if reaches {
+        if limit(sight, segment, stream)?.is_some_and(|limit| limit > position) {
             return Ok(Arc::clone(segment));
         }
     }
-    Err(Error::Corrupt(format!("record {position} of stream {stream} is in no segment")))
+    let what = format!("record {position} of stream {stream} is in no segment");
+    Err(Error::Corrupt(what).into())
+}
+
+/// About how many stored bytes a segment holds of a stream's records within `range`; `None` if it
+/// holds none of them. Runs where blocking is allowed. Where a block can't be read it may hold some.
+pub(crate) fn held_within(
+    core: &Core,
+    segment: &Arc<Segment>,
+    stream: StreamId,
+    range: &Range<Seq>,
+) -> Option<u64> {
+    let mut held = None;
+    for block in segment.spanning(stream, range.clone()) {
+        let bytes = if block.is_whole {
+            block.stored_len
+        } else {
+            match core.blocks.block(segment, block.no) {
+                Err(_) => 0,
+                Ok(found) => {
+                    let part = found.part(stream);
+                    let payload = part.map_or(0, |part| part.slice(range.clone()).len());
+                    if payload == 0 {
+                        continue;
+                    }
+                    let payload = u64::try_from(payload).expect("usize fits u64");
+                    payload * block.stored_len / block.raw_len.max(1)
+                }
+            }
+        };
+        held = Some(held.unwrap_or(0) + bytes);
+    }
+    held
 }
 
 /// The first record in segments whose timestamp is not before `since`; the sealed position if
@@ -232,28 +326,28 @@ pub(crate) async fn since(
     stream: &Arc<Stream>,
     since: WallMs,
 ) -> Result<Seq, Error> {
-    let (shared, stream) = (Arc::clone(core), Arc::clone(stream));
-    blocking(core, move || {
+    let stream = Arc::clone(stream);
+    ask(core, move |sight| {
         let sealed = stream.durable.lock().sealed;
         let id = stream.identity.id;
-        let mut candidates = shared.segments.load().holding(id);
+        let mut candidates = sight.core.segments.load().holding(id);
         let (mut older, mut limit) = (0, candidates.len());
         // Everything in `..older` is older than `since`, something in `limit..` is not.
         while older < limit {
             let middle = older.midpoint(limit);
-            match extent(&shared, &candidates[middle], id)? {
+            match newest(sight, &candidates[middle], id)? {
                 None => {
                     candidates.remove(middle);
                     limit -= 1;
                 }
-                Some(extent) if extent.newest < since => older = middle + 1,
+                Some(newest) if newest < since => older = middle + 1,
                 Some(_) => limit = middle,
             }
         }
         let Some(segment) = candidates.get(older) else {
             return Ok(sealed);
         };
-        let found = search(&shared, segment, id, since)?;
+        let found = search(sight, segment, id, since)?;
         Ok(found.unwrap_or(sealed).min(sealed))
     })
     .await
@@ -261,39 +355,16 @@ pub(crate) async fn since(
 
 /// The first record of the stream in this segment whose timestamp is not before `since`.
 fn search(
-    core: &Core,
+    sight: &Sight<'_>,
     segment: &Arc<Segment>,
     stream: StreamId,
     since: WallMs,
-) -> Result<Option<Seq>, Error> {
-    let get = |no| get(core, segment, no);
+) -> Result<Option<Seq>, Stop> {
+    let get = |no| sight.block(segment, no, Purpose::Probe);
     let Some(no) = segment.locate_since(stream, since) else { return Ok(None) };
     if let Some(found) = get(no)?.part(stream).and_then(|part| part.first_at_or_after(since)) {
         return Ok(Some(found));
     }
     let Some(no) = segment.following(no, stream) else { return Ok(None) };
     Ok(get(no)?.part(stream).map(Part::first))
-}
-
-fn get(core: &Core, segment: &Segment, no: BlockNo) -> Result<Arc<Block>, Error> {
-    core.metrics.blocks_asked.inc();
-    core.blocks.block(segment, no).map_err(|error| read_error(segment, &error))
-}
-
-fn read_error(segment: &Segment, error: &ReadError) -> Error {
-    match error {
-        ReadError::Damaged(damaged) => {
-            Error::Corrupt(format!("segment {}: {damaged}", segment.id()))
-        }
-        ReadError::Failed { source, .. } => {
-            Error::ReadFailed(format!("segment {}: {error}: {source}", segment.id()))
-        }
-    }
-}
-
-async fn blocking<R: Send + 'static>(
-    core: &Core,
-    job: impl FnOnce() -> Result<R, Error> + Send + 'static,
-) -> Result<R, Error> {
-    weir_io::tasks::run(&*core.world.blocking, job).await.unwrap_or(Err(Error::Draining))
 }

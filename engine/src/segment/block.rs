@@ -15,7 +15,7 @@ use super::{
 };
 use crate::types::{Form, Seq, StreamId};
 
-const MAGIC: &[u8; 4] = b"WBLK";
+pub(super) const MAGIC: &[u8; 4] = b"WBLK";
 pub(super) const BLOCK_HEADER_LEN: usize = 24;
 /// Level 3 is zstd's own default: most of the gain for a fraction of the time.
 const ZSTD_LEVEL: i32 = 3;

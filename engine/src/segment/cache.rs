@@ -49,6 +49,11 @@ impl<S: BuildHasher + Clone> BlockCache<S> {
         Self { blocks, read }
     }
 
+    /// The block if it is in memory.
+    pub(crate) fn get(&self, segment: SegmentId, no: BlockNo) -> Option<Arc<Block>> {
+        self.blocks.get(&(segment, no))
+    }
+
     /// The block, from memory or from the segment. Whoever asks for a block that is being
     /// loaded waits for that load; if it fails, the next one tries again.
     pub(crate) fn block(&self, segment: &Segment, no: BlockNo) -> Result<Arc<Block>, ReadError> {
@@ -57,6 +62,16 @@ impl<S: BuildHasher + Clone> BlockCache<S> {
             self.read.inc();
             segment.block(no).map(Arc::new)
         })
+    }
+
+    /// Whether a block is in memory.
+    pub(crate) fn holds(&self, segment: SegmentId, no: BlockNo) -> bool {
+        self.blocks.contains_key(&(segment, no))
+    }
+
+    /// Keeps a block that came from elsewhere than the local copy.
+    pub(crate) fn put(&self, segment: SegmentId, no: BlockNo, block: Arc<Block>) {
+        self.blocks.insert((segment, no), block);
     }
 
     /// Bytes held now.

@@ -10,7 +10,7 @@ const MAGIC: &[u8; 8] = b"WEIRSEG1";
 const END_MAGIC: &[u8; 8] = b"WEIREND1";
 const VERSION: u16 = 1;
 
-pub(super) const HEADER_LEN: usize = 40;
+pub(crate) const HEADER_LEN: usize = 40;
 pub(super) const ENTRY_LEN: usize = 56;
 pub(super) const FOOTER_LEN: usize = 100;
 pub(super) const TRAILER_LEN: usize = 28;
@@ -23,6 +23,16 @@ impl BlockNo {
     /// Position in the index.
     pub(super) fn index(self) -> usize {
         usize::try_from(self.0).expect("u32 fits usize")
+    }
+
+    /// The number of the block after it, if there is one.
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.checked_add(1).expect("blocks are counted in u32"))
+    }
+
+    /// The number of the block before it, which there must be.
+    pub(crate) fn before(self) -> Self {
+        Self(self.0.checked_sub(1).expect("not the first block"))
     }
 }
 
@@ -222,6 +232,11 @@ impl Footer {
         let tail = u64::try_from(FOOTER_LEN + TRAILER_LEN).expect("a small constant");
         let limit = self.filter.limit().expect("checked when written and when read");
         limit.checked_add(tail).expect("a file is shorter than 2^64 bytes")
+    }
+
+    /// Where everything that is no block begins.
+    pub(super) const fn tail_start(&self) -> u64 {
+        self.index.offset
     }
 
     /// Checksum of the footer, which names the checksums of index and filter: it tells this segment

@@ -9,19 +9,8 @@ use std::{io, ops::Range, sync::Arc};
 use super::{Block, BlockNo, Builder, Part, ReadError, Segment};
 use crate::types::{Seq, StreamId};
 
-/// What to keep of the consecutive records of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keep {
-    /// All of them.
-    All,
-    /// Those from this position on.
-    #[allow(dead_code, reason = "what retention answers")]
-    From(Seq),
-    /// Those before this position.
-    Before(Seq),
-    /// None: the stream is gone.
-    Nothing,
-}
+/// What to keep of a stream: ranges of positions, in order and apart.
+pub(crate) type Keep = Vec<Range<Seq>>;
 
 /// Why a merge has no result. What it wrote so far is to be thrown away.
 #[derive(Debug, thiserror::Error)]
@@ -35,10 +24,10 @@ pub(crate) enum MergeError {
 }
 
 /// Writes what `keep` wants of all inputs into `target`, once and in order. `keep` is asked
-/// for each stretch of records before it is written.
+/// once for each stream, before anything of it is written.
 pub(crate) fn merge(
     inputs: &[Arc<Segment>],
-    keep: &dyn Fn(StreamId, Range<Seq>) -> Keep,
+    keep: &dyn Fn(StreamId) -> Keep,
     target: &mut Builder<'_>,
 ) -> Result<(), MergeError> {
     let mut cursors = Vec::with_capacity(inputs.len());
@@ -46,6 +35,7 @@ pub(crate) fn merge(
         cursors.extend(Cursor::start(segment)?);
     }
     let mut done: Option<(StreamId, Seq)> = None;
+    let mut kept: Option<(StreamId, Keep)> = None;
     // A handful of inputs, whole parts at a time: a linear search beats a heap.
     while let Some(at) = next(&cursors) {
         let part = cursors[at].part();
@@ -55,7 +45,9 @@ pub(crate) fn merge(
             _ => part.first(),
         };
         if start < part.limit() {
-            write(part, start, keep, target)?;
+            let known = kept.take().filter(|(last, _)| *last == stream);
+            let (_, ranges) = kept.insert(known.unwrap_or_else(|| (stream, keep(stream))));
+            write(part, start, ranges, target)?;
             done = Some((stream, part.limit()));
         }
         if !cursors[at].advance()? {
@@ -74,21 +66,14 @@ fn next(cursors: &[Cursor<'_>]) -> Option<usize> {
 fn write(
     part: &Part,
     start: Seq,
-    keep: &dyn Fn(StreamId, Range<Seq>) -> Keep,
+    ranges: &[Range<Seq>],
     target: &mut Builder<'_>,
 ) -> io::Result<()> {
-    let range = start..part.limit();
-    let kept = match keep(part.stream(), range.clone()) {
-        Keep::Nothing => return Ok(()),
-        Keep::All => range,
-        Keep::From(seq) => seq.max(range.start)..range.end,
-        Keep::Before(seq) => range.start..seq.min(range.end),
-    };
-    if kept.is_empty() {
-        return Ok(());
-    }
-    for chunk in part.chunks(kept) {
-        target.push(part.stream(), part.form(), &chunk)?;
+    let first = ranges.partition_point(|range| range.end <= start);
+    for range in ranges[first..].iter().take_while(|range| range.start < part.limit()) {
+        for chunk in part.chunks(range.start.max(start)..range.end.min(part.limit())) {
+            target.push(part.stream(), part.form(), &chunk)?;
+        }
     }
     Ok(())
 }

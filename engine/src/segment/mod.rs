@@ -17,6 +17,7 @@ mod cache;
 mod fields;
 mod filter;
 mod format;
+mod local;
 mod merge;
 mod part;
 mod reader;
@@ -24,12 +25,11 @@ mod reader;
 pub(crate) use block::Block;
 pub(crate) use builder::Builder;
 pub(crate) use cache::BlockCache;
-pub(crate) use format::{BlockNo, Codec, ReadError};
-pub(crate) use merge::{Keep, MergeError, merge};
+pub(crate) use format::{BlockNo, Codec, Damaged, HEADER_LEN, ReadError, Section};
+pub(crate) use local::{CopyError, write_holey};
+pub(crate) use merge::{MergeError, merge};
 pub(crate) use part::Part;
-#[allow(unused_imports, reason = "what an upload makes")]
-pub(crate) use reader::Remote;
-pub(crate) use reader::Segment;
+pub(crate) use reader::{Remote, Segment, TAIL_LEN, tail_start};
 
 #[cfg(test)]
 mod tests;

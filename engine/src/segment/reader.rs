@@ -8,6 +8,7 @@
 
 use std::{
     io,
+    ops::Range,
     sync::{Arc, OnceLock},
 };
 
@@ -22,8 +23,12 @@ use super::{
         BlockNo, Damaged, ENTRY_LEN, Entry, FOOTER_LEN, Footer, HEADER_LEN, Header, ReadError,
         Section, Span, TRAILER_LEN, Trailer,
     },
+    local::Local,
 };
 use crate::types::{SegmentId, Seq, StreamId, WallMs};
+
+/// The last bytes of a file, which say where the others are.
+pub(crate) const TAIL_LEN: usize = FOOTER_LEN + TRAILER_LEN;
 
 /// The object that holds the bytes of a segment's file in the bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,12 +41,22 @@ pub(crate) struct Remote {
 
 /// An open segment.
 pub(crate) struct Segment {
-    file: Arc<dyn File>,
+    pub(super) local: Local,
     header: Header,
     footer: Footer,
     index: Box<[Entry]>,
     filter: Filter,
     remote: OnceLock<Remote>,
+}
+
+/// A block that may hold what is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spanning {
+    pub(crate) no: BlockNo,
+    /// It holds that and nothing else.
+    pub(crate) is_whole: bool,
+    pub(crate) stored_len: u64,
+    pub(crate) raw_len: u64,
 }
 
 impl Segment {
@@ -62,7 +77,8 @@ impl Segment {
         let index = decode_index(&index, &footer)?;
         let filter = section(&*file, Section::Filter, footer.filter)?;
         let filter = Filter::decode(&filter, footer.filter.offset)?;
-        Ok(Self { file, header, footer, index, filter, remote: OnceLock::new() })
+        let local = Local::new(file, file_len, footer.index.offset).map_err(failed)?;
+        Ok(Self { local, header, footer, index, filter, remote: OnceLock::new() })
     }
 
     /// The store it was written by.
@@ -76,7 +92,6 @@ impl Segment {
     }
 
     /// The object that has the same bytes. `None`: the local file is the only copy.
-    #[allow(dead_code, reason = "what readers ask when local bytes are damaged or gone")]
     pub(crate) fn remote(&self) -> Option<&Remote> {
         self.remote.get()
     }
@@ -144,6 +159,23 @@ impl Segment {
         (entry.first.0 == stream).then(|| block_no(next))
     }
 
+    /// The blocks that may hold records of `stream` within `range`, in order. No I/O.
+    pub(crate) fn spanning(
+        &self,
+        stream: StreamId,
+        range: Range<Seq>,
+    ) -> impl Iterator<Item = Spanning> + '_ {
+        let from = self.locate(stream, range.start).map_or(self.index.len(), BlockNo::index);
+        let blocks = self.index.iter().enumerate().skip(from);
+        let (start, end) = ((stream, range.start), (stream, range.end));
+        blocks.take_while(move |(_, entry)| entry.first < end).map(move |(index, entry)| Spanning {
+            no: block_no(index),
+            is_whole: entry.first >= start && entry.limit <= end,
+            stored_len: u64::from(entry.stored_len),
+            raw_len: u64::from(entry.raw_len),
+        })
+    }
+
     /// The numbers of all blocks.
     pub(crate) fn blocks(&self) -> impl Iterator<Item = BlockNo> + use<> {
         (0..self.footer.blocks).map(BlockNo)
@@ -151,11 +183,60 @@ impl Segment {
 
     /// Reads, verifies and decodes one block. The number must be one of this segment's.
     pub(crate) fn block(&self, no: BlockNo) -> Result<Block, ReadError> {
-        let entry = &self.index[no.index()];
-        let len = to_u64(BLOCK_HEADER_LEN) + u64::from(entry.stored_len);
-        let stored = read(&*self.file, Section::Block(no), entry.offset, len)?;
-        Ok(Block::decode(no, entry, &stored)?)
+        let Range { start, end } = self.span(&(no..no.next()));
+        let stored = read(&*self.local.file(), Section::Block(no), start, end - start)?;
+        Ok(self.decode(no, &stored)?)
     }
+
+    /// Verifies and decodes a block's bytes, wherever they come from.
+    pub(crate) fn decode(&self, no: BlockNo, stored: &Bytes) -> Result<Block, Damaged> {
+        Block::decode(no, &self.index[no.index()], stored)
+    }
+
+    /// Where these blocks lie in the file, headers included. They must be this segment's.
+    pub(crate) fn span(&self, blocks: &Range<BlockNo>) -> Range<u64> {
+        let limit = self.index.get(blocks.end.index());
+        let start = self.index.get(blocks.start.index()).map(|entry| entry.offset);
+        let index = self.footer.index.offset;
+        start.unwrap_or(index)..limit.map_or(index, |entry| entry.offset)
+    }
+
+    /// The position of the first record of `stream`, where the index alone tells.
+    pub(crate) fn known_first(&self, stream: StreamId) -> Option<Seq> {
+        let entry = &self.index[self.locate(stream, Seq::ZERO)?.index()];
+        (entry.first.0 == stream).then_some(entry.first.1)
+    }
+
+    /// The position after the last record of `stream`, where the index alone tells.
+    pub(crate) fn known_limit(&self, stream: StreamId) -> Option<Seq> {
+        self.limit_in(self.locate_last(stream)?, stream)
+    }
+
+    /// Whether this is the first record of a block.
+    pub(crate) fn begins(&self, no: BlockNo, stream: StreamId, seq: Seq) -> bool {
+        self.index[no.index()].first == (stream, seq)
+    }
+
+    /// The position after the last record of a block, if that is of `stream`.
+    pub(crate) fn limit_in(&self, no: BlockNo, stream: StreamId) -> Option<Seq> {
+        let entry = &self.index[no.index()];
+        (entry.limit.0 == stream).then_some(entry.limit.1)
+    }
+}
+
+/// Where everything that is no block begins in a segment of `len` bytes, and its mark, by its last
+/// bytes.
+pub(crate) fn tail_start(last: &[u8], len: u64) -> Result<(u64, u32), Damaged> {
+    let at = len.saturating_sub(to_u64(TRAILER_LEN));
+    let cut_short = Damaged { section: Section::Trailer, at, reason: "cut short" };
+    let footer_at = last.len().checked_sub(TAIL_LEN).ok_or(cut_short)?;
+    let (footer, trailer) = last[footer_at..].split_at(FOOTER_LEN);
+    let Trailer { footer: span } = Trailer::decode(trailer, at)?;
+    let differs = Damaged { section: Section::Footer, at: span.offset, reason: "checksum differs" };
+    if crc32c::crc32c(footer) != span.crc {
+        return Err(differs);
+    }
+    Ok((Footer::decode(footer, span.offset)?.tail_start(), span.crc))
 }
 
 /// Reads a section and verifies its checksum.
@@ -168,7 +249,12 @@ fn section(file: &dyn File, section: Section, span: Span) -> Result<Bytes, ReadE
 }
 
 /// Reads `len` bytes which have been found to lie within the file, or are about to be.
-fn read(file: &dyn File, section: Section, at: u64, len: u64) -> Result<Bytes, ReadError> {
+pub(super) fn read(
+    file: &dyn File,
+    section: Section,
+    at: u64,
+    len: u64,
+) -> Result<Bytes, ReadError> {
     let cut_short = Damaged { section, at, reason: "cut short" };
     let failed = |source| ReadError::Failed { section, source };
     // Before reserving memory for them.
@@ -208,7 +294,7 @@ fn block_no(index: usize) -> BlockNo {
     BlockNo(u32::try_from(index).expect("blocks are counted in u32"))
 }
 
-fn to_u64(len: usize) -> u64 {
+pub(super) fn to_u64(len: usize) -> u64 {
     u64::try_from(len).expect("usize fits u64")
 }
 

@@ -5,19 +5,23 @@
 //! that writes is stepped to its end (`execute`), never cut off after a row. Positions are
 //! stored as SQLite's signed integers; none of ours comes near 2^63.
 
+mod deaths;
 mod objects;
+mod readable;
 mod subscriptions;
 mod whole;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 pub(crate) use self::{
+    deaths::{Death, add_death, deaths, drop_death},
     objects::{
         LedgerRow, Place, SegmentRow, collectable, drop_garbage, drop_ledger, drop_manifest,
-        drop_segment, is_garbage, ledgers, oldest_manifest, oldest_waiting, place_ledger,
-        place_segment, put_garbage, put_ledger, put_manifest, put_segment, retire, segments,
-        superseded, unretired,
+        drop_segment, forget_bucket, is_garbage, ledgers, oldest_manifest, oldest_waiting,
+        place_ledger, place_segment, put_garbage, put_ledger, put_manifest, put_segment, retire,
+        segments, superseded, unretired,
     },
+    readable::{lets_go, readable},
     subscriptions::{
         drop_links, drop_subscription, matching, put_link, put_subscription, scan_links,
         scan_subscriptions, tails,
@@ -33,8 +37,9 @@ use super::{
     stream::Producer,
 };
 use crate::{
+    decide,
     log::codec::Malformed,
-    types::{Epoch, Expiry, Lsn, ProducerId, Seq, StoreMs, StreamId, StreamName, WallMs},
+    types::{Epoch, Expiry, Lsn, ProducerId, StoreMs, StreamId, StreamName, WallMs},
 };
 
 const SCHEMA: &str = "
@@ -43,7 +48,9 @@ CREATE TABLE log (lsn INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE streams (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, lsn INTEGER NOT NULL,
     due_store INTEGER, due_wall INTEGER, source INTEGER, fork_at INTEGER,
-    retired INTEGER NOT NULL, row BLOB NOT NULL);
+    retired INTEGER NOT NULL, earliest INTEGER NOT NULL, trimmed INTEGER NOT NULL,
+    due_trim INTEGER, row BLOB NOT NULL);
+CREATE INDEX streams_due_trim ON streams (due_trim) WHERE due_trim IS NOT NULL;
 CREATE INDEX streams_source ON streams (source) WHERE source IS NOT NULL;
 CREATE INDEX streams_due_store ON streams (due_store) WHERE due_store IS NOT NULL;
 CREATE INDEX streams_due_wall ON streams (due_wall) WHERE due_wall IS NOT NULL;
@@ -92,6 +99,7 @@ pub(crate) fn is_new(conn: &Connection) -> Outcome<bool> {
 pub(crate) fn create(conn: &mut Connection, meta: &[(&str, &[u8])]) -> Outcome<()> {
     let tx = conn.transaction()?;
     tx.execute_batch(SCHEMA)?;
+    tx.execute_batch(deaths::SCHEMA)?;
     tx.execute_batch(subscriptions::SCHEMA)?;
     tx.execute_batch(objects::SCHEMA)?;
     for (key, value) in meta {
@@ -226,6 +234,24 @@ pub(crate) fn due(
     Ok(names)
 }
 
+/// Names of streams that have something to let go of, longest first: up to `limit`.
+pub(crate) fn due_for_trim(
+    conn: &Connection,
+    wall: WallMs,
+    limit: u32,
+) -> Outcome<Vec<StreamName>> {
+    let mut query = conn.prepare_cached(
+        "SELECT name FROM streams WHERE due_trim <= ?1 ORDER BY due_trim LIMIT ?2",
+    )?;
+    let mut found = query.query(params![column(wall.get()), limit])?;
+    let mut names = Vec::new();
+    while let Some(row) = found.next()? {
+        let name: String = row.get(0)?;
+        names.push(StreamName::new(&name).map_err(|bad| Failure::Damaged(bad.to_string()))?);
+    }
+    Ok(names)
+}
+
 /// Writes a stream's row.
 pub(crate) fn put_stream(conn: &Connection, row: &StreamRow) -> Outcome<()> {
     let retired = row.state.retired;
@@ -238,12 +264,18 @@ pub(crate) fn put_stream(conn: &Connection, row: &StreamRow) -> Outcome<()> {
     let deadline = row.state.deadline.filter(|_| !retired);
     let due_store = deadline.map(|at| column(at.get().min(1 << 62)));
     let fork = row.identity.fork.as_ref();
+    let kept = &row.state.kept;
+    let due_trim = decide::retention::due(kept, row.identity.own_start()).filter(|_| !retired);
+    let due_trim = due_trim.map(|at| column(at.get().min(1 << 62)));
     let body = rows::encode_stream(&row.identity, &row.state, row.sealed);
     conn.prepare_cached(
-        "INSERT INTO streams (id, name, lsn, due_store, due_wall, source, fork_at, retired, row)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+        "INSERT INTO streams (id, name, lsn, due_store, due_wall, source, fork_at, retired,
+             earliest, trimmed, due_trim, row)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
          ON CONFLICT (id) DO UPDATE SET lsn = excluded.lsn, due_store = excluded.due_store,
-             due_wall = excluded.due_wall, retired = excluded.retired, row = excluded.row",
+             due_wall = excluded.due_wall, retired = excluded.retired,
+             earliest = excluded.earliest, trimmed = excluded.trimmed,
+             due_trim = excluded.due_trim, row = excluded.row",
     )?
     .execute(params![
         column(row.identity.id.get()),
@@ -254,49 +286,12 @@ pub(crate) fn put_stream(conn: &Connection, row: &StreamRow) -> Outcome<()> {
         fork.map(|fork| column(fork.source.get())),
         fork.map(|fork| column(fork.at.get())),
         retired,
+        column(kept.earliest.get()),
+        column(kept.trimmed.get()),
+        due_trim,
         &body[..],
     ])?;
     Ok(())
-}
-
-/// Which of a stream's own records anybody can still read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Readable {
-    All,
-    /// Those before this: the stream itself is retired and no fork reaches farther.
-    Before(Seq),
-    /// None: there is no such stream.
-    Nothing,
-}
-
-/// Which of a stream's own records anybody can still read, as of a finished fold through `folded`.
-///
-/// A retired stream is read only through its forks, and through a retired fork only as far as
-/// *its* forks reach. Forks of a retired stream are no longer made, but the rows of those that were
-/// made since the fold may be missing: so only a retirement that the fold covers counts (INV-23).
-pub(crate) fn readable(conn: &Connection, id: StreamId, folded: Lsn) -> Outcome<Readable> {
-    let mut query =
-        conn.prepare_cached("SELECT retired AND lsn <= ?2 FROM streams WHERE id = ?1")?;
-    let over: Option<bool> = query
-        .query_row(params![column(id.get()), column(folded.get())], |row| row.get(0))
-        .optional()?;
-    match over {
-        None => return Ok(Readable::Nothing),
-        Some(false) => return Ok(Readable::All),
-        Some(true) => {}
-    }
-    let mut query = conn.prepare_cached(
-        "WITH RECURSIVE drawn (id, reach, over) AS (
-             SELECT id, fork_at, retired AND lsn <= ?2 FROM streams WHERE source = ?1
-             UNION ALL
-             SELECT streams.id, min(drawn.reach, streams.fork_at),
-                 streams.retired AND streams.lsn <= ?2
-             FROM streams JOIN drawn ON streams.source = drawn.id WHERE drawn.over)
-         SELECT max(reach) FROM drawn WHERE NOT over",
-    )?;
-    let reach: Option<i64> =
-        query.query_row(params![column(id.get()), column(folded.get())], |row| row.get(0))?;
-    Ok(Readable::Before(reach.map_or(Ok(Seq::ZERO), |reach| position(reach).map(Seq::new))?))
 }
 
 /// Deletes up to `limit` producers of a stream. Returns how many there were.

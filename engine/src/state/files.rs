@@ -1,7 +1,13 @@
 //! The files of a store under one lock, with the point of the log up to which they tell all:
 //! what is published is a picture of this, taken at once.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use rusqlite::Connection;
 
@@ -88,8 +94,8 @@ pub(crate) struct Files {
     cut: Option<Cut>,
     /// Counts changes that a manifest would show.
     version: u64,
-    /// Bytes that are on this disk only.
-    local_bytes: u64,
+    /// Bytes that are on this disk only; appends look at it without the lock.
+    local_bytes: Arc<AtomicU64>,
 }
 
 /// All files at one moment.
@@ -109,12 +115,12 @@ impl Files {
         for held in segments {
             files.add(held);
         }
-        files.local_bytes += files.ledgers.iter().map(local_bytes_of_ledger).sum::<u64>();
+        files.gain(files.ledgers.iter().map(local_bytes_of_ledger).sum());
         files
     }
 
     fn add(&mut self, held: Held) {
-        self.local_bytes += local_bytes(&held.row);
+        self.gain(local_bytes(&held.row));
         self.segments.insert(held.row.id, held);
     }
 
@@ -131,10 +137,10 @@ impl Files {
         self.version += 1;
         let Some(Fresh { row, whole, .. }) = fresh else { return };
         if whole {
-            self.local_bytes -= self.ledgers.iter().map(local_bytes_of_ledger).sum::<u64>();
+            self.lose(self.ledgers.iter().map(local_bytes_of_ledger).sum::<u64>());
             self.ledgers.clear();
         }
-        self.local_bytes += local_bytes_of_ledger(&row);
+        self.gain(local_bytes_of_ledger(&row));
         self.ledgers.push(row);
     }
 
@@ -142,7 +148,7 @@ impl Files {
     pub(crate) fn replace_segments(&mut self, old: &[SegmentId], new: Option<Held>) {
         for id in old {
             if let Some(held) = self.segments.remove(id) {
-                self.local_bytes -= local_bytes(&held.row);
+                self.lose(local_bytes(&held.row));
             }
         }
         new.into_iter().for_each(|held| self.add(held));
@@ -153,8 +159,8 @@ impl Files {
     pub(crate) fn replace_ledgers(&mut self, old: &[SegmentId], new: LedgerRow) {
         let (gone, mut ledgers): (Vec<_>, Vec<_>) =
             self.ledgers.drain(..).partition(|ledger| old.contains(&ledger.id));
-        self.local_bytes -= gone.iter().map(local_bytes_of_ledger).sum::<u64>();
-        self.local_bytes += local_bytes_of_ledger(&new);
+        self.lose(gone.iter().map(local_bytes_of_ledger).sum::<u64>());
+        self.gain(local_bytes_of_ledger(&new));
         ledgers.push(new);
         ledgers.sort_by_key(|ledger| (ledger.last_lsn, ledger.id));
         self.ledgers = ledgers;
@@ -163,20 +169,22 @@ impl Files {
 
     /// A segment's bytes are in the bucket now, or found to be lost.
     pub(crate) fn place_segment(&mut self, id: SegmentId, place: Place) {
-        if let Some(held) = self.segments.get_mut(&id) {
-            self.local_bytes -= local_bytes(&held.row);
-            held.row.place = place;
-            self.local_bytes += local_bytes(&held.row);
-        }
+        let Some(held) = self.segments.get_mut(&id) else { return };
+        let before = local_bytes(&held.row);
+        held.row.place = place;
+        let after = local_bytes(&held.row);
+        self.lose(before);
+        self.gain(after);
     }
 
     /// A ledger's bytes are in the bucket now.
     pub(crate) fn place_ledger(&mut self, id: SegmentId, place: Place) {
-        if let Some(ledger) = self.ledgers.iter_mut().find(|ledger| ledger.id == id) {
-            self.local_bytes -= local_bytes_of_ledger(ledger);
-            ledger.place = place;
-            self.local_bytes += local_bytes_of_ledger(ledger);
-        }
+        let Some(ledger) = self.ledgers.iter_mut().find(|it| it.id == id) else { return };
+        let before = local_bytes_of_ledger(ledger);
+        ledger.place = place;
+        let after = local_bytes_of_ledger(ledger);
+        self.lose(before);
+        self.gain(after);
     }
 
     /// All segments, by number.
@@ -196,13 +204,22 @@ impl Files {
         self.cut
     }
 
-    pub(crate) const fn version(&self) -> u64 {
-        self.version
+    /// Bytes that only this disk has.
+    pub(crate) fn local_bytes(&self) -> u64 {
+        self.local_bytes.load(Ordering::Relaxed)
     }
 
-    /// Bytes that only this disk has.
-    pub(crate) const fn local_bytes(&self) -> u64 {
-        self.local_bytes
+    /// The same for those who must not wait for the lock.
+    pub(crate) fn backlog(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.local_bytes)
+    }
+
+    fn gain(&self, bytes: u64) {
+        self.local_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn lose(&self, bytes: u64) {
+        self.local_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// What a manifest would show now; `None` before the first fold.

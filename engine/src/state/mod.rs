@@ -3,9 +3,11 @@
 
 pub(crate) mod catalogue;
 pub(crate) mod files;
+pub(crate) mod kept;
 pub(crate) mod rows;
 pub(crate) mod shelf;
 pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
+pub(crate) mod uploads;
 pub(crate) mod view;

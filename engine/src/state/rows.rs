@@ -4,7 +4,8 @@
 //! stream    version u8 | content type, expiry, created | lineage: count, (epoch, first)… |
 //!           next | sealed | closed u8 (0 open, 1 closed, 2 closed by producer …) |
 //!           stream-seq? | last append | deadline | bytes | producers | references |
-//!           retired u8 | fork u8 (0 none, 1: ancestry as in CREATE)
+//!           retired u8 | fork u8 (0 none, 1: ancestry as in CREATE) | retention | earliest |
+//!           bytes kept | bytes dropped | oldest | bytes of the first record kept | trimmed
 //! producer  version u8 | epoch | seq | count, ends as distances
 //! ```
 
@@ -13,7 +14,10 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
 
-use super::stream::{ClosedBy, Identity, Producer, StreamState};
+use super::{
+    kept::Kept,
+    stream::{ClosedBy, Identity, Producer, StreamState},
+};
 use crate::{
     log::{
         ancestry,
@@ -23,7 +27,9 @@ use crate::{
     types::{Lsn, Seq, StreamId, StreamName, WallMs},
 };
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Of producers' rows.
+const PRODUCER_VERSION: u8 = 1;
 
 /// A stream as the catalogue keeps it.
 #[derive(Clone, Debug)]
@@ -61,7 +67,30 @@ pub(crate) fn encode_stream(identity: &Identity, state: &StreamState, sealed: Se
     out.put_varint(state.refs);
     out.put_u8(u8::from(state.retired));
     ancestry::put(identity.fork.as_deref(), &mut out);
+    put_kept(&state.kept, &mut out);
     out
+}
+
+fn put_kept(kept: &Kept, out: &mut BytesMut) {
+    entry::put_retention(kept.retention, out);
+    out.put_varint(kept.earliest.get());
+    out.put_varint(kept.bytes);
+    out.put_varint(kept.dropped);
+    entry::put_oldest(kept.oldest, out);
+    out.put_varint(kept.head_bytes);
+    out.put_varint(kept.trimmed.get());
+}
+
+fn take_kept(take: &mut Take) -> Result<Kept, Malformed> {
+    Ok(Kept {
+        retention: entry::take_retention(take)?,
+        earliest: Seq::new(take.varint("earliest")?),
+        bytes: take.varint("bytes kept")?,
+        dropped: take.varint("bytes dropped")?,
+        oldest: entry::take_oldest(take)?,
+        head_bytes: take.varint("bytes of the first record")?,
+        trimmed: Lsn::new(take.varint("trimmed")?),
+    })
 }
 
 /// Reads a stream row.
@@ -97,11 +126,11 @@ pub(crate) fn decode_stream(
     let refs = take.varint("references")?;
     let retired = take.u8("retired")? != 0;
     let fork = ancestry::take(take)?.map(Arc::new);
+    let kept = take_kept(take)?;
     let own_start = fork.as_ref().map_or(Seq::ZERO, |fork| fork.at);
-    if sealed > next || sealed < own_start || !take.is_empty() {
+    if sealed > next || sealed < own_start || kept.earliest > next || !take.is_empty() {
         return Err(take.malformed("stream row"));
     }
-    let identity = Identity { id, name, content, expiry, created, fork };
     let state = StreamState {
         lineage,
         next,
@@ -109,19 +138,22 @@ pub(crate) fn decode_stream(
         stream_seq,
         last_append,
         deadline,
+        form: content.form(),
         bytes,
+        kept,
         producers,
         refs,
         retired,
         lsn,
     };
+    let identity = Identity { id, name, content, expiry, created, fork };
     Ok(StreamRow { identity, state, sealed })
 }
 
 /// Writes a producer's state.
 pub(crate) fn encode_producer(producer: &Producer) -> BytesMut {
     let mut out = BytesMut::with_capacity(32);
-    out.put_u8(VERSION);
+    out.put_u8(PRODUCER_VERSION);
     out.put_varint(producer.epoch);
     out.put_varint(producer.seq);
     out.put_varint(u64::try_from(producer.ends.len()).expect("usize fits u64"));
@@ -137,7 +169,7 @@ pub(crate) fn encode_producer(producer: &Producer) -> BytesMut {
 pub(crate) fn decode_producer(row: Vec<u8>) -> Result<Producer, Malformed> {
     let mut take = Take::new(Bytes::from(row));
     let take = &mut take;
-    if take.u8("row version")? != VERSION {
+    if take.u8("row version")? != PRODUCER_VERSION {
         return Err(take.malformed("row version"));
     }
     let epoch = take.varint("producer epoch")?;

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::kept::Kept;
 use crate::{
     limits,
-    log::entry::{Create, Write},
+    log::entry::{Create, Trim, Write},
     types::{
-        Ancestry, ContentType, Expiry, Lineage, Lsn, Offset, ProducerId, ProducerTuple, Seq,
+        Ancestry, ContentType, Expiry, Form, Lineage, Lsn, Offset, ProducerId, ProducerTuple, Seq,
         StoreMs, StreamId, StreamName, WallMs,
     },
 };
@@ -55,8 +56,11 @@ pub(crate) struct StreamState {
     pub(crate) last_append: WallMs,
     /// When a sliding window passes at the latest, in store time.
     pub(crate) deadline: Option<StoreMs>,
+    /// How its bytes are treated, as its content type says.
+    pub(crate) form: Form,
     /// Payload bytes ever appended.
     pub(crate) bytes: u64,
+    pub(crate) kept: Kept,
     /// How many producers have state.
     pub(crate) producers: u32,
     /// Forks that draw on this stream directly.
@@ -77,7 +81,9 @@ impl StreamState {
             stream_seq: None,
             last_append: create.last_append,
             deadline: create.deadline,
+            form: create.content.form(),
             bytes: 0,
+            kept: Kept::new(create),
             producers: 0,
             refs: 0,
             retired: false,
@@ -89,6 +95,18 @@ impl StreamState {
         self.lineage.offset(self.next)
     }
 
+    /// Where what can be read begins.
+    pub(crate) fn earliest(&self) -> Offset {
+        self.lineage.offset(self.kept.earliest)
+    }
+
+    /// Lets go of the oldest records.
+    pub(crate) fn trim(&mut self, trim: &Trim, lsn: Lsn) {
+        assert!(trim.earliest <= self.next, "INV-31 what is not there yet is not trimmed");
+        self.kept.trim(trim, lsn);
+        self.lsn = lsn;
+    }
+
     /// Folds one write in.
     pub(crate) fn apply(&mut self, write: &Write, lsn: Lsn) {
         assert!(self.closed.is_none(), "INV-6 closed is final: decide refuses writes to it");
@@ -98,6 +116,7 @@ impl StreamState {
             self.bytes += u64::try_from(records.payload.len()).expect("usize fits u64");
             assert!(write.timestamp >= self.last_append, "INV-9 timestamps never decrease");
             self.last_append = write.timestamp;
+            self.kept.wrote(records, write.timestamp, self.form);
         }
         if write.introduces {
             self.producers += 1;

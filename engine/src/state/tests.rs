@@ -1,6 +1,6 @@
 //! Catalogue rows, lineages and the shelf.
 
-use std::sync::Arc;
+use std::{num::NonZeroU64, sync::Arc};
 
 use bytes::Bytes;
 use proptest::{collection::vec, option, prelude::*};
@@ -8,13 +8,14 @@ use smallvec::SmallVec;
 
 use super::{
     catalogue::Found,
+    kept::Kept,
     rows,
     shelf::Shelf,
     stream::{ClosedBy, Identity, Producer, StreamState},
 };
 use crate::types::{
-    Ancestry, ContentType, Epoch, Expiry, Lineage, Lsn, Offset, Place, ProducerId, ProducerTuple,
-    Run, Seq, StoreMs, StreamId, StreamName, WallMs,
+    Ancestry, ContentType, Epoch, Expiry, Form, Lineage, Lsn, Offset, Place, ProducerId,
+    ProducerTuple, Retention, Run, Seq, StoreMs, StreamId, StreamName, WallMs,
 };
 
 fn lineage(parts: &[(u32, u64)]) -> Lineage {
@@ -92,7 +93,20 @@ fn arbitrary_state() -> impl Strategy<Value = StreamState> {
                 stream_seq: seq.map(Bytes::from),
                 last_append: WallMs::new(last),
                 deadline: deadline.map(StoreMs::new),
+                form: Form::Text,
                 bytes,
+                kept: Kept {
+                    retention: Retention {
+                        max_age_ms: NonZeroU64::new(bytes % 3),
+                        max_bytes: NonZeroU64::new(last % 3),
+                    },
+                    earliest: Seq::new(next / 2),
+                    bytes: bytes / 3,
+                    dropped: bytes - bytes / 3,
+                    oldest: (lsn % 2 == 0).then_some(WallMs::new(last / 2)),
+                    head_bytes: bytes / 7,
+                    trimmed: Lsn::new(lsn / 2),
+                },
                 producers,
                 refs: bytes / 2,
                 retired: bytes % 2 == 1,

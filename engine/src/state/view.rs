@@ -16,9 +16,15 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::stream::{Identity, Producer, StreamState};
+use super::{
+    stream::{Identity, Producer, StreamState},
+    uploads::Uploads,
+};
 use crate::{
-    log::{entry::Write, gate::Gate},
+    log::{
+        entry::{Trim, Write},
+        gate::Gate,
+    },
     request::Rejection,
     subscribe::concerned::Concerned,
     types::{Chunk, Expiry, Lsn, ProducerId, Seq, StoreMs},
@@ -68,6 +74,8 @@ pub(crate) struct Durable {
     pub(crate) life: Life,
     /// Records of its own before this lie in segments, those from here on in `chunks`.
     pub(crate) sealed: Seq,
+    /// What of that is in the bucket.
+    pub(crate) uploads: Uploads,
     pub(crate) chunks: VecDeque<Chunk>,
     /// What `chunks` come to.
     pub(crate) unsealed: Weight,
@@ -75,6 +83,8 @@ pub(crate) struct Durable {
     pub(crate) producers: BTreeMap<ProducerId, (Producer, Lsn)>,
     /// On the list of streams that the next fold will write.
     pub(crate) dirty: bool,
+    /// Records before this are counted among the dead of their segments.
+    pub(crate) counted: Seq,
 }
 
 /// What records in memory come to, in bytes.
@@ -133,6 +143,8 @@ impl Stream {
         life: Life,
         reflected: Lsn,
     ) -> Self {
+        let uploads = Uploads::new(identity.own_start(), reflected, sealed);
+        let counted = state.kept.earliest;
         Self {
             identity,
             decided: Mutex::new(Decided {
@@ -146,10 +158,12 @@ impl Stream {
                 reflected,
                 life,
                 sealed,
+                uploads,
                 chunks: VecDeque::new(),
                 unsealed: Weight::default(),
                 producers: BTreeMap::new(),
                 dirty: false,
+                counted,
             }),
             bell: Notify::new(),
             pulse: Pulse::default(),
@@ -251,6 +265,15 @@ impl Durable {
     pub(crate) fn chunk_of(&self, seq: Seq) -> Option<Chunk> {
         let index = self.chunks.partition_point(|chunk| chunk.limit() <= seq);
         self.chunks.get(index).filter(|chunk| chunk.first <= seq).cloned()
+    }
+
+    /// Lets go of the oldest records. Those in memory stay until they are sealed: forks may draw
+    /// on them.
+    pub(crate) fn trim(&mut self, trim: &Trim, lsn: Lsn) {
+        // A state row that a crash left ahead of the fold has this entry in it already.
+        if lsn > self.reflected {
+            self.state.trim(trim, lsn);
+        }
     }
 
     /// A fork draws on this stream from `lsn` on.

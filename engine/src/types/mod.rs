@@ -10,6 +10,7 @@ mod name;
 pub mod offset;
 mod producer;
 mod records;
+mod retention;
 
 pub(crate) use ancestry::{Ancestry, Run};
 pub use chunk::Chunk;
@@ -20,6 +21,7 @@ pub use name::{BadName, StreamName};
 pub use offset::{Offset, OffsetFormat};
 pub use producer::{ProducerId, ProducerTuple};
 pub use records::{Ends, Records, separator_len};
+pub use retention::Retention;
 
 /// When a stream ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

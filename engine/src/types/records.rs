@@ -45,6 +45,21 @@ impl Records {
     pub fn count(&self) -> u64 {
         self.ends.count()
     }
+
+    /// The bytes of all records, without what stands between them.
+    #[must_use]
+    pub fn own_bytes(&self, form: Form) -> u64 {
+        let separators = u64::try_from(separator_len(form)).expect("usize fits u64");
+        let payload = u64::try_from(self.payload.len()).expect("usize fits u64");
+        payload - (self.count() - 1) * separators
+    }
+
+    /// The bytes of one record, by its index.
+    #[must_use]
+    pub fn bytes_of(&self, index: usize, form: Form) -> u64 {
+        let range = self.ends.slice(index..index + 1, self.payload.len(), form);
+        u64::try_from(range.len()).expect("usize fits u64")
+    }
 }
 
 impl Ends {

@@ -20,11 +20,24 @@ pub(crate) fn live<F>(machine: &Machine, end: End, life: impl FnOnce(Engine) -> 
 where
     F: Future<Output = ()>,
 {
+    live_with(machine, end, Config::new("/data/store"), life);
+}
+
+/// The same with settings.
+#[allow(dead_code, reason = "every test file uses a part")]
+pub(crate) fn live_with<F>(
+    machine: &Machine,
+    end: End,
+    config: Config,
+    life: impl FnOnce(Engine) -> F,
+) where
+    F: Future<Output = ()>,
+{
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
     LocalSet::new().block_on(&runtime, async {
         let world = machine.boot(Duration::ZERO);
-        let engine = Engine::open(world, Config::new("/data/store"), "test").await.expect("opens");
+        let engine = Engine::open(world, config, "test").await.expect("opens");
         life(engine.clone()).await;
         if end == End::Clean {
             engine.close().await;

@@ -124,6 +124,11 @@ pub struct ServeFlags {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub seal_age: Duration,
 
+    /// Time within which the bytes of a record leave the disk after it was deleted, or after its
+    /// stream let it go
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_duration)]
+    pub erase_within: Duration,
+
     /// Largest request body, at most 64MiB [env: DS_APPEND_MAX_BODY_BYTES] [default: 10MiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub body_max: Option<usize>,

@@ -4,6 +4,7 @@
 //! bind ─▶ bucket (probe) ─▶ open (lock, replay) ─▶ announce ─▶ serve ─signal─▶ drain ─▶ close the engine ─▶ exit
 //! ```
 
+mod bill;
 pub mod flags;
 pub mod offline;
 pub mod store;
@@ -30,6 +31,7 @@ use weir_io::{
     os::{self, OsListener},
 };
 
+use self::{bill::Bill, store::StoreKind};
 use crate::{
     App, KeysError, ObjectStore, Webhooks,
     config::{self, Auth, ConfigError, Environment, Settings, StoreSettings},
@@ -41,6 +43,8 @@ use crate::{
 
 /// From the signal to the exit. Draining has its own part of it.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(9);
+/// How much of that the bucket may take.
+const PUBLISH_AT_STOP: Duration = Duration::from_secs(3);
 /// Descriptors for files, SQLite and standard streams.
 const DESCRIPTORS_RESERVED: u64 = 256;
 
@@ -152,7 +156,9 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let early = if settings.port == 0 { Some(bind(&settings).await?) } else { None };
     let url = url(&early, &settings)?;
     let object_store = open_object_store(&world, &settings).await?;
-    let engine = open(&world, &settings, &url).await?;
+    let engine = open(&world, &settings, &object_store, &url).await?;
+    let bill = Bill::restored(&engine, &object_store).await;
+    bill.keep(&world);
     let store = settings.data.join("store");
     let own_key = settings.signing_key.clone();
     let webhooks = Webhooks::open(&world, &store, &settings.http, own_key).await?;
@@ -169,7 +175,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         // The sender is dropped to stop: either way the channel speaks once.
         server::serve(listener, app, async { drop(stopped.await) }).await;
         info!("drained");
-        close(&engine, &world, settings.http.patience.drain).await
+        close(&engine, &bill, &world, settings.http.patience.drain).await
     };
     let mut running = pin!(running);
     tokio::select! {
@@ -185,8 +191,15 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
 }
 
 /// Commits what was admitted, seals and ends the lanes, in what draining left of the time.
-async fn close(engine: &Engine, world: &World, drained: Duration) -> Result<(), ServeError> {
+async fn close(
+    engine: &Engine,
+    bill: &Bill,
+    world: &World,
+    drained: Duration,
+) -> Result<(), ServeError> {
     let closed = async {
+        engine.flush().await;
+        bill.save().await;
         engine.close().await;
         world.tasks.lanes_ended().await;
     };
@@ -225,17 +238,45 @@ fn url(listener: &Option<OsListener>, settings: &Settings) -> Result<String, Ser
 
 async fn open_object_store(world: &World, settings: &Settings) -> Result<ObjectStore, ServeError> {
     let opened = ObjectStore::open(world, &settings.object_store).await;
+    let opened = match opened {
+        // It was tried out when the store was new. The engine will not publish before it has
+        // compared the two.
+        Err(away) if away.is_away() && has_store(world, settings) => {
+            warn!(problem = %away, "the object store is away: the server starts without it");
+            ObjectStore::open_untried(world, &settings.object_store).await
+        }
+        opened => opened,
+    };
     opened.map_err(|source| ServeError::object_store(&settings.object_store, source))
 }
 
-async fn open(world: &World, settings: &Settings, url: &str) -> Result<Engine, ServeError> {
+/// Whether there is a store in the data directory.
+fn has_store(world: &World, settings: &Settings) -> bool {
+    world.disk.exists(&settings.data.join("store").join("weir.sqlite")).unwrap_or(false)
+}
+
+async fn open(
+    world: &World,
+    settings: &Settings,
+    object_store: &ObjectStore,
+    url: &str,
+) -> Result<Engine, ServeError> {
     let store = settings.data.join("store");
     let made = world.disk.create_dir_all(&store);
     made.map_err(|source| io_error(&format!("cannot create {}", store.display()), source))?;
     let config = weir_engine::Config {
         memtable_bytes_max: settings.memtable_bytes_max,
-        local_bytes_max: settings.local_bytes_max,
+        // What such a bucket holds may be gone any time: no local copy may go.
+        local_bytes_max: match object_store.kind {
+            StoreKind::Memory => u64::MAX,
+            _ => settings.local_bytes_max,
+        },
         seal_age: settings.seal_age,
+        bucket_is_volatile: object_store.kind == StoreKind::Memory,
+        gc_grace: settings.publishing.gc_grace,
+        backlog_bytes_max: settings.publishing.backlog_bytes_max,
+        publish_at_stop: PUBLISH_AT_STOP,
+        erase_within: settings.erase_within,
         ..weir_engine::Config::new(&store)
     };
     let holder = format!(
@@ -244,7 +285,8 @@ async fn open(world: &World, settings: &Settings, url: &str) -> Result<Engine, S
         env!("CARGO_PKG_VERSION"),
         date::rfc3339(weir_engine::types::WallMs::new(world.clock.wall_ms())),
     );
-    let opened = Engine::open(world.clone(), config, &holder).await;
+    let bucket = Some(Arc::clone(&object_store.objects));
+    let opened = Engine::open_with(world.clone(), config, bucket, &holder).await;
     opened.map_err(|source| ServeError::Open { dir: store, source })
 }
 
@@ -284,6 +326,7 @@ fn announce(settings: &Settings, url: &str) {
         memtable_bytes_max = settings.memtable_bytes_max,
         local_bytes_max = settings.local_bytes_max,
         seal_age = ?settings.seal_age,
+        erase_within = ?settings.erase_within,
         loopback_webhooks = ?http.loopback_webhooks,
         webhook_timeout = ?http.webhook_timeout,
         signing_key = ?settings.signing_key,

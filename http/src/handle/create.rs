@@ -31,12 +31,13 @@ pub(super) async fn answer(
     let headers = &parts.headers;
     let content = request::content_type(headers)?;
     let expiry = request::expiry(headers)?;
+    let retention = request::retention(headers)?;
     let fork = request::fork(headers)?;
     let key = request::key(headers)?;
     let closing = request::closing(headers);
     let inbound = inbound::read(app, incoming).await?;
     let body = inbound.bytes.clone();
-    let create = Create { name, content, expiry, fork, closing, body, key };
+    let create = Create { name, content, expiry, fork, retention, closing, body, key };
     let created = app.engine.create(create).await;
     let created = created.map_err(|error| Refusal::from_engine(error, app.config.offset_format))?;
     Ok(describe(app, parts, peer, &created))

@@ -18,6 +18,7 @@ pub(super) async fn answer(app: &App, name: &StreamName) -> Answer {
     reply::next_offset(app, headers, head.next);
     reply::end_offset(app, headers, head.next);
     reply::closed(headers, head.closed);
+    reply::kept(app, headers, &head);
     reply::expires_at(headers, head.expiry);
     if let Expiry::Sliding { ttl_seconds } = head.expiry {
         headers.insert(names::STREAM_TTL, ttl_seconds.into());

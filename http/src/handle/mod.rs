@@ -15,6 +15,7 @@ mod metrics;
 mod options;
 mod read;
 mod reply;
+mod retention;
 mod sse;
 mod subscriptions;
 
@@ -211,6 +212,11 @@ async fn dispatch(
         Route::IndexStatus(name) if read => {
             inspect::stream(app, parts, &name, inspect::Part::IndexStatus).await
         }
+        Route::Retention(name) if read => retention::get(app, &name).await,
+        Route::Retention(name) if method == Method::PUT => {
+            retention::put(app, incoming, &name).await
+        }
+        Route::Retention(_) => Err(Refusal::method_not_allowed("GET, PUT, HEAD, OPTIONS")),
         Route::Health
         | Route::Metrics
         | Route::List
@@ -283,6 +289,7 @@ fn place(route: &Result<Route, Refusal>) -> Place {
             | Route::IndexStatus(_)
             | Route::Profile(_)
             | Route::Schema(_)
+            | Route::Retention(_)
             | Route::SubResource(_),
         ) => Place::Stream,
         Ok(Route::Server | Route::Memory) => Place::Server,
@@ -299,7 +306,8 @@ fn stream(route: &Result<Route, Refusal>) -> &str {
             | Route::Details(name)
             | Route::IndexStatus(name)
             | Route::Profile(name)
-            | Route::Schema(name),
+            | Route::Schema(name)
+            | Route::Retention(name),
         ) => name.as_str(),
         _ => "",
     }

@@ -86,8 +86,8 @@ pub(super) enum Reuse {
     ForEver,
 }
 
-/// A page is the same for ever if it ends before the tail and was asked for by a token that the
-/// server minted and that names the epoch. The very first token is every stream's start,
+/// A page is the same for ever if it ends before the tail, if its stream lets nothing go, and if it
+/// was asked for by a token that the server minted and that names the epoch. The very first token is every stream's start,
 /// whatever its epoch, so a name created again would answer it differently.
 fn reuse(page: &Page, from: From, token: Option<&Cow<'_, str>>) -> Reuse {
     if from == From::Now || page.beyond_tail {
@@ -97,6 +97,9 @@ fn reuse(page: &Page, from: From, token: Option<&Cow<'_, str>>) -> Reuse {
         return Reuse::Revalidate;
     };
     let minted = |format| page.start.mint(format) == **token;
+    if !page.retention.is_none() {
+        return Reuse::Revalidate;
+    }
     let own = page.start != Offset::START && page.next.next > Seq::ZERO;
     if own && (minted(OffsetFormat::Reference) || minted(OffsetFormat::Peer)) {
         Reuse::ForEver
@@ -165,7 +168,7 @@ fn body(page: Page, format: Option<Format>) -> Body {
 
 #[cfg(test)]
 mod tests {
-    use weir_engine::types::{ContentType, Epoch, Expiry};
+    use weir_engine::types::{ContentType, Epoch, Expiry, Retention};
 
     use super::*;
 
@@ -174,6 +177,7 @@ mod tests {
         Page {
             content: ContentType::octet_stream(),
             expiry: Expiry::Never,
+            retention: Retention::NONE,
             start: at(range.start),
             next: at(range.end),
             tail: at(tail),
@@ -205,6 +209,9 @@ mod tests {
         check(&page(1, 0..5, 9), Some("0000000000000001_0000000000000000"), Reuse::ForEver);
         check(&page(0, 0..5, 9), Some("-1"), Reuse::Revalidate);
         check(&page(0, 0..5, 9), None, Reuse::Revalidate);
+        let max_bytes = std::num::NonZeroU64::new(1);
+        let retention = Retention { max_bytes, ..Retention::NONE };
+        check(&Page { retention, ..page(0, 2..5, 9) }, Some(two), Reuse::Revalidate);
     }
 
     #[test]

@@ -8,7 +8,10 @@ use hyper::{
         CONTENT_TYPE, DATE, HeaderMap, HeaderValue, X_CONTENT_TYPE_OPTIONS,
     },
 };
-use weir_engine::types::{ContentType, Expiry, Offset};
+use weir_engine::{
+    request::Head,
+    types::{ContentType, Expiry, Offset},
+};
 
 use super::body::Body;
 use crate::{
@@ -16,7 +19,7 @@ use crate::{
     wire::{
         date,
         error::{Connection, Refusal, offset_value},
-        names,
+        names, retention,
     },
 };
 
@@ -104,6 +107,15 @@ pub(super) fn closed(headers: &mut HeaderMap, closed: bool) {
 pub(super) fn content_type(headers: &mut HeaderMap, content: &ContentType) {
     let value = HeaderValue::from_str(content.as_str()).expect("checked when it was parsed");
     headers.insert(CONTENT_TYPE, value);
+}
+
+/// What the stream keeps, and where that begins.
+pub(super) fn kept(app: &App, headers: &mut HeaderMap, head: &Head) {
+    if let Some(value) = retention::header(head.retention) {
+        headers.insert(names::STREAM_RETENTION, value);
+    }
+    let earliest = offset_value(head.earliest, app.config.offset_format);
+    headers.insert(names::STREAM_EARLIEST_OFFSET, earliest);
 }
 
 /// The instant at which the stream ends, if it has one.

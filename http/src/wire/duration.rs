@@ -25,6 +25,14 @@ pub(crate) fn parse(text: &str, bare: Bare) -> Option<Duration> {
     number.checked_mul(unit_ms).map(Duration::from_millis)
 }
 
+/// Writes a span in the largest unit that it is a whole number of.
+pub(crate) fn show(ms: u64) -> String {
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
+    let whole = units.into_iter().find(|(unit_ms, _)| ms.is_multiple_of(*unit_ms));
+    let (unit_ms, unit) = whole.unwrap_or((1, "ms"));
+    format!("{}{unit}", ms / unit_ms)
+}
+
 /// `Stream-TTL`: whole seconds as `0` or digits without a leading zero, or the same grammar
 /// with a unit, as long as it comes to whole seconds.
 pub(crate) fn parse_ttl_seconds(text: &str) -> Option<u64> {

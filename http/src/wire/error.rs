@@ -197,7 +197,7 @@ impl Refusal {
         match rejection {
             Rejection::NotFound => Self::not_found("not_found"),
             Rejection::Gone => Self::new(StatusCode::GONE, "gone", "stream is deleted"),
-            Rejection::OffsetLost { next: to } => {
+            Rejection::OffsetLost { next: to } | Rejection::OffsetTrimmed { next: to } => {
                 let (name, value) = next(to);
                 Self::new(StatusCode::GONE, "gone", rejection.to_string()).with(name, value)
             }

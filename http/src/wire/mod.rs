@@ -14,6 +14,7 @@ pub(crate) mod names;
 pub(crate) mod query;
 pub(crate) mod request;
 pub(crate) mod resource;
+pub(crate) mod retention;
 pub(crate) mod route;
 pub(crate) mod sse;
 pub(crate) mod subscription;

@@ -9,6 +9,9 @@ pub(crate) const STREAM_CLOSED: HeaderName = HeaderName::from_static("stream-clo
 pub(crate) const STREAM_CURSOR: HeaderName = HeaderName::from_static("stream-cursor");
 pub(crate) const STREAM_TTL: HeaderName = HeaderName::from_static("stream-ttl");
 pub(crate) const STREAM_EXPIRES_AT: HeaderName = HeaderName::from_static("stream-expires-at");
+pub(crate) const STREAM_RETENTION: HeaderName = HeaderName::from_static("stream-retention");
+pub(crate) const STREAM_EARLIEST_OFFSET: HeaderName =
+    HeaderName::from_static("stream-earliest-offset");
 pub(crate) const STREAM_SEQ: HeaderName = HeaderName::from_static("stream-seq");
 pub(crate) const STREAM_KEY: HeaderName = HeaderName::from_static("stream-key");
 pub(crate) const STREAM_TIMESTAMP: HeaderName = HeaderName::from_static("stream-timestamp");
@@ -58,15 +61,15 @@ pub(crate) const OPEN_METRICS: HeaderValue =
 /// What a browser may read of an answer.
 pub(crate) const EXPOSED: HeaderValue = HeaderValue::from_static(
     "stream-next-offset, stream-end-offset, stream-cursor, stream-up-to-date, stream-closed, \
-     stream-ttl, stream-expires-at, stream-sse-data-encoding, stream-durability, \
-     stream-expected-seq, stream-received-seq, producer-epoch, producer-seq, \
+     stream-ttl, stream-expires-at, stream-retention, stream-earliest-offset, \
+     stream-sse-data-encoding, stream-durability, stream-expected-seq, stream-received-seq, producer-epoch, producer-seq, \
      producer-expected-seq, producer-received-seq, etag, location, content-type, \
      content-encoding, vary, retry-after",
 );
 /// What a browser may send. Named one by one: `*` would not cover `authorization`.
 pub(crate) const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(
     "content-type, authorization, if-none-match, accept, last-event-id, stream-seq, stream-ttl, \
-     stream-expires-at, stream-closed, stream-expected-offset, stream-key, stream-timestamp, \
+     stream-expires-at, stream-retention, stream-closed, stream-expected-offset, stream-key, stream-timestamp, \
      stream-forked-from, stream-fork-offset, stream-fork-sub-offset, producer-id, \
      producer-epoch, producer-seq",
 );

@@ -5,13 +5,13 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use weir_engine::{
     limits,
     request::Fork,
-    types::{Closing, ContentType, Expiry, Offset, ProducerId, ProducerTuple, WallMs},
+    types::{Closing, ContentType, Expiry, Offset, ProducerId, ProducerTuple, Retention, WallMs},
 };
 
 use super::{
     date, duration,
     error::Refusal,
-    names,
+    names, retention,
     route::{self, Route},
 };
 
@@ -76,6 +76,11 @@ pub(crate) fn expiry(headers: &HeaderMap) -> Result<Option<Expiry>, Refusal> {
             None => Err(Refusal::bad_request("invalid Stream-Expires-At")),
         },
     }
+}
+
+/// `Stream-Retention`.
+pub(crate) fn retention(headers: &HeaderMap) -> Result<Retention, Refusal> {
+    text(headers, &names::STREAM_RETENTION)?.map_or(Ok(Retention::NONE), retention::parse)
 }
 
 /// `Stream-Forked-From` with `Stream-Fork-Offset` and `Stream-Fork-Sub-Offset`, which mean

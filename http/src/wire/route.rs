@@ -33,6 +33,8 @@ pub(crate) enum Route {
     Profile(StreamName),
     /// What its records must look like.
     Schema(StreamName),
+    /// How much of its records a stream keeps.
+    Retention(StreamName),
     /// What the server knows of itself.
     Server,
     /// What it knows of its memory.
@@ -70,7 +72,7 @@ pub(crate) enum Control {
 const ROOTS: [&str; 2] = ["/v1/stream", "/v1/streams"];
 
 /// Raw endings of a path that name a part of a stream.
-const SUFFIXES: [&str; 11] = [
+const SUFFIXES: [&str; 12] = [
     "_otlp/v1/traces",
     "_schema",
     "_profile",
@@ -79,6 +81,7 @@ const SUFFIXES: [&str; 11] = [
     "_details",
     "_index_status",
     "_routing_keys",
+    "_retention",
     "touch/templates/activate",
     "touch/meta",
     "touch/wait",
@@ -122,6 +125,7 @@ fn below_root(rest: &str) -> Result<Route, Refusal> {
             "_index_status" => stream_name(name).map(Route::IndexStatus),
             "_profile" => stream_name(name).map(Route::Profile),
             "_schema" => stream_name(name).map(Route::Schema),
+            "_retention" => stream_name(name).map(Route::Retention),
             _ => Ok(Route::SubResource(suffix)),
         };
     }
@@ -231,6 +235,7 @@ mod tests {
         check("/v1/streams/a%2Fb/_details/", Some(Route::Details(name.clone())));
         check("/v1/stream/a/b/_index_status", Some(Route::IndexStatus(name.clone())));
         check("/v1/stream/a/b/_profile", Some(Route::Profile(name.clone())));
+        check("/v1/stream/a/b/_retention", Some(Route::Retention(name.clone())));
         check("/v1/streams/a%2Fb/_schema/", Some(Route::Schema(name)));
         check("/v1/stream//a/_schema", None);
         check("/v1/stream/a%2F_details", stream("a/_details"));

@@ -38,6 +38,8 @@ use weir_io::{
 
 /// No fact takes longer to come true.
 pub const DEADLINE: Duration = Duration::from_secs(10);
+/// The default of a server.
+const SEAL_AGE: Duration = Duration::from_secs(10);
 
 /// A running server.
 pub struct Server {
@@ -48,6 +50,7 @@ pub struct Server {
     serving: Option<JoinHandle<()>>,
     config: HttpConfig,
     object_store: Option<ObjectStore>,
+    seal_age: Duration,
 }
 
 impl Server {
@@ -59,18 +62,30 @@ impl Server {
     pub async fn start_with(adjust: impl FnOnce(&mut HttpConfig)) -> Self {
         let mut config = HttpConfig::default();
         adjust(&mut config);
-        Self::open(Arc::new(fresh_dir()), config, None).await
+        Self::open(Arc::new(fresh_dir()), config, None, SEAL_AGE).await
     }
 
     /// That tells what this bucket is asked.
     pub async fn start_beside(object_store: ObjectStore) -> Self {
         let (dir, config) = (Arc::new(fresh_dir()), HttpConfig::default());
-        Self::open(dir, config, Some(object_store)).await
+        Self::open(dir, config, Some(object_store), SEAL_AGE).await
     }
 
-    async fn open(dir: Arc<Dir>, config: HttpConfig, object_store: Option<ObjectStore>) -> Self {
+    /// With an engine that seals at once.
+    pub async fn start_sealing() -> Self {
+        let (dir, config) = (Arc::new(fresh_dir()), HttpConfig::default());
+        Self::open(dir, config, None, Duration::ZERO).await
+    }
+
+    async fn open(
+        dir: Arc<Dir>,
+        config: HttpConfig,
+        object_store: Option<ObjectStore>,
+        seal_age: Duration,
+    ) -> Self {
         let world = os::world().expect("a runtime is running");
-        let engine = Engine::open(world.clone(), weir_engine::Config::new(&**dir), "a test").await;
+        let engine = weir_engine::Config { seal_age, ..weir_engine::Config::new(&**dir) };
+        let engine = Engine::open(world.clone(), engine, "a test").await;
         let engine = engine.expect("the store opens");
         let listener = OsListener::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
@@ -90,6 +105,7 @@ impl Server {
             serving: Some(serving),
             config,
             object_store,
+            seal_age,
         }
     }
 
@@ -101,7 +117,8 @@ impl Server {
     /// Stops the server and opens the same directory again.
     pub async fn restart(mut self) -> Self {
         self.stop().await;
-        Self::open(Arc::clone(&self.dir), self.config.clone(), self.object_store.clone()).await
+        let (dir, config) = (Arc::clone(&self.dir), self.config.clone());
+        Self::open(dir, config, self.object_store.clone(), self.seal_age).await
     }
 
     /// Stops the server and its engine.
@@ -358,6 +375,16 @@ impl Events {
         let event = self.next().await.unwrap_or_else(|| panic!("ended before {kind}"));
         assert_eq!(event.kind, kind, "{event:?}");
         event
+    }
+
+    /// Goes on to the data that ends with this.
+    pub async fn until(&mut self, end: &str) {
+        loop {
+            let event = self.next().await.unwrap_or_else(|| panic!("ended before {end}"));
+            if event.kind == "data" && event.data.ends_with(end) {
+                return;
+            }
+        }
     }
 
     /// All remaining events until the server ends the stream.

@@ -9,13 +9,15 @@ type Law = fn(&dyn Disk, &Path);
 
 /// Every law, each in a directory of its own below `root`, which must exist and be empty.
 pub fn all(disk: &dyn Disk, root: &Path) {
-    let laws: [(&str, Law); 11] = [
+    let laws: [(&str, Law); 13] = [
         ("visible", a_write_is_visible_at_once_to_every_handle),
         ("create", new_refuses_a_taken_name_and_truncate_empties_it),
         ("private", a_private_file_is_new_and_its_directory_may_be_there),
         ("missing", a_missing_file_is_not_found),
         ("bounds", a_read_past_the_end_is_refused_and_a_gap_reads_as_zeros),
         ("read-only", an_opened_file_is_read_only),
+        ("to write", an_opened_file_is_written_in_place_if_asked_for),
+        ("holes", a_hole_reads_as_zeros_and_takes_no_room_until_it_is_written),
         ("rename", a_rename_replaces_and_keeps_open_handles),
         ("link", a_second_name_is_given_once_and_outlives_the_first),
         ("remove", a_removed_file_lives_as_long_as_its_handles),
@@ -155,6 +157,42 @@ fn a_lock_has_one_holder_until_it_is_dropped(disk: &dyn Disk, root: &Path) {
     assert_eq!(content(&*ok(disk.open(&path))), b"holder 2");
     drop(held);
     assert!(ok(disk.lock(&path)).is_some());
+}
+
+fn an_opened_file_is_written_in_place_if_asked_for(disk: &dyn Disk, root: &Path) {
+    let path = root.join("file");
+    assert_eq!(kind(disk.open_to_write(&path)), io::ErrorKind::NotFound);
+    ok(ok(disk.create(&path, Create::New)).write_all_at(b"some bytes", 0));
+    let reader = ok(disk.open(&path));
+    let writer = ok(disk.open_to_write(&path));
+    ok(writer.write_all_at(b"more", 0));
+    ok(writer.sync());
+    assert_eq!(content(&*reader), b"more bytes");
+    assert_eq!(content(&*writer), b"more bytes");
+}
+
+fn a_hole_reads_as_zeros_and_takes_no_room_until_it_is_written(disk: &dyn Disk, root: &Path) {
+    const LEN: u64 = 4 << 20;
+    let path = root.join("file");
+    let file = ok(disk.create(&path, Create::New));
+    assert_eq!(ok(file.allocated()), 0);
+    ok(file.set_len(LEN));
+    ok(file.write_all_at(b"head", 0));
+    ok(file.write_all_at(b"tail", LEN - 4));
+    ok(file.sync());
+    assert_eq!(ok(file.len()), LEN);
+    let ends = ok(file.allocated());
+    assert!((8..LEN / 4).contains(&ends), "{ends} bytes are taken");
+    let mut middle = [1; 64];
+    ok(file.read_exact_at(&mut middle, LEN / 2));
+    assert_eq!(middle, [0; 64]);
+    ok(file.write_all_at(&vec![7; 1 << 20], 1 << 20));
+    ok(file.sync());
+    let filled = ok(ok(disk.open(&path)).allocated());
+    assert!((1 << 20..LEN / 2).contains(&filled), "{filled} bytes are taken");
+    ok(file.set_len(0));
+    ok(file.sync());
+    assert_eq!(ok(file.allocated()), 0);
 }
 
 /// All bytes of a file.

@@ -8,7 +8,10 @@
 //!
 //! A power cut keeps, drops or tears each 512-byte sector of each pending write by itself:
 //! that is loss, reordering and tearing in one. Bytes outside a written range are never
-//! harmed, which is what SQLite's `POWERSAFE_OVERWRITE` assumes of real drives too.
+//! harmed, which is what SQLite's `POWERSAFE_OVERWRITE` assumes of real drives too. Holes are
+//! known by byte: they cost memory as any byte does, but no room on the drive.
+
+use std::{collections::BTreeMap, ops::Range};
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -41,8 +44,8 @@ impl Cut {
 /// A file's bytes.
 #[derive(Debug, Default)]
 pub(super) struct Content {
-    volatile: Vec<u8>,
-    durable: Vec<u8>,
+    volatile: Medium,
+    durable: Medium,
     pending: Vec<Change>,
 }
 
@@ -54,21 +57,36 @@ enum Change {
 
 impl Content {
     pub(super) fn len(&self) -> usize {
-        self.volatile.len()
+        self.volatile.bytes.len()
+    }
+
+    /// Bytes that are no hole.
+    pub(super) fn allocated(&self) -> usize {
+        let holes: usize = self.volatile.holes.iter().map(|(start, end)| end - start).sum();
+        self.len() - holes
+    }
+
+    /// How many bytes of a range are a hole or beyond the end.
+    pub(super) fn unallocated(&self, range: Range<usize>) -> usize {
+        let beyond = range.end.saturating_sub(range.start.max(self.len()));
+        let holes = self.volatile.holes.iter();
+        let within =
+            holes.map(|(&start, &end)| end.min(range.end).saturating_sub(start.max(range.start)));
+        beyond + within.sum::<usize>()
     }
 
     /// The bytes from `offset` on that a reader sees; none beyond the end.
     pub(super) fn read(&self, offset: usize) -> &[u8] {
-        self.volatile.get(offset..).unwrap_or(&[])
+        self.volatile.bytes.get(offset..).unwrap_or(&[])
     }
 
     pub(super) fn write(&mut self, offset: usize, bytes: &[u8]) {
-        put(&mut self.volatile, offset, bytes);
+        self.volatile.put(offset, bytes);
         self.pending.push(Change::Write { offset, bytes: bytes.to_vec() });
     }
 
     pub(super) fn resize(&mut self, len: usize) {
-        self.volatile.resize(len, 0);
+        self.volatile.resize(len);
         self.pending.push(Change::Resize { len });
     }
 
@@ -111,32 +129,68 @@ impl Content {
     pub(super) fn flip(&mut self, byte: usize, bit: u8) -> bool {
         let mask = 1_u8 << (bit % 8);
         for copy in [&mut self.volatile, &mut self.durable] {
-            if let Some(byte) = copy.get_mut(byte) {
+            if let Some(byte) = copy.bytes.get_mut(byte) {
                 *byte ^= mask;
             }
         }
-        byte < self.volatile.len()
+        byte < self.len()
     }
 }
 
 impl Change {
-    fn apply(self, medium: &mut Vec<u8>) {
+    fn apply(self, medium: &mut Medium) {
         match self {
-            Change::Write { offset, bytes } => put(medium, offset, &bytes),
-            Change::Resize { len } => medium.resize(len, 0),
+            Change::Write { offset, bytes } => medium.put(offset, &bytes),
+            Change::Resize { len } => medium.resize(len),
         }
     }
 }
 
-fn put(medium: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    let end = offset + bytes.len();
-    if medium.len() < end {
-        medium.resize(end, 0);
-    }
-    medium[offset..end].copy_from_slice(bytes);
+/// Bytes, and which of them were never written.
+#[derive(Clone, Debug, Default)]
+struct Medium {
+    bytes: Vec<u8>,
+    /// Where holes start and end.
+    holes: BTreeMap<usize, usize>,
 }
 
-fn cut_write(medium: &mut Vec<u8>, offset: usize, bytes: &[u8], cut: Cut, chance: &mut ChaCha8Rng) {
+impl Medium {
+    fn put(&mut self, offset: usize, bytes: &[u8]) {
+        let end = offset + bytes.len();
+        if self.bytes.len() < end {
+            self.resize(end);
+        }
+        self.bytes[offset..end].copy_from_slice(bytes);
+        self.fill(offset..end);
+    }
+
+    fn resize(&mut self, len: usize) {
+        let old = self.bytes.len();
+        self.bytes.resize(len, 0);
+        if old < len {
+            self.holes.insert(old, len);
+        } else {
+            self.fill(len..old);
+        }
+    }
+
+    /// There is no hole in this range any more.
+    fn fill(&mut self, range: Range<usize>) {
+        let touched = self.holes.range(..range.end).filter(|(_, end)| **end > range.start);
+        let touched: Vec<(usize, usize)> = touched.map(|(start, end)| (*start, *end)).collect();
+        for (start, end) in touched {
+            self.holes.remove(&start);
+            if start < range.start {
+                self.holes.insert(start, range.start);
+            }
+            if range.end < end {
+                self.holes.insert(range.end, end);
+            }
+        }
+    }
+}
+
+fn cut_write(medium: &mut Medium, offset: usize, bytes: &[u8], cut: Cut, chance: &mut ChaCha8Rng) {
     let mut at = 0;
     while at < bytes.len() {
         let sector_end = ((offset + at) / SECTOR_BYTES + 1) * SECTOR_BYTES;
@@ -144,7 +198,7 @@ fn cut_write(medium: &mut Vec<u8>, offset: usize, bytes: &[u8], cut: Cut, chance
         if chance.random_bool(cut.keep) {
             let torn = chance.random_bool(cut.tear);
             let end = if torn { chance.random_range(at..next) } else { next };
-            put(medium, offset + at, &bytes[at..end]);
+            medium.put(offset + at, &bytes[at..end]);
         }
         at = next;
     }

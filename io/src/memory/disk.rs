@@ -31,11 +31,6 @@ impl MemoryDisk {
         MemoryDisk { state, life }
     }
 
-    /// Opens an existing file for reading and writing, as SQLite does with its own.
-    pub(crate) fn open_to_write(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.open_as(path, Access::Write)
-    }
-
     fn open_as(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         let path = normal(path);
         let mut state = self.state.lock();
@@ -69,6 +64,10 @@ impl MemoryDisk {
 impl Disk for MemoryDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         self.open_as(path, Access::Read)
+    }
+
+    fn open_to_write(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.open_as(path, Access::Write)
     }
 
     fn create(&self, path: &Path, how: Create) -> io::Result<Arc<dyn File>> {
@@ -272,6 +271,14 @@ impl File for Handle {
         state.note(Op::Len, self.id.0, 0, &[]);
         let len = state.content(self.id).len();
         Ok(u64::try_from(len).expect("lengths fit 64 bits"))
+    }
+
+    fn allocated(&self) -> io::Result<u64> {
+        let mut state = self.disk.state.lock();
+        state.require_alive(self.disk.life)?;
+        state.note(Op::Allocated, self.id.0, 0, &[]);
+        let allocated = state.content(self.id).allocated();
+        Ok(u64::try_from(allocated).expect("lengths fit 64 bits"))
     }
 
     fn sync(&self) -> io::Result<()> {

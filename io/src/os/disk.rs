@@ -6,7 +6,7 @@
 use std::{
     fs::{self, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -20,6 +20,10 @@ pub struct OsDisk;
 impl Disk for OsDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         Ok(Arc::new(OsFile { file: fs::File::open(path)? }))
+    }
+
+    fn open_to_write(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(OsFile { file: OpenOptions::new().read(true).write(true).open(path)? }))
     }
 
     fn create(&self, path: &Path, how: Create) -> io::Result<Arc<dyn File>> {
@@ -106,6 +110,11 @@ impl File for OsFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
+    }
+
+    fn allocated(&self) -> io::Result<u64> {
+        // In units of 512 bytes whatever the file system's own blocks are.
+        Ok(self.file.metadata()?.blocks() * 512)
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use weir_engine::{
     Config, Engine, Health, OpenError,
     request::{Append, Create, Error},
-    types::{ContentType, StreamName},
+    types::{ContentType, StoreMs, StreamName},
 };
 use weir_io::{World, memory::Machine};
 
@@ -57,9 +57,10 @@ async fn fight(
     if c.random_bool(0.2) {
         // What it publishes before the other one starts.
         first.write(sim, c.random_range(1..3)).await?;
-        pass(sim, Duration::from_secs(c.random_range(0..20))).await?;
+        pass(sim, Duration::from_secs(c.random_range(0..20)), (&first, &first)).await?;
     }
     let second = Rival::start(sim, "second", sim.sabotage.plant(twin.boot(sim.now()))).await?;
+    let both = (&first, &second);
     let (sleeper, awake) = if c.random_bool(0.5) { (&first, &second) } else { (&second, &first) };
     match c.random_range(0..3) {
         // Nobody knows of the other.
@@ -67,24 +68,24 @@ async fn fight(
             for _ in 0..c.random_range(2..10) {
                 let rival = if c.random_bool(0.5) { sleeper } else { awake };
                 rival.write(sim, 1).await?;
-                pass(sim, Duration::from_millis(c.random_range(0..2000))).await?;
+                pass(sim, Duration::from_millis(c.random_range(0..2000)), both).await?;
             }
         }
         // One is stopped in the middle of something.
         1 => {
             sleeper.write(sim, c.random_range(1..4)).await?;
-            pass(sim, Duration::from_millis(c.random_range(0..600))).await?;
+            pass(sim, Duration::from_millis(c.random_range(0..600)), both).await?;
             overtaken(sim, (sleeper, awake), c).await?;
             sleeper.write(sim, 1).await?;
         }
         // One is stopped at rest, and does not notice for long that it was overtaken.
         _ => {
             sleeper.write(sim, 1).await?;
-            pass(sim, Duration::from_secs(5)).await?;
+            pass(sim, Duration::from_secs(5), both).await?;
             overtaken(sim, (sleeper, awake), c).await?;
             for _ in 0..c.random_range(2..10) {
                 awake.write(sim, 1).await?;
-                pass(sim, sim.options.bucket.grace / 2).await?;
+                pass(sim, sim.options.bucket.grace / 2, both).await?;
             }
         }
     }
@@ -101,20 +102,21 @@ async fn overtaken(
     sleeper.freezer.freeze();
     for _ in 0..c.random_range(1..8) {
         awake.write(sim, 1).await?;
-        pass(sim, sim.options.bucket.grace.mul_f64(c.random_range(0.1..1.0))).await?;
+        let time = sim.options.bucket.grace.mul_f64(c.random_range(0.1..1.0));
+        pass(sim, time, (sleeper, awake)).await?;
     }
     sim.note(&format!("{} goes on", sleeper.name));
     sleeper.freezer.thaw(&sleeper.world);
-    pass(sim, Duration::from_secs(1)).await
+    pass(sim, Duration::from_secs(1), (sleeper, awake)).await
 }
 
 /// Both try to write once more: then one of them has been told.
 async fn end(sim: &Rc<Sim>, first: &Rival, second: &Rival) -> Result<(), Breach> {
     for rival in [first, second] {
         rival.write(sim, 1).await?;
-        pass(sim, PUBLISHED_MAX).await?;
+        pass(sim, PUBLISHED_MAX, (first, second)).await?;
     }
-    let newest = look(sim)?;
+    let newest = look(sim, running((first, second)))?;
     let (lost, left): (Vec<_>, Vec<_>) =
         [first, second].into_iter().partition(|rival| rival.is_fenced());
     require!(
@@ -155,9 +157,15 @@ async fn end(sim: &Rc<Sim>, first: &Rival, second: &Rival) -> Result<(), Breach>
 }
 
 /// Lets time pass; whatever is done meanwhile, the bucket stays whole.
-async fn pass(sim: &Rc<Sim>, time: Duration) -> Result<(), Breach> {
+async fn pass(sim: &Rc<Sim>, time: Duration, both: (&Rival, &Rival)) -> Result<(), Breach> {
     tokio::time::sleep(time).await;
-    look(sim).map(drop)
+    look(sim, running(both)).map(drop)
+}
+
+/// The store time of the one who is further.
+fn running(both: (&Rival, &Rival)) -> StoreMs {
+    let engines = [both.0, both.1].into_iter().filter_map(|rival| rival.engine.as_ref());
+    engines.map(|engine| engine.server_details().running).max().unwrap_or_default()
 }
 
 fn content() -> ContentType {

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use weir_engine::{
+    Engine,
     audit::{self, Newest},
     request::List,
-    types::WallMs,
+    types::StoreMs,
 };
 
 use super::alone;
@@ -18,15 +19,17 @@ use crate::{
 
 /// Findings that a report names.
 const SHOWN_MAX: usize = 4;
+/// Streams whose details are looked at.
+const DETAILS_MAX: usize = 4;
 
-/// Audits the bucket.
+/// Audits the bucket when the store has been running for so long.
 ///
 /// # Errors
 /// Something in it is wrong, or less than it was.
-pub(crate) fn look(sim: &Sim) -> Result<Option<Newest>, Breach> {
+pub(crate) fn look(sim: &Sim, running: StoreMs) -> Result<Option<Newest>, Breach> {
     let bucket = sim.machine.bucket();
     let keys = bucket.keys();
-    let audit = audit::bucket(&keys, &|key| bucket.peek(key), whole_since(sim));
+    let audit = audit::bucket(&keys, &|key| bucket.peek(key), whole_since(sim, running));
     if !audit.findings.is_empty() {
         let named = |key: &str| audit.newest.as_ref().is_none_or(|it| it.named.contains(key));
         // What only an older manifest misses was collected before its time.
@@ -49,13 +52,10 @@ pub(crate) fn look(sim: &Sim) -> Result<Option<Newest>, Breach> {
     Ok(audit.newest)
 }
 
-/// Since when manifests are whole: for the grace period. A clock that jumps may end it early.
-fn whole_since(sim: &Sim) -> WallMs {
-    if sim.options.wall_jumps {
-        return WallMs::new(u64::MAX);
-    }
+/// Since when manifests are whole: for the grace period, in which the store runs.
+fn whole_since(sim: &Sim, running: StoreMs) -> StoreMs {
     let grace = u64::try_from(sim.options.bucket.grace.as_millis()).unwrap_or(u64::MAX);
-    WallMs::new(sim.wall_ms().saturating_sub(grace))
+    StoreMs::new(running.get().saturating_sub(grace))
 }
 
 /// Nothing that was published is less than it was before.
@@ -74,11 +74,9 @@ fn went_on(sim: &Sim, newest: &Newest) -> Result<(), Breach> {
         .map(|stream| (stream.name.clone(), (stream.next.epoch.get(), stream.next.next.get())));
     let found: std::collections::BTreeMap<_, _> = found.collect();
     for (name, (epoch, next)) in &found {
-        // A name that is made again has another epoch, unless it is a fork's, which counts on
-        // under its source's.
+        // A name that is made again has another epoch.
         if let Some((before, tail)) = tails.get(name)
             && before == epoch
-            && !name.as_str().starts_with("f/")
         {
             require!(
                 next >= tail,
@@ -101,8 +99,10 @@ pub(crate) async fn beside(host: &Host) -> Result<(), Breach> {
     if !host.sim.options.bucket.there {
         return Ok(());
     }
+    let Some(engine) = host.door.engine() else { return Ok(()) };
     alone(host)?;
-    let Some(newest) = look(&host.sim)? else { return Ok(()) };
+    let running = engine.server_details().running;
+    let Some(newest) = look(&host.sim, running)? else { return Ok(()) };
     let listing = host.door.list(List { limit: 1000, ..List::default() });
     let Ok(Ok(rows)) = tokio::time::timeout(Duration::from_secs(30), listing).await else {
         return Ok(());
@@ -115,8 +115,7 @@ pub(crate) async fn beside(host: &Host) -> Result<(), Breach> {
     ));
     for stream in &newest.streams {
         let Some(row) = rows.iter().find(|row| row.head.name == stream.name) else { continue };
-        if row.head.next.epoch != stream.next.epoch || row.head.created.get() > newest.created.get()
-        {
+        if row.head.next.epoch != stream.next.epoch {
             continue;
         }
         let (published, sealed) = (stream.sealed.next, row.sealed_through.next);
@@ -131,6 +130,22 @@ pub(crate) async fn beside(host: &Host) -> Result<(), Breach> {
             published <= next,
             checks::UPLOADED,
             "'{}' ends at {published} in the bucket, and at {next} in the store",
+            stream.name
+        );
+    }
+    in_order(&engine, &newest).await
+}
+
+/// What the store says itself of how far its streams are uploaded.
+async fn in_order(engine: &Engine, newest: &Newest) -> Result<(), Breach> {
+    for stream in newest.streams.iter().take(DETAILS_MAX) {
+        let Ok(details) = engine.details(&stream.name).await else { continue };
+        let (uploaded, sealed) = (details.uploaded.through, details.sealed.through.next);
+        let next = details.head.next.next;
+        require!(
+            uploaded <= sealed && sealed <= next,
+            checks::UPLOADED,
+            "'{}' is uploaded through {uploaded}, sealed through {sealed}, and ends at {next}",
             stream.name
         );
     }

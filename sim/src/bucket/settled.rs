@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, rc::Rc, time::Duration};
 
-use weir_engine::{audit::Newest, request::List};
+use weir_engine::{audit::Newest, request::List, types::StoreMs};
 use weir_io::objects::Key;
 
 use super::{alone, look};
@@ -58,13 +58,17 @@ async fn settle(host: &Rc<Host>) -> Result<(), Breach> {
     kept_up(host).await
 }
 
+fn running(host: &Host) -> StoreMs {
+    host.engine().server_details().running
+}
+
 /// Everything that is there is in the newest manifest.
 async fn kept_up(host: &Host) -> Result<(), Breach> {
     alone(host)?;
     let Ok(rows) = host.door.list(List { limit: 1000, ..List::default() }).await else {
         return Breach::of(checks::SERVES, "the list is not answered");
     };
-    let newest = look(&host.sim)?;
+    let newest = look(&host.sim, running(host))?;
     let streams = newest.as_ref().map_or(&[][..], |newest| &newest.streams);
     // The server writes wakes itself, at any time.
     for row in rows.iter().filter(|row| row.head.name.as_str() != WAKES) {
@@ -107,7 +111,9 @@ async fn write(host: &Rc<Host>) {
 
 /// What is in the bucket and in no manifest that is kept; a manifest that was superseded long ago.
 fn superfluous(host: &Host) -> Result<BTreeSet<Key>, Breach> {
-    let Some(Newest { named, .. }) = look(&host.sim)? else { return Ok(BTreeSet::new()) };
+    let Some(Newest { named, .. }) = look(&host.sim, running(host))? else {
+        return Ok(BTreeSet::new());
+    };
     let keys = host.sim.machine.bucket().keys();
     let boundaries = keys.iter().filter(|key| key.as_str().starts_with("gc/")).count();
     let left = keys.into_iter().filter(|key| {

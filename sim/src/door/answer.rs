@@ -7,7 +7,7 @@ use weir_engine::{
         Append, AppendOutcome, Appended, Create, CreateOutcome, Created, Error, From, Head,
         ListRow, Page, Read, Rejection,
     },
-    types::{ContentType, Epoch, Expiry, Form, Offset, Seq, StreamName, WallMs},
+    types::{ContentType, Epoch, Expiry, Form, Offset, Retention, Seq, StreamName, WallMs},
 };
 
 /// An answer that arrived whole.
@@ -85,6 +85,8 @@ fn head_of(name: &StreamName, reply: &Reply) -> Result<Head, Error> {
         content: needed(content(headers), "content-type", reply)?,
         expiry: expiry(headers),
         next: needed(offset(headers, "stream-next-offset"), "stream-next-offset", reply)?,
+        retention: Retention::NONE,
+        earliest: offset(headers, "stream-earliest-offset").unwrap_or(Offset::START),
         closed: is_true(headers, "stream-closed"),
         created: WallMs::ZERO,
         last_append: WallMs::ZERO,
@@ -142,6 +144,8 @@ fn row(row: &serde_json::Value) -> Option<ListRow> {
             name: StreamName::new(row["name"].as_str()?).ok()?,
             content: ContentType::octet_stream(),
             expiry: Expiry::Never,
+            retention: Retention::NONE,
+            earliest: at(0),
             next: at(row["next_offset"].as_str()?.parse().ok()?),
             closed: false,
             created: WallMs::ZERO,
@@ -216,6 +220,7 @@ pub fn page(read: &Read, reply: &Reply) -> Result<Page, Error> {
     Ok(Page {
         content,
         expiry: expiry(headers),
+        retention: Retention::NONE,
         start: Offset { next: Seq::new(start), ..next },
         next,
         tail,
@@ -252,6 +257,7 @@ pub fn refused(name: &StreamName, reply: &Reply) -> Error {
         }
         StatusCode::NOT_FOUND => Rejection::NotFound,
         StatusCode::GONE => match tail {
+            Some(next) if message.contains("no longer keeps") => Rejection::OffsetTrimmed { next },
             Some(next) => Rejection::OffsetLost { next },
             None => Rejection::Gone,
         },

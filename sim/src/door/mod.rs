@@ -118,6 +118,15 @@ impl Door {
         }
     }
 
+    /// The engine behind it, while it runs.
+    #[must_use]
+    pub fn engine(&self) -> Option<Engine> {
+        match self {
+            Door::Inside(engine) => Some(engine.clone()),
+            Door::Outside(client) => client.engine(),
+        }
+    }
+
     /// Whether answers may be lost on the way.
     #[must_use]
     pub const fn may_lose(&self) -> bool {

@@ -8,13 +8,14 @@
 
 mod forks;
 mod records;
+mod retention;
 mod subscriptions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_engine::{
     subscribe::SubscriptionId,
-    types::{Expiry, Offset, StreamName},
+    types::{Expiry, Offset, Retention, StreamName},
 };
 
 pub use self::{
@@ -44,6 +45,10 @@ pub struct Incarnation {
     pub touched_ms: Option<u64>,
     pub expiry: Option<Expiry>,
     pub created: Option<u64>,
+    /// What can be read begins here or later.
+    pub earliest: u64,
+    /// Where it begins, of a life without limits of its own.
+    pub begins: Option<u64>,
 }
 
 /// What is known of a name.
@@ -62,6 +67,8 @@ pub struct Named {
     pub planned: bool,
     /// That request, until its outcome is known.
     pub plan: Option<Plan>,
+    /// Limits of what it keeps that were ever asked for.
+    pub limits: Vec<Retention>,
     /// The instant at which the next life is to expire, for dated streams.
     pub dated: Option<u64>,
 }
@@ -74,6 +81,7 @@ pub struct Ticket {
     pub newest: Option<u32>,
     floor: u32,
     tail: u64,
+    earliest: u64,
     closed: bool,
     alive: Option<u32>,
     calm: bool,
@@ -88,6 +96,12 @@ pub struct Ticket {
 }
 
 impl Ticket {
+    /// Where what can be read of it was known to begin.
+    #[must_use]
+    pub const fn earliest(&self) -> u64 {
+        self.earliest
+    }
+
     /// Whether the stream was known to live.
     #[must_use]
     pub fn is_alive(&self) -> bool {
@@ -123,6 +137,7 @@ impl Model {
             newest: newest.map(|(epoch, _)| *epoch),
             floor: named.floor,
             tail: newest.map_or(0, |(_, life)| life.tail),
+            earliest: newest.map_or(0, |(_, life)| life.earliest),
             closed: newest.is_some_and(|(_, life)| life.closed.is_some()),
             alive: newest.filter(|(_, life)| life.alive).map(|(epoch, _)| *epoch),
             calm: named.deletions_open == 0,
@@ -144,6 +159,7 @@ impl Model {
             newest: None,
             floor: 0,
             tail: 0,
+            earliest: 0,
             closed: false,
             alive: None,
             calm: false,

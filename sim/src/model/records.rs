@@ -116,7 +116,9 @@ impl Model {
 
     /// After a restart the whole of a name was read: what was not there never will be.
     pub fn settle(&mut self, name: &StreamName) {
-        for request in &mut self.requests {
+        // What happened and went before anybody saw it stays in doubt.
+        let missed = self.may_have_missed(name);
+        for request in self.requests.iter_mut().filter(|_| !missed) {
             if request.name == *name && request.fate == Fate::Maybe && request.at.is_none() {
                 request.fate = Fate::Refused;
                 request.in_doubt = false;

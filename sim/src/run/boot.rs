@@ -218,6 +218,8 @@ async fn verify_one(host: &Host, target: &Target, c: &mut ChaCha8Rng) {
                 sim.model.borrow_mut().planned(&target.name);
                 return;
             }
+            // More went while it was read: from the start again.
+            Said::No(Rejection::OffsetTrimmed { .. }) => from = From::Start,
             Said::Nothing | Said::Unknown if sim.damaged.get() => return,
             Said::No(_) | Said::Nothing | Said::Unknown => {
                 tokio::time::sleep(Duration::from_millis(20)).await;

@@ -22,6 +22,10 @@ use crate::{
 /// Longer than any window with its quantum, and than any seal age.
 const PEACE: Duration = Duration::from_secs(75);
 
+/// How long after their time streams are trimmed and segments written anew at the latest: the
+/// longest seal age and some seconds.
+const LATE_MS: u64 = 65_000;
+
 /// Checks everything once more.
 pub(super) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
     sim.machine.set_latency(Duration::from_micros(50)..Duration::from_millis(3));
@@ -45,9 +49,16 @@ pub(super) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
             boot::verify_all(&host, c).await;
             look(&host, host.list()).await;
             sweep::run(&host, c).await;
-            if sim.options.bucket.there && sim.options.bucket.rivals {
-                round::close(&host).await;
-            }
+            round::close(&host).await;
+            sim.machine.drive().kill();
+        }
+    });
+    if sim.breach().is_some() {
+        return;
+    }
+    boot::boot_safely(sim, true, async |world| {
+        if let Some(host) = boot::open(sim, world, false).await {
+            sweep::erased(&host).await;
             sim.machine.drive().kill();
         }
     });
@@ -67,6 +78,8 @@ async fn peace(host: &Rc<Host>, c: &mut ChaCha8Rng) {
     tokio::time::sleep(PEACE).await;
     look(host, async {
         sim.check(passed(host).await);
+        sim.check(host.are_trimmed(LATE_MS).await);
+        sim.check(host.are_erased(LATE_MS));
         host.list().await;
     })
     .await;
@@ -135,7 +148,7 @@ async fn passed(host: &Host) -> Result<(), Breach> {
                     Some(Expiry::Never) | None => false,
                 }
             }
-            Class::Stable | Class::Ending | Class::Churning => continue,
+            Class::Stable | Class::Ending | Class::Churning | Class::Trimmed => continue,
         };
         let lived = host.ticket(&target).is_alive();
         let said = host.head(&target).await;

@@ -21,6 +21,8 @@ use crate::{
 
 /// Streams of a store that seals seldom are not waited for.
 const SEAL_AGE_MAX: Duration = Duration::from_secs(2);
+/// Erasures that take longer are not waited for.
+const ERASURE_MAX: Duration = Duration::from_secs(60);
 /// One more segment than are merged at once.
 const SEALS: u32 = 9;
 /// Segments up to this size are merged whatever lies beside them.
@@ -76,6 +78,10 @@ async fn nothing_left(host: &Host) -> Result<(), Breach> {
     tokio::time::sleep(host.sim.options.seal_age + Duration::from_secs(5)).await;
     let (rows, sizes) = stored(host)?;
     require!(rows == 0, checks::COUNTED, "everything is deleted, and {rows} rows are left");
+    if host.sim.options.erase_within <= ERASURE_MAX {
+        // The next boot will see to it.
+        return Ok(());
+    }
     if sizes.iter().any(|bytes| *bytes > SMALL_BYTES_MAX) {
         return Ok(());
     }
@@ -90,6 +96,26 @@ async fn nothing_left(host: &Host) -> Result<(), Breach> {
         "everything is deleted, and {left} bytes are left: {sizes:?}"
     );
     Ok(())
+}
+
+/// After a restart: what was deleted before it leaves the disk in its time, though nothing more
+/// happens.
+pub(super) async fn erased(host: &Host) {
+    let within = host.sim.options.erase_within;
+    if within > ERASURE_MAX {
+        return;
+    }
+    tokio::time::sleep(within + Duration::from_secs(5)).await;
+    let checked = stored(host).and_then(|(rows, sizes)| {
+        let left: u64 = sizes.iter().sum();
+        require!(
+            rows == 0 && left == 0,
+            checks::ERASED,
+            "everything is deleted, and left are {rows} rows and segments of {sizes:?} bytes"
+        );
+        Ok(())
+    });
+    host.sim.check(checked);
 }
 
 /// One more segment, of a stream that nobody knows.

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use weir_engine::{
     request::{Create, CreateOutcome, Created, Fork, Rejection},
-    types::{Closing, ContentType, Expiry},
+    types::{Closing, ContentType, Expiry, Retention},
 };
 
 use super::{
-    Target,
+    Class, Target, retention,
     verbs::{Absence, Said},
 };
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
 pub struct Wish {
     pub content: Option<ContentType>,
     pub expiry: Option<Expiry>,
+    pub retention: Retention,
     pub closing: Closing,
     /// The request of its first records, with their bytes.
     pub body: Option<(usize, Bytes)>,
@@ -33,7 +34,12 @@ impl Wish {
     #[must_use]
     pub fn plain(target: &Target, expiry: Expiry) -> Wish {
         let content = Some(target.content.clone());
-        Wish { content, expiry: Some(expiry), closing: Closing::KeepOpen, body: None, asked: None }
+        let retention = match target.class {
+            Class::Trimmed => retention::of(target.number),
+            _ => Retention::NONE,
+        };
+        let closing = Closing::KeepOpen;
+        Wish { content, expiry: Some(expiry), retention, closing, body: None, asked: None }
     }
 }
 
@@ -43,12 +49,13 @@ impl Host {
     pub async fn create(&self, target: &Target, wish: Wish) -> Said<Created> {
         let sim = &self.sim;
         let ticket = self.ticket(target);
-        let Wish { content, expiry, closing, body, asked } = wish;
+        let Wish { content, expiry, retention, closing, body, asked } = wish;
         let id = body.as_ref().map(|(id, _)| *id);
         if let Some(id) = id {
             sim.model.borrow_mut().attempt(id, sim.wall_ms());
         }
         sim.model.borrow_mut().creation_begins(&target.name);
+        sim.model.borrow_mut().limits_asked(&target.name, retention);
         let fork = asked.as_ref().map(|asked| Fork {
             source: asked.source.clone(),
             at: asked.at,
@@ -59,6 +66,7 @@ impl Host {
         let create = Create {
             expiry,
             fork,
+            retention,
             closing,
             body: body.map(|(_, body)| body).unwrap_or_default(),
             ..Create::new(target.name.clone(), content)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::RngExt;
 use weir_engine::{
     request::{From, Page},
-    types::{Form, Offset, Seq},
+    types::{Form, Offset, Retention, Seq},
 };
 
 use super::{Class, Client, Target};
@@ -97,6 +97,7 @@ fn page(target: &Target, from: From, batch: &Batch) -> Page {
     Page {
         content: target.content.clone(),
         expiry: target.expiry(),
+        retention: Retention::NONE,
         start: Offset { next: start, ..next },
         next,
         tail,

@@ -3,7 +3,7 @@
 use rand::RngExt;
 use weir_engine::{
     request::Rejection,
-    types::{Closing, ContentType, Epoch, Expiry, Form, Offset, Seq, WallMs},
+    types::{Closing, ContentType, Epoch, Expiry, Form, Offset, Retention, Seq, WallMs},
 };
 
 use super::{Class, Client, Target, creation::Wish, verbs::Said};
@@ -160,7 +160,9 @@ impl Client {
         });
         let asked = Asked { source: source.name, ticket, at, sub_offset, point, cut, expiry, good };
         let closing = if closes { Closing::Close } else { Closing::KeepOpen };
-        Wish { content, expiry, closing, body, asked: Some(asked) }
+        let few = self.chance.random_bool(0.15);
+        let retention = if few { self.limits() } else { Retention::NONE };
+        Wish { content, expiry, retention, closing, body, asked: Some(asked) }
     }
 
     /// Somewhere in what is known of the source, or beyond it.
@@ -196,6 +198,12 @@ impl Client {
             point.good = Some(false);
         } else if self.chance.random_bool(0.3) {
             self.refine(target, source, (epoch, at, tail), &mut point);
+        }
+        if at < ticket.earliest() {
+            point.good = Some(false);
+        } else if self.host.sim.model.borrow().lets_go(&source.name, epoch) {
+            // It may be gone by then.
+            point.good = point.good.filter(|good| !good);
         }
         point
     }

@@ -17,7 +17,11 @@ pub(super) async fn creator(mut client: Client) {
     }
     while client.think().await {
         let target = client.any();
-        client.create(&target).await;
+        if target.class == Class::Trimmed && client.chance.random_bool(0.7) {
+            client.retain(&target).await;
+        } else {
+            client.create(&target).await;
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::RngExt;
 use weir_engine::{
     Change,
-    request::{Error, From},
+    request::{Error, From, Rejection},
     types::{Offset, StreamName},
 };
 
@@ -44,6 +44,14 @@ impl Client {
             let ticket = host.ticket(target);
             let bytes_max = self.chance.random_range(1..10_000);
             let answer = watch.read(from, None, bytes_max).await;
+            if let (From::At(asked), Err(Error::Rejected(Rejection::OffsetTrimmed { next }))) =
+                (from, &answer)
+            {
+                let seen = host.sim.model.borrow_mut().saw_trimmed(&ticket, asked, *next);
+                host.sim.check(seen);
+                from = From::At(*next);
+                continue;
+            }
             if matches!(answer, Err(Error::Rejected(_))) {
                 // The life that is watched has ended; the name may have another one.
                 host.sim.note(&format!("live {}: over", target.name));

@@ -10,6 +10,7 @@ pub mod life;
 pub mod live;
 pub mod producer;
 pub mod readers;
+pub mod retention;
 pub mod subscribers;
 pub mod verbs;
 pub mod workers;
@@ -36,6 +37,8 @@ pub enum Class {
     Sliding,
     /// It ends at an instant of the wall clock.
     Dated,
+    /// It lets go of what is too old or too much.
+    Trimmed,
     /// It is made as a fork of others, deleted, and made again.
     Forked,
 }
@@ -84,6 +87,7 @@ pub fn targets() -> Vec<Target> {
         (Class::Churning, "c", 4),
         (Class::Sliding, "t", 3),
         (Class::Dated, "d", 2),
+        (Class::Trimmed, "r", 4),
         (Class::Forked, "f", 12),
     ];
     let mut all = Vec::new();
@@ -103,11 +107,11 @@ pub fn targets() -> Vec<Target> {
 }
 
 /// The streams that clients of a host use. Answers over HTTP do not say enough of a fork (its window,
-/// its life) for the model of forks.
+/// its life) for the model of forks, nor of where a page begins for that of what is gone.
 fn targets_of(host: &Host) -> Vec<Target> {
     let mut targets = targets();
     if host.door.may_lose() {
-        targets.retain(|target| target.class != Class::Forked);
+        targets.retain(|target| !matches!(target.class, Class::Forked | Class::Trimmed));
     }
     targets
 }

@@ -74,9 +74,13 @@ impl Host {
                 let what = format!("'{}' is said to be damaged and is not: {what}", ticket.name);
                 let model = sim.model.borrow();
                 let fork = model.names.get(&ticket.name).is_some_and(|named| named.planned);
+                let limits = model.has_limits(&ticket.name);
                 drop(model);
-                let lost = fork && what.contains("is in no segment");
-                let broken = if lost { checks::KEPT } else { checks::DAMAGE };
+                let broken = match what.contains("is in no segment") {
+                    true if fork => checks::KEPT,
+                    true if limits => checks::LIMITS,
+                    _ => checks::DAMAGE,
+                };
                 sim.check::<()>(Breach::of(broken, what));
                 Said::Nothing
             }
@@ -133,6 +137,13 @@ impl Host {
                 }
                 Said::No(Rejection::OffsetLost { next })
             }
+            Said::No(Rejection::OffsetTrimmed { next }) => {
+                if let From::At(asked) = from {
+                    let seen = self.sim.model.borrow_mut().saw_trimmed(&ticket, asked, next);
+                    self.sim.check(seen);
+                }
+                Said::No(Rejection::OffsetTrimmed { next })
+            }
             Said::No(rejection) => Said::No(rejection),
             Said::Nothing => Said::Nothing,
             Said::Unknown => Said::Unknown,
@@ -185,6 +196,9 @@ impl Host {
         let life = model.life(&ticket.name, epoch);
         life.expiry = Some(head.expiry);
         life.created = Some(head.created.get());
+        if !self.door.may_lose() {
+            model.saw_earliest(ticket, epoch, head.earliest.next.get())?;
+        }
         if head.closed {
             model.saw_closed(ticket, head.next)
         } else {

@@ -26,8 +26,8 @@ use crate::{
         rows::{LinkRow, SubscriptionRow},
     },
     types::{
-        ContentType, Epoch, Expiry, Lineage, Lsn, Offset, ProducerId, SegmentId, Seq, StreamId,
-        StreamName, WallMs,
+        ContentType, Epoch, Expiry, Lineage, Lsn, Offset, ProducerId, Retention, SegmentId, Seq,
+        StreamId, StreamName, WallMs,
     },
 };
 
@@ -127,6 +127,9 @@ pub(super) fn rows() -> Vec<Row> {
         deadline: None,
         last_append: WallMs::ZERO,
         fork: None,
+        retention: Retention::default(),
+        earliest: Seq::ZERO,
+        oldest: None,
     };
     let state = StreamState::new(&create, Lsn::new(12));
     let Create { stream: id, name: stream_name, content, expiry, created, fork, .. } = create;

@@ -9,6 +9,7 @@
 mod append;
 mod create;
 mod end;
+mod retention;
 mod subscription;
 
 use std::{collections::VecDeque, sync::Arc};

@@ -85,6 +85,7 @@ pub(crate) struct InBucket {
     /// Everything up to here would come back.
     pub(crate) through: crate::types::Lsn,
     pub(crate) created: crate::types::WallMs,
+    pub(crate) bytes: u64,
 }
 
 /// Publishes until the store has ended.
@@ -419,8 +420,10 @@ fn show(core: &Core, stored: Option<&Stored>) {
         folded: stored.manifest.folded.lsn,
         through: stored.manifest.through.lsn,
         created: stored.manifest.created,
+        bytes: u64::try_from(stored.bytes.len()).expect("usize fits u64"),
     });
     *core.in_bucket.lock() = in_bucket;
+    core.moves.send_modify(|moves| *moves += 1);
 }
 
 /// Notes a manifest that is about to be published: after a crash it may be in the bucket.
@@ -432,12 +435,12 @@ async fn note_pending(core: &Arc<Core>, stored: &Stored) -> Result<(), Problem> 
 
 /// Notes a manifest that is in the bucket.
 async fn note(core: &Arc<Core>, stored: &Stored) -> Result<(), Problem> {
-    let (bytes, created) = (stored.bytes.clone(), stored.manifest.created);
+    let (bytes, since) = (stored.bytes.clone(), core.store_now());
     let generation = stored.manifest.generation;
     let noted = core.on_writer("published", move |conn| -> Result<(), catalogue::Failure> {
         let tx = conn.transaction()?;
         chain::put_published(&tx, &bytes)?;
-        catalogue::put_manifest(&tx, generation, created)?;
+        catalogue::put_manifest(&tx, generation, since)?;
         Ok(tx.commit()?)
     });
     settled(noted.await)

@@ -32,7 +32,7 @@ use crate::{
         listing::Entry,
     },
     state::catalogue::{self, Failure},
-    types::WallMs,
+    types::StoreMs,
 };
 
 /// Deletions at a time.
@@ -53,7 +53,7 @@ pub(super) async fn retire(
         let pages = last.manifest.segments.pages.iter().chain(&last.manifest.ledgers.pages);
         named.extend(pages.map(|page| page.artifact().key()));
     }
-    let now = core.now().wall;
+    let now = core.store_now();
     let waiting = core.on_reader(|conn| catalogue::unretired(conn, "", BATCH));
     let waiting = waiting.await.map_err(|bad| Problem::Local(bad.to_string()))?;
     let retired: Vec<String> =
@@ -92,8 +92,8 @@ async fn collect(
     let Some(last) = &state.last else { return Ok(None) };
     let newest = last.manifest.generation;
     let grace = u64::try_from(core.config.gc_grace.as_millis()).unwrap_or(u64::MAX);
-    let now = core.now().wall;
-    let before = WallMs::new(now.get().saturating_sub(grace));
+    let now = core.store_now();
+    let before = StoreMs::new(now.get().saturating_sub(grace));
     let found = core.on_reader(move |conn| {
         let superseded = catalogue::superseded(conn, before, BATCH)?;
         Ok((superseded, catalogue::collectable(conn, before, BATCH)?))
@@ -228,7 +228,7 @@ async fn find_orphans(
     }
     // Seen while this process was the writer, so no younger writer's.
     still_writer(bucket, newest).await?;
-    let now = core.now().wall;
+    let now = core.store_now();
     let live = live(core);
     orphans.retain(|key| match Artifact::parse(key) {
         Some(Artifact::Manifest(generation)) => generation < oldest.min(newest),

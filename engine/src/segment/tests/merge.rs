@@ -5,13 +5,10 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::segment::{Keep, MergeError, ReadError, format::Section, merge};
+use crate::segment::{MergeError, ReadError, format::Section, merge, merge::Keep};
 
 /// The bytes of the merged segment.
-fn merged(
-    inputs: &[Arc<Segment>],
-    keep: &dyn Fn(StreamId, std::ops::Range<Seq>) -> Keep,
-) -> Result<Vec<u8>, MergeError> {
+fn merged(inputs: &[Arc<Segment>], keep: &dyn Fn(StreamId) -> Keep) -> Result<Vec<u8>, MergeError> {
     let mut bytes = Vec::new();
     let mut sink = |piece: &[u8]| {
         bytes.extend_from_slice(piece);
@@ -23,12 +20,19 @@ fn merged(
     Ok(bytes)
 }
 
-fn keep(stream: StreamId, _: std::ops::Range<Seq>) -> Keep {
-    match stream.get() % 4 {
-        0 => Keep::Nothing,
-        1 => Keep::From(Seq::new(1 << 39)),
-        2 => Keep::Before(Seq::new(1 << 39)),
-        _ => Keep::All,
+fn all(_: StreamId) -> Keep {
+    vec![Seq::ZERO..Seq::LAST]
+}
+
+fn keep(stream: StreamId) -> Keep {
+    let middle = Seq::new(1 << 39);
+    match stream.get() % 5 {
+        0 => Vec::new(),
+        1 => vec![middle..Seq::LAST],
+        2 => vec![Seq::ZERO..middle],
+        // One record in three, so that parts are kept in pieces.
+        3 => (0..1000).map(|at| Seq::new(3 * at)..Seq::new(3 * at + 1)).collect(),
+        _ => all(stream),
     }
 }
 
@@ -54,20 +58,16 @@ proptest! {
         }
         let segments: Vec<_> =
             inputs.iter().map(|input| Arc::new(open(write(input, Codec::None).0))).collect();
-        let all: Input = input.iter().take(homes.len()).cloned().collect();
+        let whole_input: Input = input.iter().take(homes.len()).cloned().collect();
 
-        let whole = merged(&segments, &|_, _| Keep::All).unwrap();
-        prop_assert_eq!(&whole, &merged(&[Arc::new(open(whole.clone()))], &|_, _| Keep::All).unwrap());
-        prop_assert_eq!(contents(&open(whole)), model(&all));
+        let whole = merged(&segments, &all).unwrap();
+        prop_assert_eq!(&whole, &merged(&[Arc::new(open(whole.clone()))], &all).unwrap());
+        prop_assert_eq!(contents(&open(whole)), model(&whole_input));
 
-        let mut expected = model(&all);
+        let mut expected = model(&whole_input);
         expected.retain(|stream, records| {
-            match keep(*stream, Seq::ZERO..Seq::ZERO) {
-                Keep::All => {}
-                Keep::From(seq) => records.retain(|at, _| *at >= seq),
-                Keep::Before(seq) => records.retain(|at, _| *at < seq),
-                Keep::Nothing => records.clear(),
-            }
+            let ranges = keep(*stream);
+            records.retain(|at, _| ranges.iter().any(|range| range.contains(at)));
             !records.is_empty()
         });
         prop_assert_eq!(contents(&open(merged(&segments, &keep).unwrap())), expected);
@@ -80,7 +80,7 @@ fn a_damaged_input_stops_the_merge() {
         vec![(StreamId::new(1), Form::Text, chunk(0, 1, None, Form::Text, &[b"one", b"two"]))];
     let (mut bytes, _) = write(&input, Codec::None);
     bytes[70] ^= 1;
-    let error = merged(&[Arc::new(open(bytes))], &|_, _| Keep::All).unwrap_err();
+    let error = merged(&[Arc::new(open(bytes))], &all).unwrap_err();
     let MergeError::Read(ReadError::Damaged(damaged)) = error else { panic!("{error}") };
     assert!(matches!(damaged.section, Section::Block(_)));
 }

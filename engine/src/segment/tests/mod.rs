@@ -79,6 +79,10 @@ impl File for MemoryFile {
         Ok(u64::try_from(self.bytes.lock().len()).unwrap())
     }
 
+    fn allocated(&self) -> io::Result<u64> {
+        self.len()
+    }
+
     fn sync(&self) -> io::Result<()> {
         Ok(())
     }

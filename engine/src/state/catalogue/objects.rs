@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 use super::{Outcome, column, meta_u64, position, put_meta};
 use crate::{
     publish::keys::Generation,
-    types::{Lsn, SegmentId, WallMs},
+    types::{Lsn, SegmentId, StoreMs},
 };
 
 pub(super) const SCHEMA: &str = "
@@ -17,7 +17,7 @@ CREATE TABLE ledgers (
     id INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, nonce INTEGER NOT NULL,
     place INTEGER NOT NULL, mark INTEGER NOT NULL, first_lsn INTEGER NOT NULL,
     last_lsn INTEGER NOT NULL, rows INTEGER NOT NULL);
-CREATE TABLE manifests (generation INTEGER PRIMARY KEY, created INTEGER NOT NULL);
+CREATE TABLE manifests (generation INTEGER PRIMARY KEY, since INTEGER NOT NULL);
 CREATE TABLE garbage (key TEXT PRIMARY KEY, retired INTEGER) WITHOUT ROWID;
 ";
 
@@ -192,15 +192,16 @@ pub(crate) fn unretired(conn: &Connection, after: &str, limit: u32) -> Outcome<V
     Ok(found.collect::<Result<_, _>>()?)
 }
 
-/// A manifest without this object was published at `at`.
-pub(crate) fn retire(conn: &Connection, key: &str, at: WallMs) -> Outcome<()> {
+/// A manifest without this object was published at `at`, in store time: a jump of the wall clock
+/// must not end a grace period.
+pub(crate) fn retire(conn: &Connection, key: &str, at: StoreMs) -> Outcome<()> {
     conn.prepare_cached("UPDATE garbage SET retired = ?2 WHERE key = ?1")?
         .execute(params![key, column(at.get())])?;
     Ok(())
 }
 
 /// Up to `limit` keys of objects that no manifest since `before` has named.
-pub(crate) fn collectable(conn: &Connection, before: WallMs, limit: u32) -> Outcome<Vec<String>> {
+pub(crate) fn collectable(conn: &Connection, before: StoreMs, limit: u32) -> Outcome<Vec<String>> {
     let mut query =
         conn.prepare_cached("SELECT key FROM garbage WHERE retired < ?1 ORDER BY key LIMIT ?2")?;
     let found = query.query_map(params![column(before.get()), limit], |row| row.get(0))?;
@@ -219,34 +220,34 @@ pub(crate) fn drop_garbage(conn: &Connection, key: &str) -> Outcome<()> {
 }
 
 /// When the oldest thing began to wait for its collection; a manifest, when its successor came.
-pub(crate) fn oldest_waiting(conn: &Connection) -> Outcome<Option<WallMs>> {
+pub(crate) fn oldest_waiting(conn: &Connection) -> Outcome<Option<StoreMs>> {
     let mut query = conn.prepare_cached(
         "SELECT min(at) FROM (
              SELECT min(retired) AS at FROM garbage
              UNION ALL
-             SELECT created FROM (
-                 SELECT created FROM manifests ORDER BY generation LIMIT 1 OFFSET 1))",
+             SELECT since FROM (
+                 SELECT since FROM manifests ORDER BY generation LIMIT 1 OFFSET 1))",
     )?;
     let oldest: Option<i64> = query.query_row([], |row| row.get(0))?;
-    Ok(oldest.map(position).transpose()?.map(WallMs::new))
+    Ok(oldest.map(position).transpose()?.map(StoreMs::new))
 }
 
-/// Remembers a manifest that the bucket has.
-pub(crate) fn put_manifest(conn: &Connection, it: Generation, created: WallMs) -> Outcome<()> {
-    conn.prepare_cached("INSERT OR REPLACE INTO manifests (generation, created) VALUES (?1, ?2)")?
-        .execute(params![column(it.get()), column(created.get())])?;
+/// Remembers a manifest that the bucket has, and since when.
+pub(crate) fn put_manifest(conn: &Connection, it: Generation, since: StoreMs) -> Outcome<()> {
+    conn.prepare_cached("INSERT OR REPLACE INTO manifests (generation, since) VALUES (?1, ?2)")?
+        .execute(params![column(it.get()), column(since.get())])?;
     Ok(())
 }
 
 /// Up to `limit` manifests, oldest first, whose successors came before `before`.
 pub(crate) fn superseded(
     conn: &Connection,
-    before: WallMs,
+    before: StoreMs,
     limit: u32,
 ) -> Outcome<Vec<Generation>> {
     let mut query = conn.prepare_cached(
         "SELECT generation FROM (
-             SELECT generation, lead(created) OVER (ORDER BY generation) AS superseded
+             SELECT generation, lead(since) OVER (ORDER BY generation) AS superseded
              FROM manifests ORDER BY generation LIMIT ?2 + 1)
          WHERE superseded < ?1 ORDER BY generation LIMIT ?2",
     )?;
@@ -269,5 +270,17 @@ pub(crate) fn oldest_manifest(conn: &Connection) -> Outcome<Option<Generation>> 
 pub(crate) fn drop_manifest(conn: &Connection, it: Generation) -> Outcome<()> {
     conn.prepare_cached("DELETE FROM manifests WHERE generation = ?1")?
         .execute([column(it.get())])?;
+    Ok(())
+}
+
+/// The bucket is gone with everything in it: nothing is uploaded, nothing was published.
+pub(crate) fn forget_bucket(conn: &Connection) -> Outcome<()> {
+    conn.execute_batch(
+        "UPDATE segments SET place = 0 WHERE place = 1;
+         UPDATE ledgers SET place = 0 WHERE place = 1;
+         DELETE FROM garbage;
+         DELETE FROM manifests;
+         DELETE FROM meta WHERE key IN ('manifest', 'manifest_pending');",
+    )?;
     Ok(())
 }

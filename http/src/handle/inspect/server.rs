@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 use weir_engine::{
     Health,
-    inspect::{Limits, ServerDetails},
+    inspect::{Limits, Publishing, ServerDetails},
 };
 
 use super::{bucket, memory};
@@ -36,7 +36,9 @@ pub(super) fn document(app: &App) -> Value {
                 "max_bytes": details.limits.unsealed_bytes_max,
                 "over_limit": details.memtable.full,
             },
-            "uploads": { "pending_segments": 0 },
+            "uploads": {
+                "pending_segments": details.publishing.as_ref().map_or(0, |it| it.pending_files),
+            },
             "concurrency": {
                 "ingest": no_gate(),
                 "read": no_gate(),
@@ -129,6 +131,26 @@ pub(super) fn top_streams(details: &ServerDetails) -> Value {
     })
 }
 
+/// What of the store is in its bucket.
+fn publishing(it: &Publishing) -> Value {
+    json!({
+        "generation": it.newest.map(|newest| newest.generation),
+        "published_at": it.newest.map(|newest| date::rfc3339(newest.created)),
+        "through_commit": it.newest.map(|newest| newest.through.get()),
+        "recoveries": it.recoveries,
+        "pending_files": it.pending_files,
+        "backlog_bytes": it.backlog_bytes,
+        "full": it.full,
+        "fenced": it.fenced,
+        "holes": it.holes,
+        "uploads": it.uploads,
+        "upload_bytes": it.upload_bytes,
+        "manifests": it.manifests,
+        "failed": it.failed,
+        "collected": it.collected,
+    })
+}
+
 fn store(app: &App, details: &ServerDetails) -> Value {
     let config = &details.limits.config;
     let (memtable, segments) = (&details.memtable, &details.segments);
@@ -150,6 +172,7 @@ fn store(app: &App, details: &ServerDetails) -> Value {
             "full": details.wal.full,
             "checkpoints": details.wal.checkpoints,
         },
+        "publishing": details.publishing.as_ref().map(publishing),
         "memtable": {
             "bytes": memtable.bytes,
             "log_bytes": memtable.log_bytes,
@@ -166,6 +189,10 @@ fn store(app: &App, details: &ServerDetails) -> Value {
             "records": segments.records,
             "seals": segments.seals,
             "seals_failed": segments.seals_failed,
+            "dying": segments.dying,
+            "dead_bytes": segments.dead_bytes,
+            "dead_since": segments.dead_since.map(date::rfc3339),
+            "erase_within_ms": millis(config.erase_within),
         },
         "block_cache": {
             "bytes": details.blocks.bytes,

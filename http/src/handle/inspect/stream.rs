@@ -3,7 +3,7 @@
 //! Counters that may exceed 2^53 are decimal strings, small counts are numbers, −1 stands for
 //! "none yet". What this server does not have (schemas, indexes, profiles) reads as of
 //! a peer's stream that has none of it. Fields of our own: `stream.producer_count`, `fork`,
-//! `fork_count`; `storage.local_storage.memtable_bytes` and `segment_file_bytes`.
+//! `fork_count`, `retention`, `earliest_offset` and `trimmed_bytes`; `storage.local_storage.memtable_bytes` and `segment_file_bytes`.
 
 use serde_json::{Value, json};
 use weir_engine::{
@@ -14,7 +14,7 @@ use weir_engine::{
 use super::bucket;
 use crate::{
     App,
-    wire::{date, resource},
+    wire::{date, resource, retention},
 };
 
 /// The document without what passes: see [`add_passing`].
@@ -25,7 +25,7 @@ pub(super) fn details(details: &Details) -> Value {
         "schema": resource::schema(&details.head.name),
         "index_status": index_status(&details.index),
         "storage": {
-            "object_storage": object_storage(),
+            "object_storage": object_storage(details),
             "local_storage": local_storage(details),
             "companion_families": {
                 "exact_bytes": "0",
@@ -74,9 +74,9 @@ fn stream(details: &Details) -> Value {
         "epoch": head.next.epoch.get(),
         "next_offset": head.next.next.to_string(),
         "sealed_through": last_before(sealed.through.next),
-        "uploaded_through": "-1",
+        "uploaded_through": last_before(details.uploaded.through),
         "segment_count": sealed.segments,
-        "uploaded_segment_count": 0,
+        "uploaded_segment_count": details.uploaded.segments,
         "pending_rows": unsealed.records.to_string(),
         "pending_bytes": unsealed.bytes.to_string(),
         "total_size_bytes": details.total_bytes.to_string(),
@@ -87,6 +87,9 @@ fn stream(details: &Details) -> Value {
         "producer_count": details.producers,
         "fork": fork,
         "fork_count": details.forks,
+        "retention": (!head.retention.is_none()).then(|| retention::json(head.retention)),
+        "earliest_offset": head.earliest.next.to_string(),
+        "trimmed_bytes": details.trimmed_bytes.to_string(),
     })
 }
 
@@ -98,16 +101,19 @@ fn last_before(limit: Seq) -> String {
     }
 }
 
-/// What a stream has in a bucket: nothing yet.
-fn object_storage() -> Value {
+/// What a stream has in the bucket: segments, which other streams may share, and the manifest,
+/// which is the whole store's and not counted with the stream.
+fn object_storage(details: &Details) -> Value {
+    let bytes = details.uploaded.object_bytes.to_string();
+    let manifest = details.index.manifest.map_or(0, |manifest| manifest.bytes).to_string();
     json!({
-        "total_bytes": "0",
-        "segments_bytes": "0",
+        "total_bytes": bytes,
+        "segments_bytes": bytes,
         "indexes_bytes": "0",
-        "manifest_and_meta_bytes": "0",
-        "manifest_bytes": "0",
+        "manifest_and_meta_bytes": manifest,
+        "manifest_bytes": manifest,
         "schema_registry_bytes": "0",
-        "segment_object_count": 0,
+        "segment_object_count": details.uploaded.segments,
         "routing_index_object_count": 0,
         "routing_lexicon_object_count": 0,
         "exact_index_object_count": 0,
@@ -137,17 +143,22 @@ fn local_storage(details: &Details) -> Value {
 
 /// How far the segments of a stream are uploaded and indexed.
 pub(super) fn index_status(status: &IndexStatus) -> Value {
+    let manifest = status.manifest;
+    let generation = manifest.map_or(0, |manifest| manifest.generation);
     json!({
         "stream": status.name.as_str(),
         "profile": "generic",
         "desired_index_plan_generation": 0,
-        "segments": { "total_count": status.segments, "uploaded_count": 0 },
+        "segments": {
+            "total_count": status.segments,
+            "uploaded_count": status.uploaded_segments,
+        },
         "manifest": {
-            "generation": 0,
-            "uploaded_generation": 0,
-            "last_uploaded_at": null,
+            "generation": generation,
+            "uploaded_generation": generation,
+            "last_uploaded_at": manifest.map(|it| date::rfc3339(it.created)),
             "last_uploaded_etag": null,
-            "last_uploaded_size_bytes": null,
+            "last_uploaded_size_bytes": manifest.map(|it| it.bytes.to_string()),
         },
         "routing_key_index": unconfigured_index(),
         "routing_key_lexicon": unconfigured_index(),

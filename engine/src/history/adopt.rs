@@ -1,0 +1,153 @@
+//! Makes a local copy of a segment that only the bucket has: all that opening needs, no block.
+//!
+//! Two or three small requests whatever the segment's size; one for a small segment, which is then
+//! here as a whole.
+
+use std::{io, ops::Range, path::PathBuf};
+
+use bytes::{Bytes, BytesMut};
+use weir_io::{
+    World,
+    objects::{Key, ObjectError},
+    retry::Retrying,
+};
+
+use crate::{
+    segment::{
+        self, CopyError, Damaged, HEADER_LEN, ReadError, Remote, Segment, TAIL_LEN, write_holey,
+    },
+    types::SegmentId,
+};
+
+/// The last bytes that are asked for first: index and filter of most segments are among them.
+const TAIL_BYTES_GUESS: u64 = 64 << 10;
+
+/// How often an object is asked for that seems damaged: it may have been spoiled on the way.
+const TRIES_MAX: u32 = 3;
+
+/// A segment to be adopted, as who published it describes it.
+#[derive(Clone, Debug)]
+pub(crate) struct Adoption {
+    pub(crate) store: [u8; 16],
+    pub(crate) id: SegmentId,
+    /// Checksum of its footer.
+    pub(crate) mark: u32,
+    pub(crate) remote: Remote,
+    /// The name of the local copy. Whatever has it is replaced.
+    pub(crate) path: PathBuf,
+}
+
+/// Why there is no local copy.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AdoptError {
+    /// The object is not there.
+    #[error("object {0} is not in the bucket")]
+    Missing(Key),
+    /// The bucket did not answer, or refused.
+    #[error("object {key}: {source}")]
+    Unanswered { key: Key, source: ObjectError },
+    /// The object is not what was published.
+    #[error("object {key}: {source}")]
+    Damaged { key: Key, source: ReadError },
+    /// The object is a whole segment, but another one.
+    #[error("object {0} is another segment")]
+    Another(Key),
+    /// The local disk refused.
+    #[error("the local copy can't be written")]
+    Write(#[source] io::Error),
+    /// The process is going down.
+    #[error(transparent)]
+    Gone(#[from] weir_io::tasks::Gone),
+}
+
+/// Fetches what opening needs, verifies it and writes the local copy. Durable but for its name: the
+/// caller syncs the directory.
+pub(crate) async fn adopt(
+    world: &World,
+    bucket: &Retrying,
+    adoption: &Adoption,
+) -> Result<Segment, AdoptError> {
+    for _ in 1..TRIES_MAX {
+        match once(world, bucket, adoption).await {
+            Err(AdoptError::Damaged { .. }) => {}
+            settled => return settled,
+        }
+    }
+    once(world, bucket, adoption).await
+}
+
+async fn once(
+    world: &World,
+    bucket: &Retrying,
+    adoption: &Adoption,
+) -> Result<Segment, AdoptError> {
+    let Adoption { store, id, mark, remote, path } = adoption.clone();
+    let Remote { key, bytes } = remote.clone();
+    let damaged = |source: ReadError| AdoptError::Damaged { key: key.clone(), source };
+    let (head, tail) = ends(bucket, &remote, mark).await?;
+    let disk = std::sync::Arc::clone(&world.disk);
+    let written = weir_io::tasks::run(&*world.blocking, move || {
+        write_holey(&*disk, &path, &head, &tail, bytes, |it| {
+            (it.store(), it.id(), it.footer().mark()) == (store, id, mark)
+        })
+    });
+    let segment = written.await?.map_err(|error| match error {
+        CopyError::Read(error) => damaged(error),
+        CopyError::Another => AdoptError::Another(key.clone()),
+        CopyError::Write(error) => AdoptError::Write(error),
+    })?;
+    segment.set_remote(remote);
+    Ok(segment)
+}
+
+/// The bytes before the blocks and those after them, or all of a small segment and nothing.
+async fn ends(bucket: &Retrying, remote: &Remote, mark: u32) -> Result<(Bytes, Bytes), AdoptError> {
+    let len = remote.bytes;
+    let head = u64::try_from(HEADER_LEN).expect("a small constant");
+    let tail = u64::try_from(TAIL_LEN).expect("a small constant");
+    if len < head + tail {
+        let reason = "shorter than any segment";
+        let damaged = Damaged { section: segment::Section::Trailer, at: len, reason };
+        return Err(AdoptError::Damaged { key: remote.key.clone(), source: damaged.into() });
+    }
+    let start = len.saturating_sub(TAIL_BYTES_GUESS);
+    if start <= head {
+        let whole = get(bucket, remote, 0..len).await?;
+        found(remote, mark, &whole)?;
+        return Ok((whole, Bytes::new()));
+    }
+    let end = get(bucket, remote, start..len).await?;
+    let tail_start = found(remote, mark, &end)?;
+    let tail = if tail_start < start {
+        let mut tail = BytesMut::from(&*get(bucket, remote, tail_start..start).await?);
+        tail.extend_from_slice(&end);
+        tail.freeze()
+    } else {
+        let skip = usize::try_from(tail_start - start).expect("within the guess");
+        end.slice(skip..)
+    };
+    Ok((get(bucket, remote, 0..head).await?, tail))
+}
+
+/// Where the bytes after the blocks begin.
+fn found(remote: &Remote, mark: u32, end: &[u8]) -> Result<u64, AdoptError> {
+    let key = &remote.key;
+    let (start, found) = segment::tail_start(end, remote.bytes)
+        .map_err(|source| AdoptError::Damaged { key: key.clone(), source: source.into() })?;
+    if found == mark { Ok(start) } else { Err(AdoptError::Another(key.clone())) }
+}
+
+async fn get(bucket: &Retrying, remote: &Remote, range: Range<u64>) -> Result<Bytes, AdoptError> {
+    let Remote { key, .. } = remote;
+    let expected = range.end - range.start;
+    let answer = bucket.get_range(key, range).await.map_err(|source| match source {
+        ObjectError::NotFound => AdoptError::Missing(key.clone()),
+        source => AdoptError::Unanswered { key: key.clone(), source },
+    })?;
+    if u64::try_from(answer.len()) == Ok(expected) {
+        return Ok(answer);
+    }
+    let reason = "the answer was cut short";
+    let damaged = Damaged { section: segment::Section::Trailer, at: remote.bytes, reason };
+    Err(AdoptError::Damaged { key: key.clone(), source: damaged.into() })
+}

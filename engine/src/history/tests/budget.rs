@@ -1,0 +1,214 @@
+//! What stays on the local disk, and segments that come to it from the bucket.
+
+use super::*;
+use crate::{
+    history::{AdoptError, Adoption, Bucket, adopt, tidy},
+    types::SegmentId,
+};
+
+/// Bytes of all segment files on the drive, holes not counted.
+fn on_disk(town: &Town) -> u64 {
+    let dir = segment_dir(&town.engine.core.config);
+    let files = town.world.disk.list(&dir).expect("lists");
+    files
+        .iter()
+        .map(|path| town.world.disk.open(path).and_then(|it| it.allocated()).expect("there"))
+        .sum()
+}
+
+#[test]
+fn what_was_not_read_for_longest_goes_first_until_the_budget_holds() {
+    let budget = 900 << 10;
+    live(Config { local_bytes_max: budget, ..config() }, async |town| {
+        for stream in ["a", "b", "c"] {
+            town.uploaded(stream, 250).await;
+        }
+        tidy(&town.engine.core).await;
+        assert_eq!(town.engine.metrics().evictions.get(), 0, "there is room");
+        assert_eq!(town.read("a", 1 << 20).await, body("a", 250));
+        town.uploaded("d", 250).await;
+        tidy(&town.engine.core).await;
+        let kept: Vec<bool> = town.segments().iter().map(|it| town.is_here(it)).collect();
+        assert_eq!(kept, [true, false, true, true], "'a' was read, 'd' is new, 'c' may stay");
+        assert!(on_disk(&town) <= budget, "{}", on_disk(&town));
+        let counted = u64::try_from(town.engine.metrics().local_bytes.get()).expect("positive");
+        assert_eq!(counted, on_disk(&town));
+        for stream in ["a", "b", "c", "d"] {
+            assert_eq!(town.read(stream, 1 << 20).await, body(stream, 250), "'{stream}'");
+        }
+    });
+}
+
+#[test]
+fn nothing_that_the_bucket_does_not_have_is_evicted() {
+    live(Config { local_bytes_max: 0, ..config() }, async |town| {
+        town.create("s").await;
+        town.append("s", 0, 300).await;
+        town.machine.bucket().set_faults(outage());
+        seal::run(&town.engine.core).await;
+        let used = on_disk(&town);
+        tidy(&town.engine.core).await;
+        assert_eq!(on_disk(&town), used);
+        town.machine.bucket().set_faults(BucketFaults::default());
+        town.publish().await;
+        tidy(&town.engine.core).await;
+        assert!(on_disk(&town) < 10 << 10, "{}", on_disk(&town));
+    });
+}
+
+#[test]
+fn the_budget_holds_while_far_more_than_it_is_read() {
+    let budget = 600 << 10;
+    live(
+        Config { local_bytes_max: budget, block_cache_bytes: 1 << 20, ..config() },
+        async |town| {
+            for part in 0..10 {
+                let stream = format!("s{part}");
+                town.uploaded(&stream, 200).await;
+                tidy(&town.engine.core).await;
+            }
+            for part in (0..10).chain(0..10) {
+                let stream = format!("s{part}");
+                assert_eq!(town.read(&stream, 50 << 10).await, body(&stream, 200));
+                assert!(on_disk(&town) <= budget, "{} while reading", on_disk(&town));
+                tidy(&town.engine.core).await;
+            }
+            assert!(town.engine.metrics().evictions.get() > 10, "copies came and went");
+        },
+    );
+}
+
+#[test]
+fn the_keeper_evicts_by_itself() {
+    live(Config { local_bytes_max: 100 << 10, ..config() }, async |town| {
+        town.uploaded("s", 300).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(on_disk(&town) < 100 << 10, "{}", on_disk(&town));
+    });
+}
+
+#[test]
+fn a_start_needs_no_bucket_and_counts_what_is_left() {
+    let machine = Machine::new(5);
+    let budget = 400 << 10;
+    let config = Config { local_bytes_max: budget, ..config() };
+    live_on(&machine, config.clone(), async |town| {
+        for stream in ["a", "b", "c"] {
+            town.uploaded(stream, 250).await;
+        }
+        tidy(&town.engine.core).await;
+        assert_eq!(town.read("a", 100 << 10).await, body("a", 250));
+        // Some blocks of 'a' are back, as many as there was room for.
+        town.engine.close().await;
+    });
+    machine.bucket().set_faults(outage());
+    live_on(&machine, config, async |town| {
+        tidy(&town.engine.core).await;
+        let counted = u64::try_from(town.engine.metrics().local_bytes.get()).expect("positive");
+        assert_eq!(counted, on_disk(&town), "what the disk says is what is counted");
+        assert!(counted <= budget, "{counted}");
+        machine.bucket().set_faults(BucketFaults::default());
+        for stream in ["a", "b", "c"] {
+            assert_eq!(town.read(stream, 1 << 20).await, body(stream, 250), "'{stream}'");
+        }
+    });
+}
+
+#[test]
+fn an_eviction_cut_short_anywhere_leaves_one_copy_or_the_other() {
+    for n in 1.. {
+        let machine = Machine::new(n);
+        let config = config();
+        let mut done = false;
+        live_on(&machine, config.clone(), async |town| {
+            let segment = town.uploaded("s", 100).await;
+            town.engine.close().await;
+            machine.drive().kill_in(n);
+            let path = segment_path(&town.engine.core.config, segment.id());
+            done = segment.evict(&*town.world.disk, &path).is_ok();
+        });
+        live_on(&machine, config, async |town| {
+            assert_eq!(town.read("s", 1 << 20).await, body("s", 100), "killed at {n}");
+        });
+        if done {
+            assert!(n > 4, "there are that many steps");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_copy_damaged_beyond_its_blocks_is_made_anew_from_the_bucket() {
+    live(Config { local_bytes_max: 0, ..config() }, async |town| {
+        let segment = town.uploaded("s", 300).await;
+        let path = segment_path(&town.engine.core.config, segment.id());
+        let last = segment.footer().file_bytes() - 100;
+        town.machine.drive().flip_bit(&path, last, 1).expect("there is such a byte");
+        tidy(&town.engine.core).await;
+        let copy = Segment::open(town.world.disk.open(&path).expect("there"));
+        assert_eq!(copy.expect("opens").footer().mark(), segment.footer().mark());
+        assert_eq!(town.read("s", 1 << 20).await, body("s", 300));
+    });
+}
+
+async fn adopted(town: &Town, segment: &Segment, mark: u32) -> Result<Segment, AdoptError> {
+    let Some(bucket) = &town.engine.core.bucket else { panic!("it was given one") };
+    let bucket: &Bucket = bucket;
+    let adoption = Adoption {
+        store: segment.store(),
+        id: segment.id(),
+        mark,
+        remote: segment.remote().expect("uploaded").clone(),
+        path: segment_path(&town.engine.core.config, SegmentId::new(1 << 40)),
+    };
+    adopt(&town.world, &bucket.patient, &adoption).await
+}
+
+#[test]
+fn a_segment_is_adopted_with_few_small_requests() {
+    live(config(), async |town| {
+        let segment = town.uploaded("s", 2000).await;
+        let before = town.gets();
+        let copy = adopted(&town, &segment, segment.footer().mark()).await.expect("adopts");
+        assert_eq!(town.gets() - before, 2);
+        assert_eq!(copy.footer(), segment.footer());
+        assert!(copy.is_bare());
+        assert!(copy.local_bytes() < 16 << 10, "{}", copy.local_bytes());
+
+        let small = town.uploaded("t", 3).await;
+        let before = town.gets();
+        let copy = adopted(&town, &small, small.footer().mark()).await.expect("adopts");
+        assert_eq!(town.gets() - before, 1);
+        assert!(copy.is_whole());
+        assert!(copy.blocks().all(|no| copy.block(no).is_ok()), "all of it came at once");
+    });
+}
+
+#[test]
+fn what_is_not_the_published_segment_is_not_adopted() {
+    live(config(), async |town| {
+        let segment = town.uploaded("s", 300).await;
+        let path = segment_path(&town.engine.core.config, SegmentId::new(1 << 40));
+        let nothing = || !town.world.disk.exists(&path).expect("looks");
+
+        let another = adopted(&town, &segment, segment.footer().mark() ^ 1).await.err();
+        assert!(matches!(another, Some(AdoptError::Another(_))), "{another:?}");
+        assert!(nothing());
+
+        let last = usize::try_from(segment.footer().file_bytes()).expect("small") - 40;
+        assert!(town.machine.bucket().flip_bit(&key(&segment), last, 1));
+        let damaged = adopted(&town, &segment, segment.footer().mark()).await.err();
+        assert!(matches!(damaged, Some(AdoptError::Damaged { .. })), "{damaged:?}");
+        assert!(nothing());
+
+        town.machine.bucket().set_faults(outage());
+        let unanswered = adopted(&town, &segment, segment.footer().mark()).await.err();
+        assert!(matches!(unanswered, Some(AdoptError::Unanswered { .. })), "{unanswered:?}");
+        town.machine.bucket().set_faults(BucketFaults::default());
+
+        town.machine.bucket().lose(&key(&segment));
+        let missing = adopted(&town, &segment, segment.footer().mark()).await.err();
+        assert!(matches!(missing, Some(AdoptError::Missing(_))), "{missing:?}");
+        assert!(nothing());
+    });
+}

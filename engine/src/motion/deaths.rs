@@ -1,0 +1,203 @@
+//! Deaths: which segments hold records that nobody may read any more, since when, and about how
+//! many bytes of them. Kept in the catalogue, so that a restart puts no erasure off.
+//!
+//! Marked during a fold, before its rows are written: a fold that a crash cuts off is done again
+//! and marks again, so no death goes unseen (INV-30). A mark may be one too many, if a fork still
+//! reads what its source has let go of: then a segment is written anew once for nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+};
+
+use rusqlite::Connection;
+
+use super::{
+    fold::{Step, in_slices},
+    seal::{Failed, Snapshot},
+};
+use crate::{
+    core::{Burial, Core},
+    read::segments,
+    state::catalogue::{self, Death, Failure},
+    types::{Ancestry, Lsn, SegmentId, Seq, StreamId, WallMs},
+};
+
+/// When it is tried again to write a segment anew that could not be.
+const AGAIN_MS: u64 = 3_600_000;
+/// Everything a stream has.
+const ALL: Range<Seq> = Seq::ZERO..Seq::LAST;
+
+/// What a fold is about to end, in the order of streams.
+#[derive(Default)]
+struct Ends {
+    /// Streams with the range of their own records that dies, and the part of it whose bytes are not
+    /// counted yet.
+    dying: BTreeMap<StreamId, (Range<Seq>, Range<Seq>)>,
+    /// The same with the commit of the trim.
+    trimmed: Vec<(StreamId, Lsn, Range<Seq>, Range<Seq>)>,
+    /// What forks no longer read of what they inherit: everything up to a position.
+    left: Vec<(Arc<Ancestry>, Seq)>,
+    /// The same of forks that were trimmed by a commit.
+    left_by_trim: Vec<(Arc<Ancestry>, Seq, Lsn)>,
+}
+
+impl Ends {
+    fn of(snapshots: &[Snapshot], burials: &[Burial]) -> Self {
+        let mut ends = Self::default();
+        for snapshot in snapshots {
+            let (identity, state) = (&snapshot.row.identity, &snapshot.row.state);
+            let kept = &state.kept;
+            if state.retired {
+                // How much of it forks still read is seen when it is merged.
+                ends.dying.insert(identity.id, (ALL, Seq::ZERO..Seq::ZERO));
+                ends.left.extend(identity.fork.clone().map(|fork| (fork, Seq::LAST)));
+            } else if kept.trimmed > Lsn::ZERO {
+                let all = Seq::ZERO..kept.earliest;
+                let fresh = snapshot.counted..kept.earliest;
+                ends.trimmed.push((identity.id, kept.trimmed, all, fresh));
+                let left = identity.fork.clone().map(|fork| (fork, kept.earliest, kept.trimmed));
+                ends.left_by_trim.extend(left);
+            }
+        }
+        for burial in burials.iter() {
+            ends.left.extend(burial.fork.clone().map(|fork| (fork, Seq::LAST)));
+            if burial.bytes > 0 {
+                ends.dying.insert(burial.id, (ALL, ALL));
+            }
+        }
+        ends
+    }
+
+    fn is_none(&self) -> bool {
+        self.dying.is_empty() && self.trimmed.is_empty() && self.left.is_empty()
+    }
+
+    /// Leaves out what a fold before this one has marked, and adds what only the forks that end
+    /// may have read: records of streams that are retired or trimmed themselves.
+    fn complete(&mut self, conn: &Connection) -> Result<(), Failure> {
+        let folded = catalogue::meta_u64(conn, "folded_through").map(Lsn::new)?;
+        for (stream, trimmed, all, fresh) in self.trimmed.drain(..) {
+            if trimmed > folded {
+                self.dying.insert(stream, (all, fresh));
+            }
+        }
+        let trims = self.left_by_trim.drain(..).filter(|(_, _, trimmed)| *trimmed > folded);
+        self.left.extend(trims.map(|(fork, limit, _)| (fork, limit)));
+        let mut asked = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for (fork, limit) in self.left.drain(..) {
+            for run in fork.runs.iter().filter(|run| seen.insert((run.stream, run.limit, limit))) {
+                let lets_go = match asked.get(&run.stream) {
+                    Some(lets_go) => *lets_go,
+                    None => catalogue::lets_go(conn, run.stream)?,
+                };
+                asked.insert(run.stream, lets_go);
+                if lets_go {
+                    let limit = run.limit.min(limit);
+                    let none = Seq::ZERO..Seq::ZERO;
+                    let (all, _) = self.dying.entry(run.stream).or_insert((none.clone(), none));
+                    all.end = all.end.max(limit);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Marks what dies by what a fold is about to write.
+pub(super) async fn mark(
+    core: &Arc<Core>,
+    snapshots: &[Snapshot],
+    burials: &[Burial],
+) -> Result<(), Failed> {
+    let mut ends = Ends::of(snapshots, burials);
+    if !ends.is_none() {
+        let shared = Arc::clone(core);
+        let found = core.on_reader(move |conn| {
+            ends.complete(conn)?;
+            Ok(holding(&shared, &ends.dying))
+        });
+        note(core, found.await?).await?;
+    }
+    for snapshot in snapshots {
+        snapshot.stream.durable.lock().counted = snapshot.row.state.kept.earliest;
+    }
+    Ok(())
+}
+
+/// The segments that hold what dies, with about how many bytes of it are not counted yet.
+fn holding(
+    core: &Core,
+    dying: &BTreeMap<StreamId, (Range<Seq>, Range<Seq>)>,
+) -> BTreeMap<SegmentId, u64> {
+    let mut found = BTreeMap::new();
+    let segments = core.segments.load();
+    for (stream, (all, fresh)) in dying {
+        for segment in segments.all().iter().filter(|segment| segment.holds(*stream)) {
+            if segments::held_within(core, segment, *stream, all).is_none() {
+                continue;
+            }
+            let bytes = segments::held_within(core, segment, *stream, fresh);
+            *found.entry(segment.id()).or_default() += bytes.unwrap_or(0);
+        }
+    }
+    found
+}
+
+async fn note(core: &Arc<Core>, found: BTreeMap<SegmentId, u64>) -> Result<(), Failed> {
+    let since = core.now().wall;
+    let deaths: Arc<[(SegmentId, Death)]> =
+        found.into_iter().map(|(id, bytes)| (id, Death { bytes, since })).collect();
+    let written = Arc::clone(&deaths);
+    in_slices(core, "deaths", written.len(), move |conn, index| {
+        let (segment, death) = written[index];
+        catalogue::add_death(conn, segment, death)?;
+        Ok(Step::Next)
+    })
+    .await?;
+    let mut known = core.deaths.lock();
+    for (segment, death) in deaths.iter() {
+        let sum = known.entry(*segment).or_insert(Death { bytes: 0, since: death.since });
+        sum.bytes = sum.bytes.saturating_add(death.bytes);
+        sum.since = sum.since.min(death.since);
+    }
+    Ok(())
+}
+
+/// The segment whose first death is the longest ago, if it is time to write it anew.
+pub(super) fn overdue(core: &Core) -> Option<SegmentId> {
+    let now = core.now().wall;
+    let within_ms = u64::try_from(core.config.erase_within.as_millis()).unwrap_or(u64::MAX);
+    let deaths = core.deaths.lock();
+    let (id, death) = deaths.iter().min_by_key(|(id, death)| (death.since, **id))?;
+    let due = death.since.get().saturating_add(within_ms);
+    (due <= now.get()).then_some(*id)
+}
+
+/// Segments could not be written anew: others have their turn first.
+pub(super) fn put_off(core: &Core, segments: &[SegmentId]) {
+    let within_ms = u64::try_from(core.config.erase_within.as_millis()).unwrap_or(u64::MAX);
+    let again = core.now().wall.get().saturating_add(AGAIN_MS).saturating_sub(within_ms);
+    let mut deaths = core.deaths.lock();
+    for id in segments {
+        if let Some(death) = deaths.get_mut(id) {
+            *death = Death { bytes: 0, since: death.since.max(WallMs::new(again)) };
+        }
+    }
+}
+
+/// What was to be erased of segments that are merged.
+pub(super) fn left(core: &Core, old: &[SegmentId]) -> Option<Death> {
+    let deaths = core.deaths.lock();
+    let since = old.iter().filter_map(|id| Some(deaths.get(id)?.since)).min()?;
+    Some(Death { bytes: 0, since })
+}
+
+/// Segments were merged into a new one, which has these dead left.
+pub(super) fn moved(core: &Core, old: &[SegmentId], left: Option<(SegmentId, Death)>) {
+    let mut deaths = core.deaths.lock();
+    deaths.retain(|id, _| !old.contains(id));
+    deaths.extend(left);
+}

@@ -1,0 +1,116 @@
+//! Retention: finds how far streams may let go of their oldest records, and has the sequencer
+//! commit it. What went is unreadable from then on; its bytes go with the next merge of their
+//! segments.
+//!
+//! Each record that goes is looked at once, to know its bytes: the cost is that of reading it once.
+
+use std::sync::Arc;
+
+use crate::{
+    core::Core,
+    decide::retention::{self, Goal, Walk},
+    log::{entry::Trim, gate::Outcome},
+    read::{inherited, segments},
+    request::Error,
+    state::{catalogue, kept::Kept, view::Stream},
+    types::{Chunk, Seq, StreamName},
+};
+
+/// Streams looked at in one round.
+const STREAMS_PER_ROUND: u32 = 1000;
+
+/// Trims every stream of which the catalogue says that it is time to look.
+pub(crate) async fn run(core: &Arc<Core>) {
+    let now = core.now().wall;
+    let due = core.on_reader(move |conn| catalogue::due_for_trim(conn, now, STREAMS_PER_ROUND));
+    let due: Vec<StreamName> = match due.await {
+        Ok(due) => due,
+        Err(error) => {
+            tracing::warn!(%error, "could not look for streams to trim");
+            return;
+        }
+    };
+    for name in due {
+        match trim(core, &name).await {
+            // What has ended meanwhile keeps nothing.
+            Ok(()) | Err(Error::Rejected(_)) => {}
+            Err(error @ (Error::Corrupt(_) | Error::ReadFailed(_))) => {
+                tracing::warn!(stream = %name, %error, "what a stream keeps can't be told");
+            }
+            Err(error) => {
+                tracing::debug!(stream = %name, %error, "not trimmed");
+                return;
+            }
+        }
+    }
+}
+
+/// Trims one stream if it is time.
+async fn trim(core: &Arc<Core>, name: &StreamName) -> Result<(), Error> {
+    let Some(stream) = core.visible(name).await? else { return Ok(()) };
+    let own_start = stream.identity.own_start();
+    let (kept, tail) = {
+        let durable = stream.durable.lock();
+        if durable.presence().is_err() {
+            return Ok(());
+        }
+        (durable.state.kept.clone(), durable.state.next)
+    };
+    let Some(goal) = retention::goal(&kept, own_start, core.now()) else { return Ok(()) };
+    let trim = find(core, &stream, goal, (&kept, tail)).await?;
+    if trim.earliest == kept.earliest {
+        return Ok(());
+    }
+    let Some(gate) = core.sequencer.trim(&stream, trim, (&kept, tail))? else { return Ok(()) };
+    if gate.wait().await != Outcome::Durable {
+        return Err(Error::Unknown);
+    }
+    core.metrics.trims.inc();
+    tracing::debug!(stream = %name, earliest = %trim.earliest, bytes = trim.dropped, "trimmed");
+    Ok(())
+}
+
+/// How far a stream that kept `kept` and ended at `tail` may be trimmed.
+async fn find(
+    core: &Arc<Core>,
+    stream: &Arc<Stream>,
+    goal: Goal,
+    (kept, tail): (&Kept, Seq),
+) -> Result<Trim, Error> {
+    let own_start = stream.identity.own_start();
+    if kept.earliest < own_start && !goal.inherited {
+        let at = inherited::since(core, stream, kept.earliest, goal.older_than).await?;
+        if at < own_start {
+            let oldest = inherited::timestamp(core, stream, at).await?;
+            let id = stream.identity.id;
+            let head_bytes = kept.head_bytes;
+            return Ok(Trim {
+                stream: id,
+                earliest: at,
+                dropped: 0,
+                oldest: Some(oldest),
+                head_bytes,
+            });
+        }
+    }
+    let form = stream.identity.content.form();
+    let mut walk = Walk::new(goal, form, kept.earliest.max(own_start));
+    while !walk.is_over() && walk.at < tail {
+        match in_memory(stream, walk.at)? {
+            Some(chunks) => chunks.iter().for_each(|chunk| walk.pass(chunk)),
+            None => walk = segments::walk(core, stream, walk).await?,
+        }
+    }
+    Ok(walk.trim(stream.identity.id))
+}
+
+/// The records from a position on, if they lie in memory.
+fn in_memory(stream: &Stream, at: Seq) -> Result<Option<Vec<Chunk>>, Error> {
+    let durable = stream.durable.lock();
+    durable.presence()?;
+    if at < durable.sealed {
+        return Ok(None);
+    }
+    let first = durable.chunks.partition_point(|chunk| chunk.limit() <= at);
+    Ok(Some(durable.chunks.range(first..).cloned().collect()))
+}
