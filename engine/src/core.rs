@@ -98,6 +98,8 @@ pub(crate) struct Core {
     pub(crate) leaving: watch::Sender<bool>,
     /// Store time when this process's clock started.
     pub(crate) store_base: StoreMs,
+    /// What that clock showed then.
+    pub(crate) started_ms: u64,
     /// Number of the next file, segment or ledger.
     pub(crate) next_file: AtomicU64,
     /// Goes into the names of this process's objects.
@@ -192,7 +194,8 @@ impl Core {
 
     pub(crate) fn store_now(&self) -> StoreMs {
         let elapsed = self.world.clock.elapsed().as_millis();
-        self.store_base.plus(u64::try_from(elapsed).expect("584 million years of uptime"))
+        let elapsed = u64::try_from(elapsed).expect("584 million years of uptime");
+        self.store_base.plus(elapsed.saturating_sub(self.started_ms))
     }
 
     pub(crate) fn durable_link(&self) -> Link {

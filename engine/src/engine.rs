@@ -7,7 +7,7 @@ pub(crate) use load::{Listed, unreadable};
 
 use std::sync::{Arc, atomic::Ordering};
 
-use weir_io::{World, disk::Lock, objects::Objects};
+use weir_io::{Sabotage, World, disk::Lock, objects::Objects};
 
 use crate::{
     Config, Metrics, Watch, admit,
@@ -19,7 +19,9 @@ use crate::{
     motion::{keeper, publish, seal},
     open,
     read::{self, Want},
-    request::{Append, Appended, Create, Created, Error, Head, List, ListRow, Page, Read},
+    request::{
+        Append, AppendOutcome, Appended, Create, Created, Error, Head, List, ListRow, Page, Read,
+    },
     state::{catalogue, stream::StreamState, view::Stream},
     subscribe::Subscriptions,
     types::{Retention, Seq, StreamName},
@@ -177,9 +179,26 @@ impl Engine {
             let now = self.core.now();
             match self.core.sequencer.append(&append, prepared.clone(), now)? {
                 Submitted::Load(missing) => pins.extend(self.core.load(missing).await?),
-                Submitted::Decided(decision) => return settled(decision).await,
+                Submitted::Decided(decision) => {
+                    return settled(self.hastened(decision)).await;
+                }
             }
         }
+    }
+
+    /// The decision as it is, unless a defect is planted that tells it before it is durable.
+    fn hastened(&self, mut decision: Decision<Appended>) -> Decision<Appended> {
+        let hasty = match (self.core.world.sabotage, &decision.answer) {
+            (Sabotage::UndurableDuplicate, Ok(answer)) => {
+                answer.outcome == AppendOutcome::Duplicate
+            }
+            (Sabotage::UndurableRefusal, Err(_)) => true,
+            _ => false,
+        };
+        if hasty {
+            decision.gate = None;
+        }
+        decision
     }
 
     /// Deletes a stream (protocol §8).

@@ -30,10 +30,12 @@ mod open;
 mod publish;
 mod read;
 pub mod request;
+pub mod restore;
 mod segment;
 mod state;
 pub mod subscribe;
 pub mod types;
+pub mod verify;
 
 pub use config::{BadConfig, Config};
 pub use engine::{Engine, Health, OpenError};

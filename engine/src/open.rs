@@ -12,7 +12,7 @@ use std::{
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rusqlite::Connection;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use weir_io::{World, disk::Lock, objects::Objects, sqlite::Role};
 
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
         sequencer::Sequencer,
         writer::Writer,
     },
-    motion::{checkpoint, keeper, publish},
+    motion::{checkpoint, keeper, publish, seal},
     read::segments::SegmentSet,
     segment::{BlockCache, Remote, Segment},
     state::{
@@ -34,11 +34,11 @@ use crate::{
         shelf::Shelf,
     },
     subscribe::{registry::Registry, waker},
-    types::{Epoch, StreamId},
+    types::{Epoch, StoreMs, StreamId},
 };
 
 /// Version of everything below the directory of a store.
-const FORMAT: u64 = 3;
+pub(crate) const FORMAT: u64 = 3;
 /// A page and its frame header in the WAL.
 const FRAME_BYTES: u64 = 4096 + 24;
 /// Slices waiting for the writer.
@@ -67,13 +67,63 @@ pub(crate) async fn open(
     let opened =
         weir_io::tasks::run(&*blocking, move || open_blocking(world, config, bucket, &holder))
             .await;
-    let opened = opened.unwrap_or_else(|gone| {
-        Err(OpenError::Io { what: "opening the store".into(), source: io::Error::other(gone) })
-    })?;
-    let Opened { core, lock, mut conn, link, writer_epoch, slices } = opened;
+    let Opened { core, lock, mut conn, link, writer_epoch, slices } = opened.map_err(gone)??;
     watch_wal(&core, &mut conn)?;
     start(&core, conn, link, writer_epoch, slices);
     Ok((core, lock))
+}
+
+/// Folds what the log of a store has into its catalogue, without any of the loops that would add
+/// to it. Gives the lock back.
+pub(crate) async fn fold_at_rest(
+    world: &World,
+    config: &Config,
+    lock: Box<dyn Lock>,
+) -> Result<Box<dyn Lock>, OpenError> {
+    // What was just restored is not to be forgotten.
+    let config = Config { bucket_is_volatile: false, ..config.clone() };
+    let shared = world.clone();
+    let opened =
+        weir_io::tasks::run(&*world.blocking, move || open_locked(shared, config, None, lock));
+    let Opened { core, lock, mut conn, mut slices, .. } = opened.await.map_err(gone)??;
+    let (closed, closing) = oneshot::channel();
+    let lane = world.clone();
+    world.tasks.dedicate(
+        "fold",
+        Box::new(move || {
+            Box::pin(async move {
+                while let Some(slice) = slices.recv().await {
+                    (slice.job)(&mut conn);
+                    if let Some(pause) = lane.blocking.pause() {
+                        tokio::time::sleep(pause).await;
+                    }
+                    if lane.disk.is_dead() {
+                        std::future::pending::<()>().await;
+                    }
+                }
+                drop(conn);
+                // Fails if whoever asked has gone.
+                let _ = closed.send(());
+            })
+        }),
+    );
+    // Also without anything to fold: the ledgers are to be written anew.
+    core.unfolded.lock().since.get_or_insert(StoreMs::ZERO);
+    seal::run(&core).await;
+    let folded = core.files.lock().cut().is_some_and(|cut| cut.folded == core.durable_link());
+    drop(core);
+    closing.await.map_err(|_| gone(weir_io::tasks::Gone))?;
+    match folded {
+        true => Ok(lock),
+        false => Err(OpenError::Io {
+            what: "folding the log".into(),
+            source: io::Error::other("the log says why"),
+        }),
+    }
+}
+
+fn gone(gone: weir_io::tasks::Gone) -> OpenError {
+    OpenError::Io { what: "opening the store".into(), source: io::Error::other(gone) }
 }
 
 /// Lets SQLite say after every transaction how far its WAL has grown.
@@ -133,6 +183,16 @@ fn open_blocking(
     holder: &str,
 ) -> Result<Opened, OpenError> {
     let lock = prepare_directory(&world, &config, holder)?;
+    open_locked(world, config, bucket, lock)
+}
+
+/// Opens a store whose lock is held.
+fn open_locked(
+    world: World,
+    config: Config,
+    bucket: Option<Arc<Bucket>>,
+    lock: Box<dyn Lock>,
+) -> Result<Opened, OpenError> {
     let path = database(&config);
     let mut conn = world
         .sqlite
@@ -226,7 +286,8 @@ fn assemble(
         writer_may_end: AtomicBool::new(false),
         leaving: watch::Sender::new(false),
         ended: watch::Sender::new(false),
-        store_base: crate::types::StoreMs::new(found.store_ms.get().saturating_sub(started)),
+        store_base: found.store_ms,
+        started_ms: started,
         next_file: AtomicU64::new(next_file),
         nonce: world.entropy.next_u64(),
         backlog: files.backlog(),
@@ -243,7 +304,7 @@ fn assemble(
 }
 
 /// Makes the directories, takes the lock and sets space aside.
-fn prepare_directory(
+pub(crate) fn prepare_directory(
     world: &World,
     config: &Config,
     holder: &str,
@@ -281,7 +342,7 @@ fn prepare_directory(
     Ok(lock)
 }
 
-fn read_holder(world: &World, path: &std::path::Path) -> String {
+pub(crate) fn read_holder(world: &World, path: &std::path::Path) -> String {
     let read = || -> io::Result<String> {
         let file = world.disk.open(path)?;
         let mut text = vec![0; usize::try_from(file.len()?.min(512)).unwrap_or(0)];

@@ -24,7 +24,10 @@ pub use self::{
 };
 
 use crate::{
-    cli::flags::{AuthStrategy, ServeFlags},
+    cli::{
+        flags::{AuthStrategy, ServeFlags},
+        offline::Restore,
+    },
     webhook::Loopback,
 };
 
@@ -232,6 +235,8 @@ pub struct Settings {
     pub object_store: StoreSettings,
     /// How they get there.
     pub publishing: Publishing,
+    /// What to restore from there before anything is served.
+    pub bootstrap: Option<Restore>,
     /// Unsealed record bytes that start a seal.
     pub memtable_bytes_max: usize,
     /// Bytes of local copies of segments that the bucket holds too.
@@ -333,6 +338,7 @@ impl Settings {
             data,
             object_store,
             publishing,
+            bootstrap: flags.bootstrap.restore(),
             memtable_bytes_max: flags.memtable_bytes,
             local_bytes_max: u64::try_from(flags.cache_bytes).unwrap_or(u64::MAX),
             seal_age: flags.seal_age,

@@ -7,7 +7,7 @@ use weir_http::cli::{self, Task};
 
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("weir: {error:#}");
             ExitCode::FAILURE
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> anyhow::Result<()> {
+fn run() -> anyhow::Result<ExitCode> {
     abort_on_panic();
     let task = cli::task()?;
     let runtime =
@@ -23,8 +23,9 @@ fn run() -> anyhow::Result<()> {
     match task {
         Task::Serve(settings) => runtime.block_on(cli::serve(*settings))?,
         Task::RotateKeys(data) => runtime.block_on(cli::rotate_keys(data))?,
+        Task::Offline(task) => return Ok(runtime.block_on(cli::offline(task))?.into()),
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A part that broke its own rule must not go on writing, nor leave the others waiting for it.

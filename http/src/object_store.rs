@@ -93,7 +93,8 @@ impl ObjectStore {
             let listed = world.disk.list(directory);
             listed.map_err(StoreError::Missing)?;
         }
-        Self::open_untried(world, settings).await
+        let opened = objects::open_to_look(&settings.bucket, world).map_err(StoreError::Open)?;
+        Ok(Self::counted(world, settings, opened))
     }
 
     /// Opens a bucket that was tried out before.
@@ -102,12 +103,16 @@ impl ObjectStore {
     /// It can't be opened.
     pub async fn open_untried(world: &World, settings: &StoreSettings) -> Result<Self, StoreError> {
         let opened = objects::open(&settings.bucket, world).await.map_err(StoreError::Open)?;
+        Ok(Self::counted(world, settings, opened))
+    }
+
+    fn counted(world: &World, settings: &StoreSettings, opened: Arc<dyn Objects>) -> Self {
         let counts = Arc::new(Counts::new(Arc::clone(&world.clock)));
         let objects: Arc<dyn Objects> = Arc::new(Counting::new(opened, Arc::clone(&counts)));
         let patience = Patience::default();
         let entropy = Arc::clone(&world.entropy);
         let bucket = Arc::new(Retrying::new(Arc::clone(&objects), entropy, patience));
         let (kind, place) = (settings.kind, settings.place.clone());
-        Ok(Self { objects, bucket, counts, kind, place, patience })
+        Self { objects, bucket, counts, kind, place, patience }
     }
 }

@@ -6,7 +6,7 @@ mod support;
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -287,4 +287,114 @@ fn help_explains_every_flag() {
     ] {
         assert!(help.contains(flag), "{flag} in {help}");
     }
+}
+
+/// Runs a command without a server: its exit code and what it said.
+fn offline(args: &[&str], dir: &Path) -> (Option<i32>, String) {
+    let Output { status, stdout, stderr } =
+        weir(args).arg("--data").arg(dir).output().expect("runs");
+    let said = [stdout, stderr].concat();
+    (status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// The only file in a directory of the bucket, or the first of several.
+fn object(dir: &Path, kind: &str) -> PathBuf {
+    let mut names: Vec<_> = std::fs::read_dir(dir.join("bucket").join(kind))
+        .expect("it is there")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    names.sort();
+    names.swap_remove(0)
+}
+
+#[test]
+fn a_store_that_is_lost_comes_back_from_its_bucket() {
+    let dir = fresh_dir();
+    let running = start(&dir);
+    let create = "PUT /v1/stream/kept HTTP/1.1\r\nContent-Type: text/plain\r\n\
+                  Content-Length: 7\r\n\r\nrecords";
+    assert!(running.ask(create).starts_with("HTTP/1.1 201"));
+    running.signal("TERM");
+    assert_eq!(running.end().0, Some(0));
+
+    for args in [&["verify"][..], &["verify", "--deep"], &["bootstrap", "--check"]] {
+        assert_eq!(offline(args, &dir).0, Some(0), "{args:?}: {:?}", offline(args, &dir));
+    }
+    let (code, said) = offline(&["bootstrap"], &dir);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("is not empty") && said.contains("--force"), "{said}");
+    let (code, said) = offline(&["gc", "--dry-run"], &dir);
+    assert_eq!(code, Some(0));
+    assert!(said.contains("needed       2 objects"), "{said}");
+
+    std::fs::remove_dir_all(dir.join("store")).expect("it was there");
+    let (code, said) = offline(&["bootstrap"], &dir);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("streams      1"), "{said}");
+    assert!(!dir.join("store.recovering").exists());
+    let running = start(&dir);
+    let read = "GET /v1/stream/kept?offset=-1 HTTP/1.1\r\n\r\n";
+    assert!(running.ask(read).ends_with("records"));
+    running.signal("TERM");
+    assert_eq!(running.end().0, Some(0));
+    let (code, said) = offline(&["verify", "--deep", "--json"], &dir);
+    assert_eq!(code, Some(0), "{said}");
+    let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!((&said["ok"], &said["checked"]["streams"]), (&true.into(), &1.into()));
+
+    // In place of the store that is there, by the server itself.
+    let forced = ["--port", "0", "--bootstrap-from-r2", "--force"];
+    let running = Running::start(weir(&forced).arg("--data").arg(&*dir));
+    assert!(running.ask(read).ends_with("records"));
+    drop(running);
+    let aside = std::fs::read_dir(&*dir).expect("it is there").filter(|entry| {
+        let name = entry.as_ref().expect("an entry").file_name();
+        name.to_string_lossy().starts_with("store.before-")
+    });
+    assert_eq!(aside.count(), 1);
+}
+
+#[test]
+fn what_is_stored_is_shown_and_damage_is_named() {
+    let dir = fresh_dir();
+    let running = start(&dir);
+    let create = "PUT /v1/stream/kept HTTP/1.1\r\nContent-Type: text/plain\r\n\
+                  Content-Length: 7\r\n\r\nrecords";
+    assert!(running.ask(create).starts_with("HTTP/1.1 201"));
+    running.signal("TERM");
+    assert_eq!(running.end().0, Some(0));
+    let inspect = |what: &str, file: &Path| {
+        let output = weir(&["inspect", what]).arg(file).output().expect("runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    for (what, kind, word) in [
+        ("segment", "segments", "records 0 to 1"),
+        ("rows", "rows", "'kept'"),
+        ("manifest", "manifest", "recoveries   0"),
+    ] {
+        let file = object(&dir, kind);
+        let (code, shown) = inspect(what, &file);
+        assert!(code == Some(0) && shown.contains(word), "{what}: {shown}");
+        let other = if what == "segment" { "rows" } else { "segment" };
+        assert_eq!(inspect(other, &file).0, Some(1), "{what} is no {other}");
+    }
+    let (code, shown) = inspect("log", &dir.join("store/weir.sqlite"));
+    assert!(code == Some(0) && shown.contains("commits"), "{shown}");
+
+    let segment = object(&dir, "segments");
+    std::fs::remove_file(&segment).expect("it was there");
+    let name = segment.file_name().and_then(|name| name.to_str()).expect("text").to_owned();
+    let (code, said) = offline(&["verify", "--remote"], &dir);
+    assert!(code == Some(3) && said.contains(&name), "{said}");
+    let (code, said) = offline(&["bootstrap", "--check"], &dir);
+    assert!(code == Some(3) && said.contains(&name), "{said}");
+    std::fs::remove_dir_all(dir.join("store")).expect("it was there");
+    let (code, said) = offline(&["bootstrap"], &dir);
+    assert!(code == Some(3) && said.contains("--partial") && said.contains(&name), "{said}");
+    assert!(!dir.join("store").exists());
+    let (code, said) = offline(&["bootstrap", "--partial"], &dir);
+    assert!(code == Some(3) && said.contains("streams      1"), "{said}");
+    let running = start(&dir);
+    let read = "GET /v1/stream/kept?offset=-1 HTTP/1.1\r\n\r\n";
+    assert!(running.ask(read).starts_with("HTTP/1.1 500"), "{}", running.ask(read));
 }

@@ -38,7 +38,9 @@ pub trait Disk: Send + Sync {
     fn create_private_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
-    /// Atomically replaces `to` by `from`; both in the same file system.
+    /// Atomically replaces `to` by `from`; both in the same file system. A directory moves with all
+    /// that is in it, to a free name or that of an empty directory (`DirectoryNotEmpty`); what
+    /// is not durable in it then may be lost as long as the directory above is not synced.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Gives a file a second name; both in the same file system (`CrossesDevices`). A name that
     /// is taken is `AlreadyExists`: of several who link to one name exactly one succeeds.

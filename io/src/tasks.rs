@@ -87,6 +87,12 @@ pub trait Blocking: Send + Sync {
     fn pause(&self) -> Option<std::time::Duration> {
         None
     }
+
+    /// How long the result of a job takes to reach whoever waits for it, in the simulator: on real
+    /// threads anything may happen in between. `None` in production, where it does.
+    fn lag(&self) -> Option<std::time::Duration> {
+        None
+    }
 }
 
 /// The world ended before a job could answer.
@@ -109,6 +115,9 @@ pub async fn run<R: Send + 'static>(
         drop(reply.send(job()));
     }));
     let answer = answer.await;
+    if let Some(lag) = blocking.lag() {
+        tokio::time::sleep(lag).await;
+    }
     if blocking.is_dead() {
         std::future::pending::<()>().await;
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Blocking, Clock, Disk, Entropy, Sqlite, Tasks, net::Outbound};
+use crate::{Blocking, Clock, Disk, Entropy, Sabotage, Sqlite, Tasks, net::Outbound};
 
 /// All the I/O an engine may do. Cloning is cheap: every part is shared.
 #[derive(Clone)]
@@ -21,4 +21,6 @@ pub struct World {
     pub sqlite: Arc<dyn Sqlite>,
     /// Connections to others.
     pub outbound: Arc<dyn Outbound>,
+    /// A planted defect; none outside the simulator.
+    pub sabotage: Sabotage,
 }

@@ -53,6 +53,38 @@ fn outcomes(before: impl Fn(&MemoryDisk)) -> BTreeSet<Option<Vec<u8>>> {
 }
 
 #[test]
+fn a_directory_that_was_durable_is_whole_under_one_of_its_names_after_every_cut() {
+    let mut left = BTreeSet::new();
+    for seed in 0..SEEDS {
+        let (drive, disk) = prepared(seed);
+        let (from, to) = (path("from"), path("to"));
+        disk.create_dir_all(&from.join("deep")).unwrap();
+        let file = disk.create(&from.join("deep").join("file"), Create::New).unwrap();
+        file.write_all_at(b"whole", 0).unwrap();
+        file.sync().unwrap();
+        for directory in [&from.join("deep"), &from, Path::new("/d")] {
+            disk.sync_dir(directory).unwrap();
+        }
+        disk.create_dir_all(&to).unwrap();
+        disk.rename(&from, &to).unwrap();
+        disk.create(&to.join("late"), Create::New).unwrap();
+        let synced = seed % 2 == 0;
+        if synced {
+            disk.sync_dir(Path::new("/d")).unwrap();
+        }
+        drive.kill();
+        drive.power_cycle();
+        let disk = drive.mount();
+        let there = |name: &str| read(&disk, &format!("{name}/deep/file")).is_some();
+        let (old, new) = (there("from"), there("to"));
+        assert!(old != new, "seed {seed}: {old} {new}");
+        assert!(new || !synced, "seed {seed}");
+        left.insert(new);
+    }
+    assert_eq!(left.len(), 2);
+}
+
+#[test]
 fn synced_bytes_under_a_synced_name_survive_every_cut() {
     let left = outcomes(|disk| durable(disk, "file", b"kept").unwrap());
     assert_eq!(left, BTreeSet::from([Some(b"kept".to_vec())]));

@@ -169,6 +169,8 @@ fn a_local_object_that_was_acknowledged_survives_a_cut_and_no_half_of_another_do
                         !acked.contains(&n) && bucket.head(key).await.unwrap().is_some(),
                     );
                 }
+                let bucket = local(Path::new("/data/bucket"));
+                os::objects::sweep_staging(&bucket, &world).await.unwrap();
                 let left = world.disk.list(Path::new("/data/bucket/.staging")).unwrap();
                 assert!(left.is_empty(), "what was half-written is swept");
             });
@@ -200,6 +202,30 @@ fn a_key_that_was_said_to_be_taken_stays_taken_after_a_cut() {
             assert_eq!(bucket.get(&key("a"), 10).await.unwrap(), "other", "seed {seed}");
         });
     }
+}
+
+#[test]
+fn who_only_looks_at_a_directory_leaves_it_as_it_is() {
+    let machine = Machine::new(1);
+    simulate(&machine, async |world| {
+        let nowhere = local(Path::new("/nowhere"));
+        let bucket = os::objects::open_to_look(&nowhere, &world).unwrap();
+        assert!(bucket.list("", None, 10).await.unwrap().is_empty());
+        assert_eq!(bucket.head(&key("a")).await.unwrap(), None);
+        assert_eq!(os::objects::sweep_staging(&nowhere, &world).await.unwrap(), 0);
+        assert!(!world.disk.exists(Path::new("/nowhere")).unwrap());
+        in_directory("/bucket", &world).await;
+        let staged = Path::new("/bucket/.staging/of-another-process");
+        world.disk.create(staged, Create::New).unwrap();
+        let before = machine.drive().mutations();
+        os::objects::open_to_look(&local(Path::new("/bucket")), &world).unwrap();
+        assert_eq!(machine.drive().mutations(), before);
+        in_directory("/bucket", &world).await;
+        assert!(world.disk.exists(staged).unwrap());
+        let swept = os::objects::sweep_staging(&local(Path::new("/bucket")), &world).await;
+        assert_eq!(swept.unwrap(), 1);
+        assert!(!world.disk.exists(staged).unwrap());
+    });
 }
 
 #[test]

@@ -44,12 +44,15 @@ pub const IDLE: Invariant = "INV-47 a store at rest owes its bucket nothing and 
 pub const CHAIN: Invariant = "INV-48 a bucket has one writer: who is overtaken stops, nobody else";
 pub const ERASED: Invariant = "INV-30 what nobody may read leaves the disk in time";
 pub const LIMITS: Invariant = "INV-31 what is within its limits can be read, what is not goes";
+pub const RECOVERED: Invariant =
+    "INV-49 what comes back was published, and what was lost meets nothing new";
 
 /// All of them, for reports.
-pub const ALL: [Invariant; 36] = [
+pub const ALL: [Invariant; 37] = [
     ACKED, DURABLE, DENSE, SAME, ONCE, CLOSED, SEALED, FOLDED, TIMES, EPOCHS, STALE, WINDOW,
     BOUNDED, FILES, TRACE, SENT, KEYED, LIVE, LISTED, SERVES, DAMAGE, COUNTED, KEPT, FORKED,
     CURSOR, FENCED, HOLDER, WOKEN, ALONE, ERASED, LIMITS, CUT, COLLECTED, UPLOADED, IDLE, CHAIN,
+    RECOVERED,
 ];
 
 /// A broken invariant.

@@ -43,6 +43,14 @@ pub struct Options {
     pub bit_flip: bool,
     pub wall_jumps: bool,
     pub slow_disk: bool,
+    /// Failed syncs that tell of something long over.
+    pub sync_late: bool,
+    /// The process is stopped for seconds to hours while time goes on.
+    pub stops: bool,
+    /// Another process wants the directory.
+    pub second_process: bool,
+    /// Recovery is cut off again and again, at one of its first changes each time.
+    pub crash_loop: bool,
     pub memtable_bytes_max: usize,
     pub seal_age: Duration,
     pub erase_within: Duration,
@@ -91,6 +99,11 @@ impl Options {
             wal_checkpoint_bytes: one_of(c, &[16 << 10, 64 << 10, 128 << 10]),
             wal_bytes_max: one_of(c, &[256 << 10, 1 << 20]),
             queue_requests_max: one_of(c, &[3, 1000, 50_000]),
+            // Later choices come last, so that the earlier ones of a seed stay what they were.
+            sync_late: c.random_bool(0.4),
+            stops: c.random_bool(0.3),
+            second_process: c.random_bool(0.3),
+            crash_loop: c.random_bool(0.3),
             bucket: Choices::draw(seed),
         }
     }
@@ -169,7 +182,7 @@ impl Options {
         all.filter(|(_, switch)| **switch).map(|(name, _)| name).collect()
     }
 
-    fn switches(&mut self) -> [(&'static str, &mut bool); 14] {
+    fn switches(&mut self) -> [(&'static str, &mut bool); 18] {
         [
             ("crash_at_op", &mut self.crash_at_op),
             ("crash_at_time", &mut self.crash_at_time),
@@ -185,6 +198,10 @@ impl Options {
             ("bit_flip", &mut self.bit_flip),
             ("slow_disk", &mut self.slow_disk),
             ("wall_jumps", &mut self.wall_jumps),
+            ("sync_late", &mut self.sync_late),
+            ("stops", &mut self.stops),
+            ("second_process", &mut self.second_process),
+            ("crash_loop", &mut self.crash_loop),
         ]
     }
 
@@ -225,6 +242,7 @@ impl Options {
             0 => {
                 faults.sync = rate;
                 faults.sync_forgets = if self.sync_forgets { 0.5 } else { 0.0 };
+                faults.sync_late = if self.sync_late { 0.5 } else { 0.0 };
             }
             1 => faults.read = rate,
             2 => faults.write = rate,
@@ -233,6 +251,13 @@ impl Options {
             _ => faults.capacity_bytes = Some(used + c.random_range(0..64 << 10)),
         }
         Some(faults)
+    }
+
+    /// How long the process is stopped: a second to three hours, each order of magnitude alike.
+    #[must_use]
+    pub fn pause(c: &mut ChaCha8Rng) -> Duration {
+        let most = one_of(c, &[10_u64, 100, 1000, 10_800]);
+        Duration::from_millis(c.random_range(most * 100..=most * 1000))
     }
 
     /// How long blocking jobs wait while the disk is slow.

@@ -18,6 +18,7 @@ use std::{
 use weir_io::memory::{chance, reseed_sqlite};
 
 use crate::{
+    bucket,
     case::Case,
     faults::STREAM_RUN,
     town,
@@ -113,6 +114,9 @@ fn simulate(sim: &std::rc::Rc<Sim>, over: Over) {
         }
         if over == Over::Engine {
             round::run(sim, &mut c);
+            if sim.breach().is_none() {
+                bucket::rehearse(sim, &mut c);
+            }
         }
     }
     if sim.breach().is_some() {

@@ -1,5 +1,6 @@
 //! Planted defects, to prove that the checks bite: each replaces one injected part of the world
-//! by one that lies. None of them is reachable but from the simulator's command line.
+//! by one that lies; a few lie in the engine's own order, and are a value of the world. None of them
+//! is reachable but from the simulator's command line.
 
 use std::{
     io,
@@ -13,10 +14,10 @@ use std::{
 
 use rusqlite::Connection;
 use weir_io::{
-    Blocking, Clock, Disk, File, Sqlite, World,
+    Blocking, Clock, Disk, File, Sabotage as Inside, Sqlite, World,
     disk::{Create, Lock},
     sqlite::Role,
-    tasks::Job,
+    tasks::{Job, Lane, Tasks, Work},
 };
 
 use crate::bucket;
@@ -95,11 +96,31 @@ pub enum Sabotage {
     TrimsForgotten,
     /// When records died is not stored.
     DeathsLost,
+    /// The lock of the directory is always granted.
+    LockIgnored,
+    /// A start does not see the last commit of the log.
+    ReplayStopsShort,
+    /// What workers have acked is stored as the tail of the stream.
+    CursorsTooHigh,
+    /// Nothing is sealed or ended by itself.
+    NoKeeper,
+    /// Nobody is woken.
+    NoWaker,
+    /// The WAL never starts over.
+    NoCheckpoints,
+    /// Live readers are woken before the commit.
+    BellBeforeCommit,
+    /// A repeated request is answered before what it repeats is durable.
+    UndurableDuplicate,
+    /// A refusal is told before what it rests on is durable.
+    UndurableRefusal,
+    /// What a fold has overtaken is shelved.
+    StaleLoad,
 }
 
 impl Sabotage {
     /// Every defect.
-    pub const ALL: [Sabotage; 34] = [
+    pub const ALL: [Sabotage; 44] = [
         Sabotage::LyingFsync,
         Sabotage::AckBeforeFsync,
         Sabotage::NoDirectorySync,
@@ -134,6 +155,16 @@ impl Sabotage {
         Sabotage::BeginningsTooLate,
         Sabotage::TrimsForgotten,
         Sabotage::DeathsLost,
+        Sabotage::LockIgnored,
+        Sabotage::ReplayStopsShort,
+        Sabotage::CursorsTooHigh,
+        Sabotage::NoKeeper,
+        Sabotage::NoWaker,
+        Sabotage::NoCheckpoints,
+        Sabotage::BellBeforeCommit,
+        Sabotage::UndurableDuplicate,
+        Sabotage::UndurableRefusal,
+        Sabotage::StaleLoad,
     ];
 
     /// Whether it shows only where there is a bucket.
@@ -155,7 +186,10 @@ impl Sabotage {
             | Sabotage::UploadsCut
             | Sabotage::LostIsDone
             | Sabotage::LostIsTaken => {}
-            Sabotage::NoDirectorySync | Sabotage::NoSegmentSync | Sabotage::NothingRemoved => {
+            Sabotage::NoDirectorySync
+            | Sabotage::NoSegmentSync
+            | Sabotage::NothingRemoved
+            | Sabotage::LockIgnored => {
                 world.disk = Arc::new(LyingDisk { disk: world.disk, defect: self });
             }
             Sabotage::FastClock | Sabotage::WallForElapsed => {
@@ -165,6 +199,13 @@ impl Sabotage {
                 let count = AtomicU64::new(0);
                 world.blocking = Arc::new(LosingJobs { blocking: world.blocking, count });
             }
+            Sabotage::NoKeeper => world.tasks = forgetting(world.tasks, "keeper"),
+            Sabotage::NoWaker => world.tasks = forgetting(world.tasks, "waker"),
+            Sabotage::NoCheckpoints => world.tasks = forgetting(world.tasks, "checkpoint"),
+            Sabotage::BellBeforeCommit => world.sabotage = Inside::BellBeforeCommit,
+            Sabotage::UndurableDuplicate => world.sabotage = Inside::UndurableDuplicate,
+            Sabotage::UndurableRefusal => world.sabotage = Inside::UndurableRefusal,
+            Sabotage::StaleLoad => world.sabotage = Inside::StaleLoad,
             Sabotage::AckBeforeFsync
             | Sabotage::DedupeLost
             | Sabotage::EpochsLost
@@ -185,7 +226,9 @@ impl Sabotage {
             | Sabotage::LedgerRowsLost
             | Sabotage::BeginningsTooLate
             | Sabotage::TrimsForgotten
-            | Sabotage::DeathsLost => {
+            | Sabotage::DeathsLost
+            | Sabotage::ReplayStopsShort
+            | Sabotage::CursorsTooHigh => {
                 world.sqlite = Arc::new(LyingSqlite { sqlite: world.sqlite, defect: self });
             }
         }
@@ -230,6 +273,18 @@ impl Sabotage {
                 "CREATE TEMP TRIGGER defect AFTER UPDATE OF due_trim ON main.streams
                  WHEN new.due_trim IS NOT NULL
                  BEGIN UPDATE streams SET due_trim = NULL WHERE id = new.id; END"
+                    .to_owned()
+            }
+            (None, Sabotage::ReplayStopsShort) => {
+                "DELETE FROM log WHERE lsn = (SELECT max(lsn) FROM log)".to_owned()
+            }
+            (None, Sabotage::CursorsTooHigh) => {
+                // Version, kind and stream, then the acked and the last offset: an epoch and a
+                // position each, all of them numbers of one byte.
+                "CREATE TEMP TRIGGER defect AFTER INSERT ON main.links WHEN length(new.row) = 7
+                 BEGIN UPDATE links
+                 SET row = CAST(substr(row, 1, 3) || substr(row, 6, 2) || substr(row, 6, 2) AS BLOB)
+                 WHERE subscription = new.subscription AND path = new.path; END"
                     .to_owned()
             }
             (None, _) => return None,
@@ -299,6 +354,32 @@ impl Clock for LyingClock {
     }
 }
 
+/// Tasks of which those with one name never run.
+struct ForgettingTasks {
+    tasks: Arc<dyn Tasks>,
+    forgotten: &'static str,
+}
+
+fn forgetting(tasks: Arc<dyn Tasks>, forgotten: &'static str) -> Arc<dyn Tasks> {
+    Arc::new(ForgettingTasks { tasks, forgotten })
+}
+
+impl Tasks for ForgettingTasks {
+    fn spawn(&self, name: &'static str, work: Work) {
+        if name != self.forgotten {
+            self.tasks.spawn(name, work);
+        }
+    }
+
+    fn dedicate(&self, name: &'static str, lane: Lane) {
+        self.tasks.dedicate(name, lane);
+    }
+
+    fn lanes_ended(&self) -> Work {
+        self.tasks.lanes_ended()
+    }
+}
+
 struct LosingJobs {
     blocking: Arc<dyn Blocking>,
     count: AtomicU64,
@@ -343,6 +424,15 @@ impl File for UnsyncedFile {
         self.0.allocated()
     }
     fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A lock that keeps nobody out.
+struct NoLock;
+
+impl Lock for NoLock {
+    fn describe(&self, _holder: &str) -> io::Result<()> {
         Ok(())
     }
 }
@@ -392,7 +482,10 @@ impl Disk for LyingDisk {
         self.disk.exists(path)
     }
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
-        self.disk.lock(path)
+        match self.defect {
+            Sabotage::LockIgnored => Ok(Some(Box::new(NoLock))),
+            _ => self.disk.lock(path),
+        }
     }
     fn is_dead(&self) -> bool {
         self.disk.is_dead()

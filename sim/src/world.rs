@@ -49,6 +49,8 @@ pub struct Sim {
     ran: Cell<Duration>,
     booted: Cell<Option<Instant>>,
     jumped_ms: Cell<i64>,
+    /// Time that passed while the process was stopped.
+    paused: Cell<Duration>,
     /// In a town, where machines come and go: the time its supervisor counts.
     town: Cell<Option<Duration>>,
 }
@@ -75,6 +77,7 @@ impl Sim {
             ran: Cell::default(),
             booted: Cell::default(),
             jumped_ms: Cell::default(),
+            paused: Cell::default(),
             town: Cell::default(),
         })
     }
@@ -142,6 +145,21 @@ impl Sim {
         self.machine.jump_wall(by_ms);
         self.jumped_ms.set(self.jumped_ms.get() + by_ms);
         self.model.borrow_mut().wall_is(self.wall_ms());
+    }
+
+    /// Stops the process: time goes on and nothing in it does. Then everything that has become due
+    /// meanwhile is due at once.
+    pub async fn pause(&self, time: Duration) {
+        self.paused.set(self.paused.get() + time);
+        self.model.borrow_mut().wall_is(self.wall_ms());
+        tokio::time::advance(time).await;
+        self.model.borrow_mut().wall_is(self.wall_ms());
+    }
+
+    /// For how long the process was stopped, over all boots.
+    #[must_use]
+    pub fn paused(&self) -> Duration {
+        self.paused.get()
     }
 
     /// How many boots there were.

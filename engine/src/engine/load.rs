@@ -2,6 +2,8 @@
 
 use std::{ops::Bound, sync::Arc};
 
+use weir_io::Sabotage;
+
 use super::{durable, head_of};
 use crate::{
     core::Core,
@@ -15,7 +17,7 @@ use crate::{
     state::{
         catalogue::{self, Failure},
         rows::StreamRow,
-        shelf::Pin,
+        shelf::{Folds, Pin},
         view::Stream,
     },
     types::{Expiry, Form, Place, StreamName, WallMs},
@@ -53,6 +55,7 @@ impl Core {
                     .on_reader(move |conn| catalogue::producer(conn, stream_id, producer.as_str()))
                     .await
                     .map_err(unreadable)?;
+                let asked = self.believed(asked);
                 self.sequencer.learn(&stream, id, found.map(|(state, _)| state), asked);
                 Ok(vec![Pin::Stream(stream)])
             }
@@ -86,10 +89,16 @@ impl Core {
                 .on_reader(move |conn| catalogue::find(conn, key.as_str()))
                 .await
                 .map_err(unreadable)?;
+            let asked = self.believed(asked);
             if self.shelf.admit(name, found, asked) {
                 return Ok(());
             }
         }
+    }
+
+    /// When a look-up was made, unless a defect is planted that takes it for a newer one.
+    fn believed(&self, asked: Folds) -> Folds {
+        if self.world.sabotage == Sabotage::StaleLoad { self.shelf.folds() } else { asked }
     }
 
     /// The stream that readers see under a name.

@@ -25,7 +25,6 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-#[allow(unused_imports, reason = "what a bootstrap asks")]
 pub(crate) use adopt::{AdoptError, Adoption, adopt};
 pub(crate) use ahead::{Cold, Purpose, plan};
 pub(crate) use bucket::Bucket;

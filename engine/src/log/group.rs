@@ -46,6 +46,16 @@ pub(crate) enum Effect {
     Subscription(Box<subscription::Change>),
 }
 
+impl Effect {
+    /// The stream that it changes, if it is one.
+    pub(crate) const fn stream(&self) -> Option<&Arc<Stream>> {
+        match self {
+            Self::Stream { stream, .. } => Some(stream),
+            Self::Subscription(_) => None,
+        }
+    }
+}
+
 #[expect(
     clippy::large_enum_variant,
     reason = "nearly every change is a write; a box would be an allocation per append"

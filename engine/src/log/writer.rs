@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 use rusqlite::Connection;
 use tokio::sync::mpsc;
+use weir_io::Sabotage;
 
 use super::{
     commit::{self, Header, Link},
@@ -89,6 +90,9 @@ impl Writer {
             before: self.link,
         };
         let link = commit::finish(&header, &mut group.bytes);
+        if core.world.sabotage == Sabotage::BellBeforeCommit {
+            ring(group.effects.iter().filter_map(Effect::stream));
+        }
         let started = core.world.clock.elapsed();
         let stored = catalogue::append_commit(&self.conn, group.lsn, &group.bytes);
         self.survive().await;
@@ -182,9 +186,14 @@ fn settle(core: &Core, group: Group, link: Link) {
     drop(whole);
     metrics.record_bytes.inc_by(payload_bytes);
     group.gate.open(Outcome::Durable);
-    for stream in rung {
-        stream.bell.notify_waiters();
+    if core.world.sabotage != Sabotage::BellBeforeCommit {
+        ring(rung.iter());
     }
+}
+
+/// Wakes the live readers of these streams.
+fn ring<'a>(streams: impl Iterator<Item = &'a Arc<Stream>>) {
+    streams.for_each(|stream| stream.bell.notify_waiters());
 }
 
 /// What the effects of a group come to.

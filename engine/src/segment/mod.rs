@@ -29,7 +29,7 @@ pub(crate) use format::{BlockNo, Codec, Damaged, HEADER_LEN, ReadError, Section}
 pub(crate) use local::{CopyError, write_holey};
 pub(crate) use merge::{MergeError, merge};
 pub(crate) use part::Part;
-pub(crate) use reader::{Remote, Segment, TAIL_LEN, tail_start};
+pub(crate) use reader::{Remote, Segment, TAIL_LEN, outline, tail_start};
 
 #[cfg(test)]
 mod tests;

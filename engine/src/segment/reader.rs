@@ -239,6 +239,25 @@ pub(crate) fn tail_start(last: &[u8], len: u64) -> Result<(u64, u32), Damaged> {
     Ok((Footer::decode(footer, span.offset)?.tail_start(), span.crc))
 }
 
+/// The streams that the blocks of a damaged segment begin and end with, as far as its index is
+/// readable: others may lie between them.
+pub(crate) fn outline(file: &dyn File) -> Vec<StreamId> {
+    let index = || -> Result<Box<[Entry]>, ReadError> {
+        let failed = |source| ReadError::Failed { section: Section::Trailer, source };
+        let at = file.len().map_err(failed)?.saturating_sub(to_u64(TRAILER_LEN));
+        let trailer = read(file, Section::Trailer, at, to_u64(TRAILER_LEN))?;
+        let trailer = Trailer::decode(&trailer, at)?;
+        let footer = section(file, Section::Footer, trailer.footer)?;
+        let footer = Footer::decode(&footer, trailer.footer.offset)?;
+        let index = section(file, Section::Index, footer.index)?;
+        Ok(decode_index(&index, &footer)?)
+    };
+    let ends = |entry: &Entry| [entry.first.0, entry.limit.0];
+    let mut streams: Vec<StreamId> = index().iter().flatten().flat_map(ends).collect();
+    streams.dedup();
+    streams
+}
+
 /// Reads a section and verifies its checksum.
 fn section(file: &dyn File, section: Section, span: Span) -> Result<Bytes, ReadError> {
     let bytes = read(file, section, span.offset, span.len)?;

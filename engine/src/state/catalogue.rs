@@ -27,8 +27,8 @@ pub(crate) use self::{
         scan_subscriptions, tails,
     },
     whole::{
-        link, put_tombstone, scan_links_of, scan_log_between, scan_producers, scan_streams,
-        scan_tombstones, subscription, tombstone,
+        forks, link, put_tombstone, scan_links_of, scan_log_between, scan_producers, scan_streams,
+        scan_tombstones, subscription, subscription_named, tombstone,
     },
 };
 

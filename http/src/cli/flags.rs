@@ -5,7 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use weir_engine::types::OffsetFormat;
 
-use super::store::{PublishFlags, StoreFlags};
+use super::{
+    offline::flags::{OfflineCommand, ServeBootstrapFlags},
+    store::{PublishFlags, StoreFlags},
+};
 use crate::{
     config::Network,
     wire::duration::{self, Bare},
@@ -28,6 +31,17 @@ enum Command {
     /// The keys that webhooks are signed with
     #[command(subcommand)]
     Keys(KeysCommand),
+    #[command(flatten)]
+    Offline(OfflineCommand),
+}
+
+/// What is asked of no server.
+#[derive(Clone, Debug)]
+pub enum Aside {
+    /// Something about the keys.
+    Keys(KeysCommand),
+    /// Something about a store or a bucket.
+    Offline(OfflineCommand),
 }
 
 /// What can be done with the keys.
@@ -47,10 +61,11 @@ impl Cli {
     ///
     /// # Errors
     /// Something else was asked for.
-    pub fn into_serve(self) -> Result<ServeFlags, KeysCommand> {
+    pub fn into_serve(self) -> Result<ServeFlags, Aside> {
         match self.command {
             Some(Command::Serve(flags)) => Ok(*flags),
-            Some(Command::Keys(command)) => Err(command),
+            Some(Command::Keys(command)) => Err(Aside::Keys(command)),
+            Some(Command::Offline(command)) => Err(Aside::Offline(command)),
             None => Ok(self.serve),
         }
     }
@@ -80,6 +95,10 @@ pub struct ServeFlags {
     /// How they get there.
     #[command(flatten)]
     pub publish: PublishFlags,
+
+    /// Whether the store is made of them first.
+    #[command(flatten)]
+    pub bootstrap: ServeBootstrapFlags,
 
     /// Let everybody ask who can connect
     #[arg(long)]

@@ -1,7 +1,7 @@
 //! `weir serve`: opens the store, listens, and goes down in order.
 //!
 //! ```text
-//! bind ─▶ bucket (probe) ─▶ open (lock, replay) ─▶ announce ─▶ serve ─signal─▶ drain ─▶ close the engine ─▶ exit
+//! bind ─▶ bucket (probe) ─▶ [bootstrap] ─▶ open (lock, replay) ─▶ announce ─▶ serve ─signal─▶ drain ─▶ close the engine ─▶ exit
 //! ```
 
 mod bill;
@@ -24,14 +24,19 @@ use tokio::{
     sync::oneshot,
 };
 use tracing::{info, warn};
-use weir_engine::{Engine, OpenError};
+use weir_engine::{Engine, OpenError, restore::RestoreError};
 use weir_io::{
     World,
     net::Listener as _,
-    os::{self, OsListener},
+    os::{self, OsListener, objects::sweep_staging},
 };
 
-use self::{bill::Bill, store::StoreKind};
+use self::{
+    bill::Bill,
+    flags::{Aside, KeysCommand},
+    offline::{Offline, Restore, work::Work},
+    store::StoreKind,
+};
 use crate::{
     App, KeysError, ObjectStore, Webhooks,
     config::{self, Auth, ConfigError, Environment, Settings, StoreSettings},
@@ -81,6 +86,9 @@ pub enum ServeError {
         /// Why.
         source: OpenError,
     },
+    /// The store could not be made out of what the bucket has.
+    #[error("bootstrap")]
+    Bootstrap(#[from] RestoreError),
     /// The keys of webhooks can't be used.
     #[error("keys of webhooks")]
     Keys(#[from] KeysError),
@@ -102,6 +110,8 @@ pub enum Task {
     Serve(Box<Settings>),
     /// Make a new signing key for the store in this data directory.
     RotateKeys(PathBuf),
+    /// Do something without a server.
+    Offline(Offline),
 }
 
 /// What to do, from the command line and the environment.
@@ -115,9 +125,10 @@ pub fn task() -> Result<Task, ServeError> {
             let settings = Settings::resolve(flags, &environment)?;
             Ok(Task::Serve(Box::new(settings)))
         }
-        Err(flags::KeysCommand::Rotate { data }) => {
+        Err(Aside::Keys(KeysCommand::Rotate { data })) => {
             Ok(Task::RotateKeys(config::data(data, &environment)))
         }
+        Err(Aside::Offline(command)) => Ok(Task::Offline(command.resolve(&environment)?)),
     }
 }
 
@@ -138,6 +149,19 @@ pub async fn rotate_keys(data: PathBuf) -> Result<(), ServeError> {
     Ok(())
 }
 
+/// Does something without a server and prints what came of it. Returns the exit code.
+///
+/// # Errors
+/// It could not be done.
+pub async fn offline(task: Offline) -> anyhow::Result<u8> {
+    start_log("warn")?;
+    let world = os::world().map_err(|source| io_error("the system", source))?;
+    let report = offline::run(&Work, &world, task).await?;
+    print!("{}", report.text);
+    world.tasks.lanes_ended().await;
+    Ok(report.code())
+}
+
 /// Runs the server until a signal ends it.
 ///
 /// # Errors
@@ -156,7 +180,14 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let early = if settings.port == 0 { Some(bind(&settings).await?) } else { None };
     let url = url(&early, &settings)?;
     let object_store = open_object_store(&world, &settings).await?;
+    if let Some(restore) = settings.bootstrap {
+        bootstrap(&world, &settings, &object_store, restore).await?;
+    }
     let engine = open(&world, &settings, &object_store, &url).await?;
+    // The lock is held now: nobody else is writing there.
+    if let Err(error) = sweep_staging(&settings.object_store.bucket, &world).await {
+        warn!(%error, "what a crash left half-written in the object store stays");
+    }
     let bill = Bill::restored(&engine, &object_store).await;
     bill.keep(&world);
     let store = settings.data.join("store");
@@ -248,6 +279,32 @@ async fn open_object_store(world: &World, settings: &Settings) -> Result<ObjectS
         opened => opened,
     };
     opened.map_err(|source| ServeError::object_store(&settings.object_store, source))
+}
+
+/// Makes the store out of what the bucket has.
+async fn bootstrap(
+    world: &World,
+    settings: &Settings,
+    object_store: &ObjectStore,
+    restore: Restore,
+) -> Result<(), ServeError> {
+    let config = weir_engine::Config::new(settings.data.join("store"));
+    let restored = offline::work::bootstrap(world, config, object_store, restore).await;
+    let report = restored.inspect_err(|error| {
+        if let RestoreError::Damaged(report) = error {
+            report.findings.iter().for_each(|problem| warn!(%problem, "damaged"));
+        }
+    })?;
+    report.findings.iter().for_each(|problem| warn!(%problem, "not restored"));
+    info!(
+        manifest = report.generation,
+        claimed = report.claimed,
+        streams = report.streams,
+        problems = report.findings.len(),
+        set_aside = report.set_aside.as_ref().map(|path| path.display().to_string()),
+        "bootstrapped"
+    );
+    Ok(())
 }
 
 /// Whether there is a store in the data directory.

@@ -5,6 +5,7 @@
 //! looks opens it without a trial, which would write.
 
 pub mod flags;
+pub mod work;
 
 use std::path::PathBuf;
 
@@ -55,6 +56,17 @@ pub struct Restore {
     pub at: Option<Moment>,
     /// What to do about a store that is there.
     pub existing: Existing,
+    /// What to do if some of it can't be restored.
+    pub losses: Losses,
+}
+
+/// What to do if some of it can't be restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Losses {
+    /// Restore nothing.
+    Refuse,
+    /// Restore the rest.
+    Accept,
 }
 
 /// What to do about a store that is there.
@@ -175,8 +187,9 @@ impl OfflineCommand {
                 Offline::CheckBootstrap(place(flags)?, restore.at)
             }
             Self::Bootstrap(BootstrapFlags { place: flags, check: false, restore }) => {
-                let RestoreFlags { at, force } = restore;
-                Offline::Bootstrap(place(flags)?, Restore { at, existing: existing(force) })
+                let RestoreFlags { at, partial, force } = restore;
+                let (existing, losses) = (existing(force), losses(partial));
+                Offline::Bootstrap(place(flags)?, Restore { at, existing, losses })
             }
             Self::Verify(flags) => {
                 let (depth, format) = (depth(&flags), format(&flags));
@@ -192,8 +205,8 @@ impl ServeBootstrapFlags {
     /// What a server is to restore before it serves; `None`: nothing.
     #[must_use]
     pub fn restore(self) -> Option<Restore> {
-        let Self { bootstrap, at, force } = self;
-        bootstrap.then(|| Restore { at, existing: existing(force) })
+        let Self { bootstrap, at, partial, force } = self;
+        bootstrap.then(|| Restore { at, existing: existing(force), losses: losses(partial) })
     }
 }
 
@@ -246,6 +259,10 @@ pub async fn run(engine: &impl Engine, world: &World, task: Offline) -> anyhow::
 
 const fn existing(force: bool) -> Existing {
     if force { Existing::Replace } else { Existing::Keep }
+}
+
+const fn losses(partial: bool) -> Losses {
+    if partial { Losses::Accept } else { Losses::Refuse }
 }
 
 const fn depth(flags: &VerifyFlags) -> Depth {

@@ -9,7 +9,7 @@ type Law = fn(&dyn Disk, &Path);
 
 /// Every law, each in a directory of its own below `root`, which must exist and be empty.
 pub fn all(disk: &dyn Disk, root: &Path) {
-    let laws: [(&str, Law); 13] = [
+    let laws: [(&str, Law); 14] = [
         ("visible", a_write_is_visible_at_once_to_every_handle),
         ("create", new_refuses_a_taken_name_and_truncate_empties_it),
         ("private", a_private_file_is_new_and_its_directory_may_be_there),
@@ -19,6 +19,7 @@ pub fn all(disk: &dyn Disk, root: &Path) {
         ("to write", an_opened_file_is_written_in_place_if_asked_for),
         ("holes", a_hole_reads_as_zeros_and_takes_no_room_until_it_is_written),
         ("rename", a_rename_replaces_and_keeps_open_handles),
+        ("move", a_directory_moves_with_what_is_in_it_and_never_over_another),
         ("link", a_second_name_is_given_once_and_outlives_the_first),
         ("remove", a_removed_file_lives_as_long_as_its_handles),
         ("list", a_listing_is_sorted_and_names_full_paths),
@@ -109,6 +110,27 @@ fn a_rename_replaces_and_keeps_open_handles(disk: &dyn Disk, root: &Path) {
     assert!(!ok(disk.exists(&from)));
     assert_eq!(content(&*ok(disk.open(&to))), b"new");
     assert_eq!(content(&*old), b"old");
+}
+
+fn a_directory_moves_with_what_is_in_it_and_never_over_another(disk: &dyn Disk, root: &Path) {
+    let (from, to) = (root.join("from"), root.join("to"));
+    ok(disk.create_dir_all(&from.join("deep")));
+    let file = ok(disk.create(&from.join("deep").join("file"), Create::New));
+    let lock = ok(disk.lock(&from.join("lock"))).expect("it is free");
+    ok(file.write_all_at(b"content", 0));
+    ok(disk.create_dir_all(&to));
+    let full = root.join("full");
+    ok(disk.create_dir_all(&full.join("kept")));
+    assert_eq!(kind(disk.rename(&from, &full)), io::ErrorKind::DirectoryNotEmpty);
+    ok(disk.create(&root.join("plain"), Create::New));
+    assert_eq!(kind(disk.rename(&from, &root.join("plain"))), io::ErrorKind::NotADirectory);
+    assert_eq!(kind(disk.rename(&root.join("plain"), &to)), io::ErrorKind::IsADirectory);
+    ok(disk.rename(&from, &to));
+    assert!(!ok(disk.exists(&from)));
+    assert_eq!(content(&*ok(disk.open(&to.join("deep").join("file")))), b"content");
+    assert!(ok(disk.lock(&to.join("lock"))).is_none(), "a lock moves along");
+    drop(lock);
+    assert!(ok(disk.lock(&to.join("lock"))).is_some());
 }
 
 fn a_second_name_is_given_once_and_outlives_the_first(disk: &dyn Disk, root: &Path) {

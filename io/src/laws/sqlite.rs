@@ -11,6 +11,7 @@ pub fn all(sqlite: &dyn Sqlite, directory: &Path) {
     every_role_is_set_up_and_in_wal_mode(sqlite, &directory.join("roles.db"));
     only_a_writer_creates(sqlite, &directory.join("missing.db"));
     a_reader_keeps_its_snapshot_and_writes_nothing(sqlite, &directory.join("snapshot.db"));
+    a_looker_sees_what_is_committed_and_writes_nothing(sqlite, &directory.join("look?#%.db"));
     there_is_one_writer_at_a_time(sqlite, &directory.join("writers.db"));
     a_checkpoint_moves_the_log_beside_readers(sqlite, &directory.join("checkpoint.db"));
     a_statement_may_spill(sqlite, &directory.join("spill.db"));
@@ -44,11 +45,29 @@ fn every_role_is_set_up_and_in_wal_mode(sqlite: &dyn Sqlite, path: &Path) {
 }
 
 fn only_a_writer_creates(sqlite: &dyn Sqlite, path: &Path) {
-    for role in [Role::Reader, Role::Checkpointer] {
+    for role in [Role::Reader, Role::Checkpointer, Role::Looker] {
         let refused = sqlite.open(path, role).err().and_then(|error| error.sqlite_error_code());
         assert_eq!(refused, Some(ErrorCode::CannotOpen));
     }
     ok(sqlite.open(path, Role::Writer));
+}
+
+fn a_looker_sees_what_is_committed_and_writes_nothing(sqlite: &dyn Sqlite, path: &Path) {
+    let writer = table(sqlite, path);
+    insert(&writer, 1);
+    let looker = ok(sqlite.open(path, Role::Looker));
+    assert_eq!(rows(&looker), 1, "what lies in the log");
+    assert!(looker.execute_batch("INSERT INTO t VALUES (2, 'x')").is_err());
+    insert(&writer, 2);
+    assert_eq!(rows(&looker), 2, "beside a writer");
+    drop(writer);
+    drop(looker);
+    // Whoever closed last has moved the log into the database, or left it there.
+    let looker = ok(sqlite.open(path, Role::Looker));
+    assert_eq!(rows(&looker), 2);
+    assert!(looker.execute_batch("DELETE FROM t").is_err());
+    drop(looker);
+    assert_eq!(rows(&ok(sqlite.open(path, Role::Writer))), 2);
 }
 
 fn a_reader_keeps_its_snapshot_and_writes_nothing(sqlite: &dyn Sqlite, path: &Path) {

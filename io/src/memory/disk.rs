@@ -125,13 +125,28 @@ impl Disk for MemoryDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (from, to) = (normal(from), normal(to));
         self.rename_like(Op::Rename, &to, |state| {
-            let id = state.names.file(&from)?;
+            let target = state.names.get(&from).ok_or(io::ErrorKind::NotFound)?;
             require_parent(state, &to)?;
-            if state.names.get(&to) == Some(Target::Directory) {
-                return Err(io::ErrorKind::IsADirectory.into());
+            let inside = target == Target::Directory && to.starts_with(&from);
+            if from != to && inside {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            match (target, state.names.get(&to)) {
+                (Target::File(_), Some(Target::Directory)) => {
+                    return Err(io::ErrorKind::IsADirectory.into());
+                }
+                (Target::Directory, Some(Target::File(_))) => {
+                    return Err(io::ErrorKind::NotADirectory.into());
+                }
+                (Target::Directory, Some(Target::Directory))
+                    if from != to && state.names.children(&to).next().is_some() =>
+                {
+                    return Err(io::ErrorKind::DirectoryNotEmpty.into());
+                }
+                _ => {}
             }
             if from != to {
-                state.names.rename(from, to.clone(), id);
+                state.names.rename(from, to.clone(), target);
             }
             Ok(())
         })

@@ -386,6 +386,7 @@ impl State {
             if faults.sync_forgets > 0.0 && chance.random_bool(faults.sync_forgets) {
                 content.sync_forgetting(chance);
             } else if faults.sync_late > 0.0 && chance.random_bool(faults.sync_late) {
+                crate::sometimes!("a sync that failed had kept everything");
                 content.sync();
             }
             return Err(broken("the simulated drive failed to sync"));

@@ -116,6 +116,7 @@ impl Machine {
             sqlite: Arc::new(MemorySqlite::new(disk.clone())),
             disk: Arc::new(disk),
             outbound: Arc::new(self.outbound.clone()),
+            sabotage: crate::Sabotage::None,
         }
     }
 

@@ -31,7 +31,7 @@ pub(super) enum Target {
 enum Change {
     Link { path: PathBuf, target: Target },
     Unlink { path: PathBuf },
-    Rename { from: PathBuf, to: PathBuf, file: FileId },
+    Rename { from: PathBuf, to: PathBuf, target: Target },
 }
 
 type Tree = BTreeMap<PathBuf, Target>;
@@ -104,8 +104,13 @@ impl Names {
         self.change(Change::Unlink { path });
     }
 
-    pub(super) fn rename(&mut self, from: PathBuf, to: PathBuf, file: FileId) {
-        self.change(Change::Rename { from, to, file });
+    /// Renames a file, or a directory with all that is in it. What was not yet durable in the
+    /// directory moves along and stays so.
+    pub(super) fn rename(&mut self, from: PathBuf, to: PathBuf, target: Target) {
+        if target == Target::Directory {
+            self.pending.iter_mut().for_each(|change| change.follow(&from, &to));
+        }
+        self.change(Change::Rename { from, to, target });
     }
 
     /// Makes the entries of one directory durable.
@@ -168,9 +173,33 @@ impl Change {
             Change::Unlink { path } => {
                 tree.remove(path);
             }
-            Change::Rename { from, to, file } => {
+            Change::Rename { from, to, target: Target::Directory } => {
+                let below = |path: &&PathBuf| path.starts_with(from);
+                let moved: Vec<PathBuf> = tree.keys().filter(below).cloned().collect();
+                for path in moved {
+                    let target = tree.remove(&path).expect("listed above");
+                    tree.insert(moved_path(&path, from, to), target);
+                }
+            }
+            Change::Rename { from, to, target } => {
                 tree.remove(from);
-                tree.insert(to.clone(), Target::File(*file));
+                tree.insert(to.clone(), *target);
+            }
+        }
+    }
+
+    /// A directory was renamed: what is to happen below it happens under its new name.
+    fn follow(&mut self, from: &Path, to: &Path) {
+        let follow = |path: &mut PathBuf| {
+            if path.starts_with(from) && path != from {
+                *path = moved_path(path, from, to);
+            }
+        };
+        match self {
+            Change::Link { path, .. } | Change::Unlink { path } => follow(path),
+            Change::Rename { from, to, .. } => {
+                follow(from);
+                follow(to);
             }
         }
     }
@@ -195,9 +224,16 @@ impl Change {
         match self {
             Change::Link { target, .. } => Some(*target),
             Change::Unlink { .. } => None,
-            Change::Rename { file, .. } => Some(Target::File(*file)),
+            Change::Rename { target, .. } => Some(*target),
         }
     }
+}
+
+/// What `path`, at or below `from`, is called once `from` is `to`.
+fn moved_path(path: &Path, from: &Path, to: &Path) -> PathBuf {
+    let rest = path.strip_prefix(from).expect("it lies below");
+    // An empty rest would add a slash.
+    if rest.as_os_str().is_empty() { to.to_owned() } else { to.join(rest) }
 }
 
 /// `path` from the root, without `.` and `..`; a relative one starts at the root.

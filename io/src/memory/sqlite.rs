@@ -5,11 +5,15 @@ use std::{path::Path, sync::Arc};
 use rusqlite::Connection;
 
 use super::{MemoryDisk, STREAM_SQLITE, chance};
-use crate::sqlite::{Role, Sqlite, mount::Mount, prove, vfs};
+use crate::{
+    Disk,
+    sqlite::{Role, Sqlite, mount::Mount, prove, prove::Log, vfs},
+};
 
 /// Opens connections to files of one simulated disk.
 #[derive(Clone)]
 pub struct MemorySqlite {
+    disk: MemoryDisk,
     mount: Arc<Mount>,
 }
 
@@ -17,13 +21,18 @@ impl MemorySqlite {
     /// SQLite on `disk`.
     #[must_use]
     pub fn new(disk: MemoryDisk) -> MemorySqlite {
-        MemorySqlite { mount: Mount::new(disk) }
+        MemorySqlite { mount: Mount::new(disk.clone()), disk }
     }
 }
 
 impl Sqlite for MemorySqlite {
     fn open(&self, path: &Path, role: Role) -> rusqlite::Result<Connection> {
         vfs::register();
+        if role == Role::Looker {
+            let there = self.disk.exists(&prove::log_of(path)).unwrap_or(true);
+            let log = if there { Log::Present } else { Log::Absent };
+            return prove::open_to_look(&self.mount.route(path), vfs::NAME, log);
+        }
         prove::open(&self.mount.route(path), vfs::NAME, role)
     }
 }

@@ -127,6 +127,26 @@ impl Latency {
     }
 }
 
+/// One result in so many comes late, and of these one in so many very late.
+const LATE: u32 = 4;
+const VERY_LATE: u32 = 8;
+/// So many times as late as others, and no later than this.
+const VERY_LATE_TIMES: u32 = 40;
+const LATE_MAX: Duration = Duration::from_millis(500);
+
+impl Latency {
+    /// Results come at once, or after about as long as their jobs waited, or so late that others have
+    /// done much in between.
+    fn lag(&mut self) -> Option<Duration> {
+        // A machine whose jobs all take equally long is one without surprises.
+        if self.range.is_empty() || !self.chance.random_ratio(1, LATE) {
+            return None;
+        }
+        let times = if self.chance.random_ratio(1, VERY_LATE) { VERY_LATE_TIMES } else { 1 };
+        Some((self.draw() * times).min(LATE_MAX))
+    }
+}
+
 impl Blocking for MemoryBlocking {
     fn submit(&self, job: Job) {
         let wait = self.latency.lock().draw();
@@ -147,5 +167,9 @@ impl Blocking for MemoryBlocking {
 
     fn pause(&self) -> Option<Duration> {
         Some(self.latency.lock().draw())
+    }
+
+    fn lag(&self) -> Option<Duration> {
+        self.latency.lock().lag()
     }
 }

@@ -44,6 +44,7 @@ pub fn world() -> io::Result<World> {
         disk: Arc::new(OsDisk),
         sqlite: Arc::new(OsSqlite),
         outbound: Arc::new(OsOutbound::new()),
+        sabotage: crate::Sabotage::None,
     })
 }
 

@@ -24,6 +24,9 @@ pub enum Role {
     Reader,
     /// Moves the WAL into the database file.
     Checkpointer,
+    /// Reads, and leaves the database and its WAL as they are, also as the last to close them. It
+    /// proves nothing: the mode may be another one.
+    Looker,
 }
 
 /// Opens connections that are proven to be in WAL mode with `synchronous=FULL` or stronger,

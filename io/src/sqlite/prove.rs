@@ -7,9 +7,9 @@
 //! a question which only a connection with a real WAL answers. Knows no VFS: both worlds
 //! share it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, Error, OpenFlags, ffi};
+use rusqlite::{Connection, Error, OpenFlags, config::DbConfig, ffi};
 
 use super::Role;
 
@@ -45,6 +45,47 @@ pub(crate) fn open(path: &Path, vfs: &str, role: Role) -> rusqlite::Result<Conne
     Ok(connection)
 }
 
+/// What there is beside a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Log {
+    /// A WAL, perhaps of a process that runs.
+    Present,
+    /// No WAL: the database is all there is, and SQLite need not make one to read it.
+    Absent,
+}
+
+/// Opens `path` for one who leaves everything as it is.
+pub(crate) fn open_to_look(path: &Path, vfs: &str, log: Log) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = match log {
+        Log::Present => Connection::open_with_flags_and_vfs(path, flags, vfs)?,
+        Log::Absent => {
+            let uri = format!("file:{}?immutable=1", escaped(path)?);
+            let flags = flags | OpenFlags::SQLITE_OPEN_URI;
+            Connection::open_with_flags_and_vfs(uri, flags, vfs)?
+        }
+    };
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    run(&connection, &format!("PRAGMA busy_timeout={BUSY_TIMEOUT_MS}"))?;
+    run(&connection, "PRAGMA temp_store=MEMORY")?;
+    run(&connection, "PRAGMA mmap_size=0")?;
+    run(&connection, "PRAGMA query_only=ON")?;
+    Ok(connection)
+}
+
+/// A path as part of a URI.
+fn escaped(path: &Path) -> rusqlite::Result<String> {
+    let text = path.to_str().ok_or_else(|| Error::InvalidPath(path.to_owned()))?;
+    Ok(text.replace('%', "%25").replace('?', "%3f").replace('#', "%23"))
+}
+
+/// The WAL of a database.
+pub(crate) fn log_of(path: &Path) -> PathBuf {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
+}
+
 /// Decides what can be decided only once, before the first page exists, and asks for WAL.
 fn create(connection: &Connection) -> rusqlite::Result<()> {
     if integers(connection, "PRAGMA page_count")?.first() == Some(&0) {
@@ -65,7 +106,7 @@ fn prove_wal(connection: &Connection, role: Role) -> rusqlite::Result<()> {
     // database, by writes of its own, and begins the log anew.
     let sql = match role {
         Role::Writer => "PRAGMA wal_checkpoint(TRUNCATE)",
-        Role::Reader | Role::Checkpointer => "PRAGMA wal_checkpoint(PASSIVE)",
+        Role::Reader | Role::Checkpointer | Role::Looker => "PRAGMA wal_checkpoint(PASSIVE)",
     };
     let row = integers(connection, sql)?;
     let [busy, log, _] = row[..] else {

@@ -39,6 +39,8 @@ pub struct Choices {
     pub quota: bool,
     /// After everything a copy of the machine comes up beside it.
     pub rivals: bool,
+    /// After everything an operator recovers a store again and again.
+    pub drill: bool,
 }
 
 fn one_of<T: Copy>(chance: &mut ChaCha8Rng, choices: &[T]) -> T {
@@ -69,6 +71,7 @@ impl Choices {
             outages: c.random_bool(0.4),
             quota: c.random_bool(0.2),
             rivals: c.random_bool(0.5),
+            drill: c.random_bool(0.4),
         }
     }
 
@@ -80,7 +83,7 @@ impl Choices {
     }
 
     /// The switches and their names.
-    pub fn switches(&mut self) -> [(&'static str, &mut bool); 11] {
+    pub fn switches(&mut self) -> [(&'static str, &mut bool); 12] {
         [
             ("bucket", &mut self.there),
             ("bucket_slow", &mut self.slow),
@@ -93,6 +96,7 @@ impl Choices {
             ("bucket_outages", &mut self.outages),
             ("bucket_quota", &mut self.quota),
             ("rivals", &mut self.rivals),
+            ("drill", &mut self.drill),
         ]
     }
 

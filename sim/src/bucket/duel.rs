@@ -2,7 +2,7 @@
 //! machine that was not gone. One of them goes on, the other is told so and stops, however long
 //! either of them was stopped meanwhile (INV-48), and nothing that was published is lost.
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rand::RngExt;
@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use weir_engine::{
     Config, Engine, Health, OpenError,
     request::{Append, Create, Error},
+    restore::Options,
     types::{ContentType, StoreMs, StreamName},
 };
 use weir_io::{World, memory::Machine};
@@ -25,6 +26,13 @@ use crate::{
 /// Longer than seals, uploads and the longest pause between two tries take.
 const PUBLISHED_MAX: Duration = Duration::from_secs(90);
 const SEAL_AGE: Duration = Duration::from_millis(300);
+
+/// Where one of them has the store from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    Copied,
+    Recovered,
+}
 
 /// One of the two.
 struct Rival {
@@ -53,13 +61,22 @@ async fn fight(
     twin: &Machine,
     c: &mut ChaCha8Rng,
 ) -> Result<(), Breach> {
-    let first = Rival::start(sim, "first", world).await?;
+    let first = Rival::start(sim, "first", world, Start::Copied).await?;
     if c.random_bool(0.2) {
         // What it publishes before the other one starts.
         first.write(sim, c.random_range(1..3)).await?;
         pass(sim, Duration::from_secs(c.random_range(0..20)), (&first, &first)).await?;
     }
-    let second = Rival::start(sim, "second", sim.sabotage.plant(twin.boot(sim.now()))).await?;
+    // The other one has a copy of the disk, or none and recovers from the bucket.
+    let (machine, start) = if c.random_bool(0.3) {
+        let mut bare = Machine::new(sim.seed ^ 0xba4e);
+        bare.share_bucket(sim.machine.bucket());
+        (bare, Start::Recovered)
+    } else {
+        (twin.clone(), Start::Copied)
+    };
+    let world = sim.sabotage.plant(machine.boot(sim.now()));
+    let second = Rival::start(sim, "second", world, start).await?;
     let both = (&first, &second);
     let (sleeper, awake) = if c.random_bool(0.5) { (&first, &second) } else { (&second, &first) };
     match c.random_range(0..3) {
@@ -177,11 +194,25 @@ fn append(stream: &StreamName) -> Append {
 }
 
 impl Rival {
-    async fn start(sim: &Rc<Sim>, name: &'static str, world: World) -> Result<Rival, Breach> {
+    async fn start(
+        sim: &Rc<Sim>,
+        name: &'static str,
+        world: World,
+        start: Start,
+    ) -> Result<Rival, Breach> {
         let freezer = Freezer::default();
         let world = freezer.around(world);
         let config = Config { seal_age: SEAL_AGE, ..sim.options.bucket.applied(Config::new(DIR)) };
         let bucket = sim.bucket(&world);
+        if let (Start::Recovered, Some(bucket)) = (start, &bucket) {
+            let (world, bucket) = (world.clone(), Arc::clone(bucket));
+            let options = Options::default();
+            let done = Engine::bootstrap(world, config.clone(), bucket, options, name).await;
+            if let Err(error) = done {
+                return Breach::of(checks::RECOVERED, format!("no recovery: {error}"));
+            }
+            weir_io::sometimes!("a store was recovered while its old process went on");
+        }
         let engine = match Engine::open_with(world.clone(), config, bucket, name).await {
             Ok(engine) => Some(engine),
             Err(OpenError::Bucket(reason)) if reason.contains("another process") => {

@@ -9,6 +9,7 @@ use weir_engine::{
     request::List,
     types::StoreMs,
 };
+use weir_io::memory::MemoryBucket;
 
 use super::alone;
 use crate::{
@@ -27,9 +28,29 @@ const DETAILS_MAX: usize = 4;
 /// # Errors
 /// Something in it is wrong, or less than it was.
 pub(crate) fn look(sim: &Sim, running: StoreMs) -> Result<Option<Newest>, Breach> {
-    let bucket = sim.machine.bucket();
+    let newest = audited(sim.machine.bucket(), whole_since(sim, running))?;
+    if let Some(newest) = &newest {
+        went_on(sim, newest)?;
+    }
+    require!(
+        newest.is_some() || sim.depot.seen.get() == 0,
+        checks::CUT,
+        "manifest {} was there, and there is none",
+        sim.depot.seen.get()
+    );
+    Ok(newest)
+}
+
+/// Reads everything in a bucket. Manifests that others have followed since are whole too.
+///
+/// # Errors
+/// Something in it is wrong.
+pub(super) fn audited(
+    bucket: &MemoryBucket,
+    whole_since: StoreMs,
+) -> Result<Option<Newest>, Breach> {
     let keys = bucket.keys();
-    let audit = audit::bucket(&keys, &|key| bucket.peek(key), whole_since(sim, running));
+    let audit = audit::bucket(&keys, &|key| bucket.peek(key), whole_since);
     if !audit.findings.is_empty() {
         let named = |key: &str| audit.newest.as_ref().is_none_or(|it| it.named.contains(key));
         // What only an older manifest misses was collected before its time.
@@ -40,15 +61,6 @@ pub(crate) fn look(sim: &Sim, running: StoreMs) -> Result<Option<Newest>, Breach
         let broken = if early { checks::COLLECTED } else { checks::CUT };
         return Breach::of(broken, shown.join("; "));
     }
-    if let Some(newest) = &audit.newest {
-        went_on(sim, newest)?;
-    }
-    require!(
-        audit.newest.is_some() || sim.depot.seen.get() == 0,
-        checks::CUT,
-        "manifest {} was there, and there is none",
-        sim.depot.seen.get()
-    );
     Ok(audit.newest)
 }
 

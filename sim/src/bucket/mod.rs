@@ -10,11 +10,13 @@
 //! request that a dead process sent may still arrive.
 
 mod choices;
+mod drill;
 mod duel;
 mod frozen;
 mod linger;
 mod look;
 mod lying;
+mod rehearsal;
 mod settled;
 
 use std::{
@@ -31,9 +33,11 @@ use weir_io::{World, objects::Objects};
 
 pub use self::{choices::Choices, lying::sabotage};
 pub(crate) use self::{
+    drill::run as drill,
     duel::run as duel,
     linger::run as linger,
     look::{beside, look},
+    rehearsal::run as rehearse,
     settled::run as settled,
 };
 use crate::{

@@ -68,6 +68,7 @@ pub(super) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
             sim.machine.drive().kill();
         });
     }
+    bucket::drill(sim, c);
 }
 
 async fn peace(host: &Rc<Host>, c: &mut ChaCha8Rng) {

@@ -5,7 +5,7 @@ use std::{rc::Rc, time::Duration};
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use weir_engine::Health;
+use weir_engine::{Engine, Health, OpenError};
 
 use super::boot::{self, ANSWER_MAX};
 use crate::{
@@ -73,6 +73,12 @@ pub(crate) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
             }
         }
     }
+    if sim.options.crash_loop {
+        crash_loop(sim, &mut sim.chance(1002));
+        if sim.breach().is_some() {
+            return;
+        }
+    }
     sim.note(&format!("round: {ending:?}, power lost {power_lost}"));
     let faulty = c.random_bool(0.2);
     let burst = sim.options.burst(c, sim.machine.drive().used_bytes()).filter(|_| faulty);
@@ -90,6 +96,28 @@ pub(crate) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
     });
 }
 
+/// Starts that are cut off one after the other, each a little later than the one before or at the
+/// same change.
+fn crash_loop(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
+    if c.random_bool(0.5) {
+        return;
+    }
+    let (first, step) = (c.random_range(1..30), c.random_range(0..3));
+    for turn in 0..c.random_range(3..8) {
+        let op = first + step * turn;
+        boot::boot(sim, c.random_bool(0.7), async |world| {
+            sim.note(&format!("crash loop: a crash at op {op}"));
+            sim.machine.drive().kill_in(op);
+            drop(boot::open(sim, world, false).await);
+            sim.machine.drive().kill();
+        });
+        if sim.breach().is_some() {
+            return;
+        }
+    }
+    weir_io::sometimes!("recovery was cut off several times in a row");
+}
+
 async fn live(host: &Rc<Host>, ending: Ending, c: &mut ChaCha8Rng) {
     let sim = &host.sim;
     boot::verify_all(host, c).await;
@@ -100,11 +128,13 @@ async fn live(host: &Rc<Host>, ending: Ending, c: &mut ChaCha8Rng) {
     let weather = tokio::task::spawn_local(weather(Rc::clone(host), sim.chance(1000)));
     let (watched, mut foul) = (Rc::clone(host), sim.chance(1010));
     let sky = tokio::task::spawn_local(async move { bucket::weather(&watched, &mut foul).await });
+    let trouble = tokio::task::spawn_local(trouble(Rc::clone(host), sim.chance(1001)));
     let length = sim.options.round.mul_f64(c.random_range(0.2..1.5));
     let until = sim.now() + length;
+    let paused = sim.paused();
     let mut failed_since = None;
     let patience = Duration::from_millis(c.random_range(0..2000));
-    while sim.now() < until && sim.breach().is_none() {
+    while sim.now() < until + (sim.paused() - paused) && sim.breach().is_none() {
         tokio::time::sleep(LOOK).await;
         sim.check(bounded(host));
         if matches!(host.door.health(), Health::LogFailed { .. }) {
@@ -118,6 +148,7 @@ async fn live(host: &Rc<Host>, ending: Ending, c: &mut ChaCha8Rng) {
     }
     weather.abort();
     sky.abort();
+    trouble.abort();
     match ending {
         Ending::CloseBusy => close(host).await,
         Ending::CloseQuiet => {
@@ -244,5 +275,42 @@ async fn weather(host: Rc<Host>, mut c: ChaCha8Rng) {
                 sim.note("well again");
             }
         }
+    }
+}
+
+/// What happens to the process: it is stopped for a while, or another one wants its directory.
+async fn trouble(host: Rc<Host>, mut c: ChaCha8Rng) {
+    let sim = &host.sim;
+    loop {
+        tokio::time::sleep(Duration::from_millis(c.random_range(100..4000))).await;
+        if sim.options.stops && c.random_bool(0.5) {
+            let time = Options::pause(&mut c);
+            sim.note(&format!("the process is stopped for {time:?}"));
+            sim.pause(time).await;
+            if time > Duration::from_secs(3600) {
+                weir_io::sometimes!("the process was stopped for more than an hour");
+            }
+        }
+        if sim.options.second_process && c.random_bool(0.5) {
+            second_process(sim).await;
+        }
+    }
+}
+
+/// Another process starts on the same directory. It must be refused, and whatever it did before
+/// that must harm nothing.
+async fn second_process(sim: &Rc<Sim>) {
+    let (world, config) = (sim.another(), sim.options.config());
+    match Engine::open(world, config, "a second process").await {
+        Ok(_) => {
+            let what = "a second process opened the directory of a running one";
+            sim.check::<()>(Breach::of(checks::ALONE, what));
+        }
+        Err(OpenError::Locked { holder, .. }) => {
+            weir_io::sometimes!("a second process was refused");
+            sim.note(&format!("a second process: in use by {holder}"));
+        }
+        // The lock could not even be looked at.
+        Err(error) => sim.note(&format!("a second process: {error}")),
     }
 }

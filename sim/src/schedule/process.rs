@@ -106,7 +106,7 @@ pub(super) fn pause(stage: &mut Stage) {
         drop(life.append("t/two-hours", 1).await);
         life.look("before").await;
         life.say("the process is stopped for an hour");
-        tokio::time::advance(HOUR).await;
+        life.scene.sim.pause(HOUR).await;
         life.ends("t/minute");
         life.look("it goes on").await;
         drop(life.append("a/json", 1).await);

@@ -71,14 +71,20 @@ pub(super) struct Stage {
 /// Long enough that no seal begins before a script waits for one.
 const SEAL_AGE: Duration = Duration::from_secs(10);
 
+/// How long every look at the disk takes.
+const LATENCY: Duration = Duration::from_millis(1);
+
 /// How a boot ends.
 pub(super) type End = fn(&Drive);
 
 impl Stage {
     pub(super) fn new(seed: u64, echo: bool) -> Stage {
         let case = Case::new(seed, Over::Engine, Sabotage::None);
+        let sim = Sim::new(&case, Options::calm(), echo);
+        // Nothing is drawn: a script tells the same when others draw more or less.
+        sim.machine.set_latency(LATENCY..LATENCY);
         let scene = Scene {
-            sim: Sim::new(&case, Options::calm(), echo),
+            sim,
             told: RefCell::default(),
             truths: RefCell::default(),
             asking: RefCell::default(),

@@ -1,6 +1,6 @@
 //! Live readers: attached to a stream, waiting for its bell, reading on.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use rand::RngExt;
 use weir_engine::{
@@ -74,9 +74,10 @@ impl Client {
             let (at, life) = (page.next, page.tail.epoch.get());
             let watching = Watching { name: target.name.clone(), at, life };
             host.watching.borrow_mut().insert(self.no, watching);
+            // One wait until it ends: to ask anew would look anew, and hide a wake that was lost.
+            let mut changed = pin!(watch.changed(page.next));
             loop {
-                let wait =
-                    tokio::time::timeout(Duration::from_millis(200), watch.changed(page.next));
+                let wait = tokio::time::timeout(Duration::from_millis(200), changed.as_mut());
                 match wait.await {
                     Ok(Change::Data | Change::Closed) => break,
                     Ok(Change::Gone) => return,

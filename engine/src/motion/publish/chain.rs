@@ -10,7 +10,7 @@ use crate::{
     core::Core,
     publish::{
         keys::Digest,
-        manifest::{Manifest, Published},
+        manifest::{Encoded, Manifest, Published},
     },
     state::catalogue::{self, Failure},
     types::WallMs,
@@ -56,6 +56,11 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
+    pub(crate) fn new(manifest: Manifest) -> Self {
+        let Encoded { bytes, digest } = manifest.encode();
+        Self { manifest, digest, bytes }
+    }
+
     pub(crate) fn read(bytes: Bytes) -> Result<Self, Failure> {
         let manifest = Manifest::decode(&bytes)?;
         Ok(Self { manifest, digest: Digest::of(&bytes), bytes })

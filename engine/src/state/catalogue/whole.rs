@@ -10,6 +10,7 @@ use crate::{
     state::{rows::StreamRow, stream::Producer},
     subscribe::{
         entry::Number,
+        request::SubscriptionId,
         rows::{LinkRow, SubscriptionRow},
     },
     types::{Epoch, Lsn, ProducerId, StreamId, StreamName},
@@ -37,6 +38,22 @@ pub(crate) fn subscription(conn: &Connection, number: Number) -> Outcome<Option<
         Some(row) => read_subscription(row).map(Some),
         None => Ok(None),
     }
+}
+
+/// The subscription that has this name.
+pub(crate) fn subscription_named(
+    conn: &Connection,
+    id: &SubscriptionId,
+) -> Outcome<Option<Number>> {
+    let mut query = conn.prepare_cached("SELECT number FROM subscriptions WHERE id = ?1")?;
+    let number: Option<i64> = query.query_row([id.as_str()], |row| row.get(0)).optional()?;
+    number.map(|number| Ok(Number::new(position(number)?))).transpose()
+}
+
+/// How many streams are forks of this one.
+pub(crate) fn forks(conn: &Connection, source: StreamId) -> Outcome<u64> {
+    let mut query = conn.prepare_cached("SELECT count(*) FROM streams WHERE source = ?1")?;
+    position(query.query_row([column(source.get())], |row| row.get(0))?)
 }
 
 /// A link's row, if it is kept.

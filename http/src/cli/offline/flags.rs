@@ -41,7 +41,11 @@ pub struct RestoreFlags {
     #[arg(long, value_name = "GENERATION|TIME", value_parser = parse_moment)]
     pub at: Option<Moment>,
 
-    /// Restore over a store that is there: what it has and the bucket has not is lost
+    /// Restore the rest if some of it is damaged or missing
+    #[arg(long)]
+    pub partial: bool,
+
+    /// Restore in place of a store that is there: its directory is renamed, never deleted
     #[arg(long)]
     pub force: bool,
 }
@@ -53,7 +57,7 @@ pub struct BootstrapFlags {
     pub place: PlaceFlags,
 
     /// Say what would be restored and what could not, change nothing
-    #[arg(long, conflicts_with = "force")]
+    #[arg(long, conflicts_with_all = ["force", "partial"])]
     pub check: bool,
 
     #[command(flatten)]
@@ -72,7 +76,11 @@ pub struct ServeBootstrapFlags {
     #[arg(long, value_name = "GENERATION|TIME", value_parser = parse_moment, requires = "bootstrap")]
     pub at: Option<Moment>,
 
-    /// With --bootstrap: restore over a store that is there
+    /// With --bootstrap: restore the rest if some of it is damaged or missing
+    #[arg(long, requires = "bootstrap")]
+    pub partial: bool,
+
+    /// With --bootstrap: restore in place of a store that is there, whose directory is renamed
     #[arg(long, requires = "bootstrap")]
     pub force: bool,
 }
@@ -134,6 +142,19 @@ pub enum Stored {
     Rows,
     /// The log: the SQLite file of a store
     Log,
+}
+
+impl Stored {
+    /// Its name, as the command line has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Segment => "segment",
+            Self::Manifest => "manifest",
+            Self::Rows => "rows",
+            Self::Log => "log",
+        }
+    }
 }
 
 /// Which manifest of a chain.

@@ -58,6 +58,7 @@ fn a_bootstrap_is_of_the_newest_manifest_and_over_nothing_unless_asked() {
     let eight = WallMs::new(1_795_161_600_000);
     for (line, at, existing) in [
         ("bootstrap", None, Existing::Keep),
+        ("bootstrap --partial", None, Existing::Keep),
         ("bootstrap --force", None, Existing::Replace),
         ("bootstrap --at 17", Some(Moment::Generation(17)), Existing::Keep),
         ("bootstrap --at 2026-11-20T08:00:00Z", Some(Moment::Time(eight)), Existing::Keep),
@@ -66,7 +67,8 @@ fn a_bootstrap_is_of_the_newest_manifest_and_over_nothing_unless_asked() {
         let offline = parse(line).expect(line);
         assert_eq!(place(&offline), (Path::new("/d"), StoreKind::Local));
         let Offline::Bootstrap(_, restore) = offline else { panic!("{line}: {offline:?}") };
-        assert_eq!(restore, Restore { at, existing }, "{line}");
+        let losses = losses(line.contains("--partial"));
+        assert_eq!(restore, Restore { at, existing, losses }, "{line}");
     }
     let offline = parse("bootstrap --check --at 3 --data /e --object-store memory").expect("valid");
     assert_eq!(place(&offline), (Path::new("/e"), StoreKind::Memory));
@@ -79,17 +81,18 @@ fn a_server_may_begin_with_a_bootstrap_by_either_name() {
         let args = ["weir"].into_iter().chain(line.split_whitespace());
         ServeLine::try_parse_from(args).map(|line| line.bootstrap.restore())
     };
-    let newest = Restore { at: None, existing: Existing::Keep };
+    let newest = Restore { at: None, existing: Existing::Keep, losses: Losses::Refuse };
     for (line, expect) in [
         ("", None),
         ("--bootstrap", Some(newest)),
         ("--bootstrap-from-r2", Some(newest)),
         ("--bootstrap --force", Some(Restore { existing: Existing::Replace, ..newest })),
+        ("--bootstrap --partial", Some(Restore { losses: Losses::Accept, ..newest })),
         ("--bootstrap --at 2", Some(Restore { at: Some(Moment::Generation(2)), ..newest })),
     ] {
         assert_eq!(parse(line).expect(line), expect, "{line}");
     }
-    for line in ["--force", "--at 2"] {
+    for line in ["--force", "--partial", "--at 2"] {
         assert!(parse(line).is_err(), "{line} without --bootstrap");
     }
 }
@@ -130,6 +133,7 @@ fn a_file_is_inspected_as_what_it_is_said_to_be() {
 fn what_makes_no_sense_is_refused() {
     for (line, says) in [
         ("bootstrap --check --force", "--force"),
+        ("bootstrap --check --partial", "--partial"),
         ("bootstrap --at 0", "counted from 1"),
         ("bootstrap --at yesterday", "generation or a time"),
         ("bootstrap --at 2026-11-20", "generation or a time"),

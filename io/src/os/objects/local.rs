@@ -5,8 +5,8 @@
 //! half an object, and an answer is given for what a power cut cannot take back. It works on
 //! any [`Disk`], the simulated one too.
 //!
-//! A directory has room for one server: what is left in `.staging` when a bucket is opened
-//! is nobody's and removed.
+//! What a crash leaves in `.staging` stays until [`Local::sweep_staging`]: only who knows that
+//! no other process writes there may take it away.
 
 use std::{
     collections::BTreeSet,
@@ -58,20 +58,35 @@ impl Local {
     /// Opens the bucket in `root`, which is made if it is missing.
     ///
     /// # Errors
-    /// The directory cannot be made, read or swept.
+    /// The directory cannot be made.
     pub async fn open(world: &World, root: &Path) -> Result<Local, ObjectError> {
+        let local = Self::open_to_look(world, root);
+        local.run(|shelf| shelf.open().map_err(failed)).await?;
+        Ok(local)
+    }
+
+    /// The bucket in `root` for one who creates nothing: neither is anything made.
+    #[must_use]
+    pub fn open_to_look(world: &World, root: &Path) -> Local {
         let shelf = Shelf {
             disk: Arc::clone(&world.disk),
             root: root.to_owned(),
             durable: Mutex::default(),
         };
-        let local = Local {
+        Local {
             blocking: Arc::clone(&world.blocking),
             entropy: Arc::clone(&world.entropy),
             shelf: Arc::new(shelf),
-        };
-        local.run(|shelf| shelf.open().map_err(failed)).await?;
-        Ok(local)
+        }
+    }
+
+    /// Removes what a crash left half-written. No other process may be writing there, so whoever
+    /// calls this holds a lock that says so. Returns how many files there were.
+    ///
+    /// # Errors
+    /// The directory cannot be read or changed.
+    pub async fn sweep_staging(&self) -> Result<usize, ObjectError> {
+        self.run(|shelf| shelf.sweep_staging().map_err(failed)).await
     }
 
     async fn run<T: Send + 'static>(
@@ -183,14 +198,21 @@ impl Shelf {
                 return Err(error);
             }
         }
-        let left = self.disk.list(&staging)?;
+        Ok(())
+    }
+
+    fn sweep_staging(&self) -> io::Result<usize> {
+        let left = match self.disk.list(&self.root.join(STAGING)) {
+            Err(error) if is_absent(&error) => return Ok(0),
+            listed => listed?,
+        };
         for path in &left {
             self.disk.remove(path)?;
         }
         if !left.is_empty() {
             info!(objects = left.len(), "removed what a crash left half-written");
         }
-        Ok(())
+        Ok(left.len())
     }
 
     fn path(&self, key: &Key) -> PathBuf {
@@ -226,7 +248,7 @@ impl Shelf {
             file.sync()?;
             self.disk.link(staged, name)
         });
-        // What cannot be removed now is removed at the next start.
+        // What cannot be removed now is swept at some start.
         match self.disk.remove(staged) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 warn!(%error, path = %staged.display(), "a staged object was left behind");

@@ -24,9 +24,33 @@ use crate::{
 /// # Errors
 /// A setting is missing or wrong, or the directory cannot be used.
 pub async fn open(bucket: &Bucket, world: &World) -> Result<Arc<dyn Objects>, ObjectError> {
+    if let Kind::Local { directory } = &bucket.kind {
+        Local::open(world, directory).await?;
+    }
+    open_to_look(bucket, world)
+}
+
+/// Removes what a crash left half-written in a bucket that is a directory; others have no such
+/// thing. No other process may be writing there, so whoever calls this holds the lock of the store
+/// that the bucket belongs to. Returns how many files there were.
+///
+/// # Errors
+/// The directory cannot be read or changed.
+pub async fn sweep_staging(bucket: &Bucket, world: &World) -> Result<usize, ObjectError> {
+    match &bucket.kind {
+        Kind::Local { directory } => Local::open_to_look(world, directory).sweep_staging().await,
+        Kind::Memory | Kind::S3 | Kind::R2 | Kind::Gcs | Kind::Azure => Ok(0),
+    }
+}
+
+/// As [`open`], for one who creates nothing: the directory of a local bucket is not even made.
+///
+/// # Errors
+/// A setting is missing or wrong.
+pub fn open_to_look(bucket: &Bucket, world: &World) -> Result<Arc<dyn Objects>, ObjectError> {
     let connector = || Connector::new(world);
     let opened: Arc<dyn Objects> = match &bucket.kind {
-        Kind::Local { directory } => Arc::new(Local::open(world, directory).await?),
+        Kind::Local { directory } => Arc::new(Local::open_to_look(world, directory)),
         Kind::Memory => MemoryBucket::new(0).client(Arc::clone(&world.clock)),
         Kind::S3 => Arc::new(Cloud::new(bucket.s3(connector())?)),
         Kind::R2 => Arc::new(Cloud::new(bucket.r2(connector())?)),

@@ -1,0 +1,227 @@
+//! The tables of a store, out of ledgers: what these say together, the files, the cut, and the
+//! tail as the log.
+
+use std::{iter::Peekable, sync::Arc};
+
+use rusqlite::Connection;
+use weir_io::{World, sqlite::Role};
+
+use super::{
+    RestoreError, blocking, failure,
+    fetch::{Fetched, Lost},
+    find::Choice,
+    io_error, patch,
+    report::{Finding, Report},
+};
+use crate::{
+    Config, OpenError,
+    core::{database, ledger_dir, segment_dir},
+    ledger::{Below, Change, Ledger, Merge, Row},
+    motion::publish::{Stored, chain},
+    open,
+    publish::listing::Entry,
+    state::{
+        catalogue::{self, Failure, Found, LedgerRow, Place, SegmentRow},
+        files::Cut,
+    },
+    subscribe::{entry::Number, rows as subscriptions},
+    types::StreamId,
+};
+
+/// Rows in one transaction.
+const ROWS_AT_ONCE: usize = 4096;
+
+/// All that tables are made of.
+pub(super) struct Plan {
+    pub(super) choice: Choice,
+    pub(super) claimed: Stored,
+    pub(super) fetched: Fetched,
+}
+
+/// Makes the tables. Everything they name is durable then, but for the directory itself.
+pub(super) async fn build(
+    world: &World,
+    config: &Config,
+    plan: &Arc<Plan>,
+    report: &mut Report,
+) -> Result<(), RestoreError> {
+    let (shared, config, plan) = (world.clone(), config.clone(), Arc::clone(plan));
+    let made = blocking(world, move || {
+        for dir in [segment_dir(&config), ledger_dir(&config)] {
+            let what = format!("syncing {}", dir.display());
+            shared.disk.sync_dir(&dir).map_err(|source| io_error(what, source))?;
+        }
+        let mut conn = open_tables(&shared, &config)?;
+        tables(&mut conn, &plan).map_err(failure)
+    });
+    report.findings.extend(made.await?);
+    Ok(())
+}
+
+/// Opens the database of the new store.
+pub(super) fn open_tables(world: &World, config: &Config) -> Result<Connection, RestoreError> {
+    let path = database(config);
+    world
+        .sqlite
+        .open(&path, Role::Writer)
+        .map_err(|source| OpenError::Sqlite { what: path.display().to_string(), source }.into())
+}
+
+fn tables(conn: &mut Connection, plan: &Plan) -> Result<Vec<Finding>, Failure> {
+    let (chosen, claimed) = (&plan.choice.chosen.manifest, &plan.claimed.manifest);
+    let number = |value: u64| value.to_le_bytes();
+    catalogue::create(
+        conn,
+        &[
+            ("format", &number(open::FORMAT)),
+            ("store", &chosen.store.0),
+            ("writer_epoch", &number(claimed.writer_epoch)),
+            ("recoveries", &number(claimed.recoveries.into())),
+            ("next_segment", &number(claimed.next_segment.get())),
+            // Epochs are raised in the tables alone, so the ledgers will not say all.
+            ("ledgers_whole", &number(0)),
+        ],
+    )?;
+    let ledgers: Vec<Arc<Ledger>> =
+        plan.fetched.ledgers.iter().map(|(_, ledger)| Arc::clone(ledger)).collect();
+    let mut findings = Vec::new();
+    put_rows(conn, &ledgers, &plan.fetched.lost, &mut findings)?;
+    let tx = conn.transaction()?;
+    put_files(&tx, &plan.fetched)?;
+    chain::put_published(&tx, &plan.claimed.bytes)?;
+    for generation in plan.choice.kept.iter().chain([&claimed.generation]) {
+        // Nobody knows how long ago they were superseded: collection waits anew.
+        catalogue::put_manifest(&tx, *generation, chosen.store_ms)?;
+    }
+    let whole = plan.fetched.tail_is_whole;
+    let cut = Cut {
+        folded: if whole { chosen.folded } else { chosen.through },
+        through: chosen.through,
+        next_stream: claimed.next_stream.get(),
+        next_subscription: claimed.next_subscription,
+        store_ms: chosen.store_ms,
+    };
+    cut.store(&tx)?;
+    if whole && let Some(newest) = ledgers.last() {
+        for commit in newest.commits() {
+            let (lsn, commit) = commit.map_err(|lost| Failure::Damaged(lost.to_string()))?;
+            weir_io::sometimes!("a bootstrap restored commits that no fold had finished");
+            catalogue::append_commit(&tx, lsn, &commit)?;
+        }
+    }
+    tx.commit()?;
+    if !plan.fetched.lost.nothing() || !whole {
+        weir_io::sometimes!("a bootstrap restored what was left of a damaged bucket");
+        patch::patch(conn, chosen.through.lsn, &mut findings)?;
+    }
+    Ok(findings)
+}
+
+/// Writes what ledgers say together.
+fn put_rows(
+    conn: &mut Connection,
+    ledgers: &[Arc<Ledger>],
+    lost: &Lost,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Failure> {
+    // Blocks that can't be read are in the report already.
+    let readable = Merge::new(ledgers, Below::Nothing).filter_map(Result::ok);
+    let mut changes = readable.peekable();
+    // The last stream and subscription: what belongs to one comes right after it.
+    let mut owners = (None, None);
+    while changes.peek().is_some() {
+        let tx = conn.transaction()?;
+        put_some(&tx, &mut changes, lost, &mut owners, findings)?;
+        tx.commit()?;
+    }
+    Ok(())
+}
+
+fn put_some(
+    conn: &Connection,
+    changes: &mut Peekable<impl Iterator<Item = Change>>,
+    lost: &Lost,
+    (stream, subscription): &mut (Option<StreamId>, Option<Number>),
+    findings: &mut Vec<Finding>,
+) -> Result<(), Failure> {
+    for change in changes.take(ROWS_AT_ONCE) {
+        let row = match Row::decode(&change) {
+            Ok(Some(row)) => row,
+            // What is deleted has nothing below it any more; what is malformed was reported.
+            Ok(None) | Err(_) => continue,
+        };
+        let address = row.address();
+        let orphan = match &row {
+            Row::Producer { stream: owner, .. } => *stream != Some(*owner),
+            Row::Link(link) => *subscription != Some(link.number),
+            Row::Stream(_) | Row::Subscription(_) | Row::Tombstone { .. } => false,
+        };
+        if orphan {
+            if lost.nothing() {
+                return Err(Failure::Damaged(format!("{address} belongs to nothing")));
+            }
+            findings.push(Finding::new("row", address, "what it belongs to is lost"));
+            continue;
+        }
+        match row {
+            Row::Stream(row) => {
+                if !lost.nothing() {
+                    patch::make_room(conn, &row, findings)?;
+                }
+                *stream = Some(row.identity.id);
+                catalogue::put_stream(conn, &row)?;
+            }
+            Row::Producer { stream, id, producer, lsn } => {
+                catalogue::put_producer(conn, stream, &id, &producer, lsn)?;
+            }
+            Row::Tombstone { name, epoch } => {
+                catalogue::put_tombstone(conn, name.as_str(), epoch)?;
+            }
+            Row::Subscription(row) => {
+                if !lost.nothing() {
+                    patch::make_room_for_subscription(conn, &row, findings)?;
+                }
+                *subscription = Some(row.number);
+                let (config, control) = (&row.config, &row.control);
+                let body =
+                    subscriptions::encode_subscription(config, row.created, row.born, control);
+                catalogue::put_subscription(conn, row.number, &config.id, row.lsn, &body)?;
+            }
+            Row::Link(row) => {
+                catalogue::put_link(conn, row.number, &row.path, Some(&row.link), row.lsn)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Names the files. What the bucket has is there, a local copy of it too.
+fn put_files(conn: &Connection, fetched: &Fetched) -> Result<(), Failure> {
+    for Entry { id, bytes, nonce, .. } in &fetched.segments {
+        let (bytes, nonce) = (*bytes, nonce.get());
+        let row = SegmentRow { id: *id, bytes, nonce, place: Place::Bucket };
+        catalogue::put_segment(conn, &row)?;
+    }
+    for (entry, _) in &fetched.ledgers {
+        let row = LedgerRow {
+            id: entry.id,
+            bytes: entry.bytes,
+            nonce: entry.nonce.get(),
+            place: Place::Bucket,
+            mark: entry.mark,
+            first_lsn: entry.first_lsn,
+            last_lsn: entry.last_lsn,
+            rows: entry.records,
+        };
+        catalogue::put_ledger(conn, &row)?;
+    }
+    Ok(())
+}
+
+/// Whether a name is somebody's.
+pub(super) fn holder(conn: &Connection, name: &str) -> Result<Option<StreamId>, Failure> {
+    Ok(match catalogue::find(conn, name)? {
+        Found::Stream(row) => Some(row.identity.id),
+        Found::Absent(_) => None,
+    })
+}

@@ -1,0 +1,242 @@
+//! Who only looks changes nothing, and finds what was planted.
+
+use std::path::{Path, PathBuf};
+
+use weir_engine::{Engine, restore, verify::Depth};
+use weir_io::{
+    World,
+    memory::{Machine, Verb},
+    objects::Key,
+};
+
+use crate::town::*;
+
+const DEPTHS: [Depth; 4] = [Depth::Local, Depth::Remote, Depth::Both, Depth::Deep];
+
+/// A closed store with two folds in its bucket, and something in the log.
+fn fill(machine: &Machine) {
+    life(machine, async |world| {
+        let engine = open(&world, machine).await;
+        for stream in ["a", "b", "gone"] {
+            create(&engine, stream).await;
+            append(&engine, stream, "one ").await;
+        }
+        pass(15).await;
+        produce(&engine, "b", "two ", 0).await.unwrap();
+        engine.delete(&name("gone")).await.unwrap();
+        pass(15).await;
+        engine.close().await;
+    });
+}
+
+fn files(world: &World, dir: &str) -> Vec<PathBuf> {
+    world.disk.list(&Path::new(DIR).join(dir)).unwrap()
+}
+
+#[test]
+fn nothing_is_found_where_nothing_is_wrong_and_nothing_is_changed() {
+    let machine = Machine::new(30);
+    fill(&machine);
+    let asks = |verb| machine.bucket().count(verb);
+    life(&machine, async |world| {
+        let before = (machine.drive().mutations(), asks(Verb::Create), asks(Verb::Delete));
+        for depth in DEPTHS {
+            assert_eq!(verify(&world, &machine, depth).await, [""; 0], "{depth:?}");
+        }
+        let after = (machine.drive().mutations(), asks(Verb::Create), asks(Verb::Delete));
+        assert_eq!(after, before, "INV-45 who looks changes nothing");
+    });
+    // Beside a server, and after a bootstrap.
+    let other = another(&machine, 31);
+    life(&other, async |world| {
+        let engine = recover(&world, &other).await;
+        append(&engine, "a", "two ").await;
+        for depth in DEPTHS {
+            assert_eq!(verify(&world, &other, depth).await, [""; 0], "{depth:?}");
+        }
+        pass(15).await;
+        for depth in DEPTHS {
+            assert_eq!(verify(&world, &other, depth).await, [""; 0], "{depth:?}");
+        }
+        engine.close().await;
+        for depth in DEPTHS {
+            assert_eq!(verify(&world, &other, depth).await, [""; 0], "{depth:?}");
+        }
+    });
+}
+
+#[test]
+fn damage_on_the_disk_is_found() {
+    for (seed, dir, byte, depths) in [(32, "segments", 50, 0..4), (33, "rows", 45, 0..4)] {
+        let machine = Machine::new(seed);
+        fill(&machine);
+        life(&machine, async |world| {
+            let [first, ..] = &files(&world, dir)[..] else { panic!("no file") };
+            machine.drive().flip_bit(first, byte, 0).unwrap();
+            for depth in &DEPTHS[depths] {
+                let expected: &[&str] = if *depth == Depth::Remote { &[] } else { &["block"] };
+                assert_eq!(verify(&world, &machine, *depth).await, expected, "{dir} {depth:?}");
+            }
+            machine.drive().flip_bit(first, 0, 0).unwrap();
+            assert_eq!(verify(&world, &machine, Depth::Local).await, ["file"], "{dir}");
+            world.disk.remove(first).unwrap();
+            assert_eq!(verify(&world, &machine, Depth::Local).await, ["file"], "{dir}");
+        });
+    }
+}
+
+/// Plants something in a bucket, looks, and repairs it.
+fn planted(machine: &Machine, key: &Key, plant: impl FnOnce(&Key), expected: &[(Depth, &[&str])]) {
+    let bytes = machine.bucket().peek(key).unwrap();
+    plant(key);
+    life(machine, async |world| {
+        for (depth, rules) in expected {
+            let found = verify(&world, machine, *depth).await;
+            assert_eq!(found, *rules, "{key} {depth:?}");
+        }
+    });
+    machine.bucket().put(key.clone(), bytes);
+}
+
+#[test]
+fn damage_in_the_bucket_is_found() {
+    let machine = Machine::new(34);
+    fill(&machine);
+    let bucket = machine.bucket();
+    for prefix in ["segments/", "rows/"] {
+        let key = &keys(bucket, prefix)[0];
+        let len = bucket.peek(key).unwrap().len();
+        let lost = |key: &Key| assert!(bucket.lose(key));
+        let object: &[&str] = &["object"];
+        planted(
+            &machine,
+            key,
+            lost,
+            &[
+                (Depth::Local, &[]),
+                (Depth::Remote, object),
+                (Depth::Both, object),
+                (Depth::Deep, &["object", "object"]),
+            ],
+        );
+        let end = |key: &Key| assert!(bucket.flip_bit(key, len - 1, 0));
+        planted(&machine, key, end, &[(Depth::Remote, &["mark"]), (Depth::Deep, &["block"])]);
+        let block = |key: &Key| assert!(bucket.flip_bit(key, 50, 0));
+        planted(&machine, key, block, &[(Depth::Remote, &[]), (Depth::Deep, &["block"])]);
+        let other = if prefix == "rows/" { "segments/" } else { "rows/" };
+        let other = bucket.peek(&keys(bucket, other)[0]).unwrap();
+        let foreign = |key: &Key| bucket.put(key.clone(), other);
+        planted(&machine, key, foreign, &[(Depth::Local, &[])]);
+    }
+}
+
+#[test]
+fn a_broken_chain_is_found() {
+    let machine = Machine::new(35);
+    fill(&machine);
+    let bucket = machine.bucket();
+    assert_eq!(keys(bucket, "manifest/").len(), 2);
+    let chain: &[&str] = &["chain"];
+    // A first one that is gone, without a boundary that says so, may have been collected.
+    let flip = |key: &Key| assert!(bucket.flip_bit(key, 100, 0));
+    planted(&machine, &manifest(1), flip, &[(Depth::Local, &[]), (Depth::Remote, chain)]);
+    planted(&machine, &manifest(2), flip, &[(Depth::Remote, &["manifest"])]);
+    // A manifest of another chain in between.
+    let other = Machine::new(36);
+    fill(&other);
+    let foreign = other.bucket().peek(&manifest(1)).unwrap();
+    let swap = |key: &Key| bucket.put(key.clone(), foreign.clone());
+    let broken: &[&str] = &["rule", "rule", "object", "object"];
+    life(&machine, async |world| {
+        let key = manifest(1);
+        let bytes = bucket.peek(&key).unwrap();
+        swap(&key);
+        let found = verify(&world, &machine, Depth::Remote).await;
+        assert!(found.iter().filter(|it| **it == "rule").count() >= 2, "{found:?} {broken:?}");
+        bucket.put(key, bytes);
+    });
+    // The whole bucket is another store's.
+    let foreign = other.bucket().peek(&manifest(2)).unwrap();
+    let swap = |key: &Key| bucket.put(key.clone(), foreign);
+    let key = manifest(2);
+    let bytes = bucket.peek(&key).unwrap();
+    swap(&key);
+    life(&machine, async |world| {
+        let found = verify(&world, &machine, Depth::Both).await;
+        assert!(found.contains(&"manifest") && found.contains(&"object"), "{found:?}");
+    });
+    bucket.put(key, bytes);
+}
+
+#[test]
+fn a_store_that_is_not_there_is_no_sound_one() {
+    let machine = Machine::new(37);
+    life(&machine, async |world| {
+        let bucket = machine.bucket().client(world.clock.clone());
+        for depth in [Depth::Local, Depth::Both, Depth::Deep] {
+            let verified = Engine::verify(world.clone(), config(), Some(bucket.clone()), depth);
+            verified.await.unwrap_err();
+        }
+        assert!(!world.disk.exists(Path::new("/weir")).unwrap());
+    });
+}
+
+#[test]
+fn everything_that_is_stored_can_be_shown() {
+    let machine = Machine::new(38);
+    fill(&machine);
+    for (prefix, word) in
+        [("segments/", "record"), ("rows/", "stream"), ("manifest/", "recoveries")]
+    {
+        for key in keys(machine.bucket(), prefix) {
+            let bytes = machine.bucket().peek(&key).unwrap();
+            let shown = restore::describe(&bytes);
+            assert!(shown.contains(word), "{key}:\n{shown}");
+            // Whatever is cut off, it is said and not panicked about.
+            for len in (0..bytes.len()).step_by(7) {
+                assert!(!restore::describe(&bytes.slice(..len)).is_empty());
+            }
+        }
+    }
+    life(&machine, async |world| {
+        let engine = open(&world, &machine).await;
+        create(&engine, "late").await;
+        let before = machine.drive().mutations();
+        let shown = restore::describe_log(&world, &Path::new(DIR).join("weir.sqlite"));
+        assert!(shown.contains("create stream") && shown.contains("'late'"), "{shown}");
+        assert_eq!(machine.drive().mutations(), before);
+        engine.close().await;
+    });
+}
+
+#[test]
+fn what_is_no_longer_needed_is_listed_and_left_alone() {
+    let machine = Machine::new(39);
+    life(&machine, async |world| {
+        let engine = open(&world, &machine).await;
+        let orphan = Key::new(format!("segments/{:016x}-{:016x}.seg", 999, 1)).unwrap();
+        machine.bucket().put(orphan.clone(), "left behind".into());
+        create(&engine, "a").await;
+        for record in 0..10 {
+            append(&engine, "a", &format!("record {record} ")).await;
+            pass(15).await;
+        }
+        let all = keys(machine.bucket(), "");
+        let bucket = machine.bucket().client(world.clock.clone());
+        let garbage = restore::garbage(&world, bucket).await.unwrap();
+        assert_eq!(keys(machine.bucket(), ""), all);
+        let merged = garbage.unneeded.iter().filter(|it| it.named_by.is_some()).count();
+        assert!(merged >= 14, "segments and ledgers were merged\n{garbage}");
+        let orphans: Vec<&str> = garbage
+            .unneeded
+            .iter()
+            .filter(|it| it.named_by.is_none())
+            .map(|it| it.object.as_str())
+            .collect();
+        assert!(orphans.contains(&orphan.as_str()), "{garbage}");
+        let objects =
+            keys(machine.bucket(), "segments/").len() + keys(machine.bucket(), "rows/").len();
+        assert_eq!(usize::try_from(garbage.objects).unwrap() + garbage.unneeded.len(), objects);
+        engine.close().await;
+    });
+}

@@ -1,0 +1,10 @@
+//! What comes back from a bucket when the disk is gone, what never does, and what is found when
+//! somebody looks.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+mod crashes;
+mod damage;
+mod looking;
+mod published;
+mod subscriptions;
+mod town;

@@ -1,0 +1,197 @@
+//! The commands without a server, done by the engine.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use serde_json::json;
+use weir_engine::{
+    Config, Engine as Store,
+    restore::{self, Existing as Over, Finding, Losses as Rest, Options, RestoreError},
+    types::WallMs,
+    verify::{self, Checked, Findings},
+};
+use weir_io::World;
+
+use super::{
+    Depth, Engine, Existing, Format, Losses, Place, Report, Restore, Verdict,
+    flags::{Moment, Stored},
+};
+use crate::{ObjectStore, wire::date};
+
+/// The largest file that is shown; the largest segment is smaller.
+const SHOWN_BYTES_MAX: u64 = 1 << 30;
+
+/// The engine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Work;
+
+impl Engine for Work {
+    async fn bootstrap(
+        &self,
+        world: &World,
+        place: &Place,
+        bucket: &ObjectStore,
+        restore: Restore,
+    ) -> anyhow::Result<Report> {
+        let config = Config::new(place.data.join("store"));
+        match self::bootstrap(world, config, bucket, restore).await {
+            Ok(report) => Ok(restored(&report)),
+            Err(RestoreError::Damaged(report)) => {
+                let text = format!("{report}nothing was restored: --partial restores the rest\n");
+                Ok(Report { verdict: Verdict::Problems, text })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn check_bootstrap(
+        &self,
+        world: &World,
+        bucket: &ObjectStore,
+        at: Option<Moment>,
+    ) -> anyhow::Result<Report> {
+        let objects = Arc::clone(&bucket.objects);
+        let report = Store::check_bootstrap(world.clone(), objects, moment(at)).await?;
+        Ok(restored(&report))
+    }
+
+    async fn verify(
+        &self,
+        world: &World,
+        place: &Place,
+        bucket: Option<&ObjectStore>,
+        depth: Depth,
+        format: Format,
+    ) -> anyhow::Result<Report> {
+        let config = Config::new(place.data.join("store"));
+        let objects = bucket.map(|bucket| Arc::clone(&bucket.objects));
+        let depth = match depth {
+            Depth::Local => verify::Depth::Local,
+            Depth::Remote => verify::Depth::Remote,
+            Depth::Both => verify::Depth::Both,
+            Depth::Deep => verify::Depth::Deep,
+        };
+        let found = Store::verify(world.clone(), config, objects, depth).await?;
+        let text = match format {
+            Format::Text => text(&found),
+            Format::Json => json(&found),
+        };
+        Ok(Report { verdict: verdict(&found.findings), text })
+    }
+
+    async fn inspect(&self, world: &World, what: Stored, file: &Path) -> anyhow::Result<Report> {
+        if what == Stored::Log {
+            let text = restore::describe_log(world, file);
+            return Ok(Report { verdict: Verdict::Sound, text });
+        }
+        let shown = || file.display().to_string();
+        let open = world.disk.open(file).with_context(shown)?;
+        let len = open.len().with_context(shown)?;
+        anyhow::ensure!(len <= SHOWN_BYTES_MAX, "{} has {len} bytes: too many", shown());
+        let mut bytes = vec![0; usize::try_from(len)?];
+        open.read_exact_at(&mut bytes, 0).with_context(shown)?;
+        let text = restore::describe(&Bytes::from(bytes));
+        let first = text.split_whitespace().find(|word| !["a", "an"].contains(word));
+        let is = matches!(
+            (what, first.unwrap_or_default().trim_end_matches(':')),
+            (Stored::Segment, "segment")
+                | (Stored::Rows, "ledger")
+                | (Stored::Manifest, "manifest" | "page")
+        );
+        anyhow::ensure!(is, "{} is no {}: {text}", shown(), what.as_str());
+        Ok(Report { verdict: Verdict::Sound, text })
+    }
+
+    async fn garbage(&self, world: &World, bucket: &ObjectStore) -> anyhow::Result<Report> {
+        let garbage = restore::garbage(world, Arc::clone(&bucket.objects)).await?;
+        Ok(Report { verdict: Verdict::Sound, text: garbage.to_string() })
+    }
+}
+
+/// Makes a store out of what a bucket has.
+///
+/// # Errors
+/// It could not be made; what of it is damaged is in [`RestoreError::Damaged`].
+pub(in crate::cli) async fn bootstrap(
+    world: &World,
+    config: Config,
+    bucket: &ObjectStore,
+    restore: Restore,
+) -> Result<restore::Report, RestoreError> {
+    let options = Options {
+        at: moment(restore.at),
+        existing: match restore.existing {
+            Existing::Keep => Over::Keep,
+            Existing::Replace => Over::SetAside,
+        },
+        losses: match restore.losses {
+            Losses::Refuse => Rest::Refuse,
+            Losses::Accept => Rest::Accept,
+        },
+    };
+    let holder = format!(
+        "pid {}, weir {} bootstrap, since {}",
+        std::process::id(),
+        env!("CARGO_PKG_VERSION"),
+        date::rfc3339(WallMs::new(world.clock.wall_ms())),
+    );
+    let objects = Arc::clone(&bucket.objects);
+    Store::bootstrap(world.clone(), config, objects, options, &holder).await
+}
+
+fn moment(at: Option<Moment>) -> restore::Moment {
+    match at {
+        None => restore::Moment::Newest,
+        Some(Moment::Generation(generation)) => restore::Moment::Generation(generation),
+        Some(Moment::Time(time)) => restore::Moment::Time(time),
+    }
+}
+
+fn verdict(findings: &[Finding]) -> Verdict {
+    if findings.is_empty() { Verdict::Sound } else { Verdict::Problems }
+}
+
+fn restored(report: &restore::Report) -> Report {
+    let made = format!("made         {}\n", date::rfc3339(report.created));
+    Report { verdict: verdict(&report.findings), text: format!("{report}{made}") }
+}
+
+fn text(found: &Findings) -> String {
+    let Checked { streams, commits, files, blocks, manifests, objects, object_bytes } =
+        found.checked;
+    let mut text = format!(
+        "store        {streams} streams, {commits} commits in the log, {files} files, {blocks} \
+         blocks\nbucket       {manifests} manifests, {objects} objects, {object_bytes} bytes \
+         read\nproblems     {}\n",
+        found.findings.len()
+    );
+    for finding in &found.findings {
+        text.push_str(&format!("  {finding}\n"));
+    }
+    text
+}
+
+fn json(found: &Findings) -> String {
+    let findings: Vec<_> = found
+        .findings
+        .iter()
+        .map(|Finding { rule, object, text }| {
+            json!({ "rule": rule, "object": object, "text": text })
+        })
+        .collect();
+    let Checked { streams, commits, files, blocks, manifests, objects, object_bytes } =
+        found.checked;
+    let checked = json!({
+        "streams": streams,
+        "commits": commits,
+        "files": files,
+        "blocks": blocks,
+        "manifests": manifests,
+        "objects": objects,
+        "object_bytes": object_bytes,
+    });
+    let ok = found.findings.is_empty();
+    let document = json!({ "ok": ok, "findings": findings, "checked": checked });
+    format!("{document:#}\n")
+}
