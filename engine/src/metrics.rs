@@ -212,6 +212,24 @@ impl Metrics {
         r.register("weir_blocks_asked", "Blocks asked for", self.blocks_asked.clone());
         r.register("weir_blocks_hit", "Blocks found in memory", self.blocks_hit.clone());
         self.register_history(r);
+        self.register_subscriptions(r);
+        r.register("weir_block_cache_bytes", "Blocks in memory", self.block_cache_bytes.clone());
+        self.publish.register(r);
+    }
+    fn register_history(&self, r: &mut Registry) {
+        r.register("weir_history_fetches", "Requests for blocks", self.fetches.clone());
+        r.register("weir_history_fetches_failed", "Without blocks", self.fetches_failed.clone());
+        r.register("weir_history_blocks", "Blocks fetched", self.fetched_blocks.clone());
+        r.register("weir_history_bytes", "Bytes fetched", self.fetched_bytes.clone());
+        r.register("weir_history_evictions", "Local copies evicted", self.evictions.clone());
+        r.register(
+            "weir_history_local_bytes",
+            "Local copies of what the bucket has",
+            self.local_bytes.clone(),
+        );
+    }
+
+    fn register_subscriptions(&self, r: &mut Registry) {
         r.register("weir_subscriptions", "Subscriptions", self.subscriptions.clone());
         r.register(
             "weir_subscriptions_pending",
@@ -232,20 +250,6 @@ impl Metrics {
             "weir_subscription_acks",
             "Streams acknowledged",
             self.subscription_acks.clone(),
-        );
-        r.register("weir_block_cache_bytes", "Blocks in memory", self.block_cache_bytes.clone());
-        self.publish.register(r);
-    }
-    fn register_history(&self, r: &mut Registry) {
-        r.register("weir_history_fetches", "Requests for blocks", self.fetches.clone());
-        r.register("weir_history_fetches_failed", "Without blocks", self.fetches_failed.clone());
-        r.register("weir_history_blocks", "Blocks fetched", self.fetched_blocks.clone());
-        r.register("weir_history_bytes", "Bytes fetched", self.fetched_bytes.clone());
-        r.register("weir_history_evictions", "Local copies evicted", self.evictions.clone());
-        r.register(
-            "weir_history_local_bytes",
-            "Local copies of what the bucket has",
-            self.local_bytes.clone(),
         );
     }
 }

@@ -91,22 +91,33 @@ pub fn page(
             checks::DENSE,
             "'{name}' {start}..{next} has {count} records"
         );
-        for (position, (request, index)) in (start..).zip(&seen) {
-            let first = position.checked_sub(u64::try_from(*index).expect("small"));
-            let len = u64::try_from(model.requests[*request].records.len()).expect("small");
-            // A fork may begin in the middle of a request to its source.
-            let whole = model.requests[*request].name != *name
-                || first.is_none_or(|first| first + len <= tail);
-            require!(
-                whole,
-                checks::DURABLE,
-                "'{name}' shows a part of request {request}: {first:?}+{len} of {tail}"
-            );
-            model.shown(name, epoch, position, (*request, *index))?;
-        }
+        in_full(model, name, (epoch, start, tail), &seen)?;
     }
     require!(next > start || next == tail, checks::SERVES, "'{name}' makes no progress at {start}");
     ends(model, ticket, page, seen)
+}
+
+/// Every record of a page without a key is at its place, and requests are shown whole.
+fn in_full(
+    model: &mut Model,
+    name: &StreamName,
+    (epoch, start, tail): (u32, u64, u64),
+    seen: &[Mark],
+) -> Result<(), Breach> {
+    for (position, (request, index)) in (start..).zip(seen) {
+        let first = position.checked_sub(u64::try_from(*index).expect("small"));
+        let len = u64::try_from(model.requests[*request].records.len()).expect("small");
+        // A fork may begin in the middle of a request to its source.
+        let whole =
+            model.requests[*request].name != *name || first.is_none_or(|first| first + len <= tail);
+        require!(
+            whole,
+            checks::DURABLE,
+            "'{name}' shows a part of request {request}: {first:?}+{len} of {tail}"
+        );
+        model.shown(name, epoch, position, (*request, *index))?;
+    }
+    Ok(())
 }
 
 /// The offsets of a page are of the epochs that count their positions.

@@ -16,7 +16,7 @@ const RECOVERIES_MAX: u32 = (1 << 16) - 1;
 /// How a claim ended.
 pub(super) enum Claimed {
     /// The slot is ours.
-    Mine(Stored),
+    Mine(Box<Stored>),
     /// The old writer was there first: what it published is to be restored instead.
     Taken,
 }
@@ -31,14 +31,14 @@ pub(super) async fn claim(
     let key = mine.manifest.artifact().key();
     let created = bucket.create(&key, &mine.bytes.clone().into()).await.map_err(Problem::from)?;
     if created == weir_io::retry::Outcome::Created {
-        return Ok(Claimed::Mine(mine));
+        return Ok(Claimed::Mine(Box::new(mine)));
     }
     let found = publish::read(bucket, mine.manifest.generation).await?;
     if found.bytes == mine.bytes {
         weir_io::sometimes!(
             "a bootstrap's claim was found to be its own after its answer was lost"
         );
-        return Ok(Claimed::Mine(mine));
+        return Ok(Claimed::Mine(Box::new(mine)));
     }
     if found.manifest.recoveries != choice.newest.manifest.recoveries {
         weir_io::sometimes!("a bootstrap lost the race with another one");

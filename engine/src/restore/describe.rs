@@ -251,6 +251,15 @@ fn brief(entry: &entry::Entry) -> String {
             format!("renew stream {stream} until {deadline} ms")
         }
         entry::Entry::Retire { stream, why } => format!("retire stream {stream} ({why:?})"),
+        entry::Entry::Trim(trim) => {
+            format!(
+                "trim stream {} before {}: {} bytes go",
+                trim.stream, trim.earliest, trim.dropped
+            )
+        }
+        entry::Entry::Retain { stream, retention } => {
+            format!("limit stream {stream} ({retention:?})")
+        }
         entry::Entry::Subscription(entry) => format!("subscription: {entry:?}"),
     }
 }

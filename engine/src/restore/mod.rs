@@ -205,7 +205,7 @@ async fn bootstrap(
             return Err(RestoreError::Damaged(Box::new(report)));
         }
         let claimed = match claim::claim(world, bucket, &choice).await? {
-            Claimed::Mine(claimed) => claimed,
+            Claimed::Mine(claimed) => *claimed,
             Claimed::Taken => {
                 weir_io::sometimes!("the old writer published while a bootstrap was under way");
                 continue;

@@ -25,6 +25,7 @@ use crate::{
     segment::Segment,
     state::{
         catalogue::{self, Failure},
+        kept::Kept,
         rows::StreamRow,
         stream::{Identity, StreamState},
     },
@@ -222,6 +223,8 @@ fn retired(fork: &Identity, through: Lsn) -> StreamRow {
         fork: None,
     };
     let state = StreamState {
+        form: fork.content.form(),
+        kept: Kept::default(),
         lineage: Lineage::starting(crate::types::Epoch::ZERO),
         next: Seq::ZERO,
         closed: None,

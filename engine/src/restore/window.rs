@@ -139,7 +139,8 @@ async fn once<T>(
     let tail = len.saturating_sub(TAIL_BYTES);
     if tail > 0 {
         let head = 0..HEAD_BYTES.min(tail);
-        window.here.lock().insert(0, piece(bucket, key, head).await?);
+        let piece = piece(bucket, key, head).await?;
+        window.here.lock().insert(0, piece);
     }
     let mut next = Some(tail..len).filter(|range| !range.is_empty());
     while let Some(range) = next.take() {

@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// What a stream keeps.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Kept {
     pub(crate) retention: Retention,
     /// The first position that can be read, inherited or its own.

@@ -41,7 +41,7 @@ pub enum Aside {
     /// Something about the keys.
     Keys(KeysCommand),
     /// Something about a store or a bucket.
-    Offline(OfflineCommand),
+    Offline(Box<OfflineCommand>),
 }
 
 /// What can be done with the keys.
@@ -65,7 +65,7 @@ impl Cli {
         match self.command {
             Some(Command::Serve(flags)) => Ok(*flags),
             Some(Command::Keys(command)) => Err(Aside::Keys(command)),
-            Some(Command::Offline(command)) => Err(Aside::Offline(command)),
+            Some(Command::Offline(command)) => Err(Aside::Offline(Box::new(command))),
             None => Ok(self.serve),
         }
     }

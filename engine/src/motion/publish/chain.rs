@@ -27,7 +27,7 @@ pub(crate) enum Chain {
     /// Not compared with the bucket since the start.
     #[default]
     Unattached,
-    Attached(Attached),
+    Attached(Box<Attached>),
     /// Another process publishes now.
     Fenced(String),
 }

@@ -161,7 +161,7 @@ pub(crate) async fn attach(core: &Arc<Core>) -> Result<(), Problem> {
 
 /// Whether the store was ever published: then it may start while the bucket is away.
 pub(crate) async fn is_known(core: &Arc<Core>) -> bool {
-    core.on_reader(|conn| chain::published(conn)).await.is_ok_and(|it| it.is_some())
+    core.on_reader(chain::published).await.is_ok_and(|it| it.is_some())
 }
 
 async fn attached<'a>(
@@ -173,7 +173,7 @@ async fn attached<'a>(
         match attach::attach(core, bucket).await {
             Ok(found) => {
                 show(core, found.last.as_ref());
-                *chain = Chain::Attached(found);
+                *chain = Chain::Attached(Box::new(found));
             }
             Err(Problem::Fenced(reason)) => fence(core, chain, reason),
             Err(problem) => return Err(problem),

@@ -111,7 +111,7 @@ async fn collect(
         find_orphans(core, bucket, newest, &pages).await?;
         state.swept = Some(elapsed);
     }
-    let oldest = core.on_reader(|conn| catalogue::oldest_waiting(conn)).await;
+    let oldest = core.on_reader(catalogue::oldest_waiting).await;
     let oldest = oldest.map_err(|bad| Problem::Local(bad.to_string()))?;
     Ok(oldest.map(|since| {
         let due = since.get().saturating_add(grace).saturating_add(1);

@@ -88,10 +88,9 @@ impl File {
                 let open = |row: &LedgerRow| -> Result<(), Failed> {
                     let ledger = Arc::new(ledgers::open_file(core, row.id)?);
                     ledger.rows().try_for_each(|row| row.map(drop).map_err(|lost| lost.error))?;
-                    let commits = ledger.commits();
-                    Ok(commits
-                        .map(|it| it.map(drop).map_err(|lost| lost.error))
-                        .collect::<Result<(), _>>()?)
+                    let mut commits = ledger.commits();
+                    commits.try_for_each(|it| it.map(drop).map_err(|lost| lost.error))?;
+                    Ok(())
                 };
                 open(row).map_err(|failed| match failed {
                     Failed::Ledger(ledger::ReadError::Damaged(bad)) => {
