@@ -8,7 +8,8 @@ use std::time::Duration;
 use weir_engine::{
     Engine,
     request::{
-        Append, AppendOutcome, Appended, Create, Error, Fork, From, List, Page, Read, Rejection,
+        Append, AppendOutcome, Appended, Create, CreateOutcome, Error, Fork, From, List, Page,
+        Read, Rejection,
     },
     types::{Closing, ContentType, Epoch, Offset, ProducerId, ProducerTuple, Seq, StreamName},
 };
@@ -111,10 +112,11 @@ impl<'a> Client<'a> {
     }
 
     /// After a start: what is there is what there was, or one whole state of before.
-    pub(super) async fn came_back(&self, recovered: Option<u32>) -> Checked {
+    pub(super) async fn came_back(&self) -> Checked {
         let seen = self.look().await?;
         let told = self.engine.server_details().publishing.map_or(0, |it| it.recoveries);
         let mut truth = self.drill.truth.borrow_mut();
+        let recovered = self.drill.recovered.take();
         let Some(recoveries) = recovered else { return truth.restarted(&seen) };
         require!(
             recoveries == told || recoveries == u32::MAX,
@@ -181,7 +183,7 @@ impl<'a> Client<'a> {
         };
         match (stream.place(token), &said) {
             (Place::Lost(next), Err(Error::Rejected(Rejection::OffsetLost { next: told })))
-                if parts(*told) == next =>
+                if parts(*told) == stream.offset(next) =>
             {
                 weir_io::sometimes!("an offset of a lost range was named as lost");
                 Ok(())
@@ -246,6 +248,8 @@ impl<'a> Client<'a> {
         self.drill.truth.borrow_mut().begin(fresh);
         let answer = self.engine.create(Create::new(name(text), content())).await;
         let Some(created) = self.answered("a creation", answer)? else { return Ok(()) };
+        let new = created.outcome == CreateOutcome::New;
+        require!(new, checks::RECOVERED, "'{text}' is not there, and the answer is {created:?}");
         let (epoch, next) = parts(created.head.next);
         let mut truth = self.drill.truth.borrow_mut();
         truth.correct(text, |stream| stream.lineage = vec![(epoch, 0)]);
@@ -258,12 +262,8 @@ impl<'a> Client<'a> {
         let source = NAMES[c.random_range(0..NAMES.len())];
         let Some(of) = self.stream(source) else { return Ok(()) };
         let at = c.random_range(0..=of.tail());
-        let index = usize::try_from(at).expect("drills are short");
-        let fork = Stream {
-            records: of.records[..index].to_vec(),
-            source: Some(source.to_owned()),
-            ..Stream::default()
-        };
+        let era = self.drill.truth.borrow().recoveries;
+        let fork = of.forked(source, at, era);
         self.drill.truth.borrow_mut().begin(|state| {
             state.insert(text.to_owned(), fork);
         });
@@ -274,13 +274,17 @@ impl<'a> Client<'a> {
         let Some(created) = self.answered("a fork", answer)? else { return Ok(()) };
         let (epoch, next) = parts(created.head.next);
         require!(next == at, checks::FORKED, "'{text}' forks '{source}' at {next}, not at {at}");
-        // It counts on under its source's epochs, or under one of its own.
-        let mut lineage: Vec<_> = of.lineage.iter().copied().filter(|it| it.1 <= at).collect();
-        if lineage.last().is_none_or(|(newest, _)| *newest != epoch) {
-            lineage = vec![(epoch, 0)];
-        }
+        // It counts on under its source's epochs, or under one of its own from the start.
+        let first = match self.page(text, From::Start, RECORD_BYTES).await {
+            Ok(page) => page.start.epoch.get(),
+            Err(error) => return Breach::of(checks::SERVES, format!("'{text}': {error}")),
+        };
         let mut truth = self.drill.truth.borrow_mut();
-        truth.correct(text, |stream| stream.lineage = lineage);
+        if first == epoch {
+            truth.correct(text, |stream| stream.lineage = vec![(epoch, 0)]);
+        }
+        let shared = truth.now()[text].newest();
+        require!(shared == epoch, checks::EPOCHS, "'{text}' is of epoch {epoch}, not {shared}");
         truth.born(text, epoch)?;
         truth.tell(text, (epoch, next));
         Ok(())

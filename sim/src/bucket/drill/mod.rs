@@ -57,6 +57,8 @@ struct Drill {
     sent: Cell<u32>,
     boots: Cell<u32>,
     ran: Cell<Duration>,
+    /// The store was recovered since anybody looked at it: for the how manieth time.
+    recovered: Cell<Option<u32>>,
 }
 
 /// Drills, if the seed does.
@@ -73,6 +75,7 @@ pub(crate) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
         sent: Cell::default(),
         boots: Cell::default(),
         ran: Cell::new(sim.now()),
+        recovered: Cell::default(),
     };
     drill.clear_up();
     let drilled = drill.go(machine, c);
@@ -82,13 +85,16 @@ pub(crate) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
 impl Drill {
     fn go(&self, mut machine: Machine, c: &mut ChaCha8Rng) -> Result<(), Breach> {
         for life in 0..c.random_range(3..7) {
-            let mut recovered = None;
             let there = audited(&self.bucket, StoreMs::new(u64::MAX))?.is_some();
             if life > 0 && there && c.random_bool(0.75) {
-                recovered = Some(self.recover(&mut machine, c)?);
+                self.recover(&mut machine, c)?;
             }
+            let death = c.random_bool(0.4).then(|| c.random_range(1..3000_u64));
             self.boot(&machine, c.random_bool(0.7), async |world| {
-                self.live(world, recovered, c).await
+                if let Some(op) = death {
+                    machine.drive().kill_in(op);
+                }
+                self.live(world, c).await
             })?;
         }
         self.clear_up();
@@ -152,9 +158,8 @@ impl Drill {
         lived
     }
 
-    /// Makes the store anew out of its bucket, on a new machine or over the old store. Returns how
-    /// many recoveries the store has behind it.
-    fn recover(&self, machine: &mut Machine, c: &mut ChaCha8Rng) -> Result<u32, Breach> {
+    /// Makes the store anew out of its bucket, on a new machine or over the old store.
+    fn recover(&self, machine: &mut Machine, c: &mut ChaCha8Rng) -> Result<(), Breach> {
         let old = machine.clone();
         let aside = c.random_bool(0.3);
         if !aside {
@@ -166,7 +171,7 @@ impl Drill {
         if c.random_bool(0.3) {
             self.cloud_over(c);
         }
-        let recovered = Cell::new(None);
+        self.recovered.set(None);
         for turn in 0..TRIES_MAX {
             let cut_off = c.random_bool(0.4).then(|| c.random_range(1..400_u64));
             self.note(&format!("recovery, aside {aside}, cut off at {cut_off:?}"));
@@ -177,14 +182,14 @@ impl Drill {
                 let bucket = self.client_of(&world);
                 let holder = "an operator";
                 let done = Engine::bootstrap(world, self.config(), bucket, options, holder).await;
-                self.bootstrapped(done, turn, &recovered)
+                self.bootstrapped(done, turn)
             })?;
-            if let Some(recoveries) = recovered.take() {
+            if self.recovered.get().is_some() {
                 self.clear_up();
                 if !aside && c.random_bool(0.5) {
                     self.refused(&old)?;
                 }
-                return Ok(recoveries);
+                return Ok(());
             }
         }
         Breach::of(checks::RECOVERED, format!("no recovery in {TRIES_MAX} tries"))
@@ -194,18 +199,17 @@ impl Drill {
         &self,
         done: Result<weir_engine::restore::Report, RestoreError>,
         turn: u32,
-        recovered: &Cell<Option<u32>>,
     ) -> Result<(), Breach> {
         match done {
             Ok(report) => {
                 self.note(&format!("recovered from {} as {}", report.generation, report.claimed));
-                recovered.set(Some(report.recoveries));
+                self.recovered.set(Some(report.recoveries));
                 Ok(())
             }
             // A recovery that was cut off after it had put the store in its place.
             Err(RestoreError::Occupied { .. }) if turn > 0 => {
                 weir_io::sometimes!("a recovery was cut off when it was done");
-                recovered.set(Some(u32::MAX));
+                self.recovered.set(Some(u32::MAX));
                 Ok(())
             }
             Err(error) if self.is_foul() => {
@@ -246,14 +250,9 @@ impl Drill {
     }
 
     /// Opens the store, checks what came back, works, and ends somehow.
-    async fn live(
-        &self,
-        world: World,
-        recovered: Option<u32>,
-        c: &mut ChaCha8Rng,
-    ) -> Result<(), Breach> {
+    async fn live(&self, world: World, c: &mut ChaCha8Rng) -> Result<(), Breach> {
         let Some(client) = self.open(&world).await? else { return Ok(()) };
-        client.came_back(recovered).await?;
+        client.came_back().await?;
         client.tokens(c).await?;
         if c.random_bool(0.4) {
             self.cloud_over(c);
@@ -311,7 +310,7 @@ impl Drill {
         let Some(client) = self.open(&world).await? else {
             return Breach::of(checks::SERVES, "the store does not open at the end");
         };
-        client.came_back(None).await?;
+        client.came_back().await?;
         client.tokens(c).await?;
         tokio::time::sleep(PUBLISHED_MAX).await;
         self.is_published()?;

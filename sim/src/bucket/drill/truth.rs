@@ -39,7 +39,7 @@ pub(super) enum Place {
     At(u64),
     Beyond,
     /// It was left behind; reading goes on here.
-    Lost((u32, u64)),
+    Lost(u64),
 }
 
 impl Stream {
@@ -63,23 +63,36 @@ impl Stream {
         match self.lineage.iter().position(|(known, _)| *known == epoch) {
             None => match self.lineage.iter().find(|(known, _)| *known > epoch) {
                 None => Place::Beyond,
-                Some(later) => Place::Lost(*later),
+                Some((_, first)) => Place::Lost(*first),
             },
             Some(index) => match (self.lineage[index], limit(index + 1)) {
-                ((_, first), _) if position < first => Place::Lost((epoch, first)),
-                (_, Some((later, first))) if position > first => Place::Lost((later, first)),
+                ((_, first), _) if position < first => Place::Lost(first),
+                (_, Some((_, first))) if position > first => Place::Lost(first),
                 (_, None) if position > self.tail() => Place::Beyond,
                 _ => Place::At(position),
             },
         }
     }
 
-    /// A recovery began a new era: what comes from here on is counted under its first epoch.
-    fn raise(&mut self, era: u32) {
+    /// A new era: what comes from here on is counted under its first epoch.
+    pub(super) fn raise(&mut self, era: u32) {
         while self.newest() / ERA_EPOCHS < era {
             let next = (self.newest() / ERA_EPOCHS + 1) * ERA_EPOCHS;
             self.lineage.push((next, self.tail()));
         }
+    }
+
+    /// What a fork of it shows that begins at `at`.
+    pub(super) fn forked(&self, source: &str, at: u64, era: u32) -> Self {
+        let index = usize::try_from(at).expect("drills are short");
+        let mut fork = Self {
+            lineage: self.lineage.iter().copied().filter(|(_, first)| *first <= at).collect(),
+            records: self.records[..index].to_vec(),
+            source: Some(source.to_owned()),
+            ..Self::default()
+        };
+        fork.raise(era);
+        fork
     }
 }
 
