@@ -237,7 +237,8 @@ fn open_locked(
     let world = (world, config, bucket);
     let core = assemble(world, store, (seed, shelf, floor), found, slices, files);
     core.put_segments(SegmentSet::new(segments));
-    *core.deaths.lock() = catalogue::deaths(&conn).map_err(failure)?;
+    let deaths = catalogue::deaths(&conn).map_err(failure)?.into_iter();
+    *core.deaths.lock() = deaths.map(|(id, death)| (id, death.into())).collect();
     Ok(Opened { core, lock, conn, link, writer_epoch, slices: received })
 }
 

@@ -1,4 +1,5 @@
-//! What reaches the bucket, when, and at what price.
+//! What reaches the bucket, when, and at what price: INV-40 a manifest is a whole cut, INV-41 nothing
+//! that is named is collected.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::{sync::Arc, time::Duration};

@@ -121,13 +121,14 @@ fn it_says_what_it_is_and_what_an_ack_rests_on() {
 
 #[test]
 fn it_says_where_objects_are_kept_and_what_that_is_worth() {
-    let (dir, other) = (fresh_dir(), fresh_dir());
+    let other = fresh_dir();
     let bucket = other.join("deep/bucket");
     let elsewhere = ["--bucket-dir", bucket.to_str().expect("text"), "--bucket-prefix", "a/b"];
     for (args, says) in [
         (&elsewhere[..], format!("local: {}, below a/b/ (on the", bucket.display())),
         (&["--object-store", "memory"], "memory (lost when the server ends)".to_owned()),
     ] {
+        let dir = fresh_dir();
         let running = Running::start(weir(&["--port", "0"]).args(args).arg("--data").arg(&*dir));
         assert!(running.announced.contains(&says), "{says}: {}", running.announced);
         let answer = running.ask("GET /v1/server/_details HTTP/1.1\r\n\r\n");
@@ -369,7 +370,7 @@ fn what_is_stored_is_shown_and_damage_is_named() {
     };
     for (what, kind, word) in [
         ("segment", "segments", "records 0 to 1"),
-        ("rows", "rows", "'kept'"),
+        ("rows", "rows", "name: \"kept\""),
         ("manifest", "manifest", "recoveries   0"),
     ] {
         let file = object(&dir, kind);

@@ -5,7 +5,7 @@ mod common;
 use sim::{case::Case, run::Over, sabotage::Sabotage};
 
 /// Seeds within which a defect must be caught.
-const SEEDS: u64 = 24;
+const SEEDS: u64 = 64;
 /// Seeds that are run before it is looked whether it was.
 const AT_ONCE: usize = 4;
 

@@ -14,7 +14,7 @@ use weir_io::{
 
 use crate::{
     segment::{
-        self, CopyError, Damaged, HEADER_LEN, ReadError, Remote, Segment, TAIL_LEN, write_holey,
+        self, CopyError, Damaged, HEADER_LEN, ReadError, Remote, Segment, TAIL_LEN, write_bare,
     },
     types::SegmentId,
 };
@@ -87,7 +87,7 @@ async fn once(
     let (head, tail) = ends(bucket, &remote, mark).await?;
     let disk = std::sync::Arc::clone(&world.disk);
     let written = weir_io::tasks::run(&*world.blocking, move || {
-        write_holey(&*disk, &path, &head, &tail, bytes, |it| {
+        write_bare(&*disk, &path, &head, &tail, bytes, |it| {
             (it.store(), it.id(), it.footer().mark()) == (store, id, mark)
         })
     });

@@ -147,6 +147,10 @@ pub(crate) async fn bring(core: &Arc<Core>, cold: Cold) -> Result<Landed, Error>
                 }
             }
             Seat::Pilot(pilot) => {
+                // A flight may have landed since this reader saw that it needs the block.
+                if let Some(block) = core.blocks.get(segment.id(), needed) {
+                    return Ok([(needed, block)].into());
+                }
                 let landed = fly(core, &segment, pilot.blocks.clone()).await;
                 if landed.is_err() {
                     core.metrics.fetches_failed.inc();

@@ -1,10 +1,10 @@
 //! History: segments whose bytes lie in the bucket, and their copies on the local disk.
 //!
 //! ```text
-//! read ─▶ memory ─▶ local copy ─▶ (hole or damage) ─▶ one ranged GET for all who wait
+//! read ─▶ memory ─▶ local copy ─▶ (gap or damage)  ─▶ one ranged GET for all who wait
 //!                       ▲                                     │ verified
 //!                       └───────────── put back ◀─────────────┘
-//! evict: the copies unused for longest become holes when there are too many bytes of them
+//! evict: the copies unused for longest lose their blocks when there are too many bytes of them
 //! ```
 //! The local copy of an uploaded segment is a cache; the log, the catalogue and segments that the
 //! bucket does not have are no part of it and are never evicted. Whether the bucket answers matters

@@ -310,8 +310,8 @@ fn segments(core: &Core) -> Segments {
     let deaths = core.deaths.lock();
     Segments {
         dying: deaths.len(),
-        dead_bytes: deaths.values().map(|death| death.bytes).sum(),
-        dead_since: deaths.values().map(|death| death.since).min(),
+        dead_bytes: deaths.values().map(|dying| dying.death.bytes).sum(),
+        dead_since: deaths.values().map(|dying| dying.death.since).min(),
         count: set.all().len(),
         bytes: footers().map(|footer| footer.file_bytes()).sum(),
         records: footers().map(|footer| footer.records).sum(),

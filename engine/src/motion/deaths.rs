@@ -18,14 +18,15 @@ use super::{
     seal::{Failed, Snapshot},
 };
 use crate::{
-    core::{Burial, Core},
+    core::{Burial, Core, Dying},
     read::segments,
+    segment::Segment,
     state::catalogue::{self, Death, Failure},
     types::{Ancestry, Lsn, SegmentId, Seq, StreamId, WallMs},
 };
 
 /// When it is tried again to write a segment anew that could not be.
-const AGAIN_MS: u64 = 3_600_000;
+const AGAIN_MS: u64 = 60_000;
 /// Everything a stream has.
 const ALL: Range<Seq> = Seq::ZERO..Seq::LAST;
 
@@ -136,11 +137,13 @@ fn holding(
     let segments = core.segments.load();
     for (stream, (all, fresh)) in dying {
         for segment in segments.all().iter().filter(|segment| segment.holds(*stream)) {
-            if segments::held_within(core, segment, *stream, all).is_none() {
-                continue;
-            }
-            let bytes = segments::held_within(core, segment, *stream, fresh);
-            *found.entry(segment.id()).or_default() += bytes.unwrap_or(0);
+            let Some(held) = segments::held_within(core, segment, *stream, all) else { continue };
+            let bytes = match fresh {
+                fresh if fresh.is_empty() => 0,
+                fresh if fresh == all => held,
+                fresh => segments::held_within(core, segment, *stream, fresh).unwrap_or(0),
+            };
+            *found.entry(segment.id()).or_default() += bytes;
         }
     }
     found
@@ -159,31 +162,46 @@ async fn note(core: &Arc<Core>, found: BTreeMap<SegmentId, u64>) -> Result<(), F
     .await?;
     let mut known = core.deaths.lock();
     for (segment, death) in deaths.iter() {
-        let sum = known.entry(*segment).or_insert(Death { bytes: 0, since: death.since });
-        sum.bytes = sum.bytes.saturating_add(death.bytes);
-        sum.since = sum.since.min(death.since);
+        let sum = known.entry(*segment).or_insert(Death { bytes: 0, since }.into());
+        sum.death.bytes = sum.death.bytes.saturating_add(death.bytes);
+        sum.death.since = sum.death.since.min(death.since);
     }
     Ok(())
 }
 
-/// The segment whose first death is the longest ago, if it is time to write it anew.
-pub(super) fn overdue(core: &Core) -> Option<SegmentId> {
+/// Whether something is to be erased that no seal brings about.
+pub(super) fn is_overdue(core: &Core) -> bool {
     let now = core.now().wall;
-    let within_ms = u64::try_from(core.config.erase_within.as_millis()).unwrap_or(u64::MAX);
     let deaths = core.deaths.lock();
-    let (id, death) = deaths.iter().min_by_key(|(id, death)| (death.since, **id))?;
-    let due = death.since.get().saturating_add(within_ms);
-    (due <= now.get()).then_some(*id)
+    deaths.values().any(|dying| is_due(core, dying, now))
+}
+
+fn is_due(core: &Core, dying: &Dying, now: WallMs) -> bool {
+    let within_ms = u64::try_from(core.config.erase_within.as_millis()).unwrap_or(u64::MAX);
+    let due = dying.death.since.get().saturating_add(within_ms);
+    due <= now.get() && dying.not_before <= now
+}
+
+/// A segment that is to be written anew: that its time is up, or a quarter of it dead.
+pub(super) fn rots(core: &Core, segments: &[Arc<Segment>]) -> Option<Arc<Segment>> {
+    let now = core.now().wall;
+    let deaths = core.deaths.lock();
+    let rots = |segment: &&Arc<Segment>| {
+        let Some(dying) = deaths.get(&segment.id()) else { return false };
+        let dead = dying.death.bytes;
+        let mostly = dead > 0 && dead >= segment.footer().file_bytes() / 4;
+        is_due(core, dying, now) || (mostly && dying.not_before <= now)
+    };
+    segments.iter().find(rots).cloned()
 }
 
 /// Segments could not be written anew: others have their turn first.
 pub(super) fn put_off(core: &Core, segments: &[SegmentId]) {
-    let within_ms = u64::try_from(core.config.erase_within.as_millis()).unwrap_or(u64::MAX);
-    let again = core.now().wall.get().saturating_add(AGAIN_MS).saturating_sub(within_ms);
+    let again = WallMs::new(core.now().wall.get().saturating_add(AGAIN_MS));
     let mut deaths = core.deaths.lock();
     for id in segments {
-        if let Some(death) = deaths.get_mut(id) {
-            *death = Death { bytes: 0, since: death.since.max(WallMs::new(again)) };
+        if let Some(dying) = deaths.get_mut(id) {
+            dying.not_before = again;
         }
     }
 }
@@ -191,7 +209,7 @@ pub(super) fn put_off(core: &Core, segments: &[SegmentId]) {
 /// What was to be erased of segments that are merged.
 pub(super) fn left(core: &Core, old: &[SegmentId]) -> Option<Death> {
     let deaths = core.deaths.lock();
-    let since = old.iter().filter_map(|id| Some(deaths.get(id)?.since)).min()?;
+    let since = old.iter().filter_map(|id| Some(deaths.get(id)?.death.since)).min()?;
     Some(Death { bytes: 0, since })
 }
 
@@ -199,5 +217,5 @@ pub(super) fn left(core: &Core, old: &[SegmentId]) -> Option<Death> {
 pub(super) fn moved(core: &Core, old: &[SegmentId], left: Option<(SegmentId, Death)>) {
     let mut deaths = core.deaths.lock();
     deaths.retain(|id, _| !old.contains(id));
-    deaths.extend(left);
+    deaths.extend(left.map(|(id, death)| (id, death.into())));
 }

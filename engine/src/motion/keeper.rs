@@ -7,7 +7,7 @@ use std::{
 
 use weir_io::disk::Create;
 
-use super::{merge, retention, seal};
+use super::{merge, retention::Trimmer, seal};
 use crate::{core::Core, history, log::sequencer::Mode, state::catalogue, types::StreamName};
 
 /// How often the keeper looks around unrung.
@@ -21,6 +21,7 @@ pub(crate) const RESERVE_BYTES: u64 = 8 << 20;
 
 /// Runs until the store stops.
 pub(crate) async fn run(core: Arc<Core>) {
+    let mut trimmer = Trimmer::default();
     while !core.stopping.load(Ordering::Acquire) {
         if seal_is_due(&core) {
             seal::run(&core).await;
@@ -34,7 +35,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         }
         renew_watched(&core);
         end_expired(&core).await;
-        retention::run(&core).await;
+        trimmer.run(&core).await;
         tokio::select! {
             biased;
             () = core.keeper.notified() => {}

@@ -34,7 +34,7 @@ const SMALL_BYTES_MAX: u64 = 1 << 20;
 
 /// Whether something is to be erased that no seal brings about.
 pub(crate) fn is_due(core: &Core) -> bool {
-    deaths::overdue(core).is_some()
+    deaths::is_overdue(core)
 }
 
 /// Merges as long as something is to be merged.
@@ -64,14 +64,8 @@ fn choose(core: &Core) -> Option<Vec<Arc<Segment>>> {
     let set = core.segments.load();
     let settled = set.all().partition_point(|it| it.footer().last_lsn <= folded);
     let settled = &set.all()[..settled];
-    let overdue = deaths::overdue(core);
-    let deaths = core.deaths.lock();
-    let rots = |segment: &&Arc<Segment>| {
-        let dead = deaths.get(&segment.id()).map_or(0, |death| death.bytes);
-        overdue == Some(segment.id()) || (dead > 0 && dead >= segment.footer().file_bytes() / 4)
-    };
-    if let Some(segment) = settled.iter().find(rots) {
-        return Some(vec![Arc::clone(segment)]);
+    if let Some(segment) = deaths::rots(core, settled) {
+        return Some(vec![segment]);
     }
     let sizes: Vec<u64> = settled.iter().map(|it| it.footer().file_bytes()).collect();
     neighbours(&sizes).map(|range| settled[range].to_vec())

@@ -4,7 +4,7 @@
 //!
 //! Each record that goes is looked at once, to know its bytes: the cost is that of reading it once.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     core::Core,
@@ -13,33 +13,56 @@ use crate::{
     read::{inherited, segments},
     request::Error,
     state::{catalogue, kept::Kept, view::Stream},
-    types::{Chunk, Seq, StreamName},
+    types::{Chunk, Seq, StoreMs, StreamName},
 };
 
 /// Streams looked at in one round.
 const STREAMS_PER_ROUND: u32 = 1000;
+/// When a stream that could not be read is looked at again.
+const AGAIN_MS: u64 = 60_000;
+/// Streams that could not be read of which that is remembered.
+const UNREADABLE_MAX: usize = 10_000;
 
-/// Trims every stream of which the catalogue says that it is time to look.
-pub(crate) async fn run(core: &Arc<Core>) {
-    let now = core.now().wall;
-    let due = core.on_reader(move |conn| catalogue::due_for_trim(conn, now, STREAMS_PER_ROUND));
-    let due: Vec<StreamName> = match due.await {
-        Ok(due) => due,
-        Err(error) => {
-            tracing::warn!(%error, "could not look for streams to trim");
-            return;
-        }
-    };
-    for name in due {
-        match trim(core, &name).await {
-            // What has ended meanwhile keeps nothing.
-            Ok(()) | Err(Error::Rejected(_)) => {}
-            Err(error @ (Error::Corrupt(_) | Error::ReadFailed(_))) => {
-                tracing::warn!(stream = %name, %error, "what a stream keeps can't be told");
-            }
+/// Who trims streams.
+#[derive(Default)]
+pub(super) struct Trimmer {
+    /// Streams that could not be read, and when to look again: others have their turn, and nobody
+    /// is told of the same thing every second.
+    unreadable: BTreeMap<StreamName, StoreMs>,
+}
+
+impl Trimmer {
+    /// Trims every stream of which the catalogue says that it is time to look.
+    pub(super) async fn run(&mut self, core: &Arc<Core>) {
+        let (now, wall) = (core.store_now(), core.now().wall);
+        self.unreadable.retain(|_, again| *again > now);
+        let limit = STREAMS_PER_ROUND
+            .saturating_add(u32::try_from(self.unreadable.len()).unwrap_or(u32::MAX));
+        let due = core.on_reader(move |conn| catalogue::due_for_trim(conn, wall, limit));
+        let due: Vec<StreamName> = match due.await {
+            Ok(due) => due,
             Err(error) => {
-                tracing::debug!(stream = %name, %error, "not trimmed");
+                tracing::warn!(%error, "could not look for streams to trim");
                 return;
+            }
+        };
+        for name in due {
+            if self.unreadable.contains_key(&name) {
+                continue;
+            }
+            match trim(core, &name).await {
+                // What has ended meanwhile keeps nothing.
+                Ok(()) | Err(Error::Rejected(_)) => {}
+                Err(error @ (Error::Corrupt(_) | Error::ReadFailed(_))) => {
+                    tracing::warn!(stream = %name, %error, "what a stream keeps can't be told");
+                    if self.unreadable.len() < UNREADABLE_MAX {
+                        self.unreadable.insert(name, now.plus(AGAIN_MS));
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(stream = %name, %error, "not trimmed");
+                    return;
+                }
             }
         }
     }

@@ -129,6 +129,7 @@ fn begin(durable: &Durable, from: From) -> Result<Start, Error> {
             Place::At(seq) => Ok(Start::At(seq)),
             Place::Beyond => Ok(Start::Beyond(offset)),
             Place::Lost(next) => {
+                let next = next.max(state.kept.earliest);
                 Err(Rejection::OffsetLost { next: state.lineage.offset(next) }.into())
             }
         },

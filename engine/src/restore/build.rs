@@ -21,11 +21,11 @@ use crate::{
     open,
     publish::listing::Entry,
     state::{
-        catalogue::{self, Failure, Found, LedgerRow, Place, SegmentRow},
+        catalogue::{self, Death, Failure, Found, LedgerRow, Place, SegmentRow},
         files::Cut,
     },
     subscribe::{entry::Number, rows as subscriptions},
-    types::StreamId,
+    types::{Lsn, StreamId, WallMs},
 };
 
 /// Rows in one transaction.
@@ -36,6 +36,7 @@ pub(super) struct Plan {
     pub(super) choice: Choice,
     pub(super) claimed: Stored,
     pub(super) fetched: Fetched,
+    pub(super) now: WallMs,
 }
 
 /// Makes the tables. Everything they name is durable then, but for the directory itself.
@@ -69,6 +70,11 @@ pub(super) fn open_tables(world: &World, config: &Config) -> Result<Connection, 
 
 fn tables(conn: &mut Connection, plan: &Plan) -> Result<Vec<Finding>, Failure> {
     let (chosen, claimed) = (&plan.choice.chosen.manifest, &plan.claimed.manifest);
+    let newest = &plan.choice.newest.manifest;
+    assert!(
+        claimed.generation == newest.generation.next() && claimed.recoveries > newest.recoveries,
+        "INV-43 who recovers has claimed the bucket"
+    );
     let number = |value: u64| value.to_le_bytes();
     catalogue::create(
         conn,
@@ -85,9 +91,15 @@ fn tables(conn: &mut Connection, plan: &Plan) -> Result<Vec<Finding>, Failure> {
     let ledgers: Vec<Arc<Ledger>> =
         plan.fetched.ledgers.iter().map(|(_, ledger)| Arc::clone(ledger)).collect();
     let mut findings = Vec::new();
-    put_rows(conn, &ledgers, &plan.fetched.lost, &mut findings)?;
+    let ended = put_rows(conn, &ledgers, plan, &mut findings)?;
     let tx = conn.transaction()?;
     put_files(&tx, &plan.fetched)?;
+    if ended {
+        // Nobody knows which segments hold the dead, nor since when (INV-30).
+        for Entry { id, .. } in &plan.fetched.segments {
+            catalogue::add_death(&tx, *id, Death { bytes: 0, since: plan.now })?;
+        }
+    }
     chain::put_published(&tx, &plan.claimed.bytes)?;
     for generation in plan.choice.kept.iter().chain([&claimed.generation]) {
         // Nobody knows how long ago they were superseded: collection waits anew.
@@ -117,31 +129,44 @@ fn tables(conn: &mut Connection, plan: &Plan) -> Result<Vec<Finding>, Failure> {
     Ok(findings)
 }
 
-/// Writes what ledgers say together.
+/// What was met while rows were written.
+#[derive(Default)]
+struct Met {
+    /// The last stream and subscription: what belongs to one comes right after it.
+    stream: Option<StreamId>,
+    subscription: Option<Number>,
+    /// How many streams there are.
+    streams: u64,
+    /// Some keep records that they do not show.
+    trimmed: bool,
+}
+
+/// Writes what ledgers say together. Returns whether there may be records that nobody reads.
 fn put_rows(
     conn: &mut Connection,
     ledgers: &[Arc<Ledger>],
-    lost: &Lost,
+    plan: &Plan,
     findings: &mut Vec<Finding>,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     // Blocks that can't be read are in the report already.
     let readable = Merge::new(ledgers, Below::Nothing).filter_map(Result::ok);
     let mut changes = readable.peekable();
-    // The last stream and subscription: what belongs to one comes right after it.
-    let mut owners = (None, None);
+    let mut met = Met::default();
     while changes.peek().is_some() {
         let tx = conn.transaction()?;
-        put_some(&tx, &mut changes, lost, &mut owners, findings)?;
+        put_some(&tx, &mut changes, &plan.fetched.lost, &mut met, findings)?;
         tx.commit()?;
     }
-    Ok(())
+    // Streams are numbered from one: were there others?
+    let all = met.streams + 1 == plan.choice.newest.manifest.next_stream.get();
+    Ok(met.trimmed || !all)
 }
 
 fn put_some(
     conn: &Connection,
     changes: &mut Peekable<impl Iterator<Item = Change>>,
     lost: &Lost,
-    (stream, subscription): &mut (Option<StreamId>, Option<Number>),
+    met: &mut Met,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Failure> {
     for change in changes.take(ROWS_AT_ONCE) {
@@ -152,8 +177,8 @@ fn put_some(
         };
         let address = row.address();
         let orphan = match &row {
-            Row::Producer { stream: owner, .. } => *stream != Some(*owner),
-            Row::Link(link) => *subscription != Some(link.number),
+            Row::Producer { stream, .. } => met.stream != Some(*stream),
+            Row::Link(link) => met.subscription != Some(link.number),
             Row::Stream(_) | Row::Subscription(_) | Row::Tombstone { .. } => false,
         };
         if orphan {
@@ -168,7 +193,9 @@ fn put_some(
                 if !lost.nothing() {
                     patch::make_room(conn, &row, findings)?;
                 }
-                *stream = Some(row.identity.id);
+                met.stream = Some(row.identity.id);
+                met.streams += 1;
+                met.trimmed |= row.state.retired || row.state.kept.trimmed > Lsn::ZERO;
                 catalogue::put_stream(conn, &row)?;
             }
             Row::Producer { stream, id, producer, lsn } => {
@@ -181,7 +208,7 @@ fn put_some(
                 if !lost.nothing() {
                     patch::make_room_for_subscription(conn, &row, findings)?;
                 }
-                *subscription = Some(row.number);
+                met.subscription = Some(row.number);
                 let (config, control) = (&row.config, &row.control);
                 let body =
                     subscriptions::encode_subscription(config, row.created, row.born, control);

@@ -250,16 +250,14 @@ fn brief(entry: &entry::Entry) -> String {
         entry::Entry::Renew { stream, deadline } => {
             format!("renew stream {stream} until {deadline} ms")
         }
-        entry::Entry::Retire { stream, why } => format!("retire stream {stream} ({why:?})"),
         entry::Entry::Trim(trim) => {
-            format!(
-                "trim stream {} before {}: {} bytes go",
-                trim.stream, trim.earliest, trim.dropped
-            )
+            let entry::Trim { stream, earliest, dropped, .. } = trim;
+            format!("trim stream {stream} to {earliest}: {dropped} bytes go")
         }
         entry::Entry::Retain { stream, retention } => {
             format!("limit stream {stream} ({retention:?})")
         }
+        entry::Entry::Retire { stream, why } => format!("retire stream {stream} ({why:?})"),
         entry::Entry::Subscription(entry) => format!("subscription: {entry:?}"),
     }
 }

@@ -213,7 +213,7 @@ async fn bootstrap(
         };
         report.claimed = claimed.manifest.generation.get();
         report.recoveries = claimed.manifest.recoveries;
-        let plan = Arc::new(Plan { choice, claimed, fetched });
+        let plan = Arc::new(Plan { now: claimed.manifest.created, choice, claimed, fetched });
         build::build(world, site.config(), &plan, &mut report).await?;
         if !plan.fetched.lost.nothing() {
             patch::lengthen(world, bucket, site.config(), &plan, &mut report).await?;
@@ -263,3 +263,6 @@ fn failure(error: Failure) -> RestoreError {
         other => OpenError::Corrupt(other.to_string()).into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

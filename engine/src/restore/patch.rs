@@ -21,16 +21,16 @@ use crate::{
     Config,
     core::segment_path,
     ledger::Address,
+    log::entry::Create,
     publish::listing::Entry,
-    segment::Segment,
+    segment::{BlockNo, Segment},
     state::{
         catalogue::{self, Failure},
-        kept::Kept,
         rows::StreamRow,
         stream::{Identity, StreamState},
     },
     subscribe::rows::SubscriptionRow,
-    types::{Expiry, Lineage, Lsn, Seq, StreamId},
+    types::{Epoch, Expiry, Lineage, Lsn, Retention, Seq, StreamId},
 };
 
 /// Streams looked at together.
@@ -123,11 +123,11 @@ pub(super) async fn lengthen(
     });
     let (conn, mut doubtful, segments) = found.await?;
     for row in &mut doubtful {
+        let before = row.state.next;
         let id = row.identity.id;
-        let mut limit = row.sealed;
         for (key, segment) in segments.iter().filter(|(_, it)| it.holds(id)) {
-            match limit_in(bucket, key, segment, id).await {
-                Ok(found) => limit = limit.max(found.unwrap_or(limit)),
+            match catch_up(bucket, key, segment, row).await {
+                Ok(()) => {}
                 Err(Bad::Unknown(error)) => return Err(error),
                 Err(bad) => {
                     let text = format!("'{key}': {bad}; records in it may be lost");
@@ -135,14 +135,12 @@ pub(super) async fn lengthen(
                 }
             }
         }
-        let next = row.state.next;
-        let text = match limit > next {
-            true => format!("its row is an old one; records {next} to {limit} have none"),
+        row.sealed = row.state.next;
+        let text = match row.state.next > before {
+            true => format!("its row is an old one: records {before} to {} came after", row.sealed),
             false => "its row may be an old one".to_owned(),
         };
         report.findings.push(Finding::new("row", stream(row), text));
-        row.state.next = next.max(limit);
-        row.sealed = row.state.next;
     }
     let rows = move || -> Result<(), Failure> {
         doubtful.iter().try_for_each(|row| catalogue::put_stream(&conn, row))
@@ -150,17 +148,28 @@ pub(super) async fn lengthen(
     blocking(world, move || rows().map_err(failure)).await
 }
 
-/// The position after the last record of a stream in a segment, if it has any.
-async fn limit_in(
+/// Folds the records of a segment that a stream's row does not know of into it.
+async fn catch_up(
     bucket: &Retrying,
     key: &Key,
     segment: &Segment,
-    stream: StreamId,
-) -> Result<Option<Seq>, Bad> {
-    let Some(no) = segment.locate_last(stream) else { return Ok(None) };
-    let stored = piece(bucket, key, segment.span(&(no..no.next()))).await?;
-    let block = segment.decode(no, &stored).map_err(|bad| Bad::Damaged(bad.to_string()))?;
-    Ok(block.part(stream).map(|part| part.limit()))
+    row: &mut StreamRow,
+) -> Result<(), Bad> {
+    let (id, state) = (row.identity.id, &mut row.state);
+    let spanning: Vec<BlockNo> =
+        segment.spanning(id, state.next..Seq::LAST).map(|spanning| spanning.no).collect();
+    for no in spanning {
+        let stored = piece(bucket, key, segment.span(&(no..no.next()))).await?;
+        let block = segment.decode(no, &stored).map_err(|bad| Bad::Damaged(bad.to_string()))?;
+        let Some(part) = block.part(id).filter(|part| part.limit() > state.next) else { continue };
+        for chunk in part.chunks(state.next.max(part.first())..part.limit()) {
+            state.kept.wrote(&chunk.records, chunk.timestamp, state.form);
+            state.bytes += u64::try_from(chunk.records.payload.len()).expect("usize fits u64");
+            state.last_append = state.last_append.max(chunk.timestamp);
+            state.next = chunk.limit();
+        }
+    }
+    Ok(())
 }
 
 fn open_segments(
@@ -214,29 +223,23 @@ fn stand_in(conn: &Connection, through: Lsn, findings: &mut Vec<Finding>) -> Res
 /// A deleted stream that is kept for a fork.
 fn retired(fork: &Identity, through: Lsn) -> StreamRow {
     let ancestry = fork.fork.as_ref().expect("it is a fork");
-    let identity = Identity {
-        id: ancestry.source,
+    let create = Create {
+        stream: ancestry.source,
         name: ancestry.source_name.clone(),
         content: fork.content.clone(),
         expiry: Expiry::Never,
+        lineage: Lineage::starting(Epoch::ZERO),
         created: fork.created,
-        fork: None,
-    };
-    let state = StreamState {
-        form: fork.content.form(),
-        kept: Kept::default(),
-        lineage: Lineage::starting(crate::types::Epoch::ZERO),
-        next: Seq::ZERO,
-        closed: None,
-        stream_seq: None,
-        last_append: fork.created,
         deadline: None,
-        bytes: 0,
-        producers: 0,
-        refs: 0,
-        retired: true,
-        lsn: through,
+        last_append: fork.created,
+        fork: None,
+        retention: Retention::NONE,
+        earliest: Seq::ZERO,
+        oldest: None,
     };
+    let state = StreamState { retired: true, ..StreamState::new(&create, through) };
+    let Create { stream, name, content, expiry, created, fork, .. } = create;
+    let identity = Identity { id: stream, name, content, expiry, created, fork };
     StreamRow { identity, state, sealed: Seq::ZERO }
 }
 

@@ -1,10 +1,10 @@
-//! The local copy of a segment's file: whole, or with holes where blocks were.
+//! The local copy of a segment's file: whole, or with gaps where blocks were.
 //!
 //! ```text
 //! whole   header │ block │ block │ block │ index │ filter │ footer │ trailer
-//! holey   header │ ······· hole ········ │ index │ filter │ footer │ trailer
+//! bare    header │ ······· gap ········· │ index │ filter │ footer │ trailer
 //! ```
-//! A copy may have holes only if the bucket has the segment. A hole satisfies no block's checksum,
+//! A copy may have gaps only if the bucket has the segment. A gap satisfies no block's checksum,
 //! so it is found as damage is, by reading: nothing else says which blocks are there, and nothing
 //! else can be wrong about it. What opening needs is always there.
 
@@ -42,7 +42,7 @@ pub(crate) enum CopyError {
     Write(#[from] io::Error),
 }
 
-/// What a file system takes more than it was given at both ends of a hole.
+/// What a file system takes more than it was given at both ends of a gap.
 const ROUNDING_BYTES: u64 = 8 << 10;
 
 /// The file, and what is known of it.
@@ -60,7 +60,7 @@ pub(super) struct Local {
 }
 
 impl Local {
-    /// Takes what the file system says as the truth about holes. `blocks`: bytes of all blocks.
+    /// Takes what the file system says as the truth about gaps. `blocks`: bytes of all blocks.
     pub(super) fn new(file: Arc<dyn File>, len: u64, blocks: u64) -> io::Result<Self> {
         let allocated = file.allocated()?;
         Ok(Self {
@@ -147,7 +147,7 @@ impl Segment {
         let head = read(&*file, Section::Header, 0, to_u64(HEADER_LEN))?;
         let (at, len) = (self.footer().tail_start(), self.footer().file_bytes());
         let tail = read(&*file, Section::Index, at, len - at)?;
-        let copy = write_holey(disk, path, &head, &tail, len, |copy| self.is(copy))?;
+        let copy = write_bare(disk, path, &head, &tail, len, |copy| self.is(copy))?;
         Ok(self.replace(&copy))
     }
 
@@ -173,10 +173,10 @@ impl Segment {
     }
 }
 
-/// Writes a segment file of `len` bytes that has nothing between `head` and `tail` but a hole:
+/// Writes a segment file of `len` bytes that has nothing between `head` and `tail` but a gap:
 /// under a temporary name, then, durable, verified as a start would and the one that is `wanted`,
 /// under its own.
-pub(crate) fn write_holey(
+pub(crate) fn write_bare(
     disk: &dyn Disk,
     path: &Path,
     head: &[u8],

@@ -26,7 +26,7 @@ pub(crate) use block::Block;
 pub(crate) use builder::Builder;
 pub(crate) use cache::BlockCache;
 pub(crate) use format::{BlockNo, Codec, Damaged, HEADER_LEN, ReadError, Section};
-pub(crate) use local::{CopyError, write_holey};
+pub(crate) use local::{CopyError, write_bare};
 pub(crate) use merge::{MergeError, merge};
 pub(crate) use part::Part;
 pub(crate) use reader::{Remote, Segment, TAIL_LEN, outline, tail_start};

@@ -166,7 +166,7 @@ fn density(shown: &[Change], stretches: &mut Stretches, remote: &Remote, found: 
         if row.state.retired {
             continue;
         }
-        let mut next = row.identity.own_start();
+        let mut next = row.identity.own_start().max(row.state.kept.earliest);
         let mut known = stretches.remove(&row.identity.id).unwrap_or_default();
         known.sort_by_key(|range| range.start);
         for range in known {

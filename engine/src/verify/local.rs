@@ -87,8 +87,12 @@ impl Local<'_> {
                 self.config.dir.display()
             )));
         }
-        let opened = self.world.sqlite.open(&path, Role::Looker);
-        opened.map_err(|error| VerifyError::Local(format!("{}: {error}", path.display())))
+        let failed =
+            |error: rusqlite::Error| VerifyError::Local(format!("{}: {error}", path.display()));
+        let conn = self.world.sqlite.open(&path, Role::Looker).map_err(failed)?;
+        let is_readonly = conn.is_readonly("main").map_err(failed)?;
+        assert!(is_readonly, "INV-45 who verifies changes nothing");
+        Ok(conn)
     }
 
     fn look(mut self) -> Result<Rows, VerifyError> {

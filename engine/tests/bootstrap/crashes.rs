@@ -1,4 +1,4 @@
-//! A bootstrap that dies at any moment, and a bucket that answers badly.
+//! A bootstrap that dies at any moment, and a bucket that answers badly: INV-44 it is whole or nothing.
 
 use std::{path::Path, time::Duration};
 

@@ -1,4 +1,5 @@
-//! What comes back when nothing is damaged, and what never does.
+//! What comes back when nothing is damaged, and what never does: INV-42 an era has epochs of its own,
+//! INV-43 a recovery fences before it serves.
 
 use weir_engine::{
     Health,

@@ -160,8 +160,9 @@ impl Client {
         });
         let asked = Asked { source: source.name, ticket, at, sub_offset, point, cut, expiry, good };
         let closing = if closes { Closing::Close } else { Closing::KeepOpen };
-        let few = self.chance.random_bool(0.15);
-        let retention = if few { self.limits() } else { Retention::NONE };
+        // Some names only: of a fork without limits more is known.
+        let limited = target.number.is_multiple_of(4) && self.chance.random_bool(0.5);
+        let retention = if limited { self.limits() } else { Retention::NONE };
         Wish { content, expiry, retention, closing, body, asked: Some(asked) }
     }
 

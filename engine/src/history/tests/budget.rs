@@ -6,7 +6,7 @@ use crate::{
     types::SegmentId,
 };
 
-/// Bytes of all segment files on the drive, holes not counted.
+/// Bytes of all segment files on the drive, gaps not counted.
 fn on_disk(town: &Town) -> u64 {
     let dir = segment_dir(&town.engine.core.config);
     let files = town.world.disk.list(&dir).expect("lists");

@@ -143,7 +143,7 @@ impl Town {
         self.engine.core.segments.load().all().to_vec()
     }
 
-    /// Makes a hole of every block of a segment, as a round that needs room does.
+    /// Takes every block of a segment out of its local copy, as a round that needs room does.
     fn evict(&self, segment: &Segment) {
         let path = segment_path(&self.engine.core.config, segment.id());
         segment.evict(&*self.world.disk, &path).expect("evicts");

@@ -1,0 +1,100 @@
+//! Listings that are too long for a test that would have to write them record by record.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::task::LocalSet;
+use weir_io::{memory::Machine, retry::Retrying};
+
+use super::{Losses, Moment, Options, RestoreError, find, report::HOLE};
+use crate::{
+    Config, Engine,
+    limits::PAGE_ENTRIES,
+    log::commit::{Link, StoreId},
+    motion::publish::Stored,
+    publish::{
+        keys::{Digest, Generation, Nonce},
+        listing::{Entry, Listing, Page, Presence},
+        manifest::{Claim, Manifest},
+    },
+    types::{Lsn, SegmentId, StoreMs, StreamId, WallMs},
+};
+
+/// Holes, which need no objects: a page of them and three more.
+fn holes() -> Vec<Entry> {
+    let hole = |id| Entry {
+        id: SegmentId::new(id),
+        nonce: Nonce::new(7),
+        bytes: 100,
+        mark: 1,
+        first_lsn: Lsn::new(id),
+        last_lsn: Lsn::new(id),
+        records: 1,
+        presence: Presence::Hole,
+    };
+    (1..=u64::try_from(PAGE_ENTRIES).unwrap() + 3).map(hole).collect()
+}
+
+/// The only manifest of a store that has lost all records of one stream, and its page.
+fn manifest() -> (Stored, Page) {
+    let (segments, mut pages) = Listing::assemble(&holes());
+    let through = Link { lsn: Lsn::new(10_000), crc: 0 };
+    let stored = Stored::new(Manifest {
+        store: StoreId(*b"0123456789abcdef"),
+        generation: Generation::new(1),
+        before: Digest::NONE,
+        claim: Claim([1; 16]),
+        writer_epoch: 1,
+        created: WallMs::new(1),
+        recoveries: 0,
+        folded: through,
+        through,
+        next_stream: StreamId::new(2),
+        next_subscription: 1,
+        next_segment: SegmentId::new(10_000),
+        store_ms: StoreMs::new(1),
+        segments,
+        ledgers: Listing::default(),
+    });
+    (stored, pages.remove(0))
+}
+
+#[test]
+fn a_page_that_is_gone_is_named_and_costs_what_it_lists() {
+    let machine = Machine::new(1);
+    let (stored, page) = manifest();
+    let page_key = page.reference.artifact().key();
+    machine.bucket().put(stored.manifest.artifact().key(), stored.bytes.clone());
+    machine.bucket().put(page_key.clone(), page.bytes.clone());
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let world = machine.boot(Duration::ZERO);
+        let objects = machine.bucket().client(Arc::clone(&world.clock));
+        let patience = weir_io::retry::Patience::default();
+        let bucket = Retrying::new(Arc::clone(&objects), Arc::clone(&world.entropy), patience);
+        let all = find::find(&bucket, Moment::Newest).await.unwrap();
+        assert_eq!((all.segments, all.findings), (holes(), Vec::new()));
+
+        assert!(machine.bucket().flip_bit(&page_key, 1000, 3));
+        let damaged = find::find(&bucket, Moment::Newest).await.unwrap();
+        assert_eq!(damaged.segments, holes()[PAGE_ENTRIES..]);
+        let [finding] = &damaged.findings[..] else { panic!("{:?}", damaged.findings) };
+        assert_eq!((finding.rule, finding.object.as_str()), ("page", page_key.as_str()));
+
+        assert!(machine.bucket().lose(&page_key));
+        let config = Config::new("/weir/store");
+        let bootstrap = |losses| {
+            let options = Options { losses, ..Options::default() };
+            Engine::bootstrap(world.clone(), config.clone(), Arc::clone(&objects), options, "test")
+        };
+        let Err(RestoreError::Damaged(report)) = bootstrap(Losses::Refuse).await else {
+            panic!("it was restored")
+        };
+        assert_eq!(report.losses().count(), 1, "{report}");
+        let report = bootstrap(Losses::Accept).await.unwrap();
+        assert_eq!(report.findings.iter().filter(|it| it.rule == HOLE).count(), 3, "{report}");
+        let engine =
+            Engine::open_with(world.clone(), config.clone(), Some(objects), "test").await.unwrap();
+        engine.close().await;
+    });
+}
