@@ -36,7 +36,7 @@ pub const FENCED: Invariant = "INV-26 a generation never repeats, and an old one
 pub const HOLDER: Invariant = "INV-27 a subscription has one holder, as long as its lease";
 pub const WOKEN: Invariant = "INV-28 no wake is lost";
 pub const ALONE: Invariant = "INV-29 a store has one process";
-pub const LINEAR: Invariant = "INV-30 answers about a stream are in one order";
+pub const LINEAR: Invariant = "INV-32 answers about a stream are in one order";
 
 /// All of them, for reports.
 pub const ALL: [Invariant; 30] = [
