@@ -37,6 +37,8 @@ pub struct Incarnation {
     pub records: Vec<Option<Mark>>,
     /// The tail is at least here.
     pub tail: u64,
+    /// What of it was known when the store was started the last time.
+    pub kept: u64,
     /// The tail is here for ever.
     pub closed: Option<u64>,
     /// No deletion began since an answer said that it lives.
@@ -183,6 +185,7 @@ impl Model {
                 named.deletions += 1;
             }
             named.creations += u64::from(std::mem::take(&mut named.creations_open));
+            named.lives.values_mut().for_each(|life| life.kept = life.tail);
         }
     }
 
@@ -248,10 +251,16 @@ impl Model {
         self.saw_life(ticket, epoch)?;
         let name = &ticket.name;
         if ticket.newest == Some(epoch) {
+            let kept = self.life(name, epoch).kept;
+            require!(
+                next >= kept.min(ticket.tail),
+                checks::ACKED,
+                "the tail of '{name}' is {epoch}_{next} but was {kept} before the restart"
+            );
             require!(
                 next >= ticket.tail,
-                checks::ACKED,
-                "the tail of '{name}' is {epoch}_{next} but was at least {} before",
+                checks::LINEAR,
+                "the tail of '{name}' is {epoch}_{next} but was {} before the request began",
                 ticket.tail
             );
         }

@@ -28,6 +28,10 @@ enum Ending {
     CloseQuiet,
 }
 
+/// What the server itself may write in one go beside what clients send: looks at subscriptions, ends
+/// of streams, renewals.
+const OWN_REQUESTS_MAX: usize = 2200;
+
 /// How often the supervisor looks.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -229,6 +233,9 @@ pub(crate) async fn close(host: &Host) {
 /// Memory and log are within what the configuration says, with room for what is on its way.
 pub(crate) fn bounded(host: &Host) -> Result<(), Breach> {
     let options = &host.sim.options;
+    let queued = usize::try_from(host.engine().metrics().queue_requests.get()).unwrap_or(0);
+    let most = options.queue_requests_max + OWN_REQUESTS_MAX;
+    require!(queued <= most, checks::BOUNDED, "{queued} requests are queued, at most {most}");
     if options.disturbs() || options.slow_disk {
         // Seals and checkpoints that fail or crawl are tried again later.
         return Ok(());
