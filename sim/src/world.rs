@@ -21,8 +21,9 @@ use crate::{
     door::Door,
     faults::{Options, STREAM_CLIENTS},
     log::Log,
-    model::Model,
+    model::{Doubt, Model},
     sabotage::Sabotage,
+    town::doubts::Doubts,
     workload::{producer::Producers, workers::Wakes},
 };
 
@@ -48,6 +49,8 @@ pub struct Sim {
     jumped_ms: Cell<i64>,
     /// In a town, where machines come and go: the time its supervisor counts.
     town: Cell<Option<Duration>>,
+    /// In a town: what requests without an answer may still do.
+    pub doubts: Doubts,
 }
 
 impl Sim {
@@ -72,6 +75,7 @@ impl Sim {
             booted: Cell::default(),
             jumped_ms: Cell::default(),
             town: Cell::default(),
+            doubts: Doubts::default(),
         })
     }
 
@@ -95,8 +99,24 @@ impl Sim {
 
     /// The machine goes on by itself.
     pub fn leave_town(&self) {
+        self.doubts.clear();
         self.ran.set(self.now());
         self.town.set(None);
+    }
+
+    /// A request ended without an answer. Outside of towns the next restart tells what it did.
+    pub fn doubt(&self, doubt: Doubt) {
+        if self.town.get().is_some() {
+            self.doubts.open(doubt, self.boots());
+        }
+    }
+
+    /// Closes the doubts about requests that can have no effect any more.
+    pub fn close_doubts(&self) {
+        let closed = self.doubts.close(&mut self.model.borrow_mut(), self.boots());
+        if closed > 0 {
+            self.note(&format!("{closed} requests without an answer are over"));
+        }
     }
 
     /// The boot is over; the runtime may go.

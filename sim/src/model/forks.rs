@@ -23,6 +23,18 @@ pub struct Plan {
     pub asked: Option<Asked>,
     /// How many requests may still create a life of it.
     pub sends: u32,
+    /// Requests that are under way.
+    pub open: u32,
+    /// Requests without an answer that may still be heard.
+    pub doubts: u32,
+}
+
+impl Plan {
+    /// A plan of so many requests at once.
+    #[must_use]
+    pub const fn new(asked: Option<Asked>, sends: u32) -> Self {
+        Self { asked, sends, open: sends, doubts: 0 }
+    }
 }
 
 /// A fork as it is asked for.

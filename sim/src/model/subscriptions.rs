@@ -54,6 +54,8 @@ pub struct Subscription {
     pub life: Option<Life>,
     /// A request that changes what is there is on its way, or its outcome is not known.
     pub busy: bool,
+    /// That request can have no effect any more, but its outcome is not known.
+    pub(super) over: bool,
     changes: u64,
     pattern: Option<Pattern>,
     lease_ms: u64,
@@ -158,14 +160,14 @@ impl Model {
     /// A request that changes what is under an id begins.
     pub fn changes(&mut self, id: &SubscriptionId) {
         let known = self.subscriptions.get_mut(id).expect("known by then");
-        (known.busy, known.changes) = (true, known.changes + 1);
+        (known.busy, known.over, known.changes) = (true, false, known.changes + 1);
     }
 
     /// That request was answered for certain, or a restart has told what is there.
     pub fn changed(&mut self, id: &SubscriptionId, there: Option<bool>) {
         let since = self.requests.len();
         let known = self.subscriptions.get_mut(id).expect("known by then");
-        (known.busy, known.changes) = (false, known.changes + 1);
+        (known.busy, known.over, known.changes) = (false, false, known.changes + 1);
         match there {
             Some(true) if known.life.is_none() => {
                 known.life = Some(Life { since, ..Life::default() });

@@ -5,6 +5,7 @@
 //! back or heal, the disk and the wall clock misbehave. Clients live through all of it; what their
 //! answers say is held against the same model that clients in the server's own process use.
 
+pub mod doubts;
 pub mod server;
 pub mod weather;
 pub mod wire;
@@ -138,6 +139,10 @@ fn step(sim: &Rc<Sim>, net: &mut turmoil::Sim<'static>, weather: &mut Weather) {
         }
     }
     sim.set_time(sim.now() + STEP);
+    if weather.runs() {
+        sim.doubts.ran(STEP);
+    }
+    sim.close_doubts();
     // The server's clock may be a step ahead of the supervisor's.
     sim.model.borrow_mut().wall_is(sim.wall_ms() + 2);
     weather.attend(sim, net);

@@ -61,6 +61,11 @@ impl Weather {
         }
     }
 
+    /// Whether the server's process runs.
+    pub fn runs(&self) -> bool {
+        self.power == Power::On
+    }
+
     pub fn insight(&self) -> Insight {
         Rc::clone(&self.post.insight)
     }
