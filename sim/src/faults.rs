@@ -9,10 +9,13 @@ use rand_chacha::ChaCha8Rng;
 use weir_engine::Config;
 use weir_io::memory::{Faults, STREAM_FREE, chance};
 
+use crate::town::options::TownOptions;
+
 /// Streams of the seed used by the simulator.
 pub const STREAM_OPTIONS: u64 = STREAM_FREE;
 pub const STREAM_RUN: u64 = STREAM_FREE + 1;
 pub const STREAM_TOWN: u64 = STREAM_FREE + 2;
+pub const STREAM_TOWN_OPTIONS: u64 = STREAM_FREE + 3;
 pub const STREAM_CLIENTS: u64 = STREAM_FREE + 64;
 
 /// Where the store lies on the simulated drive.
@@ -47,6 +50,7 @@ pub struct Options {
     pub wal_checkpoint_bytes: u64,
     pub wal_bytes_max: u64,
     pub queue_requests_max: usize,
+    pub town: TownOptions,
 }
 
 fn one_of<T: Copy>(chance: &mut ChaCha8Rng, choices: &[T]) -> T {
@@ -85,6 +89,7 @@ impl Options {
             wal_checkpoint_bytes: one_of(c, &[16 << 10, 64 << 10, 128 << 10]),
             wal_bytes_max: one_of(c, &[256 << 10, 1 << 20]),
             queue_requests_max: one_of(c, &[3, 1000, 50_000]),
+            town: TownOptions::draw(seed),
         }
     }
 
@@ -94,6 +99,10 @@ impl Options {
     /// There is no such choice, or it can't have that value.
     pub fn set(&mut self, name: &str, value: &str) -> anyhow::Result<()> {
         if let Some((_, switch)) = self.switches().into_iter().find(|(known, _)| *known == name) {
+            *switch = value.parse().with_context(|| format!("{name} is true or false"))?;
+            return Ok(());
+        }
+        if let Some((_, switch)) = self.town.switches().into_iter().find(|it| it.0 == name) {
             *switch = value.parse().with_context(|| format!("{name} is true or false"))?;
             return Ok(());
         }
@@ -122,7 +131,9 @@ impl Options {
     #[must_use]
     pub fn switched_on(&self) -> Vec<&'static str> {
         let mut options = self.clone();
-        let on = options.switches().into_iter().filter(|(_, switch)| **switch);
+        let mut town = options.town.clone();
+        let all = options.switches().into_iter().chain(town.switches());
+        let on = all.filter(|(_, switch)| **switch);
         on.map(|(name, _)| name).collect()
     }
 

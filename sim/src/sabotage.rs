@@ -69,6 +69,18 @@ pub enum Sabotage {
     ControlLost,
     /// Subscriptions are not stored.
     SubscriptionsLost,
+    /// Of the tasks that slept while the process was stopped, every third never wakes.
+    TasksOversleep,
+    /// What a reset cuts off a request's body is made up.
+    TornBodies,
+    /// Whatever a reader does not take is kept for it in memory.
+    EndlessBuffers,
+    /// While one reader takes nothing, nobody else is answered.
+    WritersWait,
+    /// After some hundred connections nobody is let in any more.
+    DeafAfterMany,
+    /// Every second webhook is said to be done, and nobody is called.
+    CallsFeigned,
 }
 
 impl Sabotage {
@@ -102,7 +114,15 @@ impl Sabotage {
     #[must_use]
     pub fn plant(self, mut world: World) -> World {
         match self {
-            Sabotage::None | Sabotage::LyingFsync => {}
+            // Those of a town are planted in its network.
+            Sabotage::None
+            | Sabotage::LyingFsync
+            | Sabotage::TasksOversleep
+            | Sabotage::TornBodies
+            | Sabotage::EndlessBuffers
+            | Sabotage::WritersWait
+            | Sabotage::DeafAfterMany
+            | Sabotage::CallsFeigned => {}
             Sabotage::NoDirectorySync | Sabotage::NoSegmentSync | Sabotage::NothingRemoved => {
                 world.disk = Arc::new(LyingDisk { disk: world.disk, defect: self });
             }

@@ -84,27 +84,32 @@ pub fn page(
     if key.is_some() {
         keyed(model, ticket, key, &seen, (epoch, start, next))?;
     } else {
-        require!(
-            count == next - start,
-            checks::DENSE,
-            "'{name}' {start}..{next} has {count} records"
-        );
-        for (position, (request, index)) in (start..).zip(&seen) {
-            let first = position.checked_sub(u64::try_from(*index).expect("small"));
-            let len = u64::try_from(model.requests[*request].records.len()).expect("small");
-            // A fork may begin in the middle of a request to its source.
-            let whole = model.requests[*request].name != *name
-                || first.is_none_or(|first| first + len <= tail);
-            require!(
-                whole,
-                checks::DURABLE,
-                "'{name}' shows a part of request {request}: {first:?}+{len} of {tail}"
-            );
-            model.shown(name, epoch, position, (*request, *index))?;
-        }
+        in_place(model, ticket, page, &seen)?;
     }
     require!(next > start || next == tail, checks::SERVES, "'{name}' makes no progress at {start}");
     ends(model, ticket, page, seen)
+}
+
+/// Every record of a page lies where it was sent to, and the page has no gap.
+fn in_place(model: &mut Model, ticket: &Ticket, page: &Page, seen: &[Mark]) -> Result<(), Breach> {
+    let (name, epoch) = (&ticket.name, page.tail.epoch.get());
+    let (start, next, tail) = (page.start.next.get(), page.next.next.get(), page.tail.next.get());
+    let count = u64::try_from(seen.len()).expect("small");
+    require!(count == next - start, checks::DENSE, "'{name}' {start}..{next} has {count} records");
+    for (position, (request, index)) in (start..).zip(seen) {
+        let first = position.checked_sub(u64::try_from(*index).expect("small"));
+        let len = u64::try_from(model.requests[*request].records.len()).expect("small");
+        // A fork may begin in the middle of a request to its source.
+        let whole =
+            model.requests[*request].name != *name || first.is_none_or(|first| first + len <= tail);
+        require!(
+            whole,
+            checks::DURABLE,
+            "'{name}' shows a part of request {request}: {first:?}+{len} of {tail}"
+        );
+        model.shown(name, epoch, position, (*request, *index))?;
+    }
+    Ok(())
 }
 
 /// Where a page starts whose start is not told: it was reckoned from its end and its records, among
@@ -268,7 +273,7 @@ fn keyed(
 /// Something is missing.
 pub fn whole(model: &mut Model, name: &StreamName, tail: Offset) -> Result<(), Breach> {
     let (epoch, next) = (tail.epoch.get(), tail.next.get());
-    if model.is_murky(name, epoch) {
+    if model.is_murky(name, epoch) || model.stems_from_untold(name, epoch) {
         return Ok(());
     }
     let life = model.life(name, epoch);

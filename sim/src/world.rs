@@ -216,9 +216,17 @@ pub struct Host {
     pub leave: Cell<bool>,
     /// Live readers: what each has read up to.
     pub watching: RefCell<std::collections::BTreeMap<u32, crate::workload::live::Watching>>,
+    /// How far the clock that its clients go by is before the server's.
+    pub skew_ms: i64,
 }
 
 impl Host {
+    /// The wall clock as its clients see it.
+    #[must_use]
+    pub fn wall_ms(&self) -> u64 {
+        self.sim.wall_ms().saturating_add_signed(self.skew_ms)
+    }
+
     fn store(&self) -> &(World, Engine) {
         self.store.as_ref().expect("asked on the machine of the store only")
     }

@@ -204,6 +204,13 @@ impl Model {
         self.origins(name, epoch).any(|(_, origin)| origin.life.is_none())
     }
 
+    /// Whether a life is a fork of one of which nobody was told yet where it begins to differ: then
+    /// what is known of it can't be looked up.
+    #[must_use]
+    pub fn stems_from_untold(&self, name: &StreamName, epoch: u32) -> bool {
+        self.origins(name, epoch).skip(1).any(|(_, origin)| origin.point.is_none())
+    }
+
     /// Whether a life may show records of a name: its own, or one of a stream that it stems from.
     #[must_use]
     pub fn may_show(&self, name: &StreamName, epoch: u32, of: &StreamName) -> bool {

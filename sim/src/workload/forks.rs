@@ -141,7 +141,7 @@ impl Client {
     }
 
     fn window(&mut self) -> Option<Expiry> {
-        let wall = self.host.sim.wall_ms();
+        let wall = self.host.wall_ms();
         match self.chance.random_range(0..10) {
             0..5 => None,
             5..8 => Some(Expiry::Never),

@@ -78,7 +78,7 @@ impl Client {
         if target.class != Class::Dated {
             return target.expiry();
         }
-        let wall = self.host.sim.wall_ms();
+        let wall = self.host.wall_ms();
         let later = wall + self.chance.random_range(500..20_000);
         let mut model = self.host.sim.model.borrow_mut();
         let dated = &mut model.names.entry(target.name.clone()).or_default().dated;

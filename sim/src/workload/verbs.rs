@@ -324,7 +324,7 @@ impl Client {
         let key = self.key();
         let hint = self.chance.random_bool(0.2).then(|| {
             let back = self.chance.random_range(0..20_000);
-            self.host.sim.wall_ms().saturating_sub(back) + 5_000
+            self.host.wall_ms().saturating_sub(back) + 5_000
         });
         let mut model = self.host.sim.model.borrow_mut();
         let wall = self.host.sim.wall_ms();

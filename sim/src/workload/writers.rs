@@ -62,7 +62,9 @@ pub(super) async fn closer(mut client: Client) {
             continue;
         }
         let said = client.host.append(&target, append.clone(), id).await;
-        if append.producer.is_some() && matches!(said, Said::Yes(_) | Said::Unknown) {
+        // Where a stream is deleted and made again, the repetition could meet its next life.
+        let twice = append.producer.is_some() && target.keeps();
+        if twice && matches!(said, Said::Yes(_) | Said::Unknown) {
             client.host.sim.model.borrow_mut().requests[id].in_doubt = true;
             client.host.append(&target, append, id).await;
         }
