@@ -25,7 +25,11 @@ pub(crate) fn over(
     sabotage: Sabotage,
 ) -> Swarm {
     let case = |seed| Case::new(seed, over, sabotage);
-    let cases: Vec<Case> = seeds.into_iter().map(case).collect();
+    cases(&seeds.into_iter().map(case).collect::<Vec<_>>(), jobs)
+}
+
+/// Runs cases in child processes.
+pub(crate) fn cases(cases: &[Case], jobs: usize) -> Swarm {
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_sim"));
-    swarm::run(program, &cases, jobs).expect("children run")
+    swarm::run(program, cases, jobs).expect("children run")
 }
