@@ -10,12 +10,14 @@ use weir_engine::Config;
 use weir_io::memory::{Faults, STREAM_FREE, chance};
 
 use crate::bucket::Choices;
+use crate::town::options::TownOptions;
 
 /// Streams of the seed used by the simulator.
 pub const STREAM_OPTIONS: u64 = STREAM_FREE;
 pub const STREAM_RUN: u64 = STREAM_FREE + 1;
 pub const STREAM_TOWN: u64 = STREAM_FREE + 2;
 pub const STREAM_DEPOT: u64 = STREAM_FREE + 3;
+pub const STREAM_TOWN_OPTIONS: u64 = STREAM_FREE + 4;
 pub const STREAM_CLIENTS: u64 = STREAM_FREE + 64;
 
 /// Where the store lies on the simulated drive.
@@ -60,6 +62,7 @@ pub struct Options {
     pub wal_bytes_max: u64,
     pub queue_requests_max: usize,
     pub bucket: Choices,
+    pub town: TownOptions,
 }
 
 fn one_of<T: Copy>(chance: &mut ChaCha8Rng, choices: &[T]) -> T {
@@ -105,6 +108,7 @@ impl Options {
             second_process: c.random_bool(0.3),
             crash_loop: c.random_bool(0.3),
             bucket: Choices::draw(seed),
+            town: TownOptions::draw(seed),
         }
     }
 
@@ -145,6 +149,10 @@ impl Options {
         let mut switches = self.bucket.switches();
         if let Some((_, switch)) = switches.iter_mut().find(|(known, _)| *known == name) {
             **switch = value.parse().with_context(|| format!("{name} is true or false"))?;
+        } else if let Some((_, switch)) =
+            self.town.switches().into_iter().find(|it| it.0 == name)
+        {
+            *switch = value.parse().with_context(|| format!("{name} is true or false"))?;
             return Ok(());
         }
         let number: u64 = value.parse().with_context(|| format!("{name} is a number"))?;
@@ -178,7 +186,8 @@ impl Options {
         let mut bucket = self.bucket.clone();
         let bucket = bucket.switches();
         let bucket = bucket.into_iter().filter(|_| self.bucket.there);
-        let all = options.switches().into_iter().chain(bucket);
+        let mut town = options.town.clone();
+        let all = options.switches().into_iter().chain(bucket).chain(town.switches());
         all.filter(|(_, switch)| **switch).map(|(name, _)| name).collect()
     }
 

@@ -2,7 +2,7 @@
 //! machine, then a world without faults in which everything must be in order.
 
 pub(crate) mod boot;
-mod drain;
+pub(crate) mod drain;
 mod finale;
 pub(crate) mod round;
 mod sweep;

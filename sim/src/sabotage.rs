@@ -116,6 +116,18 @@ pub enum Sabotage {
     UndurableRefusal,
     /// What a fold has overtaken is shelved.
     StaleLoad,
+    /// Of the tasks that slept while the process was stopped, every third never wakes.
+    TasksOversleep,
+    /// What a reset cuts off a request's body is made up.
+    TornBodies,
+    /// Whatever a reader does not take is kept for it in memory.
+    EndlessBuffers,
+    /// While one reader takes nothing, nobody else is answered.
+    WritersWait,
+    /// After some hundred connections nobody is let in any more.
+    DeafAfterMany,
+    /// Every second webhook is said to be done, and nobody is called.
+    CallsFeigned,
 }
 
 impl Sabotage {
@@ -178,7 +190,6 @@ impl Sabotage {
     #[must_use]
     pub fn plant(self, mut world: World) -> World {
         match self {
-            Sabotage::None | Sabotage::LyingFsync => {}
             // They lie between the store and its bucket.
             Sabotage::BoundaryHidden
             | Sabotage::SuccessorHidden
@@ -186,6 +197,15 @@ impl Sabotage {
             | Sabotage::UploadsCut
             | Sabotage::LostIsDone
             | Sabotage::LostIsTaken => {}
+            // Those of a town are planted in its network.
+            Sabotage::None
+            | Sabotage::LyingFsync
+            | Sabotage::TasksOversleep
+            | Sabotage::TornBodies
+            | Sabotage::EndlessBuffers
+            | Sabotage::WritersWait
+            | Sabotage::DeafAfterMany
+            | Sabotage::CallsFeigned => {}
             Sabotage::NoDirectorySync
             | Sabotage::NoSegmentSync
             | Sabotage::NothingRemoved

@@ -6,6 +6,7 @@
 //! on its way, and known to be gone up to an epoch only by an answer too. So no order of
 //! concurrent requests has to be guessed.
 
+mod doubts;
 mod forks;
 mod records;
 mod retention;
@@ -19,6 +20,7 @@ use weir_engine::{
 };
 
 pub use self::{
+    doubts::Doubt,
     forks::{Asked, Origin, Plan},
     records::{Fate, Mark, Request},
     subscriptions::Work,
@@ -200,6 +202,17 @@ impl Model {
     pub fn creation_ends(&mut self, name: &StreamName) {
         let named = self.names.entry(name.clone()).or_default();
         named.creations_open = named.creations_open.saturating_sub(1);
+        if let Some(plan) = &mut named.plan {
+            plan.open = plan.open.saturating_sub(1);
+        }
+    }
+
+    /// A creation ended without an answer.
+    pub fn creation_in_doubt(&mut self, name: &StreamName) {
+        if let Some(plan) = self.names.get_mut(name).and_then(|named| named.plan.as_mut()) {
+            plan.open = plan.open.saturating_sub(1);
+            plan.doubts += 1;
+        }
     }
 
     /// A deletion begins.

@@ -139,6 +139,7 @@ pub(crate) async fn open(sim: &Rc<Sim>, world: World, faulty: bool) -> Option<Rc
         stop: Cell::new(false),
         leave: Cell::new(false),
         watching: RefCell::default(),
+        skew_ms: 0,
     }))
 }
 
