@@ -13,11 +13,11 @@ use crate::faults::STREAM_DEPOT;
 /// One of so many seeds has a bucket, unless it is told.
 const SHARE: u32 = 4;
 /// No request is carried out later than this after it was given up.
-pub const LATE_MAX: Duration = Duration::from_secs(60);
+pub(super) const LATE_MAX: Duration = Duration::from_secs(60);
 /// No listing shows longer than this what was before.
-pub const LAG_MAX: Duration = Duration::from_secs(40);
+pub(super) const LAG_MAX: Duration = Duration::from_secs(40);
 /// The longest outage.
-pub const OUTAGE_MAX: Duration = Duration::from_secs(300);
+pub(super) const OUTAGE_MAX: Duration = Duration::from_secs(300);
 
 /// A seed's choices.
 #[derive(Clone, Debug)]

@@ -83,7 +83,7 @@ impl Lying {
                 let created = self.bucket.create(key, payload).await?;
                 let mut lost = self.lost.lock();
                 lost.asked += 1;
-                if lost.asked % LOST_OF != 0 {
+                if !lost.asked.is_multiple_of(LOST_OF) {
                     return Ok(created);
                 }
                 lost.manifests.insert(key.clone());

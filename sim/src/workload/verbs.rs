@@ -189,7 +189,7 @@ impl Host {
         said
     }
 
-    fn saw_head(&self, ticket: &Ticket, head: &Head) -> Result<(), Breach> {
+    pub(super) fn saw_head(&self, ticket: &Ticket, head: &Head) -> Result<(), Breach> {
         self.saw_state(ticket, head, Some(head.expiry))
     }
 

@@ -209,7 +209,7 @@ async fn find_orphans(
     newest: Generation,
     pages: &BTreeSet<Key>,
 ) -> Result<(), Problem> {
-    let oldest = core.on_reader(|conn| catalogue::oldest_manifest(conn)).await;
+    let oldest = core.on_reader(catalogue::oldest_manifest).await;
     let oldest = oldest.map_err(|bad| Problem::Local(bad.to_string()))?.unwrap_or(newest);
     let mut orphans = Vec::new();
     for prefix in [keys::SEGMENTS, keys::LEDGERS, keys::PAGES, keys::MANIFESTS] {

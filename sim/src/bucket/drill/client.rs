@@ -115,16 +115,15 @@ impl<'a> Client<'a> {
     pub(super) async fn came_back(&self) -> Checked {
         let seen = self.look().await?;
         let told = self.engine.server_details().publishing.map_or(0, |it| it.recoveries);
-        let mut truth = self.drill.truth.borrow_mut();
-        let recovered = self.drill.recovered.take();
-        let Some(recoveries) = recovered else { return truth.restarted(&seen) };
+        let Some(recoveries) = self.drill.recovered.take() else {
+            return self.drill.truth.borrow_mut().restarted(&seen);
+        };
         require!(
             recoveries == told || recoveries == u32::MAX,
             checks::RECOVERED,
             "recovered for the {recoveries}th time, and the store says {told}"
         );
-        let lost = truth.recovered(&seen, told)?;
-        drop(truth);
+        let lost = self.drill.truth.borrow_mut().recovered(&seen, told)?;
         self.drill.note(&format!("{lost} requests are lost"));
         if lost > 0 {
             weir_io::sometimes!("a drill lost what was not published");
@@ -150,7 +149,7 @@ impl<'a> Client<'a> {
 
     async fn duplicate(&self, text: &str, (epoch, seq): (u64, u64), record: u32) -> Checked {
         let said = self.engine.append(produced(text, (epoch, seq), record)).await;
-        let duplicate = said.as_ref().map(|it| it.outcome) == Ok(AppendOutcome::Duplicate);
+        let duplicate = said.as_ref().is_ok_and(|it| it.outcome == AppendOutcome::Duplicate);
         let busy = matches!(said, Err(Error::Busy));
         require!(
             duplicate || busy,

@@ -150,7 +150,9 @@ impl Truth {
     /// What the last request did to a stream becomes known.
     pub(super) fn correct(&mut self, name: &str, change: impl FnOnce(&mut Stream)) {
         let state = self.history.last_mut().expect("there is always a state");
-        state.get_mut(name).into_iter().for_each(change);
+        if let Some(stream) = state.get_mut(name) {
+            change(stream);
+        }
     }
 
     /// Everything so far is in the bucket.
