@@ -25,7 +25,11 @@ use crate::{
         sequencer::Sequencer,
         writer::Writer,
     },
-    motion::{checkpoint, keeper, publish, seal},
+    motion::{
+        checkpoint, keeper,
+        publish::{self, chain},
+        seal,
+    },
     read::segments::SegmentSet,
     segment::{BlockCache, Remote, Segment},
     state::{
@@ -228,7 +232,7 @@ fn open_locked(
     let link = found.link;
     let (slices, received) = mpsc::channel(SLICES_MAX);
     let found = (found, subscriptions);
-    let next_file = catalogue::meta_u64(&conn, "next_segment").map_err(failure)?.max(1);
+    let next_file = next_file(&conn).map_err(failure)?;
     let recoveries = catalogue::meta_u64(&conn, "recoveries").map_err(failure)?;
     let floor = u32::try_from(recoveries).map(Epoch::first_of);
     let floor = floor.map_err(|_| OpenError::Corrupt("recoveries are too many".into()))?;
@@ -240,6 +244,16 @@ fn open_locked(
     let deaths = catalogue::deaths(&conn).map_err(failure)?.into_iter();
     *core.deaths.lock() = deaths.map(|(id, death)| (id, death.into())).collect();
     Ok(Opened { core, lock, conn, link, writer_epoch, slices: received })
+}
+
+/// The number of the next file. Rows of files tell it, and manifests too: a file that was given up
+/// has no row, but its number was taken when a manifest said which is next.
+fn next_file(conn: &Connection) -> Result<u64, catalogue::Failure> {
+    let mut next = catalogue::meta_u64(conn, "next_segment")?.max(1);
+    for stored in [chain::published(conn)?, chain::pending(conn)?].into_iter().flatten() {
+        next = next.max(stored.manifest.next_segment.get());
+    }
+    Ok(next)
 }
 
 /// Puts the parts together.
