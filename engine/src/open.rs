@@ -217,7 +217,7 @@ fn open_locked(
         catalogue::forget_bucket(&tx).map_err(failure)?;
         tx.commit().map_err(|error| failure(error.into()))?;
     }
-    let (files, segments) = open_files(&world, &config, &conn, store)?;
+    let (mut files, segments) = open_files(&world, &config, &conn, store)?;
     let seed = std::array::from_fn(|_| world.entropy.next_u64());
     let shelf = Arc::new(Shelf::new(config.streams_cached_max, seed));
     let (found, subscriptions) = replay::run(&conn, &shelf, store).map_err(failure)?;
@@ -230,6 +230,9 @@ fn open_locked(
         "replayed the log"
     );
     let link = found.link;
+    if files.cut().is_some_and(|cut| cut.folded.lsn < link.lsn) {
+        files.fold_begins();
+    }
     let (slices, received) = mpsc::channel(SLICES_MAX);
     let found = (found, subscriptions);
     let next_file = next_file(&conn).map_err(failure)?;
