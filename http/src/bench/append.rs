@@ -6,13 +6,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
 use super::{
     load::{Pace, Run},
     measure::{Shared, wide},
     raw::Link,
-    request::{Append, Shape, Streams},
+    request::{Append, Headers, Shape, Streams},
     setup::is_busy,
     verify::Written,
 };
@@ -94,7 +94,12 @@ impl Writer {
         Ok(Self {
             id,
             link: Link::new(plan.run.address, BUFFER_BYTES),
-            append: Append::new(&plan.streams, plan.shape, id, producer.as_deref()),
+            append: Append::new(
+                &plan.streams,
+                plan.shape,
+                id,
+                Headers { producer: producer.as_deref(), key: None },
+            ),
             pace: plan.run.pace()?,
             owned: owned.into_iter().map(|stream| (stream, Written::default())).collect(),
             chance: wide(number).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
@@ -109,7 +114,8 @@ impl Writer {
         tally: Shared,
         witness: impl Witness,
     ) -> anyhow::Result<(u32, Vec<(usize, Written)>)> {
-        self.link.connect().await?;
+        self.link.connect().await.context("a writer cannot connect")?;
+        self.plan.run.reach(self.plan.run.begin).await;
         let batch = wide(self.plan.shape.batch);
         let body = self.append.body().len();
         while let Some(due) = self.pace.turn().await? {
@@ -123,7 +129,7 @@ impl Writer {
             match attempt {
                 Attempt::Refused(_) => break,
                 Attempt::Acked => {
-                    tally.lock().done(now, now.saturating_sub(due), batch, body);
+                    tally.append.lock().done(now, now.saturating_sub(due), batch, body);
                     witness.acked(stream, self.id, request * batch, batch, now);
                 }
                 Attempt::Unknown => {
@@ -163,22 +169,20 @@ impl Writer {
         let (head, connection) = match self.link.ask(self.append.bytes()).await {
             Ok(answer) => answer,
             Err(failure) => {
-                tally.lock().failed(&failure.to_string());
+                tally.append.lock().failed(&failure.to_string());
                 return Ok(Attempt::Unknown);
             }
         };
         if matches!(head.status, 200 | 201 | 204) {
-            return Ok(match connection.skip().await {
-                Ok(_) => Attempt::Acked,
-                // The head has said it.
-                Err(_) => Attempt::Acked,
-            });
+            // The head has said it, whatever becomes of the rest.
+            drop(connection.skip().await);
+            return Ok(Attempt::Acked);
         }
         let excuse = connection.excuse().await.unwrap_or_default();
         if !is_busy(head.status) {
             bail!("an append was refused: {} {excuse}", head.status);
         }
-        tally.lock().failed(&format!("{} {excuse}", head.status));
+        tally.append.lock().failed(&format!("{} {excuse}", head.status));
         if head.status == 429 {
             let pause = head.retry_after.map_or(PAUSE, Duration::from_secs);
             return Ok(Attempt::Refused(pause.min(PAUSE_MAX)));

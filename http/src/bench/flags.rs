@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{append, record};
+use super::{append, record, tail::Live};
 use crate::{
     cli::flags::{parse_duration, parse_size},
     client::{ROOT, Target},
@@ -23,6 +23,17 @@ pub struct BenchFlags {
 pub(super) enum BenchCommand {
     /// Append records, and read them back to see that none is lost
     Append(AppendFlags),
+    /// Create streams, and delete them afterwards
+    Create(CreateFlags),
+    /// Fill streams and read them from the beginning to the end, again and again
+    Read(ReadFlags),
+    /// Append on a schedule while readers wait: how long records take to them
+    Tail(TailFlags),
+    /// Append, wait and catch up, all at once
+    Mixed(MixedFlags),
+    /// Be a server that reads each body, does nothing and answers 204: what any other is measured
+    /// against. Streams are not read back from it: use --no-verify
+    Ceiling(CeilingFlags),
 }
 
 /// Which server, and how its streams are named.
@@ -78,6 +89,11 @@ pub(super) struct RunFlags {
     /// Process of the server, to show what it uses
     #[arg(long, value_name = "PID")]
     pub(super) server_pid: Option<u32>,
+
+    /// Name of the run, in the names of its streams; one that was kept is used again [default: a
+    /// new one]
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    pub(super) name: Option<String>,
 
     /// Leave the streams there
     #[arg(long)]
@@ -135,6 +151,130 @@ pub(super) struct AppendFlags {
     pub(super) rate: Option<f64>,
 }
 
+/// Flags of `weir bench create`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct CreateFlags {
+    #[command(flatten)]
+    pub(super) run: RunFlags,
+
+    /// Connections, each with one request on the way at a time
+    #[arg(long, value_name = "COUNT", default_value = "64", value_parser = parse_count)]
+    pub(super) connections: usize,
+
+    /// Most streams it makes
+    #[arg(long, value_name = "COUNT", default_value = "10_000_000", value_parser = parse_count)]
+    pub(super) streams: usize,
+
+    /// Content type of the streams
+    #[arg(long, value_name = "TYPE", default_value = "application/json")]
+    pub(super) content_type: String,
+}
+
+/// Flags of `weir bench read`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct ReadFlags {
+    #[command(flatten)]
+    pub(super) run: RunFlags,
+
+    /// Readers, each with a connection
+    #[arg(long, value_name = "COUNT", default_value = "4", value_parser = parse_count)]
+    pub(super) connections: usize,
+
+    /// Streams
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = parse_count)]
+    pub(super) streams: usize,
+
+    /// Bytes in each stream
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
+    pub(super) size: usize,
+
+    /// Bytes of a record, at least 53
+    #[arg(long, value_name = "SIZE", default_value = "100", value_parser = parse_record_bytes)]
+    pub(super) bytes: usize,
+
+    /// Content type of the streams
+    #[arg(long, value_name = "TYPE", default_value = "application/json")]
+    pub(super) content_type: String,
+
+    /// Give records keys, so many, and read those of one key (servers that have keys)
+    #[arg(long, value_name = "COUNT", value_parser = parse_count)]
+    pub(super) keys: Option<usize>,
+}
+
+/// Readers that wait.
+#[derive(Clone, Debug, Args)]
+pub(super) struct LiveFlags {
+    /// Readers that wait, over all streams
+    #[arg(long, value_name = "COUNT", default_value = "100", value_parser = parse_count)]
+    pub(super) readers: usize,
+
+    /// How they wait
+    #[arg(long, value_enum, value_name = "MODE", default_value = "sse")]
+    pub(super) live: Live,
+}
+
+/// Flags of `weir bench tail`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct TailFlags {
+    #[command(flatten)]
+    pub(super) run: RunFlags,
+
+    #[command(flatten)]
+    pub(super) write: WriteFlags,
+
+    #[command(flatten)]
+    pub(super) live: LiveFlags,
+
+    /// Connections that append
+    #[arg(long, value_name = "COUNT", default_value = "4", value_parser = parse_count)]
+    pub(super) connections: usize,
+
+    /// Requests a second of all writers, on a schedule that no slow answer delays
+    #[arg(long, value_name = "RATE", default_value = "100", value_parser = parse_rate)]
+    pub(super) rate: f64,
+}
+
+/// Flags of `weir bench mixed`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct MixedFlags {
+    #[command(flatten)]
+    pub(super) run: RunFlags,
+
+    #[command(flatten)]
+    pub(super) write: WriteFlags,
+
+    #[command(flatten)]
+    pub(super) live: LiveFlags,
+
+    /// Connections that append
+    #[arg(long, value_name = "COUNT", default_value = "64", value_parser = parse_count)]
+    pub(super) connections: usize,
+
+    /// Readers that catch up, again and again
+    #[arg(long, value_name = "COUNT", default_value = "4", value_parser = parse_count)]
+    pub(super) scanners: usize,
+
+    /// Requests a second of all writers [default: each as soon as the one before is answered]
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    pub(super) rate: Option<f64>,
+}
+
+/// Flags of `weir bench ceiling`.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct CeilingFlags {
+    /// Port on 127.0.0.1; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub(super) port: u16,
+
+    /// Threads [default: one per core]
+    #[arg(long, value_name = "COUNT", value_parser = parse_count)]
+    pub(super) threads: Option<usize>,
+
+    /// A runtime for each thread, instead of one for all
+    #[arg(long)]
+    pub(super) apart: bool,
+}
+
 /// Orders of streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum OrderFlag {
@@ -158,6 +298,14 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
     let time = number.or_else(|| parse_duration(text).ok());
     time.filter(|it| *it <= Duration::from_secs(86_400))
         .ok_or_else(|| "want seconds up to a day: 10, 0.5, 2m".to_owned())
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric();
+    match text.len() {
+        1..=32 if text.bytes().all(plain) => Ok(text.to_owned()),
+        _ => Err("want up to 32 letters and digits".to_owned()),
+    }
 }
 
 fn parse_count(text: &str) -> Result<usize, String> {

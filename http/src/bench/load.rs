@@ -19,7 +19,6 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use weir_io::{
     Clock as _,
@@ -27,18 +26,21 @@ use weir_io::{
 };
 
 use super::{
-    measure::{Shared, Tally},
+    measure::{Books, Shared},
     report::Costs,
 };
 
-/// How long connections may take to be made and streams to be created before time starts.
-const SETTLE: Duration = Duration::from_millis(50);
+/// How long connections may take to be made before time starts, with each of them and at least.
+const SETTLE_EACH: Duration = Duration::from_micros(500);
+const SETTLE_MIN: Duration = Duration::from_millis(50);
 
 /// What all connections of a run share.
 #[derive(Clone)]
 pub(super) struct Run {
     pub(super) clock: Arc<OsClock>,
     pub(super) address: SocketAddr,
+    /// When writers begin.
+    pub(super) begin: Duration,
     pub(super) measured: Range<Duration>,
     pub(super) server: Option<u32>,
     schedule: Option<Arc<Schedule>>,
@@ -59,19 +61,21 @@ struct Schedule {
 }
 
 impl Run {
-    /// A run that begins now; `rate` requests are due each second, or as many as there can be.
+    /// A run that begins when its connections can have been made; `rate` requests are due each second, or as many as there can be.
     pub(super) fn new(
         clock: &Arc<OsClock>,
         address: SocketAddr,
         length: Length,
+        connections: usize,
         rate: Option<f64>,
     ) -> Self {
-        let begin = clock.elapsed() + SETTLE;
+        let connections = u32::try_from(connections).unwrap_or(u32::MAX);
+        let begin = clock.elapsed() + SETTLE_MIN + SETTLE_EACH.saturating_mul(connections);
         let start = begin + length.warm_up;
         let schedule = rate
             .map(|per_second| Arc::new(Schedule { begin, per_second, next: AtomicU64::new(0) }));
         let measured = start..start + length.measured;
-        Self { clock: Arc::clone(clock), address, measured, server: None, schedule }
+        Self { clock: Arc::clone(clock), address, begin, measured, server: None, schedule }
     }
 
     pub(super) fn now(&self) -> Duration {
@@ -146,13 +150,13 @@ impl Schedule {
 
 /// What the threads of a run came to.
 pub(super) struct Outcome<T> {
-    pub(super) tally: Tally,
+    pub(super) books: Shared,
     pub(super) costs: Costs,
     /// What each connection came to, in no order.
     pub(super) results: Vec<T>,
 }
 
-/// Runs `connections` tasks, spread over `threads` threads; each gets its number and the tally of
+/// Runs `connections` tasks, spread over `threads` threads; each gets its number and the books of
 /// its thread.
 ///
 /// # Errors
@@ -169,10 +173,10 @@ where
 {
     let threads = threads.min(connections).max(1);
     let done = workers::run("bench", threads, async |thread| {
-        let tally = Arc::new(Mutex::new(Tally::new(&run.measured)));
+        let books = Arc::new(Books::new(&run.measured));
         let mut tasks = JoinSet::new();
         for number in (thread..connections).step_by(threads) {
-            tasks.spawn(task(number, Arc::clone(&tally)));
+            tasks.spawn(task(number, Arc::clone(&books)));
         }
         let work = async {
             let mut results = Vec::new();
@@ -188,8 +192,7 @@ where
             }
             _ => (work.await?, Costs::default()),
         };
-        let tally = tally.lock().clone();
-        anyhow::Ok(Outcome { tally, costs, results })
+        anyhow::Ok(Outcome { books, costs, results })
     })?;
     let mut all: Option<Outcome<T>> = None;
     for one in done {
@@ -197,7 +200,7 @@ where
         match &mut all {
             None => all = Some(one),
             Some(all) => {
-                all.tally.add(&one.tally);
+                all.books.add(&one.books);
                 all.results.extend(one.results);
             }
         }
@@ -211,7 +214,7 @@ mod tests {
 
     fn run(rate: Option<f64>) -> Run {
         let length = Length { warm_up: Duration::ZERO, measured: Duration::from_millis(200) };
-        Run::new(&Arc::new(OsClock::new()), ([127, 0, 0, 1], 1).into(), length, rate)
+        Run::new(&Arc::new(OsClock::new()), ([127, 0, 0, 1], 1).into(), length, 1, rate)
     }
 
     #[test]
@@ -227,7 +230,7 @@ mod tests {
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
                     assert!(run.now() >= due, "never early");
-                    tally.lock().done(run.now(), Duration::ZERO, 1, 1);
+                    tally.append.lock().done(run.now(), Duration::ZERO, 1, 1);
                     turns += 1;
                 }
                 Ok(turns)

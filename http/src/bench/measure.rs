@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::record::nanoseconds;
+use super::{deliver::Deliveries, record::nanoseconds};
 
 /// Longer ones count as this long.
 const TIME_MAX: Duration = Duration::from_secs(600);
@@ -85,8 +85,34 @@ pub(super) struct Tally {
     pub(super) failures: BTreeMap<String, u64>,
 }
 
-/// A tally that the tasks of one thread share.
-pub(super) type Shared = Arc<Mutex<Tally>>;
+/// What the tasks of one thread count, by what they do.
+pub(super) struct Books {
+    /// Writers, and whatever goes wrong.
+    pub(super) append: Mutex<Tally>,
+    /// Readers that catch up.
+    pub(super) scan: Mutex<Tally>,
+    /// Readers that wait.
+    pub(super) tail: Mutex<Deliveries>,
+}
+
+/// The books of one thread.
+pub(super) type Shared = Arc<Books>;
+
+impl Books {
+    pub(super) fn new(measured: &Range<Duration>) -> Self {
+        Self {
+            append: Mutex::new(Tally::new(measured)),
+            scan: Mutex::new(Tally::new(measured)),
+            tail: Mutex::new(Deliveries::new()),
+        }
+    }
+
+    pub(super) fn add(&self, other: &Self) {
+        self.append.lock().add(&other.append.lock());
+        self.scan.lock().add(&other.scan.lock());
+        self.tail.lock().add(&other.tail.lock());
+    }
+}
 
 impl Tally {
     pub(super) fn new(measured: &Range<Duration>) -> Self {

@@ -8,20 +8,27 @@
 //! this crate is otherwise about.
 
 mod append;
+mod ceiling;
+mod create;
+mod deliver;
 pub mod flags;
 mod load;
 mod measure;
 mod raw;
+mod read;
 mod record;
 mod report;
 mod request;
+mod runs;
 mod setup;
+mod tail;
 mod verify;
 
 use std::{
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     net::SocketAddr,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -33,11 +40,10 @@ use weir_io::{
 };
 
 use self::{
-    append::{Nobody, Plan, Writer},
-    flags::{AppendFlags, BenchCommand, BenchFlags, RunFlags, WriteFlags},
-    load::{Length, Run, spread},
+    flags::{BenchCommand, BenchFlags, CeilingFlags, RunFlags},
+    load::{Length, Run},
     report::Report,
-    request::{Shape, Streams},
+    request::Streams,
     setup::Crew,
 };
 use crate::{
@@ -45,13 +51,24 @@ use crate::{
     client::{Scheme, Target},
 };
 
+/// Connections that prepare and clean up.
+const CREW_MAX: usize = 256;
+
 /// Runs a bench and prints what came of it. Returns the exit code.
 ///
 /// # Errors
 /// It could not be run.
 pub fn run(flags: BenchFlags) -> anyhow::Result<u8> {
     let (report, json) = match flags.command {
-        BenchCommand::Append(flags) => (append(&flags)?, flags.run.json),
+        BenchCommand::Append(flags) => (runs::append(&flags)?, flags.run.json),
+        BenchCommand::Create(flags) => (runs::create(&flags)?, flags.run.json),
+        BenchCommand::Read(flags) => (runs::read(&flags)?, flags.run.json),
+        BenchCommand::Tail(flags) => (runs::tail(&flags)?, flags.run.json),
+        BenchCommand::Mixed(flags) => (runs::mixed(&flags)?, flags.run.json),
+        BenchCommand::Ceiling(flags) => {
+            ceil(flags)?;
+            return Ok(0);
+        }
     };
     let text = if json { report.to_json() } else { report.to_text() };
     io::stdout().write_all(text.as_bytes()).context("nobody reads the report")?;
@@ -59,6 +76,20 @@ pub fn run(flags: BenchFlags) -> anyhow::Result<u8> {
         eprintln!("weir: {problem}");
     }
     Ok(if report.problems().is_empty() { 0 } else { PROBLEMS })
+}
+
+fn ceil(flags: CeilingFlags) -> anyhow::Result<()> {
+    crate::cli::raise_descriptors();
+    let threads = flags.threads.unwrap_or_else(cores);
+    let runtimes = match flags.apart {
+        true => ceiling::Runtimes::Apart(threads),
+        false => ceiling::Runtimes::Shared(threads),
+    };
+    ceiling::serve(([127, 0, 0, 1], flags.port).into(), runtimes)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// What all benches begin with.
@@ -79,22 +110,53 @@ impl Bench {
         }
         crate::cli::raise_descriptors();
         let address = resolve(&target)?;
-        let mut name = [0; 4];
-        OsEntropy::new()?.fill(&mut name);
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = flags.threads.unwrap_or(cores);
+        let mut chance = [0; 4];
+        OsEntropy::new()?.fill(&mut chance);
+        let name = format!("{:08x}", u32::from_le_bytes(chance));
+        let threads = flags.threads.unwrap_or_else(cores);
         Ok(Self {
             target,
-            name: format!("{:08x}", u32::from_le_bytes(name)),
+            name: flags.name.clone().unwrap_or(name),
             clock: Arc::new(OsClock::new()),
             threads,
-            crew: Crew { address, threads, connections: connections.min(256) },
+            crew: Crew { address, threads, connections: connections.min(CREW_MAX) },
         })
     }
 
-    fn streams(&self, flags: &WriteFlags) -> Arc<Streams> {
-        let Self { target, name, .. } = self;
-        Arc::new(Streams::new(target, name, flags.streams, &flags.content_type))
+    fn streams(&self, count: usize, content_type: &str) -> Arc<Streams> {
+        Arc::new(Streams::new(&self.target, &self.name, count, content_type))
+    }
+
+    fn run(&self, flags: &RunFlags, connections: usize, rate: Option<f64>) -> Run {
+        let length = Length { warm_up: flags.warm_up, measured: flags.seconds };
+        let mut run = Run::new(&self.clock, self.crew.address, length, connections, rate);
+        run.server = flags.server_pid;
+        run
+    }
+
+    /// Does something before or after the run and notes how long that took.
+    fn phase<T>(
+        &self,
+        report: &mut Report,
+        name: &str,
+        act: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        say(name);
+        let began = self.clock.elapsed();
+        let done = act()?;
+        let took: Duration = self.clock.elapsed() - began;
+        report.put(
+            &format!("{name}_seconds"),
+            json!(measure::round(took.as_secs_f64() * 100.0) / 100.0),
+        );
+        Ok(done)
+    }
+}
+
+/// Tells a person what is going on.
+fn say(what: &str) {
+    if io::stderr().is_terminal() {
+        eprintln!("weir: {what} …");
     }
 }
 
@@ -104,55 +166,4 @@ fn resolve(target: &Target) -> anyhow::Result<SocketAddr> {
     let found = found.into_iter().next().expect("one worker");
     let addresses = found.with_context(|| format!("{host} has no address"))?;
     addresses.into_iter().next().with_context(|| format!("{host} has no address"))
-}
-
-fn append(flags: &AppendFlags) -> anyhow::Result<Report> {
-    let AppendFlags { run: run_flags, write, connections, rate } = flags;
-    let bench = Bench::new(run_flags, *connections)?;
-    let streams = bench.streams(write);
-    let mut report = Report::new(
-        "append",
-        &bench.target.to_string(),
-        json!({
-            "connections": connections,
-            "streams": write.streams,
-            "bytes": write.bytes,
-            "batch": write.batch,
-            "content_type": write.content_type,
-            "producers": write.producers,
-            "rate": rate,
-            "threads": bench.threads,
-        }),
-    );
-    let began = bench.clock.elapsed();
-    bench.crew.create(&streams)?;
-    report.put("create_seconds", json!((bench.clock.elapsed() - began).as_secs_f64()));
-
-    let length = Length { warm_up: run_flags.warm_up, measured: run_flags.seconds };
-    let mut run = Run::new(&bench.clock, bench.crew.address, length, *rate);
-    run.server = run_flags.server_pid;
-    let plan = Plan {
-        run: run.clone(),
-        streams: Arc::clone(&streams),
-        shape: Shape { record_bytes: write.bytes, batch: write.batch },
-        writers: *connections,
-        producer: write.producers.then(|| bench.name.clone()),
-        order: write.order.into(),
-    };
-    let outcome = spread(&run, bench.threads, *connections, |number, tally| {
-        let writer = Writer::new(&plan, number);
-        async move { writer?.work(tally, Nobody).await }
-    })?;
-    report.put_phase("append", &outcome.tally);
-    report.put_costs(outcome.costs, outcome.tally.span(), outcome.tally.requests);
-    let written = append::by_stream(streams.count, outcome.results);
-    report.put("acked_records", json!(append::acked(&written)));
-    if !run_flags.no_verify {
-        let (records, violations) = bench.crew.verify(&streams, written)?;
-        report.put_verified(records, violations);
-    }
-    if !run_flags.keep {
-        bench.crew.delete(&streams)?;
-    }
-    Ok(report)
 }

@@ -33,6 +33,15 @@ pub(super) struct Shape {
     pub(super) batch: usize,
 }
 
+/// Headers that some appends have.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Headers<'a> {
+    /// `Producer-Id`; epoch and sequence come with it.
+    pub(super) producer: Option<&'a str>,
+    /// `Stream-Key`.
+    pub(super) key: Option<&'a str>,
+}
+
 impl Streams {
     /// Streams number 0 to `count - 1` of a run.
     pub(super) fn new(target: &Target, run: &str, count: usize, content_type: &str) -> Self {
@@ -81,12 +90,7 @@ pub(super) struct Append {
 }
 
 impl Append {
-    pub(super) fn new(
-        streams: &Streams,
-        shape: Shape,
-        writer: u32,
-        producer: Option<&str>,
-    ) -> Self {
+    pub(super) fn new(streams: &Streams, shape: Shape, writer: u32, headers: Headers<'_>) -> Self {
         let json = streams.is_json();
         let (body, first) = body(json, shape);
         let Streams { common, content_type, .. } = streams;
@@ -99,7 +103,10 @@ impl Append {
             "Content-Type: {content_type}\r\nContent-Length: {}\r\n",
             body.len()
         ));
-        let sequence_at = producer.map(|id| {
+        if let Some(key) = headers.key {
+            head.push_str(&format!("Stream-Key: {key}\r\n"));
+        }
+        let sequence_at = headers.producer.map(|id| {
             head.push_str(&format!("Producer-Id: {id}\r\nProducer-Epoch: 0\r\nProducer-Seq: "));
             let at = head.len();
             head.push_str(&" ".repeat(SEQUENCE_DIGITS));
@@ -186,3 +193,64 @@ fn write_decimal(digits: &mut [u8], mut value: u64, fill: u8) {
 }
 
 const DECIMAL: &[u8; 10] = b"0123456789";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn streams(content_type: &str) -> Streams {
+        let target = Target::parse("http://127.0.0.1:7", None).expect("valid");
+        let target = target.with_auth(Some("secret")).expect("valid");
+        Streams::new(&target, "run", 100, content_type)
+    }
+
+    fn check(content_type: &str, batch: usize, opening: &str, between: &str, ending: &str) {
+        let shape = Shape { record_bytes: 60, batch };
+        let headers = Headers { producer: Some("p"), key: Some("k") };
+        let mut append = Append::new(&streams(content_type), shape, 9, headers);
+        append.aim(42, 7);
+        append.date(Duration::from_nanos(0xff));
+        let text = std::str::from_utf8(append.bytes()).expect("ASCII");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        assert_eq!(append.body().len(), body.len());
+        for line in [
+            "POST /v1/stream/bench-run-00000042 HTTP/1.1",
+            "Host: 127.0.0.1:7",
+            "Authorization: Bearer secret",
+            &format!("Content-Length: {}", body.len()),
+            &format!("Producer-Seq: {:>16}", 7),
+            "Stream-Key: k",
+        ] {
+            assert!(head.lines().any(|it| it == line), "{line} in {head}");
+        }
+        let records: Vec<_> = (0..batch)
+            .map(|index| {
+                let mut record = record::blank(60);
+                let number = 7 * wide(batch) + wide(index);
+                record::stamp(
+                    &mut record,
+                    Mark { writer: 9, number, sent: Duration::from_nanos(0xff) },
+                );
+                String::from_utf8(record).expect("ASCII")
+            })
+            .collect();
+        assert_eq!(body, format!("{opening}{}{ending}", records.join(between)));
+    }
+
+    #[test]
+    fn parts_that_change_are_written_in_place() {
+        check("application/json", 1, "", "", "");
+        check("application/json; charset=utf-8", 3, "[", ",", "]");
+        check("text/plain", 1, "", "", "\n");
+        check("text/plain", 3, "", "\n", "\n");
+    }
+
+    #[test]
+    fn zero_is_a_digit() {
+        let mut digits = *b"xxxx";
+        write_decimal(&mut digits, 0, b' ');
+        assert_eq!(&digits, b"   0");
+        write_decimal(&mut digits, 1_230, b' ');
+        assert_eq!(&digits, b"1230");
+    }
+}

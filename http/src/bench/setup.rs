@@ -61,7 +61,7 @@ impl Crew {
             streams,
             "create",
             |streams, stream| streams.create(stream),
-            &[201, 200],
+            &[201, 200, 204],
         )
     }
 
@@ -110,7 +110,9 @@ impl Crew {
                 let (mut records, mut violations) = (0, Violations::default());
                 for stream in (number..streams.count).step_by(crew.connections) {
                     let mut checker = Checker::default();
-                    let read = read_all(&mut link, &streams, stream, &mut checker).await;
+                    let request =
+                        |offset: &str| streams.plain("GET", stream, &format!("?offset={offset}"));
+                    let read = read_all(&mut link, request, &mut checker).await;
                     read.with_context(|| format!("cannot read {}", streams.path(stream)))?;
                     records += checker.records;
                     violations.add(checker.judge(&written[stream]));
@@ -127,17 +129,16 @@ impl Crew {
     }
 }
 
-/// Reads a stream from its beginning to its end. Returns the bytes of all bodies.
-async fn read_all(
+/// Reads from the beginning to the end, with the request for each offset. Returns the bytes of all
+/// bodies.
+pub(super) async fn read_all(
     link: &mut Link,
-    streams: &Streams,
-    stream: usize,
+    request: impl Fn(&str) -> Vec<u8>,
     checker: &mut Checker,
 ) -> anyhow::Result<u64> {
     let (mut offset, mut bytes) = ("-1".to_owned(), 0);
     loop {
-        let request = streams.plain("GET", stream, &format!("?offset={offset}"));
-        let page = page(link, &request, |mark| checker.see(mark)).await?;
+        let page = page(link, &request(&offset), |mark| checker.see(mark)).await?;
         bytes += page.bytes;
         match page.next {
             Some(next) if !page.is_last && next != offset => offset = next,
@@ -199,7 +200,11 @@ pub(super) const fn is_busy(status: u16) -> bool {
 }
 
 /// Asks until the answer is as expected.
-async fn insist(link: &mut Link, request: &[u8], expected: &[u16]) -> anyhow::Result<()> {
+pub(super) async fn insist(
+    link: &mut Link,
+    request: &[u8],
+    expected: &[u16],
+) -> anyhow::Result<()> {
     let mut attempt = 0;
     loop {
         let failure: Failure = match link.ask(request).await {

@@ -82,17 +82,6 @@ impl Checker {
         }
     }
 
-    /// A reader that began in the middle: what was before is not missed.
-    pub(super) fn begin_at(&mut self, writer: u32, number: u64) {
-        let progress = self.writers.entry(writer).or_default();
-        progress.next = progress.next.max(number);
-    }
-
-    /// How far it has come with this writer: the number after the last one seen.
-    pub(super) fn reached(&self, writer: u32) -> u64 {
-        self.writers.get(&writer).map_or(0, |progress| progress.next)
-    }
-
     /// The verdict, now that the stream has been read to its end.
     pub(super) fn judge(mut self, written: &BTreeMap<u32, Written>) -> Violations {
         let mut violations = self.violations;
@@ -157,15 +146,5 @@ mod tests {
         let mut seen = all.to_vec();
         seen.extend([(3, 0), (3, 1), (2, 3)]);
         check(&seen, Violations { foreign: 3, ..sound });
-    }
-
-    #[test]
-    fn a_reader_that_begins_late_misses_nothing_before() {
-        let mut checker = Checker::default();
-        checker.begin_at(1, 2);
-        checker.see(Mark { writer: 1, number: 2, sent: Duration::ZERO });
-        assert_eq!(checker.reached(1), 3);
-        let written = Written { sent: 3, doubtful: BTreeSet::new() };
-        assert_eq!(checker.judge(&BTreeMap::from([(1, written)])), Violations::default());
     }
 }

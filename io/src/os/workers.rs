@@ -35,6 +35,16 @@ where
     })
 }
 
+/// Runs `work` to its end on one runtime with `threads` threads.
+///
+/// # Errors
+/// The system has no thread or no descriptor left.
+pub fn share<T>(name: &str, threads: usize, work: impl Future<Output = T>) -> io::Result<T> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(threads).thread_name(name).enable_all().build()?;
+    Ok(runtime.block_on(work))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
