@@ -30,6 +30,12 @@ fn run() -> anyhow::Result<ExitCode> {
     match task {
         Task::Serve(settings) => runtime.block_on(cli::serve(*settings))?,
         Task::RotateKeys(data) => runtime.block_on(cli::rotate_keys(data))?,
+        Task::Client(command) => {
+            let code = runtime.block_on(cli::client::run(*command))?;
+            // A read of the standard input ends when there is some: nobody waits for that.
+            runtime.shutdown_background();
+            return Ok(code.into());
+        }
         Task::Bench(_) => unreachable!("done above"),
         Task::Offline(task) => return Ok(runtime.block_on(cli::offline(task))?.into()),
     }

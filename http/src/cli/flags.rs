@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use weir_engine::types::OffsetFormat;
 
 use super::{
+    client::flags::ClientCommand,
     offline::flags::{OfflineCommand, ServeBootstrapFlags},
     store::{PublishFlags, StoreFlags},
 };
@@ -36,6 +37,8 @@ enum Command {
     Offline(OfflineCommand),
     /// Measure a server: this one or any other of the protocol
     Bench(Box<BenchFlags>),
+    #[command(flatten)]
+    Client(Box<ClientCommand>),
 }
 
 /// What is asked of no server.
@@ -47,6 +50,8 @@ pub enum Aside {
     Offline(Box<OfflineCommand>),
     /// A load for a server.
     Bench(Box<BenchFlags>),
+    /// Something of a server.
+    Client(Box<ClientCommand>),
 }
 
 /// What can be done with the keys.
@@ -72,6 +77,7 @@ impl Cli {
             Some(Command::Keys(command)) => Err(Aside::Keys(command)),
             Some(Command::Offline(command)) => Err(Aside::Offline(Box::new(command))),
             Some(Command::Bench(flags)) => Err(Aside::Bench(flags)),
+            Some(Command::Client(command)) => Err(Aside::Client(command)),
             None => Ok(self.serve),
         }
     }

@@ -5,6 +5,7 @@
 //! ```
 
 mod bill;
+pub mod client;
 pub mod flags;
 pub mod offline;
 pub mod store;
@@ -33,6 +34,7 @@ use weir_io::{
 
 use self::{
     bill::Bill,
+    client::flags::ClientCommand,
     flags::{Aside, KeysCommand},
     offline::{Offline, Restore, work::Work},
     store::StoreKind,
@@ -115,6 +117,8 @@ pub enum Task {
     Offline(Offline),
     /// Measure a server.
     Bench(Box<BenchFlags>),
+    /// Ask a server.
+    Client(Box<ClientCommand>),
 }
 
 /// What to do, from the command line and the environment.
@@ -132,6 +136,7 @@ pub fn task() -> Result<Task, ServeError> {
             Ok(Task::RotateKeys(config::data(data, &environment)))
         }
         Err(Aside::Bench(flags)) => Ok(Task::Bench(flags)),
+        Err(Aside::Client(command)) => Ok(Task::Client(command)),
         Err(Aside::Offline(command)) => Ok(Task::Offline(command.resolve(&environment)?)),
     }
 }
@@ -435,6 +440,15 @@ impl Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
         })
+    }
+
+    /// Returns with the next one and says nothing of it.
+    async fn quietly(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 
     async fn next(&mut self) {
