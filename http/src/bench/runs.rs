@@ -50,9 +50,11 @@ pub(super) fn append(flags: &AppendFlags) -> anyhow::Result<Report> {
     let written = append::by_stream(streams.count, outcome.results);
     report.put("acked_records", json!(append::acked(&written)));
     if !run_flags.no_verify {
-        let verify = || bench.crew.verify(&streams, written);
-        let (records, violations) = bench.phase(&mut report, "verify", verify)?;
-        report.put_verified(records, violations);
+        let verify = || Ok(bench.crew.verify(&streams, written));
+        match bench.phase(&mut report, "verify", verify)? {
+            Ok((records, violations)) => report.put_verified(records, violations),
+            Err(error) => report.problem(format!("what was written can't be read: {error:#}")),
+        }
     }
     clean_up(&bench, run_flags, &streams, &mut report)?;
     Ok(report)
@@ -289,5 +291,10 @@ fn clean_up(
     if flags.keep {
         return Ok(());
     }
-    bench.phase(report, "delete", || bench.crew.delete(streams))
+    // What was measured is worth more than a clean server.
+    let deleted = bench.phase(report, "delete", || Ok(bench.crew.delete(streams)))?;
+    if let Err(error) = deleted {
+        report.put("delete_failed", format!("{error:#}").into());
+    }
+    Ok(())
 }

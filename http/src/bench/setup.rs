@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 use weir_io::os::workers;
 
 use super::{
@@ -20,6 +20,8 @@ const SMALL_BUFFER_BYTES: usize = 4 << 10;
 /// A server that is busy is asked again so often, after a pause that grows.
 const ATTEMPTS_MAX: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long reading back may take.
+const VERIFY_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// Who does it.
 #[derive(Clone, Copy, Debug)]
@@ -106,13 +108,16 @@ impl Crew {
         let results = crew.each(|number| {
             let (streams, written) = (Arc::clone(streams), Arc::clone(&written));
             async move {
+                let deadline = Instant::now() + VERIFY_TIME_MAX;
                 let mut link = Link::new(crew.address, PAGE_BUFFER_BYTES);
                 let (mut records, mut violations) = (0, Violations::default());
                 for stream in (number..streams.count).step_by(crew.connections) {
                     let mut checker = Checker::default();
                     let request =
                         |offset: &str| streams.plain("GET", stream, &format!("?offset={offset}"));
-                    let read = read_all(&mut link, request, &mut checker).await;
+                    let read = read_all(&mut link, request, &mut checker);
+                    let read = tokio::time::timeout_at(deadline, read).await;
+                    let read = read.context("it takes too long: --no-verify goes without")?;
                     read.with_context(|| format!("cannot read {}", streams.path(stream)))?;
                     records += checker.records;
                     violations.add(checker.judge(&written[stream]));

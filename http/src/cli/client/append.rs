@@ -101,8 +101,13 @@ impl Sink {
         Ok(())
     }
 
-    /// Says what was done.
-    pub(super) fn report(mut self, context: &Context) -> anyhow::Result<()> {
+    /// Whether anything was appended.
+    const fn has_done(&self) -> bool {
+        self.requests > 0
+    }
+
+    /// Says what was done. If it was interrupted, not all of the input was seen.
+    pub(super) fn report(mut self, context: &Context, interrupted: bool) -> anyhow::Result<()> {
         self.progress.clear();
         if self.skipped > 0 {
             eprintln!(
@@ -110,7 +115,7 @@ impl Sink {
                 self.skipped
             );
         }
-        if self.skip > 0 {
+        if self.skip > 0 && !interrupted {
             bail!(
                 "the producer has carried out {} more requests than this input has: it was used \
                  for another input; take another --producer-id",
@@ -158,7 +163,10 @@ pub(super) async fn run(context: Context, flags: AppendFlags) -> anyhow::Result<
         sink.close().await?;
     }
     // What was appended before a failure is appended.
-    sink.report(&context)?;
+    if appended.is_ok() || sink.has_done() {
+        let interrupted = !matches!(appended, Ok(Exit::Done));
+        sink.report(&context, interrupted)?;
+    }
     appended
 }
 

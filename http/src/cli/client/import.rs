@@ -57,12 +57,13 @@ pub(super) async fn run(context: Context, flags: ImportFlags) -> anyhow::Result<
     if matches!(imported, Ok(Exit::Done)) && flags.close {
         sink.close().await?;
     }
-    if !matches!(imported, Ok(Exit::Done)) {
+    let interrupted = !matches!(imported, Ok(Exit::Done));
+    if interrupted {
         eprintln!("weir: the same command goes on where this one ended");
-        // What is left of the skipped requests says nothing: not all of the input was seen.
-        return imported;
     }
-    sink.report(&context)?;
+    if imported.is_ok() {
+        sink.report(&context, interrupted)?;
+    }
     imported
 }
 
