@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use super::{
     load::Run,
     measure::{Shared, wide},
-    raw::Link,
+    raw::{Failure, Link},
     request::{Append, Headers, Shape, Streams},
     setup::{self, Crew, Page},
     verify::{Checker, Violations, Written},
@@ -18,8 +18,10 @@ const FILL_BYTES: usize = 1 << 20;
 const SMALL_BUFFER_BYTES: usize = 4 << 10;
 /// Bytes read from the socket at a time.
 const BUFFER_BYTES: usize = 256 << 10;
-/// A reader that keeps up with its stream asks again after this.
+/// A reader that keeps up with its stream asks again after this, one that failed a little later.
 const PAUSE: Duration = Duration::from_millis(1);
+/// Attempts at one page.
+const ATTEMPTS_MAX: u32 = 10;
 
 /// What the streams are filled with.
 #[derive(Clone, Copy, Debug)]
@@ -153,7 +155,7 @@ impl Scanner {
             let (mut offset, mut bytes) = ("-1".to_owned(), 0);
             loop {
                 let began = self.run.now();
-                let page = self.page(&mut link, &offset).await?;
+                let page = self.page(&mut link, &offset, &tally).await?;
                 let now = self.run.now();
                 bytes += page.bytes;
                 let length = usize::try_from(page.bytes)?;
@@ -180,14 +182,32 @@ impl Scanner {
         Ok(times)
     }
 
-    async fn page(&self, link: &mut Link, offset: &str) -> anyhow::Result<Page> {
+    /// Reads one page; one that breaks off or is refused for now is asked for again.
+    async fn page(&self, link: &mut Link, offset: &str, tally: &Shared) -> anyhow::Result<Page> {
         let request = self.part.request(&self.streams, offset);
-        let (head, connection) = link.ask(&request).await?;
-        if head.status != 200 {
-            bail!("a read was refused: {} {}", head.status, connection.excuse().await?);
+        for attempt in 1..=ATTEMPTS_MAX {
+            match self.attempt(link, &request).await {
+                Err(error) if error.is::<Failure>() && attempt < ATTEMPTS_MAX => {
+                    tally.scan.lock().failed(&error.to_string());
+                    tokio::time::sleep(PAUSE * attempt).await;
+                }
+                page => return page,
+            }
         }
-        let next =
-            setup::next_offset(&head, connection.bytes(head.next_offset.clone().unwrap_or(0..0)));
+        unreachable!("the last attempt returns")
+    }
+
+    async fn attempt(&self, link: &mut Link, request: &[u8]) -> anyhow::Result<Page> {
+        let (head, connection) = link.ask(request).await?;
+        if head.status != 200 {
+            let excuse = connection.excuse().await?;
+            if setup::is_busy(head.status) {
+                return Err(Failure::Busy(head.status, excuse).into());
+            }
+            bail!("a read was refused: {} {excuse}", head.status);
+        }
+        let next = head.next_offset.clone().unwrap_or(0..0);
+        let next = setup::next_offset(&head, connection.bytes(next));
         let bytes = wide(connection.skip().await?);
         Ok(Page { next, is_last: head.up_to_date || head.closed, bytes })
     }

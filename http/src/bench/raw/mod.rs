@@ -27,6 +27,9 @@ pub(crate) enum Failure {
     /// The connection broke, or was never made.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// The server says that it can't now.
+    #[error("{0} {1}")]
+    Busy(u16, String),
     /// What came is no answer.
     #[error(transparent)]
     Malformed(#[from] Malformed),

@@ -14,9 +14,6 @@ use super::{
 };
 use crate::client::{Create, Error};
 
-/// Bytes of the beginning of a file that make its producer's name.
-const NAMED_BYTES: usize = 1 << 20;
-
 pub(super) async fn run(context: Context, flags: ImportFlags) -> anyhow::Result<Exit> {
     if flags.file == Path::new("-") {
         bail!("the standard input can't be read again: import a file, or use `weir append`");
@@ -67,19 +64,16 @@ pub(super) async fn run(context: Context, flags: ImportFlags) -> anyhow::Result<
     imported
 }
 
-/// A name made of how a file begins, how long it is, and how it is cut.
+/// A name made of all that is in a file, and how it is cut.
 async fn name(input: &mut Input, cut: Cut) -> anyhow::Result<String> {
     let mut sum = digest::Context::new(&digest::SHA256);
-    sum.update(format!("{:?} {cut:?}\n", input.bytes()).as_bytes());
-    let mut left = NAMED_BYTES;
-    while left > 0 {
+    sum.update(format!("{cut:?}\n").as_bytes());
+    loop {
         let piece = input.piece().await?;
         if piece.is_empty() {
             break;
         }
-        let taken = piece.len().min(left);
-        sum.update(&piece[..taken]);
-        left -= taken;
+        sum.update(&piece);
     }
     let sum = sum.finish();
     let digits: String = sum.as_ref().iter().take(12).map(|byte| format!("{byte:02x}")).collect();
