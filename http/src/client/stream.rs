@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use hyper::{
     HeaderMap, Method,
-    header::{CONTENT_TYPE, HeaderName, HeaderValue},
+    header::{CONTENT_TYPE, HeaderValue},
 };
 use weir_io::World;
 
@@ -156,20 +156,22 @@ impl Stream {
     /// # Errors
     /// [`Error::Conflict`]: there is another of this name.
     pub async fn create(&self, create: Create) -> Result<Info, Error> {
-        let mut headers = Vec::new();
-        let mut add = |name: HeaderName, value: Option<String>| {
-            value.map(|it| Ok(headers.push((name, header(&it)?)))).transpose()
-        };
-        add(CONTENT_TYPE, create.content_type)?;
-        add(TTL, create.ttl.map(|ttl| ttl.as_secs().to_string()))?;
-        add(EXPIRES_AT, create.expires_at)?;
-        add(RETENTION, create.retention)?;
-        add(CLOSED, create.closed.then(|| "true".to_owned()))?;
+        let mut wanted = vec![
+            (CONTENT_TYPE, create.content_type),
+            // Whole seconds, and never less than what was asked for.
+            (TTL, create.ttl.map(|ttl| ttl.as_millis().div_ceil(1_000).to_string())),
+            (EXPIRES_AT, create.expires_at),
+            (RETENTION, create.retention),
+            (CLOSED, create.closed.then(|| "true".to_owned())),
+        ];
         if let Some((source, offset, sub_offset)) = create.fork {
-            add(FORKED_FROM, Some(self.caller.target.path(&source)))?;
-            add(FORK_OFFSET, offset)?;
-            add(FORK_SUB_OFFSET, sub_offset.map(|it| it.to_string()))?;
+            wanted.push((FORKED_FROM, Some(self.caller.target.path(&source))));
+            wanted.push((FORK_OFFSET, offset));
+            wanted.push((FORK_SUB_OFFSET, sub_offset.map(|it| it.to_string())));
         }
+        let given = wanted.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let headers = given.map(|(name, value)| Ok((name, header(&value)?)));
+        let headers = headers.collect::<Result<Vec<_>, Error>>()?;
         let call = Call { method: Method::PUT, headers, body: create.body, ..self.get(&[]) };
         let answer = self.caller.call(&call).await?;
         match answer.status.as_u16() {

@@ -88,10 +88,9 @@ fn field(head: &mut Head, bytes: &[u8], at: Range<usize>) -> Result<(), Malforme
         13 if name.eq_ignore_ascii_case(b"stream-closed") => {
             head.closed = value.eq_ignore_ascii_case(b"true");
         }
-        14 if name.eq_ignore_ascii_case(b"content-length") => {
-            if head.framing == Framing::Close {
-                head.framing = Framing::Length(number(value).ok_or(Malformed)?);
-            }
+        // Chunks, if there are any, say it better.
+        14 if name.eq_ignore_ascii_case(b"content-length") && head.framing == Framing::Close => {
+            head.framing = Framing::Length(number(value).ok_or(Malformed)?);
         }
         17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
             if !value.eq_ignore_ascii_case(b"chunked") {
