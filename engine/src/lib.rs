@@ -11,6 +11,7 @@
 //! `state`, then the loops and verbs.
 
 mod admit;
+pub mod audit;
 pub mod config;
 mod core;
 mod decide;
