@@ -6,10 +6,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use weir_engine::types::OffsetFormat;
 
 use super::{
+    client::flags::ClientCommand,
     offline::flags::{OfflineCommand, ServeBootstrapFlags},
     store::{PublishFlags, StoreFlags},
 };
 use crate::{
+    bench::flags::BenchFlags,
     config::Network,
     wire::duration::{self, Bare},
 };
@@ -33,6 +35,10 @@ enum Command {
     Keys(KeysCommand),
     #[command(flatten)]
     Offline(OfflineCommand),
+    /// Measure a server: this one or any other of the protocol
+    Bench(Box<BenchFlags>),
+    #[command(flatten)]
+    Client(Box<ClientCommand>),
 }
 
 /// What is asked of no server.
@@ -42,6 +48,10 @@ pub enum Aside {
     Keys(KeysCommand),
     /// Something about a store or a bucket.
     Offline(Box<OfflineCommand>),
+    /// A load for a server.
+    Bench(Box<BenchFlags>),
+    /// Something of a server.
+    Client(Box<ClientCommand>),
 }
 
 /// What can be done with the keys.
@@ -66,6 +76,8 @@ impl Cli {
             Some(Command::Serve(flags)) => Ok(*flags),
             Some(Command::Keys(command)) => Err(Aside::Keys(command)),
             Some(Command::Offline(command)) => Err(Aside::Offline(Box::new(command))),
+            Some(Command::Bench(flags)) => Err(Aside::Bench(flags)),
+            Some(Command::Client(command)) => Err(Aside::Client(command)),
             None => Ok(self.serve),
         }
     }
@@ -220,12 +232,12 @@ impl From<OffsetSpelling> for OffsetFormat {
     }
 }
 
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     duration::parse(text, Bare::Refused)
         .ok_or_else(|| "want a number and a unit: 500ms, 3s, 2m, 1h".to_owned())
 }
 
-pub(super) fn parse_size(text: &str) -> Result<usize, String> {
+pub(crate) fn parse_size(text: &str) -> Result<usize, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let factor = match unit {

@@ -10,7 +10,10 @@ mod net;
 pub mod objects;
 mod sqlite;
 mod tasks;
+mod timer;
 pub mod tls;
+pub mod usage;
+pub mod workers;
 
 use std::{
     fs::File,
@@ -24,9 +27,10 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
 pub use disk::OsDisk;
-pub use net::{OsListener, OsOutbound};
+pub use net::{OsListener, OsOutbound, connect};
 pub use sqlite::OsSqlite;
 pub use tasks::{TokioBlocking, TokioTasks};
+pub use timer::Timer;
 
 use crate::{Clock, Entropy, World};
 
