@@ -14,6 +14,7 @@ mod admit;
 pub mod config;
 mod core;
 mod decide;
+mod depot;
 mod engine;
 mod history;
 pub mod inspect;
@@ -36,7 +37,7 @@ pub mod subscribe;
 pub mod types;
 pub mod verify;
 
-pub use config::{BadConfig, Config};
+pub use config::{BadConfig, Config, Layout};
 pub use engine::{Engine, Health, OpenError};
 pub use live::{Change, Watch};
 pub use metrics::Metrics;

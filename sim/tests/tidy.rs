@@ -17,7 +17,7 @@ const LINES_MAX: usize = 500;
 const NOT_SIMULATED: std::ops::RangeInclusive<u32> = 40..=45;
 
 /// Ranks inside the engine, as its imports are: a module imports from its own rank and below.
-const RANKS: [(&str, u32); 56] = [
+const RANKS: [(&str, u32); 57] = [
     ("limits", 0),
     ("types", 1),
     ("config", 1),
@@ -57,6 +57,7 @@ const RANKS: [(&str, u32); 56] = [
     ("log::sequencer", 7),
     ("subscribe::restore", 7),
     ("core", 8),
+    ("depot", 8),
     ("log::writer", 8),
     ("log::replay", 8),
     ("history", 8),
