@@ -13,6 +13,7 @@ mod app;
 pub mod cli;
 pub mod config;
 mod handle;
+pub mod local;
 mod metrics;
 pub mod object_store;
 mod prices;

@@ -23,6 +23,7 @@ fn run() -> anyhow::Result<ExitCode> {
     match task {
         Task::Serve(settings) => runtime.block_on(cli::serve(*settings))?,
         Task::RotateKeys(data) => runtime.block_on(cli::rotate_keys(data))?,
+        Task::Local(command) => return Ok(runtime.block_on(cli::local::run(command))?.into()),
         Task::Offline(task) => return Ok(runtime.block_on(cli::offline(task))?.into()),
     }
     Ok(ExitCode::SUCCESS)

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use weir_engine::types::OffsetFormat;
 
 use super::{
+    local::LocalCommand,
     offline::flags::{OfflineCommand, ServeBootstrapFlags},
     store::{PublishFlags, StoreFlags},
 };
@@ -33,6 +34,9 @@ enum Command {
     Keys(KeysCommand),
     #[command(flatten)]
     Offline(OfflineCommand),
+    /// A server for development, with everything in one SQLite file
+    #[command(subcommand)]
+    Local(LocalCommand),
 }
 
 /// What is asked of no server.
@@ -42,6 +46,8 @@ pub enum Aside {
     Keys(KeysCommand),
     /// Something about a store or a bucket.
     Offline(Box<OfflineCommand>),
+    /// Something about local servers.
+    Local(LocalCommand),
 }
 
 /// What can be done with the keys.
@@ -66,6 +72,7 @@ impl Cli {
             Some(Command::Serve(flags)) => Ok(*flags),
             Some(Command::Keys(command)) => Err(Aside::Keys(command)),
             Some(Command::Offline(command)) => Err(Aside::Offline(Box::new(command))),
+            Some(Command::Local(command)) => Err(Aside::Local(command)),
             None => Ok(self.serve),
         }
     }

@@ -6,6 +6,7 @@
 
 mod bill;
 pub mod flags;
+pub mod local;
 pub mod offline;
 pub mod store;
 
@@ -34,6 +35,7 @@ use weir_io::{
 use self::{
     bill::Bill,
     flags::{Aside, KeysCommand},
+    local::LocalCommand,
     offline::{Offline, Restore, work::Work},
     store::StoreKind,
 };
@@ -112,6 +114,8 @@ pub enum Task {
     RotateKeys(PathBuf),
     /// Do something without a server.
     Offline(Offline),
+    /// Run a server on a developer's machine, or look after some.
+    Local(LocalCommand),
 }
 
 /// What to do, from the command line and the environment.
@@ -128,6 +132,7 @@ pub fn task() -> Result<Task, ServeError> {
         Err(Aside::Keys(KeysCommand::Rotate { data })) => {
             Ok(Task::RotateKeys(config::data(data, &environment)))
         }
+        Err(Aside::Local(command)) => Ok(Task::Local(command)),
         Err(Aside::Offline(command)) => Ok(Task::Offline(command.resolve(&environment)?)),
     }
 }

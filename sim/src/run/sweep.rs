@@ -137,7 +137,7 @@ async fn seal(host: &Host) -> Result<(), Breach> {
 fn stored(host: &Host) -> Result<(i64, Vec<u64>), Breach> {
     let world = host.world();
     let counted = || -> rusqlite::Result<(i64, Vec<i64>)> {
-        let conn = world.sqlite.open(&Path::new(DIR).join("weir.sqlite"), Role::Reader)?;
+        let conn = world.sqlite.open(&host.sim.options.database(), Role::Reader)?;
         let rows = conn.query_one("SELECT count(*) FROM streams", [], |row| row.get(0))?;
         let mut query = conn.prepare("SELECT bytes FROM segments")?;
         let sizes = query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
