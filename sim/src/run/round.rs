@@ -10,7 +10,7 @@ use weir_engine::{Engine, Health, OpenError};
 use super::boot::{self, ANSWER_MAX};
 use crate::{
     checks::{self, Breach},
-    faults::{DIR, Options},
+    faults::Options,
     require, workload,
     world::{Host, Sim},
 };

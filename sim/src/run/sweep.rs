@@ -1,7 +1,7 @@
 //! The last of a seed: everything is deleted, and nothing may be left of it, neither names that
 //! are kept for forks which are no more, nor rows, nor, once segments were merged, records.
 
-use std::{path::Path, rc::Rc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -13,7 +13,6 @@ use weir_io::sqlite::Role;
 
 use crate::{
     checks::{self, Breach},
-    faults::DIR,
     require,
     workload::{self, subscribers, verbs::Said},
     world::Host,
