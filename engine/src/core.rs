@@ -22,13 +22,13 @@ use weir_io::{
 use crate::{
     Config, Metrics,
     decide::Now,
-    depot::Depot,
     history::{Bucket, History},
     log::{
         commit::{Link, StoreId},
         sequencer::Sequencer,
     },
     motion::publish::{Chain, InBucket},
+    rack::Rack,
     read::segments::SegmentSet,
     segment::BlockCache,
     state::{
@@ -57,7 +57,7 @@ pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) store: StoreId,
     /// Where segments lie on this machine.
-    pub(crate) depot: Depot,
+    pub(crate) rack: Rack,
     /// Where segments are kept for good; `None`: on the local disk alone.
     pub(crate) bucket: Option<Arc<Bucket>>,
     /// What comes from the bucket, and what of it stays here.

@@ -348,7 +348,7 @@ impl Engine {
         // Only fails if the lane is gone already.
         drop(ended.wait_for(|ended| *ended).await);
         core.readers.lock().clear();
-        core.depot.close();
+        core.rack.close();
     }
 }
 

@@ -11,10 +11,10 @@
 //! `state`, then the loops and verbs.
 
 mod admit;
+pub mod audit;
 pub mod config;
 mod core;
 mod decide;
-mod depot;
 mod engine;
 mod history;
 pub mod inspect;
@@ -28,6 +28,7 @@ mod motion;
 mod open;
 #[allow(dead_code, unused_imports, reason = "what uses it comes piece by piece")]
 mod publish;
+mod rack;
 mod read;
 pub mod request;
 pub mod restore;

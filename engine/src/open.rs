@@ -18,7 +18,6 @@ use weir_io::{World, disk::Lock, objects::Objects, sqlite::Role};
 use crate::{
     Config, Layout, OpenError,
     core::{Core, Slice, database, ledger_dir, ledger_path, segment_dir, segment_path},
-    depot::Depot,
     history::{Bucket, History},
     log::{
         commit::{Link, StoreId},
@@ -27,6 +26,7 @@ use crate::{
         writer::Writer,
     },
     motion::{checkpoint, keeper, publish, seal},
+    rack::Rack,
     read::segments::SegmentSet,
     segment::{BlockCache, Remote, Segment},
     state::{
@@ -220,8 +220,8 @@ fn open_locked(
         catalogue::forget_bucket(&tx).map_err(failure)?;
         tx.commit().map_err(|error| failure(error.into()))?;
     }
-    let depot = Depot::new(&world, &config);
-    let (files, segments) = open_files(&world, &config, &depot, &conn, store)?;
+    let rack = Rack::new(&world, &config);
+    let (files, segments) = open_files(&world, &config, &rack, &conn, store)?;
     let seed = std::array::from_fn(|_| world.entropy.next_u64());
     let shelf = Arc::new(Shelf::new(config.streams_cached_max, seed));
     let (found, subscriptions) = replay::run(&conn, &shelf, store).map_err(failure)?;
@@ -241,7 +241,7 @@ fn open_locked(
     let floor = u32::try_from(recoveries).map(Epoch::first_of);
     let floor = floor.map_err(|_| OpenError::Corrupt("recoveries are too many".into()))?;
     let ledgers_whole = catalogue::meta_u64(&conn, "ledgers_whole").map_err(failure)? == 1;
-    let files = (depot, files, next_file, ledgers_whole, writer_epoch);
+    let files = (rack, files, next_file, ledgers_whole, writer_epoch);
     let world = (world, config, bucket);
     let core = assemble(world, store, (seed, shelf, floor), found, slices, files);
     core.put_segments(SegmentSet::new(segments));
@@ -257,7 +257,7 @@ fn assemble(
     (seed, shelf, floor): ([u64; 4], Arc<Shelf>, Epoch),
     (found, subscriptions): (replay::Replayed, Registry),
     slices: mpsc::Sender<Slice>,
-    (depot, files, next_file, ledgers_whole, writer_epoch): (Depot, Files, u64, bool, u64),
+    (rack, files, next_file, ledgers_whole, writer_epoch): (Rack, Files, u64, bool, u64),
 ) -> Arc<Core> {
     let hasher = ahash::RandomState::with_seeds(seed[3], seed[2], seed[1], seed[0]);
     let started = u64::try_from(world.clock.elapsed().as_millis()).unwrap_or(0);
@@ -273,7 +273,7 @@ fn assemble(
         shelf,
         subscriptions,
         store,
-        depot,
+        rack,
         bucket,
         history: History::new(),
         segments: ArcSwap::default(),
@@ -390,7 +390,7 @@ fn claim(conn: &Connection) -> Result<(StoreId, u64), OpenError> {
 fn open_files(
     world: &World,
     config: &Config,
-    depot: &Depot,
+    rack: &Rack,
     conn: &Connection,
     store: StoreId,
 ) -> Result<(Files, Vec<Arc<Segment>>), OpenError> {
@@ -402,7 +402,7 @@ fn open_files(
             Layout::Tree => segment_path(config, row.id).display().to_string(),
             Layout::OneFile => format!("segment {} in {}", row.id, database(config).display()),
         };
-        let file = depot.open(row.id).map_err(io_error(format!("opening {shown}")))?;
+        let file = rack.open(row.id).map_err(io_error(format!("opening {shown}")))?;
         let segment =
             Segment::open(file).map_err(|bad| OpenError::Corrupt(format!("{shown}: {bad}")))?;
         if segment.store() != store.0 || segment.id() != row.id {

@@ -12,7 +12,11 @@ use weir_engine::{
     request::{Append, Create, From, Read},
     types::ContentType,
 };
-use weir_io::{Disk as _, memory::Machine, sqlite::Role};
+use weir_io::{
+    Disk as _,
+    memory::{Faults, Machine},
+    sqlite::Role,
+};
 
 const DIR: &str = "/data/store";
 const FILE: &str = "/data/store/durable-streams.sqlite";
@@ -192,14 +196,13 @@ fn a_full_disk_is_survived_without_a_reserve() {
     live_with(&machine, End::Clean, config(), async |engine| {
         make(&engine, "s").await;
         say(&engine, "s", "before ").await;
-        let mut faults = weir_io::memory::Faults::default();
-        faults.capacity_bytes = Some(machine.drive().used_bytes());
-        machine.drive().set_faults(faults);
+        let capacity_bytes = Some(machine.drive().used_bytes());
+        machine.drive().set_faults(Faults { capacity_bytes, ..Faults::default() });
         let body = Bytes::from(vec![b'x'; 1 << 20]);
         let refused = engine.append(Append::new(name("s"), kind(), body)).await;
         assert!(refused.is_err(), "there is no room");
         seal().await;
-        machine.drive().set_faults(weir_io::memory::Faults::default());
+        machine.drive().set_faults(Faults::default());
         seal().await;
         say(&engine, "s", "after").await;
         assert_eq!(read(&engine, "s").await, "before after");

@@ -176,6 +176,8 @@ fn lost_answers_and_late_requests_never_make_a_writer_fence_itself() {
                 late: 0.2,
                 late_by: Duration::from_secs(1)..Duration::from_secs(90),
                 hang: 0.1,
+                truncated: 0.2,
+                corrupted: 0.2,
                 list_lag: 0.5,
                 list_lag_by: Duration::from_secs(1)..Duration::from_secs(60),
                 ..BucketFaults::default()
@@ -238,6 +240,11 @@ fn what_no_manifest_names_goes_after_the_grace_period_and_nothing_else() {
         let many = keys(machine.bucket(), "").len();
         assert!(keys(machine.bucket(), "segments/").len() > 20, "{many}");
         pass(3600).await;
+        // What a writer leaves who comes too late: a slot that was free again.
+        let [newest] = &keys(machine.bucket(), "manifest/")[..] else { panic!("one manifest") };
+        let newest = machine.bucket().peek(&Key::new(newest.as_str()).unwrap()).unwrap();
+        let late = Key::new(format!("manifest/{:020}.mf", u64::MAX - 1)).unwrap();
+        machine.bucket().put(late, newest);
         append(&engine, "a", "one more").await.unwrap();
         pass(3600).await;
         assert!(machine.bucket().peek(&orphan).is_none());

@@ -375,3 +375,21 @@ fn outcomes_of_failed_sync(late: f64) -> BTreeSet<Vec<u8>> {
     };
     (0..SEEDS).map(cut).collect()
 }
+
+#[test]
+fn a_copied_drive_has_the_same_files_and_goes_its_own_way() {
+    let drive = Drive::new(1);
+    let disk = drive.mount();
+    disk.create_dir_all(Path::new("/a/b")).unwrap();
+    let file = disk.create(Path::new("/a/b/c"), Create::New).unwrap();
+    file.write_all_at(b"never synced", 0).unwrap();
+    let copy = drive.copied(2);
+    file.write_all_at(b"NEVER", 0).unwrap();
+    drive.kill();
+    copy.cut_power(Cut { keep: 0.0, tear: 0.0 });
+    let file = copy.mount().open(Path::new("/a/b/c")).unwrap();
+    let mut bytes = [0; 12];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    assert_eq!(&bytes, b"never synced");
+    assert!(copy.mount().exists(Path::new("/a/b")).unwrap());
+}

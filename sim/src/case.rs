@@ -41,6 +41,11 @@ impl Case {
     /// One that is overruled does not exist or can't have that value.
     pub fn options(&self) -> anyhow::Result<Options> {
         let mut options = Options::draw(self.seed);
+        match self.sabotage {
+            Sabotage::None => {}
+            // A defect of the bucket shows where there is one, and others are looked for as before.
+            defect => options.bucket.there = defect.is_of_bucket(),
+        }
         for (name, value) in &self.set {
             options.set(name, value)?;
         }

@@ -36,14 +36,24 @@ pub const FENCED: Invariant = "INV-26 a generation never repeats, and an old one
 pub const HOLDER: Invariant = "INV-27 a subscription has one holder, as long as its lease";
 pub const WOKEN: Invariant = "INV-28 no wake is lost";
 pub const ALONE: Invariant = "INV-29 a store has one process";
+pub const LINEAR: Invariant = "INV-32 answers about a stream are in one order";
+pub const CUT: Invariant = "INV-40 a manifest is a whole cut";
+pub const COLLECTED: Invariant =
+    "INV-41 what a kept manifest names stays, and everything else goes";
+pub const UPLOADED: Invariant = "INV-46 what is acked is in the bucket soon, and sealed before";
+pub const IDLE: Invariant = "INV-47 a store at rest owes its bucket nothing and asks it nothing";
+pub const CHAIN: Invariant = "INV-48 a bucket has one writer: who is overtaken stops, nobody else";
 pub const ERASED: Invariant = "INV-30 what nobody may read leaves the disk in time";
 pub const LIMITS: Invariant = "INV-31 what is within its limits can be read, what is not goes";
+pub const RECOVERED: Invariant =
+    "INV-49 what comes back was published, and what was lost meets nothing new";
 
 /// All of them, for reports.
-pub const ALL: [Invariant; 31] = [
+pub const ALL: [Invariant; 38] = [
     ACKED, DURABLE, DENSE, SAME, ONCE, CLOSED, SEALED, FOLDED, TIMES, EPOCHS, STALE, WINDOW,
     BOUNDED, FILES, TRACE, SENT, KEYED, LIVE, LISTED, SERVES, DAMAGE, COUNTED, KEPT, FORKED,
-    CURSOR, FENCED, HOLDER, WOKEN, ALONE, ERASED, LIMITS,
+    CURSOR, FENCED, HOLDER, WOKEN, ALONE, LINEAR, ERASED, LIMITS, CUT, COLLECTED, UPLOADED, IDLE,
+    CHAIN, RECOVERED,
 ];
 
 /// A broken invariant.

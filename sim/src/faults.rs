@@ -9,10 +9,15 @@ use rand_chacha::ChaCha8Rng;
 use weir_engine::Config;
 use weir_io::memory::{Faults, STREAM_FREE, chance};
 
+use crate::bucket::Choices;
+use crate::town::options::TownOptions;
+
 /// Streams of the seed used by the simulator.
 pub const STREAM_OPTIONS: u64 = STREAM_FREE;
 pub const STREAM_RUN: u64 = STREAM_FREE + 1;
 pub const STREAM_TOWN: u64 = STREAM_FREE + 2;
+pub const STREAM_DEPOT: u64 = STREAM_FREE + 3;
+pub const STREAM_TOWN_OPTIONS: u64 = STREAM_FREE + 4;
 pub const STREAM_CLIENTS: u64 = STREAM_FREE + 64;
 
 /// Where the store lies on the simulated drive.
@@ -58,6 +63,8 @@ pub struct Options {
     pub wal_checkpoint_bytes: u64,
     pub wal_bytes_max: u64,
     pub queue_requests_max: usize,
+    pub bucket: Choices,
+    pub town: TownOptions,
 }
 
 fn one_of<T: Copy>(chance: &mut ChaCha8Rng, choices: &[T]) -> T {
@@ -103,6 +110,8 @@ impl Options {
             second_process: c.random_bool(0.3),
             crash_loop: c.random_bool(0.3),
             one_file: c.random_bool(0.25),
+            bucket: Choices::draw(seed),
+            town: TownOptions::draw(seed),
         }
     }
 
@@ -122,6 +131,7 @@ impl Options {
             wal_checkpoint_bytes: 1 << 20,
             wal_bytes_max: 16 << 20,
             queue_requests_max: 1000,
+            bucket: Choices::none(),
             ..Options::draw(0)
         };
         for (_, switch) in options.switches() {
@@ -136,6 +146,13 @@ impl Options {
     /// There is no such choice, or it can't have that value.
     pub fn set(&mut self, name: &str, value: &str) -> anyhow::Result<()> {
         if let Some((_, switch)) = self.switches().into_iter().find(|(known, _)| *known == name) {
+            *switch = value.parse().with_context(|| format!("{name} is true or false"))?;
+            return Ok(());
+        }
+        let mut switches = self.bucket.switches();
+        if let Some((_, switch)) = switches.iter_mut().find(|(known, _)| *known == name) {
+            **switch = value.parse().with_context(|| format!("{name} is true or false"))?;
+        } else if let Some((_, switch)) = self.town.switches().into_iter().find(|it| it.0 == name) {
             *switch = value.parse().with_context(|| format!("{name} is true or false"))?;
             return Ok(());
         }
@@ -156,6 +173,8 @@ impl Options {
             "wal_checkpoint_bytes" => self.wal_checkpoint_bytes = number,
             "wal_bytes_max" => self.wal_bytes_max = number,
             "queue_requests_max" => self.queue_requests_max = size?,
+            "grace_ms" => self.bucket.grace = Duration::from_millis(number),
+            "backlog_bytes_max" => self.bucket.backlog_bytes_max = number,
             _ => anyhow::bail!("there is no choice '{name}'"),
         }
         Ok(())
@@ -165,8 +184,12 @@ impl Options {
     #[must_use]
     pub fn switched_on(&self) -> Vec<&'static str> {
         let mut options = self.clone();
-        let on = options.switches().into_iter().filter(|(_, switch)| **switch);
-        on.map(|(name, _)| name).collect()
+        let mut bucket = self.bucket.clone();
+        let bucket = bucket.switches();
+        let bucket = bucket.into_iter().filter(|_| self.bucket.there);
+        let mut town = options.town.clone();
+        let all = options.switches().into_iter().chain(bucket).chain(town.switches());
+        all.filter(|(_, switch)| **switch).map(|(name, _)| name).collect()
     }
 
     fn switches(&mut self) -> [(&'static str, &mut bool); 19] {
@@ -196,7 +219,7 @@ impl Options {
     /// The store's configuration.
     #[must_use]
     pub fn config(&self) -> Config {
-        Config {
+        let config = Config {
             memtable_bytes_max: self.memtable_bytes_max,
             seal_age: self.seal_age,
             erase_within: self.erase_within,
@@ -205,8 +228,15 @@ impl Options {
             wal_checkpoint_bytes: self.wal_checkpoint_bytes,
             wal_bytes_max: self.wal_bytes_max,
             queue_requests_max: self.queue_requests_max,
-            ..if self.one_file { Config::one_file(DIR) } else { Config::new(DIR) }
-        }
+            ..if self.is_one_file() { Config::one_file(DIR) } else { Config::new(DIR) }
+        };
+        self.bucket.applied(config)
+    }
+
+    /// Whether the store is one file: such a one has no bucket.
+    #[must_use]
+    pub fn is_one_file(&self) -> bool {
+        self.one_file && !self.bucket.there
     }
 
     /// Where the store's database is.

@@ -10,6 +10,7 @@
 //! it. Whatever contradicts is a [`Breach`] of an invariant of docs/INVARIANTS.md. Hosts are
 //! engines in a paused runtime so far; a network in front of them changes `world` only.
 
+pub mod bucket;
 pub mod case;
 pub mod checks;
 pub mod door;

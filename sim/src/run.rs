@@ -2,10 +2,12 @@
 //! machine, then a world without faults in which everything must be in order.
 
 pub(crate) mod boot;
-mod drain;
+pub(crate) mod drain;
 mod finale;
 pub(crate) mod round;
 mod sweep;
+
+pub(crate) use drain::run as drain;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -16,6 +18,7 @@ use std::{
 use weir_io::memory::{chance, reseed_sqlite};
 
 use crate::{
+    bucket,
     case::Case,
     faults::STREAM_RUN,
     town,
@@ -111,6 +114,9 @@ fn simulate(sim: &std::rc::Rc<Sim>, over: Over) {
         }
         if over == Over::Engine {
             round::run(sim, &mut c);
+            if sim.breach().is_none() {
+                bucket::rehearse(sim, &mut c);
+            }
         }
     }
     if sim.breach().is_some() {

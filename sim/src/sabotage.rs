@@ -20,6 +20,8 @@ use weir_io::{
     tasks::{Job, Lane, Tasks, Work},
 };
 
+use crate::bucket;
+
 /// A defect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Sabotage {
@@ -70,6 +72,24 @@ pub enum Sabotage {
     ControlLost,
     /// Subscriptions are not stored.
     SubscriptionsLost,
+    /// A publisher that was away is told that every slot is still kept.
+    BoundaryHidden,
+    /// A collector is told that it is still the writer.
+    SuccessorHidden,
+    /// Files are said to be in the bucket before they are.
+    UploadsLate,
+    /// Files lose their end on their way into the bucket.
+    UploadsCut,
+    /// An upload whose answer was lost is taken for done.
+    LostIsDone,
+    /// A manifest whose answer was lost is taken for somebody else's.
+    LostIsTaken,
+    /// Objects are collected without waiting.
+    CollectedTooEarly,
+    /// Ledgers lack the commits that came while they were written.
+    TailsLost,
+    /// Every third row of ledgers is not stored.
+    LedgerRowsLost,
     /// Streams are stored as if they began a few records later.
     BeginningsTooLate,
     /// When streams are to be trimmed is not stored.
@@ -96,11 +116,23 @@ pub enum Sabotage {
     UndurableRefusal,
     /// What a fold has overtaken is shelved.
     StaleLoad,
+    /// Of the tasks that slept while the process was stopped, every third never wakes.
+    TasksOversleep,
+    /// What a reset cuts off a request's body is made up.
+    TornBodies,
+    /// Whatever a reader does not take is kept for it in memory.
+    EndlessBuffers,
+    /// While one reader takes nothing, nobody else is answered.
+    WritersWait,
+    /// After some hundred connections nobody is let in any more.
+    DeafAfterMany,
+    /// Every second webhook is said to be done, and nobody is called.
+    CallsFeigned,
 }
 
 impl Sabotage {
     /// Every defect.
-    pub const ALL: [Sabotage; 35] = [
+    pub const ALL: [Sabotage; 44] = [
         Sabotage::LyingFsync,
         Sabotage::AckBeforeFsync,
         Sabotage::NoDirectorySync,
@@ -123,6 +155,15 @@ impl Sabotage {
         Sabotage::LinksStay,
         Sabotage::ControlLost,
         Sabotage::SubscriptionsLost,
+        Sabotage::BoundaryHidden,
+        Sabotage::SuccessorHidden,
+        Sabotage::UploadsLate,
+        Sabotage::UploadsCut,
+        Sabotage::LostIsDone,
+        Sabotage::LostIsTaken,
+        Sabotage::CollectedTooEarly,
+        Sabotage::TailsLost,
+        Sabotage::LedgerRowsLost,
         Sabotage::BeginningsTooLate,
         Sabotage::TrimsForgotten,
         Sabotage::DeathsLost,
@@ -138,11 +179,33 @@ impl Sabotage {
         Sabotage::StaleLoad,
     ];
 
+    /// Whether it shows only where there is a bucket.
+    #[must_use]
+    pub const fn is_of_bucket(self) -> bool {
+        bucket::sabotage(self)
+            || matches!(self, Self::CollectedTooEarly | Self::TailsLost | Self::LedgerRowsLost)
+    }
+
     /// The world with the defect in it.
     #[must_use]
     pub fn plant(self, mut world: World) -> World {
         match self {
-            Sabotage::None | Sabotage::LyingFsync => {}
+            // They lie between the store and its bucket.
+            Sabotage::BoundaryHidden
+            | Sabotage::SuccessorHidden
+            | Sabotage::UploadsLate
+            | Sabotage::UploadsCut
+            | Sabotage::LostIsDone
+            | Sabotage::LostIsTaken => {}
+            // Those of a town are planted in its network.
+            Sabotage::None
+            | Sabotage::LyingFsync
+            | Sabotage::TasksOversleep
+            | Sabotage::TornBodies
+            | Sabotage::EndlessBuffers
+            | Sabotage::WritersWait
+            | Sabotage::DeafAfterMany
+            | Sabotage::CallsFeigned => {}
             Sabotage::NoDirectorySync
             | Sabotage::NoSegmentSync
             | Sabotage::NothingRemoved
@@ -178,6 +241,9 @@ impl Sabotage {
             | Sabotage::LinksStay
             | Sabotage::ControlLost
             | Sabotage::SubscriptionsLost
+            | Sabotage::CollectedTooEarly
+            | Sabotage::TailsLost
+            | Sabotage::LedgerRowsLost
             | Sabotage::BeginningsTooLate
             | Sabotage::TrimsForgotten
             | Sabotage::DeathsLost
@@ -210,6 +276,11 @@ impl Sabotage {
             (None, Sabotage::PointsTooLow) => {
                 "CREATE TEMP TRIGGER defect AFTER INSERT ON main.streams WHEN new.fork_at > 0
                  BEGIN UPDATE streams SET fork_at = fork_at - 1 WHERE id = new.id; END"
+                    .to_owned()
+            }
+            (None, Sabotage::CollectedTooEarly) => {
+                "CREATE TEMP TRIGGER defect AFTER UPDATE ON main.garbage WHEN new.retired > 0
+                 BEGIN UPDATE garbage SET retired = 0 WHERE key = new.key; END"
                     .to_owned()
             }
             (None, Sabotage::BeginningsTooLate) => {
@@ -254,6 +325,7 @@ impl Sabotage {
             Sabotage::LinksStay => "DELETE ON main.links",
             Sabotage::ControlLost => "UPDATE ON main.subscriptions",
             Sabotage::SubscriptionsLost => "INSERT ON main.subscriptions",
+            Sabotage::LedgerRowsLost => "INSERT ON main.ledgers WHEN new.id % 3 = 0",
             Sabotage::DeathsLost => "INSERT ON main.deaths",
             _ => return None,
         })
@@ -271,6 +343,14 @@ impl Sqlite for LyingSqlite {
         if let (Role::Writer, Some(sql)) = (role, self.defect.statement()) {
             // Before the tables are made there is nothing to tamper with.
             drop(conn.execute_batch(&sql));
+        }
+        if (role, self.defect) == (Role::Reader, Sabotage::TailsLost) {
+            // What reads the log without writing it is what makes a ledger.
+            conn.execute_batch(
+                "PRAGMA query_only=OFF;
+                 CREATE TEMP VIEW log AS SELECT * FROM main.log WHERE 0;
+                 PRAGMA query_only=ON;",
+            )?;
         }
         Ok(conn)
     }

@@ -16,13 +16,15 @@ use weir_io::{
 };
 
 use crate::{
+    bucket::Depot,
     case::Case,
     checks::Breach,
     door::Door,
     faults::{Options, STREAM_CLIENTS},
     log::Log,
-    model::Model,
+    model::{Doubt, Model},
     sabotage::Sabotage,
+    town::doubts::Doubts,
     workload::{producer::Producers, workers::Wakes},
 };
 
@@ -38,6 +40,8 @@ pub struct Sim {
     pub wakes: Wakes,
     /// The stream in which wakes are announced is there.
     pub announces: Cell<bool>,
+    /// What is known of the bucket.
+    pub depot: Depot,
     /// A bit was flipped: errors are right answers.
     pub damaged: Cell<bool>,
     breach: RefCell<Option<Breach>>,
@@ -50,6 +54,8 @@ pub struct Sim {
     paused: Cell<Duration>,
     /// In a town, where machines come and go: the time its supervisor counts.
     town: Cell<Option<Duration>>,
+    /// In a town: what requests without an answer may still do.
+    pub doubts: Doubts,
 }
 
 impl Sim {
@@ -67,6 +73,7 @@ impl Sim {
             producers: Producers::default(),
             wakes: Wakes::default(),
             announces: Cell::default(),
+            depot: Depot::default(),
             damaged: Cell::default(),
             breach: RefCell::default(),
             boot: Cell::new(0),
@@ -75,6 +82,7 @@ impl Sim {
             jumped_ms: Cell::default(),
             paused: Cell::default(),
             town: Cell::default(),
+            doubts: Doubts::default(),
         })
     }
 
@@ -103,8 +111,24 @@ impl Sim {
 
     /// The machine goes on by itself.
     pub fn leave_town(&self) {
+        self.doubts.clear();
         self.ran.set(self.now());
         self.town.set(None);
+    }
+
+    /// A request ended without an answer. Outside of towns the next restart tells what it did.
+    pub fn doubt(&self, doubt: Doubt) {
+        if self.town.get().is_some() {
+            self.doubts.open(doubt, self.boots());
+        }
+    }
+
+    /// Closes the doubts about requests that can have no effect any more.
+    pub fn close_doubts(&self) {
+        let closed = self.doubts.close(&mut self.model.borrow_mut(), self.boots());
+        if closed > 0 {
+            self.note(&format!("{closed} requests without an answer are over"));
+        }
     }
 
     /// The boot is over; the runtime may go.
@@ -219,9 +243,17 @@ pub struct Host {
     pub leave: Cell<bool>,
     /// Live readers: what each has read up to.
     pub watching: RefCell<std::collections::BTreeMap<u32, crate::workload::live::Watching>>,
+    /// How far the clock that its clients go by is before the server's.
+    pub skew_ms: i64,
 }
 
 impl Host {
+    /// The wall clock as its clients see it.
+    #[must_use]
+    pub fn wall_ms(&self) -> u64 {
+        self.sim.wall_ms().saturating_add_signed(self.skew_ms)
+    }
+
     fn store(&self) -> &(World, Engine) {
         self.store.as_ref().expect("asked on the machine of the store only")
     }

@@ -11,8 +11,8 @@ use sim::sabotage::Sabotage;
 /// One child per core of the smallest machine that runs this.
 const JOBS: usize = 2;
 /// The fixed seeds, and those after them that are run as long as a rare branch was not reached.
-const SEEDS: Range<u64> = 1000..1240;
-const MORE: [Range<u64>; 3] = [1240..1360, 1360..1480, 1480..1600];
+const SEEDS: Range<u64> = 1240..1440;
+const MORE: [Range<u64>; 3] = [1440..1560, 1560..1680, 1680..1800];
 
 /// Where rare branches are marked that these seeds must reach.
 const MARKED: [&str; 6] = [

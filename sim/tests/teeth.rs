@@ -21,9 +21,13 @@ const CUT_OFF: Choices =
 const FORGETFUL: Choices =
     &[("streams_cached_max", "1"), ("seal_age_ms", "50"), ("memtable_bytes_max", "1024")];
 const SLOW: Choices = &[("slow_disk", "true")];
+/// Two machines on one bucket.
+const RIVALS: Choices = &[("rivals", "true")];
+/// A bucket whose answers are lost.
+const LOSING: Choices = &[("bucket_lost_answers", "true")];
 
 /// Defects, the invariants of which one must catch each, and where it is looked for.
-const DEFECTS: [(Sabotage, &[&str], Choices); 35] = [
+const DEFECTS: [(Sabotage, &[&str], Choices); 44] = [
     (Sabotage::LyingFsync, &["INV-1", "INV-20"], ANY),
     (Sabotage::AckBeforeFsync, &["INV-1"], ANY),
     (Sabotage::NoDirectorySync, &["INV-1", "INV-20"], ANY),
@@ -59,6 +63,15 @@ const DEFECTS: [(Sabotage, &[&str], Choices); 35] = [
     (Sabotage::NoWaker, &["INV-28"], ANY),
     (Sabotage::ControlLost, &["INV-26", "INV-27"], ANY),
     (Sabotage::SubscriptionsLost, &["INV-1", "INV-20"], ANY),
+    (Sabotage::BoundaryHidden, &["INV-48"], RIVALS),
+    (Sabotage::SuccessorHidden, &["INV-40", "INV-41", "INV-48"], RIVALS),
+    (Sabotage::UploadsLate, &["INV-40", "INV-41"], ANY),
+    (Sabotage::UploadsCut, &["INV-40"], ANY),
+    (Sabotage::LostIsDone, &["INV-40"], LOSING),
+    (Sabotage::LostIsTaken, &["INV-48"], ANY),
+    (Sabotage::CollectedTooEarly, &["INV-40", "INV-41"], ANY),
+    (Sabotage::TailsLost, &["INV-40"], ANY),
+    (Sabotage::LedgerRowsLost, &["INV-46", "INV-47"], ANY),
 ];
 
 #[test]

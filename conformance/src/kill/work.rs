@@ -49,9 +49,13 @@ struct Cursor {
     tail: String,
 }
 
+/// The tail of a stream without records.
+const EMPTY: &str = "0000000000000000_0000000000000000";
+
 impl Cursor {
     fn surely_has_work(&self) -> bool {
-        self.tail > self.tried
+        // Nothing was acked yet of a stream without records: the one is told as "-1", the other not.
+        self.tail > self.tried && self.tail != EMPTY
     }
 }
 

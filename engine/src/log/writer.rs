@@ -149,7 +149,7 @@ fn is_full(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
 }
 
-/// Makes a durable group visible, then answers and wakes: in this order (INV-2).
+/// Makes a durable group visible, then answers and wakes: in this order (INV-2, INV-32).
 fn settle(core: &Core, group: Group, link: Link) {
     let lsn = group.lsn;
     let metrics = &core.metrics;

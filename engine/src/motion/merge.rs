@@ -160,6 +160,6 @@ fn build(
     let new = seal::write(core, segment::Codec::Zstd, (first, last), cut, |builder| {
         Ok(segment::merge(inputs, &keep, builder)?)
     })?;
-    core.depot.sync()?;
+    core.rack.sync()?;
     Ok((new, sure.get()))
 }

@@ -186,7 +186,7 @@ fn build(
     }
     if !files.is_empty() {
         // A row must not name a file that the crash forgets (INV-14).
-        core.depot.sync()?;
+        core.rack.sync()?;
     }
     Ok((snapshots, files))
 }
@@ -249,7 +249,7 @@ fn photograph(core: &Core, stream: &Arc<Stream>) -> (Snapshot, Vec<Chunk>) {
 }
 
 /// Writes a segment that covers the given commits, complete and durable but for what
-/// [`Depot::sync`](crate::depot::Depot::sync) and [`super::stow`] add. `cut` gives up.
+/// [`Rack::sync`](crate::rack::Rack::sync) and [`super::stow`] add. `cut` gives up.
 pub(crate) fn write(
     core: &Core,
     codec: segment::Codec,
@@ -258,7 +258,7 @@ pub(crate) fn write(
     fill: impl FnOnce(&mut segment::Builder<'_>) -> Result<(), Failed>,
 ) -> Result<NewSegment, Failed> {
     let id = core.new_file();
-    let mut draft = core.depot.draft(id)?;
+    let mut draft = core.rack.draft(id)?;
     let mut sink = |bytes: &[u8]| {
         if cut() {
             return Err(std::io::ErrorKind::Interrupted.into());

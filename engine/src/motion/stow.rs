@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     core::Core,
-    depot::{Depot, Pieces},
+    rack::{Pieces, Rack},
     state::catalogue::{Failure, pieces},
     types::SegmentId,
 };
@@ -33,8 +33,8 @@ const PAGE_BYTES: u64 = 4096;
 
 /// Makes a new segment durable, before the catalogue names it (INV-14).
 pub(super) async fn run(core: &Arc<Core>, id: SegmentId) -> Result<(), Failed> {
-    let Depot::Pieces(depot) = &core.depot else { return Ok(()) };
-    let Some(draft) = depot.draft_of(id) else { return Ok(()) };
+    let Rack::Pieces(rack) = &core.rack else { return Ok(()) };
+    let Some(draft) = rack.draft_of(id) else { return Ok(()) };
     let count = draft.len();
     let put = move |conn: &Connection, index: usize| {
         let piece = &draft[index];
@@ -43,31 +43,31 @@ pub(super) async fn run(core: &Arc<Core>, id: SegmentId) -> Result<(), Failed> {
     };
     if let Err(error) = in_slices(core, "stow", count, put).await {
         // It gets another number when it is tried again.
-        depot.doom(id);
+        rack.doom(id);
         return Err(error);
     }
-    depot.stowed(id);
+    rack.stowed(id);
     Ok(())
 }
 
 /// Removes segments that nothing names any more. Says so if they have to stay until the next start.
 pub(super) async fn remove(core: &Arc<Core>, ids: Vec<SegmentId>) -> Result<(), Failed> {
-    if let Depot::Pieces(depot) = &core.depot {
-        ids.into_iter().for_each(|id| depot.doom(id));
+    if let Rack::Pieces(rack) = &core.rack {
+        ids.into_iter().for_each(|id| rack.doom(id));
         return Ok(());
     }
     let shared = Arc::clone(core);
-    let removed = weir_io::tasks::run(&*core.world.blocking, move || match &shared.depot {
-        Depot::Files(files) => files.remove(&ids),
-        Depot::Pieces(_) => Ok(()),
+    let removed = weir_io::tasks::run(&*core.world.blocking, move || match &shared.rack {
+        Rack::Files(files) => files.remove(&ids),
+        Rack::Pieces(_) => Ok(()),
     });
     Ok(removed.await??)
 }
 
 /// Takes out what nobody reads any more, and gives back what the file has too much.
 pub(super) async fn tidy(core: &Arc<Core>) {
-    let Depot::Pieces(depot) = &core.depot else { return };
-    if let Err(error) = take_out(core, depot).await {
+    let Rack::Pieces(rack) = &core.rack else { return };
+    if let Err(error) = take_out(core, rack).await {
         // Those that are left go at the next start.
         tracing::warn!(%error, "segments that nothing names stay in the database");
     }
@@ -76,8 +76,8 @@ pub(super) async fn tidy(core: &Arc<Core>) {
     }
 }
 
-async fn take_out(core: &Arc<Core>, depot: &Pieces) -> Result<(), Failed> {
-    let gone = depot.take_doomed();
+async fn take_out(core: &Arc<Core>, rack: &Pieces) -> Result<(), Failed> {
+    let gone = rack.take_doomed();
     if gone.is_empty() {
         return Ok(());
     }

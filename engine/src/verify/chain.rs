@@ -42,7 +42,7 @@ pub(super) async fn look(
     let newest = match publish::newest(bucket).await {
         Ok(Some(newest)) => newest,
         Ok(None) => return Ok(None),
-        Err(Problem::Foreign(text)) => {
+        Err(Problem::Foreign(text) | Problem::Unreadable(text)) => {
             found.add("manifest", "newest", text);
             return Ok(None);
         }
@@ -131,7 +131,7 @@ impl Walk<'_> {
         let key = Artifact::Manifest(generation).key();
         let what = match publish::read(self.bucket, generation).await {
             Ok(stored) => return Ok(Some(stored)),
-            Err(Problem::Foreign(what)) => what,
+            Err(Problem::Foreign(what) | Problem::Unreadable(what)) => what,
             Err(Problem::Bucket(weir_io::objects::ObjectError::NotFound)) => {
                 "it is missing, though later ones follow".to_owned()
             }

@@ -21,7 +21,7 @@ use super::{
     Cut, MemoryDisk, STREAM_DRIVE, Trace, chance,
     content::Content,
     faults::{Faults, broken, dead, no_space},
-    names::{FileId, Names, normal},
+    names::{FileId, Names, Target, normal},
 };
 
 /// A simulated drive, for the harness.
@@ -131,6 +131,30 @@ impl Drive {
         } else {
             Err(io::ErrorKind::UnexpectedEof.into())
         }
+    }
+
+    /// A healthy drive of its own with the same files, all of them durable: what somebody gets who
+    /// copies the disk of a machine.
+    #[must_use]
+    pub fn copied(&self, seed: u64) -> Drive {
+        let copy = Drive::new(seed);
+        let (state, mut target) = (self.state.lock(), copy.state.lock());
+        for (path, named) in state.names.everything() {
+            let to = match named {
+                Target::Directory => Target::Directory,
+                Target::File(id) => {
+                    let made = target.new_file();
+                    let bytes = state.files.get(&id).map_or(&[][..], |file| file.content.read(0));
+                    target.content(made).write(0, bytes);
+                    target.content(made).sync();
+                    Target::File(made)
+                }
+            };
+            target.names.link(path, to);
+        }
+        target.names.sync_all();
+        drop(target);
+        copy
     }
 
     /// Bytes of all files, holes not counted.

@@ -143,6 +143,14 @@ impl Machine {
         self.bucket = bucket.clone();
     }
 
+    /// Another machine with a copy of this one's drive, on the same bucket: what an operator gets
+    /// who restores a disk image beside a machine that is not gone.
+    #[must_use]
+    pub fn twin(&self, seed: u64) -> Machine {
+        let drive = self.drive.copied(seed);
+        Machine { drive, bucket: self.bucket.clone(), ..Machine::new(seed) }
+    }
+
     /// Moves the wall clock, forwards or backwards, also while the machine runs.
     pub fn jump_wall(&self, by_ms: i64) {
         self.wall_offset_ms.fetch_add(by_ms, Ordering::Relaxed);

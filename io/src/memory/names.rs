@@ -70,6 +70,19 @@ impl Names {
         named.map(|(path, _)| path.as_path())
     }
 
+    /// Every name but that of the root, parents first.
+    pub(super) fn everything(&self) -> Vec<(PathBuf, Target)> {
+        let all = self.volatile.iter().filter(|(path, _)| path.parent().is_some());
+        all.map(|(path, target)| (path.clone(), *target)).collect()
+    }
+
+    /// Makes all entries of all directories durable.
+    pub(super) fn sync_all(&mut self) {
+        for change in self.pending.drain(..) {
+            change.apply(&mut self.durable);
+        }
+    }
+
     pub(super) fn require_directory(&self, path: &Path) -> io::Result<()> {
         match self.get(path) {
             Some(Target::Directory) => Ok(()),

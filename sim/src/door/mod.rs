@@ -6,10 +6,15 @@ pub mod answer;
 pub mod events;
 pub mod outside;
 pub mod request;
+pub mod subscriptions;
 
 use weir_engine::{
     Change, Engine, Health, Metrics,
     request::{Append, Appended, Create, Created, Error, From, Head, List, ListRow, Page, Read},
+    subscribe::{
+        Credential, Report, Reported, Subscribe, Subscribed, SubscriptionId, SubscriptionView, Via,
+        Wake, WakeId,
+    },
     types::{Offset, StreamName},
 };
 
@@ -107,6 +112,103 @@ impl Door {
         }
     }
 
+    /// Makes or confirms a subscription.
+    ///
+    /// # Errors
+    /// As [`Door::create`].
+    pub async fn subscribe(&self, subscribe: Subscribe) -> Answer<Subscribed> {
+        match self {
+            Door::Inside(engine) => engine.subscriptions().put(subscribe).await,
+            Door::Outside(client) => client.subscribe(subscribe).await,
+        }
+    }
+
+    /// Shows a subscription. Over HTTP it does not tell which streams were linked by name when it
+    /// was made.
+    ///
+    /// # Errors
+    /// As [`Door::head`].
+    pub async fn view(&self, id: &SubscriptionId) -> Answer<SubscriptionView> {
+        match self {
+            Door::Inside(engine) => engine.subscriptions().get(id).await,
+            Door::Outside(client) => client.view(id).await,
+        }
+    }
+
+    /// Deletes a subscription.
+    ///
+    /// # Errors
+    /// As [`Door::create`].
+    pub async fn unsubscribe(&self, id: &SubscriptionId) -> Answer<()> {
+        match self {
+            Door::Inside(engine) => engine.subscriptions().delete(id).await,
+            Door::Outside(client) => client.unsubscribe(id).await,
+        }
+    }
+
+    /// Links a stream by name.
+    ///
+    /// # Errors
+    /// As [`Door::create`].
+    pub async fn link(&self, id: &SubscriptionId, stream: &StreamName) -> Answer<()> {
+        match self {
+            Door::Inside(engine) => engine.subscriptions().add(id, vec![stream.clone()]).await,
+            Door::Outside(client) => client.link(id, stream).await,
+        }
+    }
+
+    /// Takes a link by name back.
+    ///
+    /// # Errors
+    /// As [`Door::create`].
+    pub async fn unlink(&self, id: &SubscriptionId, stream: &StreamName) -> Answer<()> {
+        match self {
+            Door::Inside(engine) => engine.subscriptions().remove(id, stream).await,
+            Door::Outside(client) => client.unlink(id, stream).await,
+        }
+    }
+
+    /// Takes the work.
+    ///
+    /// # Errors
+    /// As [`Door::create`].
+    pub async fn claim(&self, id: &SubscriptionId, worker: &str) -> Answer<Wake> {
+        match self {
+            Door::Inside(engine) => engine.subscriptions().claim(id, worker).await,
+            Door::Outside(client) => client.claim(id, worker).await,
+        }
+    }
+
+    /// Reports on work.
+    ///
+    /// # Errors
+    /// As [`Door::create`].
+    pub async fn report(&self, id: &SubscriptionId, via: Via, report: Report) -> Answer<Reported> {
+        match self {
+            Door::Inside(engine) => engine.subscriptions().report(id, via, report).await,
+            Door::Outside(client) => client.report(id, via, report).await,
+        }
+    }
+
+    /// Gives work back.
+    ///
+    /// # Errors
+    /// As [`Door::create`].
+    pub async fn release(
+        &self,
+        id: &SubscriptionId,
+        credential: Credential,
+        wake: WakeId,
+    ) -> Answer<()> {
+        let generation = credential.generation;
+        match self {
+            Door::Inside(engine) => {
+                engine.subscriptions().release(id, credential, wake, generation).await
+            }
+            Door::Outside(client) => client.release(id, credential, wake).await,
+        }
+    }
+
     /// Whether the store takes writes: what an all-seeing judge knows, not what a client does.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -115,6 +217,15 @@ impl Door {
             Door::Outside(client) => {
                 client.engine().map_or(Health::Draining, |engine| engine.health())
             }
+        }
+    }
+
+    /// The engine behind it, while it runs.
+    #[must_use]
+    pub fn engine(&self) -> Option<Engine> {
+        match self {
+            Door::Inside(engine) => Some(engine.clone()),
+            Door::Outside(client) => client.engine(),
         }
     }
 

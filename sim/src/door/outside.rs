@@ -1,11 +1,22 @@
 //! A client on another machine: one connection that is made anew when it breaks, answers that may
 //! never come, and what may be concluded then.
 
-use std::{cell::RefCell, future::Future, io, pin::Pin, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    future::Future,
+    io,
+    pin::Pin,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::{Method, StatusCode, client::conn::http1, header::HeaderMap};
+use hyper::{Method, StatusCode, client::conn::http1, header::HeaderMap, http::response::Parts};
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use weir_engine::{
@@ -19,6 +30,7 @@ use super::{
     answer::{self, Reply},
     events::Events,
     request::{self, Outgoing},
+    subscriptions::Tokens,
 };
 
 /// How long a client waits for a connection.
@@ -31,18 +43,32 @@ const AGAIN: Duration = Duration::from_millis(100);
 const BROKEN_MAX: u32 = 20;
 
 /// Makes a connection to the server.
-pub type Dial = Rc<dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Socket>>>>>>;
+pub type Dial = Rc<dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<Dialed>>>>>;
 /// The engine behind the server, for the judge; `None` while the server is down.
 pub type Insight = Rc<RefCell<Option<Engine>>>;
 
+/// A connection to the server.
+pub struct Dialed {
+    pub socket: Box<dyn Socket>,
+    /// A reset cut what was being written: the server can't have heard the whole of it.
+    pub torn: Arc<AtomicBool>,
+}
+
 pub(super) type Sender = http1::SendRequest<Full<Bytes>>;
+
+/// A connection that carries one request after the other.
+struct Connected {
+    sender: Sender,
+    torn: Arc<AtomicBool>,
+}
 
 /// A client. Clones share its connection.
 #[derive(Clone)]
 pub struct Outside {
     dial: Dial,
     insight: Insight,
-    connection: Rc<RefCell<Option<Sender>>>,
+    connection: Rc<RefCell<Option<Connected>>>,
+    pub(super) tokens: Tokens,
 }
 
 /// Why there is no answer.
@@ -55,10 +81,10 @@ enum Lost {
 }
 
 impl Outside {
-    /// A client that has no connection yet.
+    /// A client that has no connection yet. Workers share their tokens with others.
     #[must_use]
-    pub fn new(dial: Dial, insight: Insight) -> Self {
-        Self { dial, insight, connection: Rc::default() }
+    pub fn new(dial: Dial, insight: Insight, tokens: Tokens) -> Self {
+        Self { dial, insight, connection: Rc::default(), tokens }
     }
 
     /// The engine behind the server.
@@ -67,36 +93,53 @@ impl Outside {
         self.insight.borrow().clone()
     }
 
-    async fn connected(&self) -> Result<Sender, Lost> {
+    async fn connected(&self) -> Result<Connected, Lost> {
         let kept = self.connection.borrow_mut().take();
-        if let Some(mut sender) = kept
-            && sender.ready().await.is_ok()
+        if let Some(mut kept) = kept
+            && kept.sender.ready().await.is_ok()
         {
-            return Ok(sender);
+            return Ok(kept);
         }
-        let socket = timeout(CONNECT_MAX, (self.dial)()).await.map_err(|_| Lost::Unsent)?;
-        let socket = TokioIo::new(socket.map_err(|_| Lost::Unsent)?);
-        let (sender, connection) = http1::handshake(socket).await.map_err(|_| Lost::Unsent)?;
+        let dialed = timeout(CONNECT_MAX, (self.dial)()).await.map_err(|_| Lost::Unsent)?;
+        let Dialed { socket, torn } = dialed.map_err(|_| Lost::Unsent)?;
+        let handshake = http1::handshake(TokioIo::new(socket)).await;
+        let (sender, connection) = handshake.map_err(|_| Lost::Unsent)?;
         tokio::task::spawn_local(connection);
-        Ok(sender)
+        Ok(Connected { sender, torn })
     }
 
     async fn send(&self, outgoing: Outgoing) -> Result<Reply, Lost> {
-        let mut sender = self.connected().await?;
+        let mut connected = self.connected().await?;
         let exchange = async {
-            let response = sender.send_request(outgoing).await.map_err(|_| Lost::Unanswered)?;
+            let response =
+                connected.sender.send_request(outgoing).await.map_err(|_| Lost::Unanswered)?;
             let (parts, body) = response.into_parts();
             let body = body.collect().await.map_err(|_| Lost::Unanswered)?;
             Ok(Reply { parts, body: body.to_bytes() })
         };
-        let reply = timeout(ANSWER_MAX, exchange).await.unwrap_or(Err(Lost::Unanswered))?;
+        let reply = timeout(ANSWER_MAX, exchange).await.unwrap_or(Err(Lost::Unanswered));
+        let reply = reply.map_err(|lost| match connected.torn.load(Ordering::Relaxed) {
+            // Part of a request is none.
+            true => Lost::Unsent,
+            false => lost,
+        })?;
         // Only a connection whose last answer arrived whole can carry another request.
-        self.connection.replace(Some(sender));
+        self.connection.replace(Some(connected));
         Ok(reply)
     }
 
+    /// The head of an answer; nobody waits for its body.
+    async fn knock(&self, outgoing: Outgoing) -> Result<Parts, Lost> {
+        let Connected { mut sender, .. } = self.connected().await?;
+        let response = timeout(ANSWER_MAX, sender.send_request(outgoing)).await;
+        match response {
+            Ok(Ok(response)) => Ok(response.into_parts().0),
+            Ok(Err(_)) | Err(_) => Err(Lost::Unanswered),
+        }
+    }
+
     /// A request that may change something.
-    async fn change(&self, outgoing: Outgoing) -> Result<Reply, Error> {
+    pub(super) async fn change(&self, outgoing: Outgoing) -> Result<Reply, Error> {
         self.send(outgoing).await.map_err(|lost| match lost {
             Lost::Unsent => Error::Draining,
             Lost::Unanswered => {
@@ -107,7 +150,7 @@ impl Outside {
     }
 
     /// A request that changes nothing.
-    async fn ask(&self, outgoing: Outgoing) -> Result<Reply, Error> {
+    pub(super) async fn ask(&self, outgoing: Outgoing) -> Result<Reply, Error> {
         self.send(outgoing).await.map_err(|_| Error::Draining)
     }
 
@@ -146,7 +189,7 @@ impl Outside {
 
     /// A reader of events from a position on, while the connection lasts.
     pub(crate) async fn events(&self, name: &StreamName, from: From) -> Option<Events> {
-        let mut sender = self.connected().await.ok()?;
+        let Connected { mut sender, .. } = self.connected().await.ok()?;
         let read = Read { name: name.clone(), from, key: None, bytes_max: 0 };
         let response = sender.send_request(request::read(&read, "&live=sse"));
         let response = timeout(ANSWER_MAX, response).await.ok()?.ok()?;
@@ -159,7 +202,7 @@ impl Outside {
         let mut broken = 0;
         loop {
             let poll = request::read(&read, "&live=long-poll&timeout=2s");
-            let Ok(reply) = self.send(poll).await else {
+            let Ok(head) = self.knock(poll).await else {
                 broken += 1;
                 if broken > BROKEN_MAX {
                     return Change::Gone;
@@ -168,8 +211,8 @@ impl Outside {
                 continue;
             };
             broken = 0;
-            let closed = reply.parts.headers.contains_key("stream-closed");
-            match reply.parts.status {
+            let closed = head.headers.contains_key("stream-closed");
+            match head.status {
                 StatusCode::OK => return Change::Data,
                 StatusCode::NO_CONTENT if closed => return Change::Closed,
                 StatusCode::NO_CONTENT => {}

@@ -23,6 +23,18 @@ pub struct Plan {
     pub asked: Option<Asked>,
     /// How many requests may still create a life of it.
     pub sends: u32,
+    /// Requests that are under way.
+    pub open: u32,
+    /// Requests without an answer that may still be heard.
+    pub doubts: u32,
+}
+
+impl Plan {
+    /// A plan of so many requests at once.
+    #[must_use]
+    pub const fn new(asked: Option<Asked>, sends: u32) -> Self {
+        Self { asked, sends, open: sends, doubts: 0 }
+    }
 }
 
 /// A fork as it is asked for.
@@ -190,6 +202,13 @@ impl Model {
     #[must_use]
     pub fn is_murky(&self, name: &StreamName, epoch: u32) -> bool {
         self.origins(name, epoch).any(|(_, origin)| origin.life.is_none())
+    }
+
+    /// Whether a life is a fork of one of which nobody was told yet where it begins to differ: then
+    /// what is known of it can't be looked up.
+    #[must_use]
+    pub fn stems_from_untold(&self, name: &StreamName, epoch: u32) -> bool {
+        self.origins(name, epoch).skip(1).any(|(_, origin)| origin.point.is_none())
     }
 
     /// Whether a life may show records of a name: its own, or one of a stream that it stems from.

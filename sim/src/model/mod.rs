@@ -6,6 +6,7 @@
 //! on its way, and known to be gone up to an epoch only by an answer too. So no order of
 //! concurrent requests has to be guessed.
 
+mod doubts;
 mod forks;
 mod records;
 mod retention;
@@ -19,6 +20,7 @@ use weir_engine::{
 };
 
 pub use self::{
+    doubts::Doubt,
     forks::{Asked, Origin, Plan},
     records::{Fate, Mark, Request},
     subscriptions::Work,
@@ -37,6 +39,8 @@ pub struct Incarnation {
     pub records: Vec<Option<Mark>>,
     /// The tail is at least here.
     pub tail: u64,
+    /// What of it was known when the store was started the last time.
+    pub kept: u64,
     /// The tail is here for ever.
     pub closed: Option<u64>,
     /// No deletion began since an answer said that it lives.
@@ -183,6 +187,7 @@ impl Model {
                 named.deletions += 1;
             }
             named.creations += u64::from(std::mem::take(&mut named.creations_open));
+            named.lives.values_mut().for_each(|life| life.kept = life.tail);
         }
     }
 
@@ -197,6 +202,17 @@ impl Model {
     pub fn creation_ends(&mut self, name: &StreamName) {
         let named = self.names.entry(name.clone()).or_default();
         named.creations_open = named.creations_open.saturating_sub(1);
+        if let Some(plan) = &mut named.plan {
+            plan.open = plan.open.saturating_sub(1);
+        }
+    }
+
+    /// A creation ended without an answer.
+    pub fn creation_in_doubt(&mut self, name: &StreamName) {
+        if let Some(plan) = self.names.get_mut(name).and_then(|named| named.plan.as_mut()) {
+            plan.open = plan.open.saturating_sub(1);
+            plan.doubts += 1;
+        }
     }
 
     /// A deletion begins.
@@ -248,10 +264,16 @@ impl Model {
         self.saw_life(ticket, epoch)?;
         let name = &ticket.name;
         if ticket.newest == Some(epoch) {
+            let kept = self.life(name, epoch).kept;
+            require!(
+                next >= kept.min(ticket.tail),
+                checks::ACKED,
+                "the tail of '{name}' is {epoch}_{next} but was {kept} before the restart"
+            );
             require!(
                 next >= ticket.tail,
-                checks::ACKED,
-                "the tail of '{name}' is {epoch}_{next} but was at least {} before",
+                checks::LINEAR,
+                "the tail of '{name}' is {epoch}_{next} but was {} before the request began",
                 ticket.tail
             );
         }

@@ -54,6 +54,8 @@ pub struct Subscription {
     pub life: Option<Life>,
     /// A request that changes what is there is on its way, or its outcome is not known.
     pub busy: bool,
+    /// That request can have no effect any more, but its outcome is not known.
+    pub(super) over: bool,
     changes: u64,
     pattern: Option<Pattern>,
     lease_ms: u64,
@@ -68,6 +70,8 @@ pub struct Work {
     calm: bool,
     generation: u64,
     incarnation: Option<u64>,
+    /// Acks that were answered by then: an answer may be older than others that came before it.
+    acked: BTreeMap<StreamName, Offset>,
     needs: Vec<Need>,
     streams: Vec<Ticket>,
 }
@@ -128,6 +132,7 @@ impl Model {
             calm: !known.busy,
             generation: known.life.as_ref().map_or(0, |life| life.generation),
             incarnation: known.life.as_ref().and_then(|life| life.incarnation),
+            acked: known.life.as_ref().map(|life| life.acked.clone()).unwrap_or_default(),
             needs,
             streams,
         }
@@ -158,14 +163,14 @@ impl Model {
     /// A request that changes what is under an id begins.
     pub fn changes(&mut self, id: &SubscriptionId) {
         let known = self.subscriptions.get_mut(id).expect("known by then");
-        (known.busy, known.changes) = (true, known.changes + 1);
+        (known.busy, known.over, known.changes) = (true, false, known.changes + 1);
     }
 
     /// That request was answered for certain, or a restart has told what is there.
     pub fn changed(&mut self, id: &SubscriptionId, there: Option<bool>) {
         let since = self.requests.len();
         let known = self.subscriptions.get_mut(id).expect("known by then");
-        (known.busy, known.changes) = (false, known.changes + 1);
+        (known.busy, known.over, known.changes) = (false, false, known.changes + 1);
         match there {
             Some(true) if known.life.is_none() => {
                 known.life = Some(Life { since, ..Life::default() });
@@ -216,7 +221,7 @@ impl Model {
             {
                 self.saw_tail(ticket, link.tail)?;
             }
-            self.saw_cursor(id, link)?;
+            self.saw_cursor(asked, link)?;
         }
         let pending = links.listed.iter().filter(|link| link.has_pending()).count();
         let told = usize::try_from(links.pending).unwrap_or(usize::MAX);
@@ -268,12 +273,13 @@ impl Model {
         Ok(())
     }
 
-    fn saw_cursor(&self, id: &SubscriptionId, link: &Link) -> Checked {
+    fn saw_cursor(&self, asked: &Work, link: &Link) -> Checked {
+        let id = &asked.id;
         let known = &self.subscriptions[id];
         let Some(life) = &known.life else { return Ok(()) };
         let Link { path, acked, tail, .. } = link;
         require!(acked <= tail, checks::CURSOR, "'{id}' has acked {path} {acked:?} of {tail:?}");
-        if let Some(before) = life.acked.get(path)
+        if let Some(before) = asked.acked.get(path)
             && before.epoch == tail.epoch
             && tail.next.get() > 0
         {
@@ -352,6 +358,10 @@ impl Model {
             checks::HOLDER,
             "'{id}' gave generation {generation} to two workers"
         );
+        if generation < life.generation {
+            weir_io::sometimes!("a worker heard of its claim when it was over");
+            return Ok(());
+        }
         let until_ms = asked.began_ms + known.lease_ms;
         let next = Hold { generation, until_ms, ended: false };
         if let Some(hold) = life.hold.replace(next) {
@@ -419,6 +429,10 @@ impl Model {
         }
         // What is heard is of this life.
         life.incarnation = Some(wake.incarnation);
+        if wake.generation < life.generation {
+            // An answer that took long: somebody else is known to have been woken since.
+            return Ok(());
+        }
         let until_ms = asked.began_ms + known.lease_ms;
         match life.hold.as_mut().filter(|hold| hold.generation == wake.generation) {
             Some(hold) => {

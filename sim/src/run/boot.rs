@@ -18,6 +18,7 @@ use weir_io::{
 };
 
 use crate::{
+    bucket::FOUL_OPEN_MAX,
     checks::{self, Breach},
     door::Door,
     faults::DIR,
@@ -106,8 +107,10 @@ pub(crate) fn boot_ending<L: Future<Output = ()>>(
 /// Opens the store. `None`: it would not, which was checked.
 pub(crate) async fn open(sim: &Rc<Sim>, world: World, faulty: bool) -> Option<Rc<Host>> {
     let config = sim.options.config();
-    let opening = Engine::open(world.clone(), config, "the simulator");
+    let bucket = sim.bucket(&world);
+    let opening = Engine::open_with(world.clone(), config, bucket, "the simulator");
     let limit = if faulty { ANSWER_MAX * 4 } else { OPEN_MAX };
+    let limit = if sim.is_foul() { limit + FOUL_OPEN_MAX } else { limit };
     let opened = match tokio::time::timeout(limit, opening).await {
         Ok(opened) => opened,
         Err(_) => {
@@ -119,7 +122,7 @@ pub(crate) async fn open(sim: &Rc<Sim>, world: World, faulty: bool) -> Option<Rc
         Ok(engine) => engine,
         Err(error) => {
             sim.note(&format!("open: {error}"));
-            if !faulty {
+            if !faulty && !sim.may_refuse(&error) {
                 let what = format!("the store does not open: {error}");
                 sim.check::<()>(Breach::of(checks::SERVES, what));
             }
@@ -136,13 +139,14 @@ pub(crate) async fn open(sim: &Rc<Sim>, world: World, faulty: bool) -> Option<Rc
         stop: Cell::new(false),
         leave: Cell::new(false),
         watching: RefCell::default(),
+        skew_ms: 0,
     }))
 }
 
 /// The segments that are there, as files or as pieces, are those that the catalogue names.
 fn files(sim: &Sim, world: &World) -> Result<(), Breach> {
     let dir = std::path::Path::new(DIR);
-    let one_file = sim.options.one_file;
+    let one_file = sim.options.is_one_file();
     let listed = || -> anyhow::Result<(Vec<String>, Vec<String>)> {
         let conn = world.sqlite.open(&sim.options.database(), Role::Reader)?;
         let ids = |sql| -> anyhow::Result<Vec<String>> {
@@ -162,6 +166,12 @@ fn files(sim: &Sim, world: &World) -> Result<(), Breach> {
     };
     match listed() {
         Ok((rows, files)) => {
+            let mut files = files;
+            if sim.options.bucket.there {
+                // While the bucket was compared with it the store has begun to seal.
+                let known = rows.last().cloned();
+                files.retain(|file| rows.contains(file) || Some(file) < known.as_ref());
+            }
             require!(rows == files, checks::FILES, "rows {rows:?}, files {files:?}");
             Ok(())
         }

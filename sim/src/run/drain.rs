@@ -26,7 +26,7 @@ const TURNS_MAX: u32 = 50;
 const DRAIN_MAX: Duration = Duration::from_secs(600);
 
 /// Finishes all work.
-pub(super) async fn run(host: &Rc<Host>) {
+pub(crate) async fn run(host: &Rc<Host>) {
     host.sim.note("drain");
     match tokio::time::timeout(DRAIN_MAX, drain(host)).await {
         Ok(drained) => drop(host.sim.check(drained)),
@@ -54,7 +54,11 @@ async fn drain(host: &Host) -> Result<(), Breach> {
     Ok(())
 }
 
-async fn pull(host: &Host, kind: &Kind) -> Result<(), Breach> {
+/// Claims what is pending and finishes it.
+///
+/// # Errors
+/// It was not announced, or has no end.
+pub(crate) async fn pull(host: &Host, kind: &Kind) -> Result<(), Breach> {
     for turn in 0..TURNS_MAX {
         let Some(wake) = host.claim(kind, "honest").await else { return Ok(()) };
         // Only what was pending for a while has been announced.
@@ -78,7 +82,7 @@ async fn announced(host: &Host, kind: &Kind, generation: u64) -> Result<(), Brea
     let (head, tail) = (format!("\"{}\"", kind.id), format!("\"generation\":{generation},"));
     loop {
         let read = Read { name: name.clone(), from, key: None, bytes_max: 1 << 20 };
-        let page = match host.engine().read(read).await {
+        let page = match host.door.read(read).await {
             Ok(page) => page,
             Err(error) => {
                 return Breach::of(checks::SERVES, format!("the wake stream: {error}"));

@@ -12,6 +12,7 @@ use super::{
     drain, round, sweep,
 };
 use crate::{
+    bucket,
     checks::{self, Breach},
     faults::DIR,
     workload::{self, Class, Client, creation::Wish, verbs::Said},
@@ -28,6 +29,7 @@ const LATE_MS: u64 = 65_000;
 /// Checks everything once more.
 pub(super) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
     sim.machine.set_latency(Duration::from_micros(50)..Duration::from_millis(3));
+    sim.clear_up();
     boot::boot_safely(sim, true, async |world| {
         sim.note("finale");
         if let Some(host) = boot::open(sim, world, false).await {
@@ -60,6 +62,13 @@ pub(super) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
             sim.machine.drive().kill();
         }
     });
+    if sim.breach().is_none() && sim.options.bucket.there && sim.options.bucket.rivals {
+        boot::boot_safely(sim, true, async |world| {
+            bucket::duel(sim, world, c).await;
+            sim.machine.drive().kill();
+        });
+    }
+    bucket::drill(sim, c);
 }
 
 async fn peace(host: &Rc<Host>, c: &mut ChaCha8Rng) {
@@ -81,6 +90,7 @@ async fn peace(host: &Rc<Host>, c: &mut ChaCha8Rng) {
         sim.check::<()>(Breach::of(checks::BOUNDED, what));
     }
     sim.check(round::bounded(host));
+    bucket::settled(host).await;
     boot::verify_all(host, c).await;
 }
 

@@ -9,6 +9,7 @@ use weir_engine::{Engine, Health, OpenError};
 
 use super::boot::{self, ANSWER_MAX};
 use crate::{
+    bucket,
     checks::{self, Breach},
     faults::Options,
     require, workload,
@@ -26,6 +27,10 @@ enum Ending {
     /// Clients have ended, and everything was checked in peace.
     CloseQuiet,
 }
+
+/// What the server itself may write in one go beside what clients send: looks at subscriptions, ends
+/// of streams, renewals.
+const OWN_REQUESTS_MAX: usize = 2200;
 
 /// How often the supervisor looks.
 const LOOK: Duration = Duration::from_millis(10);
@@ -125,6 +130,8 @@ async fn live(host: &Rc<Host>, ending: Ending, c: &mut ChaCha8Rng) {
     }
     let clients = workload::start(host);
     let weather = tokio::task::spawn_local(weather(Rc::clone(host), sim.chance(1000)));
+    let (watched, mut foul) = (Rc::clone(host), sim.chance(1010));
+    let sky = tokio::task::spawn_local(async move { bucket::weather(&watched, &mut foul).await });
     let trouble = tokio::task::spawn_local(trouble(Rc::clone(host), sim.chance(1001)));
     let length = sim.options.round.mul_f64(c.random_range(0.2..1.5));
     let until = sim.now() + length;
@@ -144,12 +151,14 @@ async fn live(host: &Rc<Host>, ending: Ending, c: &mut ChaCha8Rng) {
         }
     }
     weather.abort();
+    sky.abort();
     trouble.abort();
     match ending {
         Ending::CloseBusy => close(host).await,
         Ending::CloseQuiet => {
             calm_down(host).await;
             settle(host, clients).await;
+            bucket::linger(host, c).await;
             close(host).await;
         }
         Ending::CrashAtOp(_) | Ending::CrashAtTime | Ending::Kill => sim.note("killed"),
@@ -224,6 +233,9 @@ pub(crate) async fn close(host: &Host) {
 /// Memory and log are within what the configuration says, with room for what is on its way.
 pub(crate) fn bounded(host: &Host) -> Result<(), Breach> {
     let options = &host.sim.options;
+    let queued = usize::try_from(host.engine().metrics().queue_requests.get()).unwrap_or(0);
+    let most = options.queue_requests_max + OWN_REQUESTS_MAX;
+    require!(queued <= most, checks::BOUNDED, "{queued} requests are queued, at most {most}");
     if options.disturbs() || options.slow_disk {
         // Seals and checkpoints that fail or crawl are tried again later.
         return Ok(());

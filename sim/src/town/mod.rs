@@ -5,6 +5,16 @@
 //! back or heal, the disk and the wall clock misbehave. Clients live through all of it; what their
 //! answers say is held against the same model that clients in the server's own process use.
 
+pub mod calls;
+mod defects;
+pub mod doubts;
+pub mod line;
+pub mod links;
+pub mod options;
+pub mod pause;
+pub mod peace;
+pub mod pests;
+pub mod receivers;
 pub mod server;
 pub mod weather;
 pub mod wire;
@@ -19,18 +29,25 @@ use rand::RngExt;
 use weir_engine::Health;
 use weir_io::memory::{EPOCH_MS, chance};
 
-use self::{server::Post, weather::Weather, wire::SERVER};
+use self::{links::Links, server::Post, weather::Weather, wire::SERVER};
 use crate::{
     checks::{self, Breach},
     door::{Door, Outside},
     faults::STREAM_TOWN,
-    run::boot,
     workload,
     world::{Host, Sim},
 };
 
 /// One step of the network.
 pub const STEP: Duration = Duration::from_millis(1);
+/// Segments under way in one direction of a connection, and connections that wait to be accepted,
+/// also by a server whose process is stopped.
+const SEGMENTS_MAX: usize = 4096;
+/// Bytes under way to one client: what its machine would keep for it.
+const WINDOWS_BYTES: [usize; 3] = [16 << 10, 64 << 10, 1 << 20];
+const SLOW_READERS: u32 = 2;
+/// How far a client's clock may be off.
+const SKEW_MS_MAX: i64 = 30_000;
 /// How long clients may take to end once nothing disturbs them any more.
 const END_MAX: Duration = Duration::from_secs(60);
 /// How long a live reader may take to notice that its connection is dead, and to catch up.
@@ -43,12 +60,15 @@ const HEAL_MAX: Duration = Duration::from_secs(20);
 /// Lives one seed's time in the town; then everything is off and only the drive is left.
 pub fn run(sim: &Rc<Sim>) {
     let mut c = chance(sim.seed, STREAM_TOWN);
-    let read_bytes_max = [300, 5_000, 4 << 20][c.random_range(0..3)];
-    let post = Rc::new(Post::default());
-    let mut net = network(sim, &mut c);
+    let options = &sim.options.town;
+    let config = server::config(options, &mut c);
+    let read_bytes_max = config.read_bytes_max;
+    let window_bytes = WINDOWS_BYTES[c.random_range(0..WINDOWS_BYTES.len())];
+    let post = Rc::new(Post::new(options, window_bytes, sim.sabotage));
+    let latency_max = Duration::from_millis([2, 10, 80][c.random_range(0..3)]);
+    let mut net = network(sim, latency_max);
     {
         let (sim, post) = (Rc::clone(sim), Rc::clone(&post));
-        let config = server::config(read_bytes_max);
         net.host(SERVER, move || {
             let (sim, post, config) = (Rc::clone(&sim), Rc::clone(&post), config.clone());
             async move {
@@ -58,7 +78,19 @@ pub fn run(sim: &Rc<Sim>) {
         });
     }
     let crowd = crowd(sim, &post, &mut net);
-    let mut weather = Weather::new(sim, Rc::clone(&post), c, crowd.names.clone());
+    let receivers = receivers::settle(sim, &post, &mut net);
+    let slow_readers = if options.slow_readers { SLOW_READERS } else { 0 };
+    for no in 0..slow_readers {
+        let work =
+            pests::slow_reader(Rc::clone(sim), Rc::clone(&post), 950 + no, sim.chance(940 + no));
+        net.client(format!("slow{no}"), async move {
+            work.await;
+            Ok(())
+        });
+    }
+    let machines = crowd.names.iter().chain(&receivers).cloned().collect();
+    let links = Links::new(machines, latency_max);
+    let mut weather = Weather::new(sim, Rc::clone(&post), c, links, receivers);
     sim.set_time(Duration::ZERO);
     let length = sim.options.round * sim.options.rounds;
     while sim.now() < length && !over(sim) {
@@ -66,6 +98,9 @@ pub fn run(sim: &Rc<Sim>) {
         weather.blow(sim, &mut net);
     }
     settle(sim, &mut net, &mut weather, &crowd);
+    if !over(sim) {
+        judge(sim, &mut net, &mut weather, read_bytes_max);
+    }
     if !over(sim) {
         weather.stop_gracefully(sim, &mut net, |net, weather| step(sim, net, weather));
     }
@@ -83,15 +118,15 @@ fn over(sim: &Sim) -> bool {
     sim.breach().is_some()
 }
 
-fn network(sim: &Sim, c: &mut rand_chacha::ChaCha8Rng) -> turmoil::Sim<'static> {
-    let slowest = [2, 10, 80][c.random_range(0..3)];
+fn network(sim: &Sim, latency_max: Duration) -> turmoil::Sim<'static> {
     turmoil::Builder::new()
         .rng_seed(sim.seed)
         .epoch(SystemTime::UNIX_EPOCH + Duration::from_millis(EPOCH_MS))
         .simulation_duration(Duration::from_secs(1 << 30))
         .tick_duration(STEP)
         .min_message_latency(Duration::from_millis(1))
-        .max_message_latency(Duration::from_millis(slowest))
+        .max_message_latency(latency_max)
+        .tcp_capacity(SEGMENTS_MAX)
         .enable_random_order()
         .build()
 }
@@ -106,7 +141,10 @@ struct Crowd {
 fn crowd(sim: &Rc<Sim>, post: &Rc<Post>, net: &mut turmoil::Sim<'static>) -> Crowd {
     let mut crowd = Crowd { names: Vec::new(), hosts: Vec::new(), left: Rc::default() };
     for no in 0..sim.options.clients {
-        let door = Door::Outside(Outside::new(wire::dial(), Rc::clone(&post.insight)));
+        let (insight, tokens) = (Rc::clone(&post.insight), Rc::clone(&post.tokens));
+        let dial = wire::dial(post, sim.chance(500 + no));
+        let door = Door::Outside(Outside::new(dial, insight, tokens));
+        let skew_ms = skew(sim, no);
         let host = Rc::new(Host {
             sim: Rc::clone(sim),
             door,
@@ -114,6 +152,7 @@ fn crowd(sim: &Rc<Sim>, post: &Rc<Post>, net: &mut turmoil::Sim<'static>) -> Cro
             stop: Cell::new(false),
             leave: Cell::new(false),
             watching: RefCell::default(),
+            skew_ms,
         });
         let name = format!("client{no}");
         let (work, left) = (workload::one(&host, no), Rc::clone(&crowd.left));
@@ -129,6 +168,15 @@ fn crowd(sim: &Rc<Sim>, post: &Rc<Post>, net: &mut turmoil::Sim<'static>) -> Cro
     crowd
 }
 
+/// How far a client's clock is before the server's.
+fn skew(sim: &Sim, no: u32) -> i64 {
+    if !sim.options.town.skew {
+        return 0;
+    }
+    weir_io::sometimes!("the clocks of clients differed from the server's");
+    sim.chance(600 + no).random_range(-SKEW_MS_MAX..=SKEW_MS_MAX)
+}
+
 /// One step of time, and what follows at once: a machine without power is off.
 fn step(sim: &Rc<Sim>, net: &mut turmoil::Sim<'static>, weather: &mut Weather) {
     match net.step() {
@@ -138,6 +186,11 @@ fn step(sim: &Rc<Sim>, net: &mut turmoil::Sim<'static>, weather: &mut Weather) {
         }
     }
     sim.set_time(sim.now() + STEP);
+    if weather.runs() {
+        sim.doubts.ran(STEP);
+    }
+    sim.close_doubts();
+    weather.calls().note(sim);
     // The server's clock may be a step ahead of the supervisor's.
     sim.model.borrow_mut().wall_is(sim.wall_ms() + 2);
     weather.attend(sim, net);
@@ -176,27 +229,22 @@ fn settle(sim: &Rc<Sim>, net: &mut turmoil::Sim<'static>, weather: &mut Weather,
         }
         step(sim, net, weather);
     }
-    if over(sim) {
-        return;
-    }
-    judge(sim, net, weather);
 }
 
-/// Somebody new reads everything, over HTTP, in peace.
-fn judge(sim: &Rc<Sim>, net: &mut turmoil::Sim<'static>, weather: &mut Weather) {
-    let door = Door::Outside(Outside::new(wire::dial(), weather.insight()));
+/// Somebody new looks at everything, over HTTP, in peace.
+fn judge(
+    sim: &Rc<Sim>,
+    net: &mut turmoil::Sim<'static>,
+    weather: &mut Weather,
+    read_bytes_max: usize,
+) {
+    let post = Rc::clone(weather.post());
+    let host = Rc::new(peace::host(sim, &post));
+    let work = peace::judge(host, post, read_bytes_max, sim.chance(901));
     let done = Rc::new(Cell::new(false));
-    let host = Host {
-        sim: Rc::clone(sim),
-        door,
-        store: None,
-        stop: Cell::new(false),
-        leave: Cell::new(false),
-        watching: RefCell::default(),
-    };
-    let (told, mut c) = (Rc::clone(&done), sim.chance(901));
+    let told = Rc::clone(&done);
     net.client("judge", async move {
-        boot::verify_all(&host, &mut c).await;
+        work.await;
         told.set(true);
         Ok(())
     });

@@ -7,37 +7,97 @@ use std::{
     time::Duration,
 };
 
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
 use tokio::sync::Notify;
-use weir_http::{App, HttpConfig, Webhooks, config::Hosts, server};
+use weir_http::{
+    App, HttpConfig, Loopback, Webhooks,
+    config::{Hosts, Patience},
+    server,
+};
+use weir_io::World;
 
-use super::wire::TownListener;
+use super::{
+    calls::Calls,
+    line::Lines,
+    options::TownOptions,
+    pause::{self, Gate, Gated},
+    wire::TownListener,
+};
 use crate::{
     checks::{self, Breach},
-    door::outside::Insight,
+    door::{outside::Insight, subscriptions::Tokens},
     faults::DIR,
     run::boot,
+    sabotage::Sabotage,
     world::Sim,
 };
 
 /// How long a graceful stop may take, connections included.
 const STOP_MAX: Duration = Duration::from_secs(40);
+/// Connections that a server lets in which has room for a crowd and no more.
+const CROWD: u32 = 64;
 
 /// What the supervisor and the server's machine share.
-#[derive(Default)]
 pub struct Post {
     /// The engine, while it serves.
     pub insight: Insight,
     /// Rings when the server is to stop gracefully.
-    pub stop: Rc<RefCell<Arc<Notify>>>,
+    pub stop: RefCell<Arc<Notify>>,
     /// The process has ended by itself: stopped, or it would not start.
     pub ended: Cell<bool>,
     /// Something was done to the machine since it started.
     pub troubled: Cell<bool>,
+    /// Whether the process runs.
+    pub gate: RefCell<Arc<Gate>>,
+    /// Connections to the server.
+    pub lines: Arc<Lines>,
+    /// Connections are reset.
+    pub resets: Cell<bool>,
+    /// The way to receivers.
+    pub calls: Calls,
+    /// Tokens of wakes, of all workers.
+    pub tokens: Tokens,
+    /// Receivers do what they are called for, at once.
+    pub honest: Cell<bool>,
+    /// Slow readers read on.
+    pub sipping: Cell<bool>,
+    /// Slow readers that have an answer before them.
+    pub sipped: Cell<u32>,
+}
+
+impl Post {
+    /// Before anything runs.
+    #[must_use]
+    pub fn new(options: &TownOptions, window_bytes: usize, defect: Sabotage) -> Self {
+        Self {
+            insight: Insight::default(),
+            stop: RefCell::default(),
+            ended: Cell::default(),
+            troubled: Cell::default(),
+            gate: RefCell::default(),
+            lines: Arc::new(Lines::new(window_bytes, defect)),
+            resets: Cell::new(options.resets),
+            calls: Calls::new(defect),
+            tokens: Tokens::default(),
+            honest: Cell::default(),
+            sipping: Cell::new(true),
+            sipped: Cell::default(),
+        }
+    }
 }
 
 /// One run of the process.
 pub async fn run(sim: Rc<Sim>, post: Rc<Post>, config: HttpConfig) {
-    let world = sim.plug();
+    let gate = Arc::new(Gate::default());
+    post.gate.replace(Arc::clone(&gate));
+    post.lines.clear();
+    let world = World { outbound: Arc::new(post.calls.way.clone()), ..sim.plug() };
+    let world = pause::stoppable(world, &gate);
+    Gated::new(&gate, Box::pin(live(sim, post, config, world))).await;
+}
+
+async fn live(sim: Rc<Sim>, post: Rc<Post>, config: HttpConfig, world: World) {
     let stop = Arc::new(Notify::new());
     post.stop.replace(Arc::clone(&stop));
     let opened = boot::open(&sim, world.clone(), true).await;
@@ -47,7 +107,7 @@ pub async fn run(sim: Rc<Sim>, post: Rc<Post>, config: HttpConfig) {
     if let Some(host) = opened {
         let engine = host.engine().clone();
         post.insight.replace(Some(engine.clone()));
-        match TownListener::bind().await {
+        match TownListener::bind(Arc::clone(&post.lines)).await {
             Ok(listener) => {
                 let dir = std::path::Path::new(DIR);
                 let webhooks = match Webhooks::open(&world, dir, &config, None).await {
@@ -77,13 +137,27 @@ pub async fn run(sim: Rc<Sim>, post: Rc<Post>, config: HttpConfig) {
 
 /// The server's settings of a seed.
 #[must_use]
-pub fn config(read_bytes_max: usize) -> HttpConfig {
-    HttpConfig {
+pub fn config(options: &TownOptions, c: &mut ChaCha8Rng) -> HttpConfig {
+    let config = HttpConfig {
         hosts: Hosts::Any,
-        read_bytes_max,
+        read_bytes_max: [300, 5_000, 4 << 20][c.random_range(0..3)],
         long_poll_timeout: Duration::from_secs(2),
         sse_recycle: Duration::from_secs(7),
         sse_keepalive: Duration::from_secs(3),
+        loopback_webhooks: Loopback::Allowed,
+        webhook_timeout: Duration::from_secs(3),
         ..HttpConfig::default()
+    };
+    if !options.impatient {
+        return config;
     }
+    let patience = Patience {
+        head: Duration::from_secs(2),
+        body: Duration::from_secs(3),
+        idle: Duration::from_secs(6),
+        stall: Duration::from_secs(4),
+        drain: Duration::from_secs(2),
+        ..config.patience
+    };
+    HttpConfig { patience, connections_max: CROWD, ..config }
 }

@@ -1,5 +1,6 @@
-//! What happens to the town: power cuts, restarts, broken and slow links, a bad disk, a jumping
-//! clock. Every draw is the seed's; nothing happens that the seed's options rule out.
+//! What happens to the town: power cuts, restarts, pauses, broken and slow links, crowds, a bad
+//! disk, a jumping clock. Every draw is the seed's; nothing happens that the seed's options rule
+//! out.
 
 use std::{rc::Rc, time::Duration};
 
@@ -7,11 +8,12 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use weir_engine::{Engine, Health};
 
-use super::{server::Post, wire::SERVER};
+use super::{calls::Calls, links::Links, pests, server::Post, wire::SERVER};
 use crate::{
     checks::{self, Breach},
-    door::outside::Insight,
+    door::{outside::Insight, subscriptions::Tokens},
     faults::Options,
+    sabotage::Sabotage,
     world::Sim,
 };
 
@@ -19,6 +21,12 @@ type Net = turmoil::Sim<'static>;
 
 /// How long a graceful stop may take before it counts as none.
 const STOP_MAX: Duration = Duration::from_secs(60);
+/// Longest pause of the server's process.
+const PAUSE_MS_MAX: u64 = 12_000;
+/// More operations than there are in any seed.
+const NEVER: u64 = 1 << 40;
+/// Bursts of one seed.
+const BURSTS_MAX: u32 = 2;
 
 /// Where the server's machine is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,37 +40,70 @@ enum Power {
 pub struct Weather {
     post: Rc<Post>,
     chance: ChaCha8Rng,
-    clients: Vec<String>,
+    links: Links,
     power: Power,
     /// Nothing happens before this.
     next: Duration,
-    /// Links and when they heal.
-    broken: Vec<(String, Duration)>,
+    /// When the server's process goes on.
+    paused_until: Option<Duration>,
     /// When the disk is well again.
     disk_until: Option<Duration>,
     log_failed_since: Option<Duration>,
+    /// Receivers, and when those that are down come back.
+    receivers: Vec<(String, Option<Duration>)>,
+    /// When the first burst comes.
+    burst_at: Duration,
+    bursts: u32,
     calm: bool,
 }
 
 impl Weather {
-    pub fn new(sim: &Sim, post: Rc<Post>, mut chance: ChaCha8Rng, clients: Vec<String>) -> Self {
+    pub fn new(
+        sim: &Sim,
+        post: Rc<Post>,
+        mut chance: ChaCha8Rng,
+        links: Links,
+        receivers: Vec<String>,
+    ) -> Self {
         let next = Duration::from_millis(chance.random_range(0..2000));
-        sim.note(&format!("a town of {} clients", clients.len()));
+        let length = sim.options.round * sim.options.rounds;
+        let burst_at = length.mul_f64(chance.random_range(0.1..0.9));
+        sim.note("a town");
         Self {
             post,
             chance,
-            clients,
+            links,
             power: Power::On,
             next,
-            broken: Vec::new(),
+            paused_until: None,
             disk_until: None,
             log_failed_since: None,
+            receivers: receivers.into_iter().map(|name| (name, None)).collect(),
+            burst_at,
+            bursts: 0,
             calm: false,
         }
     }
 
+    /// Whether the server's process runs.
+    pub fn runs(&self) -> bool {
+        self.power == Power::On && self.paused_until.is_none()
+    }
+
     pub fn insight(&self) -> Insight {
         Rc::clone(&self.post.insight)
+    }
+
+    pub fn tokens(&self) -> Tokens {
+        Rc::clone(&self.post.tokens)
+    }
+
+    pub fn calls(&self) -> &Calls {
+        &self.post.calls
+    }
+
+    pub fn post(&self) -> &Rc<Post> {
+        &self.post
     }
 
     pub fn health(&self) -> Option<Health> {
@@ -99,14 +140,17 @@ impl Weather {
             sim.machine.set_latency(Duration::from_micros(50)..Duration::from_millis(3));
             sim.note("the disk is well again");
         }
-        let now = sim.now();
-        self.broken.retain(|(client, until)| {
-            if now >= *until {
-                net.repair(client.as_str(), SERVER);
-                net.release(client.as_str(), SERVER);
+        if self.paused_until.is_some_and(|until| sim.now() >= until) {
+            self.resume(sim);
+        }
+        for (name, until) in &mut self.receivers {
+            if until.is_some_and(|until| sim.now() >= until) {
+                *until = None;
+                sim.note(&format!("{name} is back"));
+                net.bounce(name.as_str());
             }
-            now < *until
-        });
+        }
+        self.links.attend(sim.now(), net);
     }
 
     /// The process is gone, and with `power` everything its disk had not synced.
@@ -114,19 +158,12 @@ impl Weather {
         let drive = sim.machine.drive();
         drive.kill();
         self.post.insight.replace(None);
+        self.paused_until = None;
         // A machine without power says no goodbye to its peers.
-        let silent = power && self.chance.random_bool(0.5);
-        if silent {
-            for client in &self.clients {
-                net.partition(client.as_str(), SERVER);
-            }
-        }
-        net.crash(SERVER);
-        if silent {
-            for client in &self.clients {
-                net.repair(client.as_str(), SERVER);
-            }
-            self.broken.clear();
+        if power && self.chance.random_bool(0.5) {
+            self.links.silence(net, |net| net.crash(SERVER));
+        } else {
+            net.crash(SERVER);
         }
         if power {
             drive.power_cycle()
@@ -154,13 +191,17 @@ impl Weather {
     }
 
     /// Something may happen now.
-    pub fn blow(&mut self, sim: &Sim, net: &mut Net) {
+    pub fn blow(&mut self, sim: &Rc<Sim>, net: &mut Net) {
+        let bursts = sim.options.town.bursts;
+        if bursts && self.bursts == 0 && sim.now() >= self.burst_at {
+            self.burst(sim, net);
+        }
         if sim.now() < self.next {
             return;
         }
         self.next = sim.now() + Duration::from_millis(self.chance.random_range(20..1500));
         let options = &sim.options;
-        match self.chance.random_range(0..8) {
+        match self.chance.random_range(0..11) {
             0 if options.crash_at_op && self.power == Power::On => {
                 let op = 1 << self.chance.random_range(0..10);
                 sim.machine.drive().kill_in(self.chance.random_range(1..=op));
@@ -181,7 +222,10 @@ impl Weather {
                 sim.jump_wall(by_ms);
             }
             5 if self.power == Power::On => self.trouble_disk(sim),
-            6 | 7 => self.trouble_link(sim, net),
+            6 | 7 => self.links.trouble(sim, net, &mut self.chance),
+            8 if options.town.pauses && self.runs() => self.pause(sim),
+            9 if bursts && (1..BURSTS_MAX).contains(&self.bursts) => self.burst(sim, net),
+            10 if options.town.receivers_crash => self.crash_receiver(sim, net),
             _ => {}
         }
     }
@@ -202,47 +246,74 @@ impl Weather {
         self.disk_until = Some(sim.now() + length);
     }
 
-    fn trouble_link(&mut self, sim: &Sim, net: &mut Net) {
-        let client = self.clients[self.chance.random_range(0..self.clients.len())].clone();
-        if self.broken.iter().any(|(broken, _)| *broken == client) {
-            return;
+    fn pause(&mut self, sim: &Sim) {
+        let most = 1 << self.chance.random_range(4..14);
+        let length = Duration::from_millis(self.chance.random_range(1..most).min(PAUSE_MS_MAX));
+        sim.note(&format!("the server's process stops for {length:?}"));
+        self.post.gate.borrow().shut();
+        self.paused_until = Some(sim.now() + length);
+    }
+
+    fn resume(&mut self, sim: &Sim) {
+        weir_io::sometimes!("the server's process stopped and went on");
+        sim.note("the server's process goes on");
+        self.paused_until = None;
+        let lost = (sim.sabotage == Sabotage::TasksOversleep).then_some(3);
+        self.post.gate.borrow().open(lost);
+    }
+
+    fn burst(&mut self, sim: &Rc<Sim>, net: &mut Net) {
+        self.bursts += 1;
+        let visits = [200, 1000][self.chance.random_range(0..2)];
+        sim.note(&format!("{visits} short connections"));
+        let name = format!("mob{}", self.bursts);
+        let work = pests::burst(
+            Rc::clone(sim),
+            Rc::clone(&self.post),
+            sim.chance(920 + self.bursts),
+            visits,
+        );
+        net.client(name, async move {
+            work.await;
+            Ok(())
+        });
+    }
+
+    fn crash_receiver(&mut self, sim: &Sim, net: &mut Net) {
+        let index = self.chance.random_range(0..self.receivers.len());
+        let length = Duration::from_millis(self.chance.random_range(1..4000));
+        let (name, until) = &mut self.receivers[index];
+        if until.is_none() {
+            weir_io::sometimes!("a receiver crashed");
+            sim.note(&format!("{name} is down for {length:?}"));
+            *until = Some(sim.now() + length);
+            net.crash(name.as_str());
         }
-        let length = Duration::from_millis(self.chance.random_range(10..4000));
-        let what = match self.chance.random_range(0..4) {
-            0 => {
-                net.partition(client.as_str(), SERVER);
-                "is cut off"
-            }
-            1 => {
-                net.partition_oneway(SERVER, client.as_str());
-                "hears nothing"
-            }
-            2 => {
-                net.partition_oneway(client.as_str(), SERVER);
-                "is not heard"
-            }
-            _ => {
-                weir_io::sometimes!("packets were held back and came late");
-                net.hold(client.as_str(), SERVER);
-                "waits"
-            }
-        };
-        sim.note(&format!("{client} {what} for {length:?}"));
-        self.broken.push((client, sim.now() + length));
     }
 
     /// No more faults; what is off comes back.
     pub fn calm_down(&mut self, sim: &Sim, net: &mut Net) {
         sim.note("calm");
         self.calm = true;
-        for (client, _) in std::mem::take(&mut self.broken) {
-            net.repair(client.as_str(), SERVER);
-            net.release(client.as_str(), SERVER);
+        self.links.heal(net);
+        self.post.resets.set(false);
+        self.post.honest.set(true);
+        if self.paused_until.is_some() {
+            self.resume(sim);
+        }
+        for (name, until) in &mut self.receivers {
+            if until.take().is_some() {
+                net.bounce(name.as_str());
+            }
         }
         let drive = sim.machine.drive();
         if self.power == Power::On && !drive.is_dead() {
             // A cut that was to come at some operation comes no more.
-            self.power_off(sim, net, false);
+            drive.kill_in(NEVER);
+            // Half of the servers must be well without a restart.
+            if self.chance.random_bool(0.5) {
+                self.power_off(sim, net, false);
+            }
         }
         drive.set_faults(sim.calm());
         sim.machine.set_latency(Duration::from_micros(50)..Duration::from_millis(3));

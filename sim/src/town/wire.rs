@@ -1,48 +1,87 @@
 //! The simulated network as the server's listener and the clients' dial.
 
-use std::{io, net::SocketAddr, rc::Rc};
+use std::{
+    cell::RefCell,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, atomic::AtomicBool},
+};
 
+use rand_chacha::ChaCha8Rng;
 use turmoil::net::{TcpListener, TcpStream};
-use weir_io::net::{Listener, Socket};
+use weir_io::net::Listener;
 
-use crate::door::outside::Dial;
+use super::{
+    line::{Fuse, Lines, ServerEnd},
+    server::Post,
+};
+use crate::door::outside::{Dial, Dialed};
 
 /// Name of the server's machine.
 pub const SERVER: &str = "server";
 const PORT: u16 = 4437;
 
 /// Accepts connections of the simulated network.
-pub struct TownListener(TcpListener);
+pub struct TownListener {
+    listener: TcpListener,
+    lines: Arc<Lines>,
+}
 
 impl TownListener {
     /// Binds the server's port.
     ///
     /// # Errors
     /// It is bound already.
-    pub async fn bind() -> io::Result<Self> {
-        TcpListener::bind(("0.0.0.0", PORT)).await.map(Self)
+    pub async fn bind(lines: Arc<Lines>) -> io::Result<Self> {
+        let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
+        Ok(Self { listener, lines })
     }
 }
 
 impl Listener for TownListener {
-    type Io = TcpStream;
+    type Io = ServerEnd;
 
-    async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
-        self.0.accept().await
+    async fn accept(&mut self) -> io::Result<(ServerEnd, SocketAddr)> {
+        if !self.lines.hears() {
+            return std::future::pending().await;
+        }
+        let (io, peer) = self.listener.accept().await?;
+        Ok((self.lines.accept(io, peer), peer))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.listener.local_addr()
     }
 }
 
-/// How clients reach the server.
+/// How a client reaches the server. What its connections meet is drawn from its chance.
 #[must_use]
-pub fn dial() -> Dial {
-    Rc::new(|| {
-        Box::pin(async {
+pub fn dial(post: &Rc<Post>, chance: ChaCha8Rng) -> Dial {
+    let (resets, chance) = (Rc::clone(post), RefCell::new(chance));
+    connect(post, move || match resets.resets.get() {
+        true => Fuse::draw(&mut chance.borrow_mut()),
+        false => Fuse::default(),
+    })
+}
+
+/// How a client reaches the server that has little room for what is sent to it.
+#[must_use]
+pub fn narrow_dial(post: &Rc<Post>, chance: ChaCha8Rng) -> Dial {
+    let chance = RefCell::new(chance);
+    connect(post, move || Fuse::narrow(&mut chance.borrow_mut()))
+}
+
+fn connect(post: &Rc<Post>, fuse: impl Fn() -> Fuse + 'static) -> Dial {
+    let post = Rc::clone(post);
+    Rc::new(move || {
+        let fuse = fuse();
+        let lines = Arc::clone(&post.lines);
+        Box::pin(async move {
             let stream = TcpStream::connect((SERVER, PORT)).await?;
-            Ok(Box::new(stream) as Box<dyn Socket>)
+            let torn = Arc::new(AtomicBool::new(false));
+            let end = lines.connected(stream, fuse, Arc::clone(&torn))?;
+            Ok(Dialed { socket: Box::new(end), torn })
         })
     })
 }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     checks::{self, Breach},
-    model::{Asked, Model, Ticket},
+    model::{Asked, Doubt, Model, Ticket},
     require,
     world::Host,
 };
@@ -73,8 +73,12 @@ impl Host {
         };
         let answer = self.door.create(create).await;
         let said = self.sort(&ticket, &note, answer);
-        if !matches!(said, Said::Unknown) {
-            sim.model.borrow_mut().creation_ends(&target.name);
+        match said {
+            Said::Unknown => {
+                sim.model.borrow_mut().creation_in_doubt(&target.name);
+                sim.doubt(Doubt::Creation(target.name.clone()));
+            }
+            _ => sim.model.borrow_mut().creation_ends(&target.name),
         }
         match &said {
             Said::Yes(created) => {
@@ -149,8 +153,27 @@ impl Host {
             model.requests[id].fate = crate::model::Fate::Refused;
         }
         self.touched(&mut model, ticket, epoch);
+        let window = self.window(&model, asked, created);
         drop(model);
-        self.saw_head(ticket, &created.head)
+        self.saw_state(ticket, &created.head, window)
+    }
+
+    /// The window of a stream that was made. Over HTTP the answer to the creation of a fork does
+    /// not tell a sliding one from none: then it is its source's, as far as that is known.
+    fn window(&self, model: &Model, asked: Option<&Asked>, created: &Created) -> Option<Expiry> {
+        let shown = created.head.expiry;
+        let Some(asked) = asked.filter(|asked| self.door.may_lose() && asked.expiry.is_none())
+        else {
+            return Some(shown);
+        };
+        if shown != Expiry::Never {
+            return Some(shown);
+        }
+        if created.outcome != CreateOutcome::New {
+            return None;
+        }
+        let source = model.names.get(&asked.source)?;
+        source.lives.get(&model.source_life(asked)?)?.expiry
     }
 
     /// A fork is new, and its own records but for a cut one begin at `first`.
@@ -173,8 +196,9 @@ impl Host {
         )?;
         let source = model.source_life(asked).map(|epoch| model.life(&asked.source, epoch).expiry);
         let expiry = asked.expiry.or(source.flatten());
+        let shown = self.window(model, Some(asked), created);
         require!(
-            expiry.is_none_or(|expiry| expiry == head.expiry),
+            expiry.is_none_or(|expiry| shown.is_none_or(|shown| expiry == shown)),
             checks::FORKED,
             "'{}' was to expire {expiry:?}, it says {:?}",
             ticket.name,

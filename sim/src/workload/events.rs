@@ -6,10 +6,10 @@ use std::time::Duration;
 use rand::RngExt;
 use weir_engine::{
     request::{From, Page},
-    types::{Form, Offset, Retention, Seq},
+    types::{Epoch, Form, Offset, Retention, Seq},
 };
 
-use super::{Class, Client, Target};
+use super::{Client, Target};
 use crate::{
     checks::{self, Breach},
     door::{
@@ -24,8 +24,7 @@ pub(super) async fn follower(mut client: Client) {
     while client.think().await {
         let target = client.any();
         // What is sent over events changes line breaks: only JSON and bytes come back as sent.
-        // Nor does an event say which life of a fork it is of.
-        if target.form() != Form::Text && target.class != Class::Forked {
+        if target.form() != Form::Text {
             client.follow(&target).await;
         }
     }
@@ -49,6 +48,12 @@ impl Client {
             if target.form() == Form::Json {
                 events.of_json();
             }
+            let Some(life) = events.life() else {
+                let what = format!("'{}' sends events and does not say its end", target.name);
+                host.sim.check::<()>(Breach::of(checks::LIVE, what));
+                return;
+            };
+            let mut over = false;
             loop {
                 let batch = match events.next().await {
                     Ok(batch) => batch,
@@ -66,7 +71,17 @@ impl Client {
                         return;
                     }
                 };
-                let page = page(target, from, &batch);
+                // The last word on a stream that ended, or could not be read: where the reader is.
+                if over {
+                    let what = format!("'{}' sends events after its last", target.name);
+                    host.sim.check::<()>(Breach::of(checks::LIVE, what));
+                    return;
+                }
+                over = batch.data.is_empty() && !batch.up_to_date;
+                if over && From::At(batch.next) == from {
+                    continue;
+                }
+                let page = page(target, from, life, &batch);
                 host.sim.note(&format!("events {} {from:?} to {:?}", target.name, batch.next));
                 let seen = host.take(&ticket, from, &None, &page);
                 if host.sim.check(seen).is_none() || batch.closed {
@@ -82,7 +97,7 @@ impl Client {
 }
 
 /// A batch as the page it would have been.
-fn page(target: &Target, from: From, batch: &Batch) -> Page {
+fn page(target: &Target, from: From, life: Epoch, batch: &Batch) -> Page {
     let form = target.form();
     let separator: &[u8] = if form == Form::Json { b"," } else { b"" };
     let whole = batch.data.join(separator);
@@ -93,7 +108,8 @@ fn page(target: &Target, from: From, batch: &Batch) -> Page {
         From::Start => Seq::ZERO,
         From::Now | From::Since(_) => Seq::new(next.next.get().saturating_sub(records)),
     };
-    let tail = if batch.up_to_date { next } else { Offset { next: TAIL_UNTOLD, ..next } };
+    let untold = Offset { epoch: life, next: TAIL_UNTOLD };
+    let tail = if batch.up_to_date { next } else { untold };
     Page {
         content: target.content.clone(),
         expiry: target.expiry(),

@@ -2,6 +2,7 @@
 
 use rand::RngExt;
 use weir_engine::{
+    Health,
     request::Rejection,
     types::{Closing, ContentType, Epoch, Expiry, Form, Offset, Retention, Seq, WallMs},
 };
@@ -40,7 +41,7 @@ impl Client {
             host.sim.model.borrow().names.get(&target.name).is_some_and(|it| it.plan.is_some())
         };
         if busy(&self.host) {
-            return;
+            return self.look_for(target).await;
         }
         let wish = if self.chance.random_bool(0.12) {
             Wish { expiry: self.window(), ..Wish::plain(target, Expiry::Never) }
@@ -64,13 +65,30 @@ impl Client {
         }
     }
 
+    /// A creation that nobody answered is over: whether it made anything is to be seen.
+    async fn look_for(&self, target: &Target) {
+        let host = &self.host;
+        if !host.sim.model.borrow().is_doubtful(&target.name) {
+            return;
+        }
+        let said = host.head(target).await;
+        // Without writes an end by itself is not durable: what it ended may come back.
+        let written = matches!(host.door.health(), Health::Serving | Health::DiskFull);
+        let gone = matches!(said, Said::No(Rejection::NotFound | Rejection::Gone)) && written;
+        let mut model = host.sim.model.borrow_mut();
+        if (gone || matches!(said, Said::Yes(_))) && model.is_doubtful(&target.name) {
+            weir_io::sometimes!("what nobody was told of a creation was seen later");
+            model.planned(&target.name);
+        }
+    }
+
     async fn born(
         &self,
         target: &Target,
         wish: Wish,
         sends: u32,
     ) -> Said<weir_engine::request::Created> {
-        let plan = Plan { asked: wish.asked.clone(), sends };
+        let plan = Plan::new(wish.asked.clone(), sends);
         self.host.sim.model.borrow_mut().plan(&target.name, plan);
         let said = self.host.create(target, wish).await;
         if !matches!(said, Said::Unknown) {
@@ -103,7 +121,7 @@ impl Client {
     /// The same creation twice at once.
     async fn fork_twice(&mut self, target: &Target, wish: Wish) {
         let wish = self.renewed(wish);
-        let plan = Plan { asked: wish.asked.clone(), sends: 2 };
+        let plan = Plan::new(wish.asked.clone(), 2);
         self.host.sim.model.borrow_mut().plan(&target.name, plan);
         let (one, two) =
             tokio::join!(self.host.create(target, wish.clone()), self.host.create(target, wish));
@@ -123,7 +141,7 @@ impl Client {
     }
 
     fn window(&mut self) -> Option<Expiry> {
-        let wall = self.host.sim.wall_ms();
+        let wall = self.host.wall_ms();
         match self.chance.random_range(0..10) {
             0..5 => None,
             5..8 => Some(Expiry::Never),
@@ -146,7 +164,9 @@ impl Client {
             content = ContentType::parse("image/png");
             good = Some(false);
         }
-        let expiry = self.window();
+        // Over HTTP nothing says that a fork is to have no window: it gets its source's.
+        let mute = self.host.door.may_lose();
+        let expiry = self.window().filter(|it| !mute || *it != Expiry::Never);
         let closes = self.chance.random_bool(0.08);
         let body = self.chance.random_bool(0.4).then(|| {
             let form = target.form();

@@ -7,7 +7,11 @@ use weir_engine::{
 };
 
 use super::{Class, Client, Target, creation::Wish, verbs::Said};
-use crate::{model::Ticket, payload, verify, world::Host};
+use crate::{
+    model::{Doubt, Ticket},
+    payload, verify,
+    world::Host,
+};
 
 /// Creates whatever may be missing.
 pub(super) async fn creator(mut client: Client) {
@@ -78,7 +82,7 @@ impl Client {
         if target.class != Class::Dated {
             return target.expiry();
         }
-        let wall = self.host.sim.wall_ms();
+        let wall = self.host.wall_ms();
         let later = wall + self.chance.random_range(500..20_000);
         let mut model = self.host.sim.model.borrow_mut();
         let dated = &mut model.names.entry(target.name.clone()).or_default().dated;
@@ -104,8 +108,8 @@ impl Host {
                 self.sim.note(&format!("delete {}: done", target.name));
             }
             Said::No(_) | Said::Nothing => model.deletion_ends(&ticket, false),
-            // Open until the next restart tells.
-            Said::Unknown => {}
+            // Open until it is known to be over.
+            Said::Unknown => self.sim.doubt(Doubt::Deletion(target.name.clone())),
         }
     }
 

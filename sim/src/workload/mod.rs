@@ -106,12 +106,12 @@ pub fn targets() -> Vec<Target> {
     all
 }
 
-/// The streams that clients of a host use. Answers over HTTP do not say enough of a fork (its window,
-/// its life) for the model of forks, nor of where a page begins for that of what is gone.
+/// The streams that clients of a host use. Answers over HTTP do not say where a page begins, as the
+/// model of what is gone wants to know.
 fn targets_of(host: &Host) -> Vec<Target> {
     let mut targets = targets();
     if host.door.may_lose() {
-        targets.retain(|target| !matches!(target.class, Class::Forked | Class::Trimmed));
+        targets.retain(|target| target.class != Class::Trimmed);
     }
     targets
 }
@@ -127,9 +127,29 @@ pub struct Client {
 /// What a client is.
 type Role = fn(Client) -> Pin<Box<dyn Future<Output = ()>>>;
 
-/// What clients are that talk to the server over a network.
-const AWAY: [Role; 2] =
-    [|client| Box::pin(events::follower(client)), |client| Box::pin(live::watcher(client))];
+/// What clients are that talk to the server over a network. Every seed has the first eight.
+const AWAY: [Role; 20] = [
+    |client| Box::pin(life::creator(client)),
+    |client| Box::pin(writers::appender(client)),
+    |client| Box::pin(subscribers::subscriber(client)),
+    |client| Box::pin(forks::forker(client)),
+    |client| Box::pin(workers::puller(client)),
+    |client| Box::pin(events::follower(client)),
+    |client| Box::pin(producer::producer(client)),
+    |client| Box::pin(life::deleter(client)),
+    |client| Box::pin(live::watcher(client)),
+    |client| Box::pin(readers::scanner(client)),
+    |client| Box::pin(events::follower(client)),
+    |client| Box::pin(writers::appender(client)),
+    |client| Box::pin(producer::producer(client)),
+    |client| Box::pin(readers::keyed(client)),
+    |client| Box::pin(readers::since(client)),
+    |client| Box::pin(life::lister(client)),
+    |client| Box::pin(workers::puller(client)),
+    |client| Box::pin(writers::closer(client)),
+    |client| Box::pin(forks::forker(client)),
+    |client| Box::pin(live::watcher(client)),
+];
 
 const ROLES: [Role; 17] = [
     |client| Box::pin(life::creator(client)),
@@ -160,15 +180,11 @@ pub fn start(host: &Rc<Host>) -> Vec<tokio::task::JoinHandle<()>> {
 /// The work of one client.
 #[must_use]
 pub fn one(host: &Rc<Host>, no: u32) -> Pin<Box<dyn Future<Output = ()>>> {
-    let roles = u32::try_from(ROLES.len()).expect("a handful");
     let chance = host.sim.chance(no);
     let targets = Rc::new(targets_of(host));
     let client = Client { host: Rc::clone(host), no, chance, targets };
-    // Of every seven clients on a network one or two follow events.
-    if host.door.may_lose() && no % 7 >= 5 {
-        return AWAY[usize::try_from(no % 7 - 5).expect("small")](client);
-    }
-    ROLES[usize::try_from(no % roles).expect("small")](client)
+    let roles = if host.door.may_lose() { &AWAY[..] } else { &ROLES[..] };
+    roles[usize::try_from(no).expect("small") % roles.len()](client)
 }
 
 impl Client {

@@ -5,7 +5,7 @@ use rand::RngExt;
 use weir_engine::{
     Health,
     request::{Append, AppendOutcome, Appended, Error, From, Head, Page, Read, Rejection},
-    types::{Offset, WallMs},
+    types::{Expiry, Offset, Seq, WallMs},
 };
 
 use super::{Class, Client, Target};
@@ -125,7 +125,7 @@ impl Host {
                 ));
                 let seen = self.take(&ticket, from, &key, &page);
                 match self.sim.check(seen) {
-                    Some(seen) => Said::Yes((page, seen)),
+                    Some(seen) => Said::Yes((begun(page, from, &key, &seen), seen)),
                     None => Said::Nothing,
                 }
             }
@@ -190,11 +190,21 @@ impl Host {
     }
 
     pub(super) fn saw_head(&self, ticket: &Ticket, head: &Head) -> Result<(), Breach> {
+        self.saw_state(ticket, head, Some(head.expiry))
+    }
+
+    /// An answer showed where a stream ends, and perhaps its window.
+    pub(super) fn saw_state(
+        &self,
+        ticket: &Ticket,
+        head: &Head,
+        window: Option<Expiry>,
+    ) -> Result<(), Breach> {
         let mut model = self.sim.model.borrow_mut();
         model.saw_tail(ticket, head.next)?;
         let epoch = head.next.epoch.get();
         let life = model.life(&ticket.name, epoch);
-        life.expiry = Some(head.expiry);
+        life.expiry = window.or(life.expiry);
         life.created = Some(head.created.get());
         if !self.door.may_lose() {
             model.saw_earliest(ticket, epoch, head.earliest.next.get())?;
@@ -260,10 +270,7 @@ impl Host {
         match appended.outcome {
             AppendOutcome::Written => {
                 model.saw_open(ticket, epoch)?;
-                model.saw_tail(
-                    ticket,
-                    Offset { next: weir_engine::types::Seq::new(first), ..appended.next },
-                )?;
+                model.saw_tail(ticket, Offset { next: Seq::new(first), ..appended.next })?;
                 model.place(id, epoch, first)?;
                 if let Some(expected) = append.expected {
                     require!(
@@ -301,6 +308,19 @@ impl Host {
     }
 }
 
+/// The page with its start, if it was not told and its records say it.
+fn begun(page: Page, from: From, key: &Option<Bytes>, seen: &[Mark]) -> Page {
+    let told = page.incarnation != 0 || !matches!(from, From::Since(_)) || key.is_some();
+    let count = u64::try_from(seen.len()).expect("small");
+    match page.next.next.get().checked_sub(count) {
+        Some(start) if !told && count > 0 => {
+            let start = Offset { next: Seq::new(start), ..page.start };
+            Page { start, records: count, ..page }
+        }
+        _ => page,
+    }
+}
+
 impl Client {
     /// A new request with records for a stream, and its append.
     pub fn request(&mut self, target: &Target) -> (usize, Append) {
@@ -318,7 +338,7 @@ impl Client {
         let key = self.key();
         let hint = self.chance.random_bool(0.2).then(|| {
             let back = self.chance.random_range(0..20_000);
-            self.host.sim.wall_ms().saturating_sub(back) + 5_000
+            self.host.wall_ms().saturating_sub(back) + 5_000
         });
         let mut model = self.host.sim.model.borrow_mut();
         let wall = self.host.sim.wall_ms();

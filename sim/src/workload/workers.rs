@@ -14,7 +14,6 @@ use weir_engine::{
 use super::{
     Client,
     subscribers::{Kind, Told, kinds},
-    writers,
 };
 use crate::{
     checks::{self, Breach},
@@ -29,9 +28,6 @@ const WAKES_KEPT: usize = 64;
 
 /// Claims and works.
 pub(super) async fn puller(mut client: Client) {
-    if client.host.store.is_none() {
-        return writers::appender(client).await;
-    }
     let kinds: Vec<_> = kinds().into_iter().filter(|kind| kind.is_pull).collect();
     while client.think().await {
         if client.chance.random_bool(0.15) {
@@ -48,9 +44,6 @@ pub(super) async fn puller(mut client: Client) {
 
 /// Is called and works.
 pub(super) async fn receiver(mut client: Client) {
-    if client.host.store.is_none() {
-        return writers::appender(client).await;
-    }
     let kinds = kinds();
     while client.think().await {
         let host = client.host.clone();
@@ -84,8 +77,8 @@ pub(super) async fn receiver(mut client: Client) {
 }
 
 impl Client {
-    /// Does some of the work, all of it, or none.
-    async fn work(&mut self, kind: &Kind, wake: &Wake, via: Via) {
+    /// Does some of the work that a wake lists, all of it, or none.
+    pub async fn work(&mut self, kind: &Kind, wake: &Wake, via: Via) {
         let mut left: Vec<_> = wake.links.listed.iter().filter(|it| it.has_pending()).collect();
         while !left.is_empty() && self.chance.random_bool(0.85) && self.think().await {
             let count = self.chance.random_range(0..=left.len());
@@ -135,7 +128,8 @@ impl Client {
 }
 
 impl Host {
-    fn remember(&self, kind: &Kind, wake: &Wake) {
+    /// Keeps a wake for those who come back from the dead.
+    pub fn remember(&self, kind: &Kind, wake: &Wake) {
         let mut wakes = self.sim.wakes.borrow_mut();
         if wakes.len() == WAKES_KEPT {
             wakes.remove(0);
@@ -143,10 +137,18 @@ impl Host {
         wakes.push((kind.clone(), wake.clone()));
     }
 
+    /// A worker did all that it was called for, and may be about to say so.
+    pub fn worked(&self, kind: &Kind, wake: &Wake) {
+        let links = wake.links.listed.iter().filter(|it| it.has_pending());
+        let acks: Vec<_> = links.map(|link| (link.path.clone(), link.tail)).collect();
+        let asked = self.asks(kind);
+        self.sim.model.borrow_mut().acks(&asked, wake, &acks, true);
+    }
+
     /// Takes the work.
     pub async fn claim(&self, kind: &Kind, worker: &str) -> Option<Wake> {
         let asked = self.asks(kind);
-        let answer = self.engine().subscriptions().claim(&kind.id, worker).await;
+        let answer = self.door.claim(&kind.id, worker).await;
         match self.told("claim", &asked, answer) {
             Told::Yes(wake) => {
                 let (generation, pending) = (wake.generation, wake.links.pending);
@@ -177,8 +179,7 @@ impl Host {
     ) -> bool {
         let asked = self.asks(kind);
         self.sim.model.borrow_mut().acks(&asked, wake, acks, done);
-        let subscriptions = self.engine().subscriptions();
-        let answer = subscriptions.report(&kind.id, via, paper(wake, acks, done)).await;
+        let answer = self.door.report(&kind.id, via, paper(wake, acks, done)).await;
         match self.told("report", &asked, answer) {
             Told::Yes(_) => {
                 let generation = wake.generation;
@@ -203,8 +204,7 @@ impl Host {
         let mut acks = acks.to_vec();
         acks.push((stream.clone(), beyond));
         let asked = self.asks(kind);
-        let subscriptions = self.engine().subscriptions();
-        let answer = subscriptions.report(&kind.id, via, paper(wake, &acks, false)).await;
+        let answer = self.door.report(&kind.id, via, paper(wake, &acks, false)).await;
         if let Told::Yes(_) = self.told("overreach", &asked, answer) {
             let what = format!("'{}' took acks beyond the tail: {acks:?}", kind.id);
             self.sim.check::<()>(Breach::of(checks::CURSOR, what));
@@ -215,10 +215,8 @@ impl Host {
     async fn release(&self, kind: &Kind, wake: &Wake) {
         let asked = self.asks(kind);
         self.sim.model.borrow_mut().acks(&asked, wake, &[], true);
-        let credential = credential(wake);
-        let (wake_id, generation) = (wake.wake_id, wake.generation);
-        let subscriptions = self.engine().subscriptions();
-        let answer = subscriptions.release(&kind.id, credential, wake_id, generation).await;
+        let generation = wake.generation;
+        let answer = self.door.release(&kind.id, credential(wake), wake.wake_id).await;
         if let Told::Yes(()) = self.told("release", &asked, answer) {
             self.sim.note(&format!("release {} {generation}", kind.id));
             let seen = self.sim.model.borrow_mut().acked(&asked, wake, &[], true);

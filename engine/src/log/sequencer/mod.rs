@@ -118,7 +118,7 @@ impl Sequencer {
         }
     }
 
-    /// Admits a client's write if there is room.
+    /// Admits a client's write if there is room (INV-13).
     fn admit(&self, body: usize) -> Result<parking_lot::MutexGuard<'_, Inner>, Error> {
         let mut inner = self.inner.lock();
         match &inner.mode {

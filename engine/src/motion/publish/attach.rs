@@ -21,9 +21,8 @@ use crate::{
 
 /// Manifests asked for beyond the newest listed one: a listing may lag behind.
 const PROBES_MAX: u32 = 10_000;
-
-/// How often a manifest is asked for that seems damaged.
-const TRIES_MAX: u32 = 3;
+/// Times a manifest is read again that is none: it may have been damaged on its way.
+const READS_MAX: u32 = 4;
 
 /// Reads the newest manifest in a bucket, if there is one.
 pub(crate) async fn newest(bucket: &Retrying) -> Result<Option<Stored>, Problem> {
@@ -53,13 +52,18 @@ pub(crate) async fn newest(bucket: &Retrying) -> Result<Option<Stored>, Problem>
 pub(crate) async fn read(bucket: &Retrying, generation: Generation) -> Result<Stored, Problem> {
     let limit = u64::try_from(MANIFEST_BYTES_MAX).expect("a small constant");
     let key = Artifact::Manifest(generation).key();
-    let mut tries = 1;
+    let mut reads = 0;
     let stored = loop {
         match Stored::read(bucket.get(&key, limit).await?) {
             Ok(stored) => break stored,
-            // It may have been spoiled on its way.
-            Err(_) if tries < TRIES_MAX => tries += 1,
-            Err(bad) => return Err(Problem::Foreign(format!("'{key}': {bad}"))),
+            Err(bad) if reads == READS_MAX => {
+                return Err(Problem::Unreadable(format!("'{key}': {bad}")));
+            }
+            Err(bad) => {
+                weir_io::sometimes!("a manifest that arrived damaged was read again");
+                tracing::debug!(%key, %bad, "a manifest arrived damaged and is read again");
+                reads += 1;
+            }
         }
     };
     let named = stored.manifest.generation;

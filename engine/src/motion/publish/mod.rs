@@ -66,6 +66,9 @@ pub(crate) enum Problem {
     /// The bucket holds what no process of ours would put there.
     #[error("the bucket holds something foreign: {0}")]
     Foreign(String),
+    /// A manifest's bytes are none: damaged there, or each time on their way.
+    #[error("a manifest in the bucket is damaged: {0}")]
+    Unreadable(String),
     /// Another process is the writer.
     #[error("{0}")]
     Fenced(String),

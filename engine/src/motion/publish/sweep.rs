@@ -5,6 +5,8 @@
 //! dropped from the catalogue ─▶ garbage ─ not in the newest manifest ─▶ retired ─ grace ─▶ gone
 //! in the bucket, nobody's    ─────────────────────────────────────────▶ retired ─ grace ─▶ gone
 //! ```
+//! Pages have no rows: those that manifests name no more are found among what is nobody's. So are
+//! manifests below all that are kept, of writers that came too late.
 //! The boundary in the bucket rises before a manifest goes: a slot below it may look free and is
 //! not. Nothing is deleted unless this process is still the writer. What only a listing shows is
 //! collected no sooner than this process has been the writer for a grace period: what earlier
@@ -20,7 +22,7 @@ use weir_io::{
 
 use super::{
     Problem,
-    chain::{Attached, Chain},
+    chain::{Attached, Chain, Stored},
     settled,
 };
 use crate::{
@@ -97,15 +99,16 @@ async fn collect(
         Ok((superseded, catalogue::collectable(conn, before, BATCH)?))
     });
     let (manifests, objects) = found.await.map_err(|bad| Problem::Local(bad.to_string()))?;
+    let pages = pages(last);
     if !manifests.is_empty() || !objects.is_empty() {
         still_writer(bucket, newest).await?;
         remove_manifests(core, bucket, manifests).await?;
-        remove_objects(core, bucket, objects).await?;
+        remove_objects(core, bucket, objects, &pages).await?;
     }
     let elapsed = core.world.clock.elapsed();
     let since = state.swept.unwrap_or(state.since);
     if elapsed.saturating_sub(since) >= core.config.gc_grace {
-        find_orphans(core, bucket, newest).await?;
+        find_orphans(core, bucket, newest, &pages).await?;
         state.swept = Some(elapsed);
     }
     let oldest = core.on_reader(catalogue::oldest_waiting).await;
@@ -153,12 +156,15 @@ async fn remove_objects(
     core: &Arc<Core>,
     bucket: &Retrying,
     objects: Vec<String>,
+    pages: &BTreeSet<Key>,
 ) -> Result<(), Problem> {
     if objects.is_empty() {
         return Ok(());
     }
     let live: BTreeSet<Key> = live(core);
-    let keys: Vec<Key> = objects.iter().filter_map(|key| Key::new(key.as_str()).ok()).collect();
+    let keys = objects.iter().filter_map(|key| Key::new(key.as_str()).ok());
+    // A page is named after its content: one that was nobody's may have been needed again.
+    let keys: Vec<Key> = keys.filter(|key| !pages.contains(key)).collect();
     assert!(keys.iter().all(|key| !live.contains(key)), "INV-41 nothing referenced is collected");
     delete(bucket, keys).await?;
     weir_io::sometimes!("retired objects were collected");
@@ -189,14 +195,24 @@ fn live(core: &Core) -> BTreeSet<Key> {
     segments.chain(files.ledgers().iter().map(super::ledger_key)).collect()
 }
 
+/// The pages of a manifest.
+fn pages(stored: &Stored) -> BTreeSet<Key> {
+    let Stored { manifest, .. } = stored;
+    let pages = manifest.segments.pages.iter().chain(&manifest.ledgers.pages);
+    pages.map(|page| page.artifact().key()).collect()
+}
+
 /// Lists everything, and lets what belongs to nobody begin to wait.
 async fn find_orphans(
     core: &Arc<Core>,
     bucket: &Retrying,
     newest: Generation,
+    pages: &BTreeSet<Key>,
 ) -> Result<(), Problem> {
+    let oldest = core.on_reader(catalogue::oldest_manifest).await;
+    let oldest = oldest.map_err(|bad| Problem::Local(bad.to_string()))?.unwrap_or(newest);
     let mut orphans = Vec::new();
-    for prefix in [keys::SEGMENTS, keys::LEDGERS] {
+    for prefix in [keys::SEGMENTS, keys::LEDGERS, keys::PAGES, keys::MANIFESTS] {
         let mut after: Option<Key> = None;
         loop {
             let page = bucket.list(prefix, after.as_ref(), LIST_MAX).await?;
@@ -214,7 +230,12 @@ async fn find_orphans(
     still_writer(bucket, newest).await?;
     let now = core.store_now();
     let live = live(core);
-    orphans.retain(|key| Artifact::parse(key).is_some() && !live.contains(key));
+    orphans.retain(|key| match Artifact::parse(key) {
+        Some(Artifact::Manifest(generation)) => generation < oldest.min(newest),
+        Some(Artifact::Page(_)) => !pages.contains(key),
+        Some(_) => !live.contains(key),
+        None => false,
+    });
     if orphans.is_empty() {
         return Ok(());
     }

@@ -259,6 +259,13 @@ pub(crate) fn superseded(
     Ok(all)
 }
 
+/// The oldest manifest that is kept.
+pub(crate) fn oldest_manifest(conn: &Connection) -> Outcome<Option<Generation>> {
+    let mut query = conn.prepare_cached("SELECT min(generation) FROM manifests")?;
+    let oldest: Option<i64> = query.query_row([], |row| row.get(0))?;
+    Ok(oldest.map(position).transpose()?.map(Generation::new))
+}
+
 /// The manifest is gone.
 pub(crate) fn drop_manifest(conn: &Connection, it: Generation) -> Outcome<()> {
     conn.prepare_cached("DELETE FROM manifests WHERE generation = ?1")?

@@ -91,7 +91,7 @@ pub(super) struct Object {
 }
 
 /// What is stored.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Content {
     pub(super) objects: BTreeMap<Key, Object>,
     /// Deleted, and still listed until then.

@@ -105,6 +105,19 @@ impl MemoryBucket {
         MemoryBucket { state: Arc::new(Mutex::new(state)) }
     }
 
+    /// Another healthy bucket with the same objects, in which nothing is on its way: to try something
+    /// out that leaves this one as it is.
+    #[must_use]
+    pub fn copied(&self, seed: u64) -> MemoryBucket {
+        let copy = MemoryBucket::new(seed);
+        let (state, mut target) = (self.state.lock(), copy.state.lock());
+        target.content = state.content.clone();
+        target.now = state.now;
+        drop(target);
+        drop(state);
+        copy
+    }
+
     /// The bucket as one boot asks it, in the runtime that `clock` belongs to.
     #[must_use]
     pub fn client(&self, clock: Arc<dyn Clock>) -> Arc<dyn Objects> {
@@ -114,6 +127,12 @@ impl MemoryBucket {
     /// Sets the faults from now on. Requests under way keep theirs.
     pub fn set_faults(&self, faults: BucketFaults) {
         self.state.lock().faults = faults;
+    }
+
+    /// The faults as they are now.
+    #[must_use]
+    pub fn faults(&self) -> BucketFaults {
+        self.state.lock().faults.clone()
     }
 
     /// Lets everything take effect that is still on its way, however late it would have been.

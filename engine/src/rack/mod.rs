@@ -1,4 +1,4 @@
-//! The depot: where segments lie on this machine, as files in a directory or as pieces in the
+//! The rack: where segments lie on this machine, as files in a directory or as pieces in the
 //! store's own database.
 //!
 //! ```text
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Where segments lie.
-pub(crate) enum Depot {
+pub(crate) enum Rack {
     /// In files.
     Files(Files),
     /// In the database.
@@ -35,7 +35,7 @@ pub(crate) struct Files {
     config: Config,
 }
 
-impl Depot {
+impl Rack {
     pub(crate) fn new(world: &World, config: &Config) -> Self {
         match config.layout {
             Layout::Tree => {
@@ -123,7 +123,7 @@ impl Draft {
     }
 
     /// What was written, complete. A file is durable then, under its own name once the caller has
-    /// synced the depot; pieces are not before they are stowed.
+    /// synced the rack; pieces are not before they are stowed.
     pub(crate) fn finish(self) -> io::Result<Arc<dyn File>> {
         match self {
             Self::File(draft) => {

@@ -20,7 +20,7 @@ fn written() -> Vec<Vec<u8>> {
     WRITES.iter().map(|len| write(*len)).collect()
 }
 
-fn depot() -> (Arc<Pieces>, Connection) {
+fn rack() -> (Arc<Pieces>, Connection) {
     let world = Machine::new(1).boot(Duration::ZERO);
     let config = Config::one_file("/data");
     world.disk.create_dir_all(&config.dir).unwrap();
@@ -44,8 +44,8 @@ fn stow(pieces: &Pieces, conn: &Connection) {
 
 #[test]
 fn every_range_reads_alike_before_and_after_it_is_stowed() {
-    let (depot, conn) = depot();
-    let file = finished(&depot);
+    let (rack, conn) = rack();
+    let file = finished(&rack);
     let whole = written().concat();
     let borders: Vec<usize> =
         WRITES.iter().scan(0, |at, len| Some(std::mem::replace(at, *at + len))).collect();
@@ -62,38 +62,38 @@ fn every_range_reads_alike_before_and_after_it_is_stowed() {
         assert_eq!(file.len().unwrap(), u64::try_from(whole.len()).unwrap());
     };
     check(&file, "draft");
-    stow(&depot, &conn);
-    assert!(depot.draft_of(ID).is_none(), "it takes no memory any more");
+    stow(&rack, &conn);
+    assert!(rack.draft_of(ID).is_none(), "it takes no memory any more");
     check(&file, "stowed");
-    check(&Pieces::open(&depot, ID).unwrap(), "opened");
+    check(&Pieces::open(&rack, ID).unwrap(), "opened");
 }
 
 #[test]
 fn pieces_are_neither_tiny_nor_huge() {
-    let (depot, _conn) = depot();
-    let _file = finished(&depot);
-    let draft = depot.draft_of(ID).unwrap();
+    let (rack, _conn) = rack();
+    let _file = finished(&rack);
+    let draft = rack.draft_of(ID).unwrap();
     let sizes: Vec<usize> = draft.iter().map(|piece| piece.body.len()).collect();
     assert_eq!(sizes, [37, 70_000, 16_300, 262_144, 262_144, 75_712, 65_536, 60]);
 }
 
 #[test]
 fn a_doomed_segment_is_let_go_of_when_its_last_reader_is_gone() {
-    let (depot, conn) = depot();
-    let file = finished(&depot);
-    stow(&depot, &conn);
-    depot.doom(ID);
-    assert_eq!(depot.take_doomed(), []);
+    let (rack, conn) = rack();
+    let file = finished(&rack);
+    stow(&rack, &conn);
+    rack.doom(ID);
+    assert_eq!(rack.take_doomed(), []);
     drop(file);
-    assert_eq!(depot.take_doomed(), [ID]);
-    assert_eq!(depot.take_doomed(), []);
+    assert_eq!(rack.take_doomed(), [ID]);
+    assert_eq!(rack.take_doomed(), []);
 }
 
 #[test]
 fn a_gap_reads_as_the_end() {
-    let (depot, conn) = depot();
-    let file = finished(&depot);
-    stow(&depot, &conn);
+    let (rack, conn) = rack();
+    let file = finished(&rack);
+    stow(&rack, &conn);
     conn.execute("DELETE FROM pieces WHERE at = 37", []).unwrap();
     let mut buffer = [0; 8];
     file.read_exact_at(&mut buffer, 0).unwrap();

@@ -1,0 +1,149 @@
+//! The bucket of a simulated store: its weather, what is looked for in it, and who else writes
+//! there.
+//!
+//! ```text
+//! choices ─▶ depot: the machine's bucket, fair or foul ─▶ store
+//!                      └─ audit, at any moment, past all faults: INV-40, 41, 46, 48
+//! at the end: everything is there, everything else goes, then silence (INV-47); a twin (INV-48)
+//! ```
+//! The bucket is another machine: no power cut touches it, its weather outlives boots, and a
+//! request that a dead process sent may still arrive.
+
+mod choices;
+mod drill;
+mod duel;
+mod frozen;
+mod linger;
+mod look;
+mod lying;
+mod rehearsal;
+mod settled;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    sync::Arc,
+    time::Duration,
+};
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use weir_engine::{OpenError, types::StreamName};
+use weir_io::{World, objects::Objects};
+
+pub use self::{choices::Choices, lying::sabotage};
+pub(crate) use self::{
+    drill::run as drill,
+    duel::run as duel,
+    linger::run as linger,
+    look::{beside, look},
+    rehearsal::run as rehearse,
+    settled::run as settled,
+};
+use crate::{
+    checks::{self, Breach},
+    world::{Host, Sim},
+};
+
+/// How much longer a start may take while the bucket has its bad day.
+pub(crate) const FOUL_OPEN_MAX: Duration = Duration::from_secs(900);
+
+/// What the simulation knows of the bucket, over all boots.
+#[derive(Default)]
+pub struct Depot {
+    /// When the bad day ends.
+    foul_until: Cell<Option<Duration>>,
+    /// The newest manifest that was seen.
+    seen: Cell<u64>,
+    /// Epoch and tail of each stream in the newest manifest.
+    tails: RefCell<BTreeMap<StreamName, (u32, u64)>>,
+}
+
+impl Sim {
+    /// The bucket as a store in this world asks it; `None` if the seed has none.
+    #[must_use]
+    pub fn bucket(&self, world: &World) -> Option<Arc<dyn Objects>> {
+        if !self.options.bucket.there {
+            return None;
+        }
+        if self.is_foul() && self.depot.foul_until.get().is_some_and(|until| self.now() >= until) {
+            self.clear_up();
+        }
+        let client = self.machine.bucket().client(Arc::clone(&world.clock));
+        Some(lying::plant(self.sabotage, client))
+    }
+
+    /// Whether the bucket has a bad day.
+    #[must_use]
+    pub fn is_foul(&self) -> bool {
+        self.depot.foul_until.get().is_some()
+    }
+
+    /// From now on the bucket is as it should be, but for what is still on its way.
+    pub fn clear_up(&self) {
+        if self.options.bucket.there {
+            self.depot.foul_until.set(None);
+            self.machine.bucket().set_faults(self.options.bucket.fair());
+        }
+    }
+
+    /// The bucket's weather turns bad, if it ever does.
+    fn cloud_over(&self, c: &mut ChaCha8Rng) -> Option<Duration> {
+        let bucket = self.machine.bucket();
+        let (faults, length) = self.options.bucket.foul(c, bucket.used_bytes())?;
+        self.note(&format!("the bucket for {length:?}: {faults:?}"));
+        if faults.outage {
+            weir_io::sometimes!("the bucket was away for a while");
+        }
+        if faults.quota_bytes.is_some() {
+            weir_io::sometimes!("the bucket was full");
+        }
+        bucket.set_faults(faults);
+        self.depot.foul_until.set(Some(self.now() + length));
+        Some(length)
+    }
+
+    /// Whether a start may be refused like this: a store that was never published needs its
+    /// bucket.
+    pub(crate) fn may_refuse(&self, error: &OpenError) -> bool {
+        if matches!(error, OpenError::Bucket(_)) && self.is_foul() {
+            weir_io::sometimes!("a start was refused because of the bucket's weather");
+            self.clear_up();
+            return true;
+        }
+        false
+    }
+}
+
+/// The bucket's weather changes, and now and then somebody looks what is in it.
+pub(crate) async fn weather(host: &Host, c: &mut ChaCha8Rng) {
+    let sim = &host.sim;
+    if !sim.options.bucket.there {
+        return std::future::pending().await;
+    }
+    loop {
+        tokio::time::sleep(Duration::from_millis(c.random_range(50..4000))).await;
+        match c.random_range(0..3) {
+            0 => drop(sim.check(beside(host).await)),
+            _ if sim.is_foul() => {
+                if sim.depot.foul_until.get().is_some_and(|until| sim.now() >= until) {
+                    sim.clear_up();
+                    sim.note("the bucket is well again");
+                }
+            }
+            _ => drop(sim.cloud_over(c)),
+        }
+    }
+}
+
+/// Nobody else writes in this bucket, so nobody must be told so.
+fn alone(host: &Host) -> Result<(), Breach> {
+    let fenced = host.door.metrics(|metrics| metrics.publish.fenced.get());
+    match fenced {
+        Some(1) => {
+            let what = format!("the only writer was fenced: {:?}", host.door.health());
+            Breach::of(checks::CHAIN, what)
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,205 @@
+//! A rehearsal: a store is recovered from a copy of the bucket on a machine of its own, at any moment
+//! between two boots. What comes back is what was published, record for record what clients know;
+//! what was not is named as lost (INV-49). The store itself notices nothing.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use tokio::task::LocalSet;
+use weir_engine::{
+    Config, Engine,
+    audit::{Newest, Published},
+    request::{Append, Error, From, Page, Read, Rejection},
+    restore::Options,
+    types::{Epoch, Form, Offset, Seq, StoreMs, StreamName},
+};
+use weir_io::{World, memory::Machine};
+
+use super::look;
+use crate::{
+    checks::{self, Breach},
+    faults::DIR,
+    model::Model,
+    require,
+    workload::subscribers::WAKES,
+    world::{self, Sim},
+};
+
+/// Of so many pauses between two boots one is used.
+const SHARE: u32 = 2;
+/// Pages of one stream: streams of a simulation are short.
+const PAGE_BYTES_MAX: usize = 64 << 20;
+/// Runtimes of rehearsals are told from those of boots by this.
+const BOOTS: u32 = 1 << 20;
+
+/// Recovers a copy, perhaps.
+pub(crate) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
+    if !sim.options.bucket.there || !c.random_ratio(1, SHARE) {
+        return;
+    }
+    // How long the store has been running is not known while it does not run.
+    let Some(Some(newest)) = sim.check(look(sim, StoreMs::new(u64::MAX))) else { return };
+    sim.note(&format!("a rehearsal from manifest {}", newest.generation));
+    let mut machine = Machine::new(sim.seed ^ 0x4e4e);
+    machine.share_bucket(&sim.machine.bucket().copied(sim.seed));
+    let runtime = world::runtime(sim.seed, BOOTS + sim.boots());
+    let local = LocalSet::new();
+    let played = local.block_on(&runtime, async {
+        let world = machine.boot(sim.now());
+        play(sim, world, &machine, &newest).await
+    });
+    machine.drive().kill();
+    drop(local);
+    sim.check(played);
+}
+
+async fn play(sim: &Sim, world: World, machine: &Machine, newest: &Newest) -> Result<(), Breach> {
+    let config = || sim.options.bucket.applied(Config::new(DIR));
+    let bucket = || machine.bucket().client(std::sync::Arc::clone(&world.clock));
+    let options = Options::default();
+    let report = Engine::bootstrap(world.clone(), config(), bucket(), options, "a rehearsal").await;
+    let report = match report {
+        Ok(report) => report,
+        Err(error) => return Breach::of(checks::RECOVERED, format!("no recovery: {error}")),
+    };
+    require!(
+        report.recoveries == newest.recoveries + 1 && report.through == newest.through,
+        checks::RECOVERED,
+        "manifest {} has {} recoveries and commit {}, restored was {report:?}",
+        newest.generation,
+        newest.recoveries,
+        newest.through
+    );
+    let opened = Engine::open_with(world.clone(), config(), Some(bucket()), "a rehearsal").await;
+    let engine = match opened {
+        Ok(engine) => engine,
+        Err(error) => {
+            return Breach::of(checks::RECOVERED, format!("recovered, not opened: {error}"));
+        }
+    };
+    weir_io::sometimes!("a store was recovered from a copy of its bucket");
+    let era = Epoch::first_of(report.recoveries);
+    for stream in newest.streams.iter().filter(|it| !it.retired && it.name.as_str() != WAKES) {
+        compare(sim, &engine, stream, era).await?;
+    }
+    absent(sim, &engine, newest).await?;
+    engine.close().await;
+    Ok(())
+}
+
+async fn read(engine: &Engine, name: &StreamName, from: From) -> Result<Page, Error> {
+    engine.read(Read { name: name.clone(), from, key: None, bytes_max: PAGE_BYTES_MAX }).await
+}
+
+/// One stream: what it shows, where it ends, and what it says of what was lost.
+async fn compare(sim: &Sim, engine: &Engine, stream: &Published, era: Epoch) -> Result<(), Breach> {
+    let name = &stream.name;
+    let page = match read(engine, name, From::Start).await {
+        Ok(page) => page,
+        // Its window has passed, or its source's.
+        Err(Error::Rejected(Rejection::NotFound | Rejection::Gone)) => return Ok(()),
+        Err(error) => {
+            return Breach::of(checks::RECOVERED, format!("'{name}' can't be read: {error}"));
+        }
+    };
+    let (epoch, end) = (stream.next.epoch, stream.next.next);
+    require!(
+        page.tail == Offset { epoch: epoch.max(era), next: end } && page.closed == stream.closed,
+        checks::RECOVERED,
+        "'{name}' is published as {stream:?}, and ends at {:?}, closed {}",
+        page.tail,
+        page.closed
+    );
+    same(&sim.model.borrow(), name, epoch.get(), &page)?;
+    // The old tail means what it meant.
+    let resumed = read(engine, name, From::At(stream.next)).await;
+    require!(
+        resumed.as_ref().is_ok_and(|page| page.start.next == end && page.records == 0),
+        checks::RECOVERED,
+        "{:?} was the tail of '{name}', and now: {resumed:?}",
+        stream.next
+    );
+    let tail = tail(&sim.model.borrow(), name, epoch.get());
+    if let Some(tail) = tail.filter(|tail| *tail > end.get()) {
+        let lost = Offset { epoch, next: Seq::new(tail) };
+        let said = read(engine, name, From::At(lost)).await;
+        let next = Offset { epoch: era, next: end };
+        require!(
+            matches!(&said, Err(Error::Rejected(Rejection::OffsetLost { next: it })) if *it == next),
+            checks::RECOVERED,
+            "{lost:?} of '{name}' is lost and goes on at {next:?}, and the answer is {said:?}"
+        );
+        weir_io::sometimes!("a recovery had lost records that were acked");
+    }
+    if stream.closed {
+        return Ok(());
+    }
+    let append = Append::new(name.clone(), page.content.clone(), body(page.form()));
+    let appended = engine.append(append).await.map(|appended| appended.next);
+    let next = Offset { epoch: epoch.max(era), next: end.after(1) };
+    require!(
+        matches!(&appended, Ok(it) if *it == next),
+        checks::RECOVERED,
+        "an append to '{name}' ends at {appended:?} instead of {next:?}"
+    );
+    Ok(())
+}
+
+/// The tail that clients know of.
+fn tail(model: &Model, name: &StreamName, epoch: u32) -> Option<u64> {
+    let life = model.names.get(name)?.lives.get(&epoch)?;
+    Some(life.tail)
+}
+
+fn body(form: Form) -> Bytes {
+    match form {
+        Form::Json => Bytes::from_static(b"[{}]"),
+        Form::Text | Form::Binary => Bytes::from_static(b"after the recovery"),
+    }
+}
+
+/// What clients know of a position is what a page shows there.
+fn same(model: &Model, name: &StreamName, epoch: u32, page: &Page) -> Result<(), Breach> {
+    if model.is_murky(name, epoch) {
+        return Ok(());
+    }
+    let whole = page.pieces.concat();
+    let mut rest = &whole[..];
+    for position in page.start.next.get()..page.next.next.get() {
+        if page.form() == Form::Json && rest.len() < whole.len() {
+            rest = &rest[1..];
+        }
+        // What nobody was told of can't be told from what follows.
+        let Some((request, index)) = model.known(name, epoch, position) else { return Ok(()) };
+        let record = &model.requests[request].records[index];
+        require!(
+            rest.starts_with(record),
+            checks::RECOVERED,
+            "'{name}' {epoch}_{position} is record {index} of request {request}, and came back as \
+             '{}'",
+            String::from_utf8_lossy(&rest[..rest.len().min(40)])
+        );
+        rest = &rest[record.len()..];
+    }
+    require!(rest.is_empty(), checks::RECOVERED, "'{name}' came back with more than it has");
+    Ok(())
+}
+
+/// What was not published is not there.
+async fn absent(sim: &Sim, engine: &Engine, newest: &Newest) -> Result<(), Breach> {
+    let names: Vec<StreamName> = sim.model.borrow().names.keys().cloned().collect();
+    for name in names {
+        if newest.streams.iter().any(|stream| stream.name == name) {
+            continue;
+        }
+        let said = read(engine, &name, From::Start).await;
+        require!(
+            matches!(said, Err(Error::Rejected(Rejection::NotFound))),
+            checks::RECOVERED,
+            "'{name}' was not published, and the answer is {said:?}"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! Planted defects of a server's connections: what they would do if the server treated peers that
+//! vanish or take nothing as it must not.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What a receiver would say.
+const FEIGNED: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 13\r\n\r\n{\"done\":true}";
+
+/// Watches what a client sends, to make up what is missing of a body.
+#[derive(Debug, Default)]
+pub(super) struct Torn {
+    head: Vec<u8>,
+    left: usize,
+}
+
+impl Torn {
+    /// Bytes that came.
+    pub(super) fn feed(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if self.left > 0 {
+                self.left -= 1;
+                continue;
+            }
+            self.head.push(*byte);
+            if self.head.ends_with(b"\r\n\r\n") {
+                self.left = length(&self.head);
+                self.head.clear();
+            }
+        }
+    }
+
+    /// How much of a body is missing; at most `most` of it is taken.
+    pub(super) fn take(&mut self, most: usize) -> usize {
+        let taken = self.left.min(most);
+        self.left -= taken;
+        taken
+    }
+
+    /// Whether nothing is missing.
+    pub(super) const fn is_whole(&self) -> bool {
+        self.left == 0
+    }
+}
+
+fn length(head: &[u8]) -> usize {
+    let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+    let value = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Lets one connection after the other write.
+#[derive(Debug, Default)]
+pub(super) struct Turnstile {
+    state: Mutex<(Option<u64>, Vec<Waker>)>,
+}
+
+impl Turnstile {
+    /// Whether this connection may write; if not, it is woken later.
+    pub(super) fn enter(&self, number: u64, waker: &Waker) -> bool {
+        let mut state = self.state.lock();
+        if state.0.is_none_or(|inside| inside == number) {
+            return true;
+        }
+        state.1.push(waker.clone());
+        false
+    }
+
+    /// This connection is in the middle of a write.
+    pub(super) fn stay(&self, number: u64) {
+        self.state.lock().0 = Some(number);
+    }
+
+    /// This connection has written.
+    pub(super) fn leave(&self, number: u64) {
+        let mut state = self.state.lock();
+        if state.0 == Some(number) {
+            state.0 = None;
+            std::mem::take(&mut state.1).into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
+/// A receiver that nobody called: it says that everything is done as soon as it was spoken to.
+#[derive(Debug, Default)]
+pub(super) struct Feigned {
+    heard: bool,
+    said: usize,
+    waker: Option<Waker>,
+}
+
+impl AsyncRead for Feigned {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.heard {
+            self.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let rest = &FEIGNED[self.said..];
+        let part = rest.len().min(buffer.remaining());
+        buffer.put_slice(&rest[..part]);
+        self.said += part;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Feigned {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.heard = true;
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_of_a_body_is_what_its_head_promised() {
+        let mut torn = Torn::default();
+        torn.feed(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        assert_eq!(torn.take(9), 0);
+        torn.feed(b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nab");
+        assert_eq!((torn.take(2), torn.take(9), torn.take(9)), (2, 1, 0));
+    }
+}
