@@ -138,13 +138,13 @@ impl Config {
         }
     }
 
-    /// The defaults for a store in one file in `dir`, which does with a quarter of the memory: a
-    /// segment is kept in memory until it is in the database.
+    /// The defaults for a store in one file in `dir`, which does with less memory: a segment is kept
+    /// there until it is in the database.
     #[must_use]
     pub fn one_file(dir: impl Into<PathBuf>) -> Self {
         Self {
             layout: Layout::OneFile,
-            memtable_bytes_max: 16 << 20,
+            memtable_bytes_max: 32 << 20,
             merged_bytes_max: 32 << 20,
             ..Self::new(dir)
         }

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     io,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize},
@@ -197,13 +198,19 @@ fn open_locked(
     lock: Box<dyn Lock>,
 ) -> Result<Opened, OpenError> {
     let path = database(&config);
+    if config.layout == Layout::OneFile && is_foreign(&world, &path) {
+        return Err(foreign(&path));
+    }
     let mut conn = world
         .sqlite
         .open(&path, Role::Writer)
         .map_err(|source| OpenError::Sqlite { what: path.display().to_string(), source })?;
     let origin = catalogue::origin(&conn).map_err(failure)?;
     if origin == Origin::Foreign {
-        return Err(OpenError::Corrupt(format!("{} is another program's", path.display())));
+        return Err(foreign(&path));
+    }
+    if config.layout == Layout::OneFile {
+        catalogue::keep_log_short(&conn, config.wal_checkpoint_bytes).map_err(failure)?;
     }
     if origin == Origin::New {
         let mut id = [0; 16];
@@ -248,6 +255,20 @@ fn open_locked(
     let deaths = catalogue::deaths(&conn).map_err(failure)?.into_iter();
     *core.deaths.lock() = deaths.map(|(id, death)| (id, death.into())).collect();
     Ok(Opened { core, lock, conn, link, writer_epoch, slices: received })
+}
+
+/// Whether another program made the database, found out without changing it: other programs keep
+/// theirs under the same name. What can't be looked at is judged when it is opened.
+fn is_foreign(world: &World, path: &Path) -> bool {
+    let look = || -> Result<Origin, Failure> {
+        let conn = world.sqlite.open(path, Role::Looker)?;
+        catalogue::origin(&conn)
+    };
+    world.disk.exists(path).unwrap_or(false) && matches!(look(), Ok(Origin::Foreign))
+}
+
+fn foreign(path: &Path) -> OpenError {
+    OpenError::Corrupt(format!("{} is another program's", path.display()))
 }
 
 /// Puts the parts together.
@@ -349,7 +370,7 @@ pub(crate) fn prepare_directory(
     // who lets nobody open them: such a one we have not made.
     let own = made.len();
     for (above, path) in made[0].ancestors().enumerate() {
-        let path = if path.as_os_str().is_empty() { std::path::Path::new(".") } else { path };
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         match disk.sync_dir(path) {
             Err(error) if above > own && error.kind() == io::ErrorKind::PermissionDenied => break,
             synced => synced.map_err(io_error(format!("syncing {}", path.display())))?,
@@ -358,7 +379,7 @@ pub(crate) fn prepare_directory(
     Ok(lock)
 }
 
-pub(crate) fn read_holder(world: &World, path: &std::path::Path) -> String {
+pub(crate) fn read_holder(world: &World, path: &Path) -> String {
     let read = || -> io::Result<String> {
         let file = world.disk.open(path)?;
         let mut text = vec![0; usize::try_from(file.len()?.min(512)).unwrap_or(0)];
@@ -445,11 +466,7 @@ fn take_out_unnamed(conn: &Connection, named: &BTreeSet<SegmentId>) -> Result<()
     Ok(())
 }
 
-fn remove_unnamed(
-    world: &World,
-    dir: &std::path::Path,
-    named: &BTreeSet<std::path::PathBuf>,
-) -> Result<(), OpenError> {
+fn remove_unnamed(world: &World, dir: &Path, named: &BTreeSet<PathBuf>) -> Result<(), OpenError> {
     for path in world.disk.list(dir).map_err(io_error(format!("listing {}", dir.display())))? {
         if !named.contains(&path) {
             weir_io::sometimes!("boot removed a segment file that a crash had left behind");

@@ -148,10 +148,14 @@ fn what_was_deleted_makes_the_file_shorter() {
         seal().await;
         let after = file_bytes(&machine);
         assert!(after < 1 << 20, "{after} bytes of {before} are left");
-        assert_eq!(read(&engine, "keep").await, "kept");
+        say(&engine, "keep", " and more").await;
+        let log = machine.drive().mount().open(Path::new(&format!("{FILE}-wal")));
+        let log = log.expect("there").len().expect("has a length");
+        assert!(log < 5 << 20, "{log} bytes of log are left when it starts over");
+        assert_eq!(read(&engine, "keep").await, "kept and more");
     });
     live_with(&machine, End::Clean, config(), async |engine| {
-        assert_eq!(read(&engine, "keep").await, "kept");
+        assert_eq!(read(&engine, "keep").await, "kept and more");
     });
 }
 
@@ -218,9 +222,17 @@ async fn a_file_of_another_program_and_a_bucket_are_refused() {
     let conn = world.sqlite.open(Path::new(FILE), Role::Writer).expect("opens");
     conn.execute_batch("CREATE TABLE meta (name TEXT)").expect("made");
     drop(conn);
+    let bytes = || {
+        let file = world.disk.open(Path::new(FILE)).expect("there");
+        let mut bytes = vec![0; usize::try_from(file.len().expect("a length")).expect("small")];
+        file.read_exact_at(&mut bytes, 0).expect("reads");
+        bytes
+    };
+    let before = bytes();
     let refused = Engine::open(world.clone(), config(), "test").await.err();
     let text = refused.expect("refused").to_string();
     assert!(text.contains("another program"), "{text}");
+    assert!(bytes() == before, "it is as it was");
     let bucket = machine.bucket().client(std::sync::Arc::clone(&world.clock));
     let refused = Engine::open_with(world, config(), Some(bucket), "test").await.err();
     assert!(matches!(refused, Some(OpenError::Config(BadConfig::Bucket))), "{refused:?}");

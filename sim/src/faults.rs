@@ -152,6 +152,7 @@ impl Options {
         let mut switches = self.bucket.switches();
         if let Some((_, switch)) = switches.iter_mut().find(|(known, _)| *known == name) {
             **switch = value.parse().with_context(|| format!("{name} is true or false"))?;
+            return Ok(());
         } else if let Some((_, switch)) = self.town.switches().into_iter().find(|it| it.0 == name) {
             *switch = value.parse().with_context(|| format!("{name} is true or false"))?;
             return Ok(());

@@ -129,6 +129,15 @@ pub(crate) fn create(conn: &mut Connection, layout: Layout, meta: &[(&str, &[u8]
     Ok(())
 }
 
+/// Lets SQLite's log be cut to this length whenever it starts over, so that a burst does not stay
+/// on the disk. For this connection.
+pub(crate) fn keep_log_short(conn: &Connection, bytes: u64) -> Outcome<()> {
+    let mut pragma = conn.prepare(&format!("PRAGMA journal_size_limit={bytes}"))?;
+    let mut rows = pragma.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
+}
+
 /// Bytes of the database file, as the header says.
 pub(crate) fn database_bytes(conn: &Connection) -> Outcome<u64> {
     let pragma = |sql| -> Outcome<u64> {

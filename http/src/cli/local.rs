@@ -113,7 +113,7 @@ pub async fn run(command: LocalCommand) -> anyhow::Result<u8> {
     start_log(log)?;
     let world = os::world().map_err(|source| io_error("the system", source))?;
     let root = local::root(&environment)?;
-    Ok(look_after(&world, &root, care).await?)
+    look_after(&world, &root, care).await
 }
 
 async fn start(flags: StartFlags, environment: &Environment) -> anyhow::Result<u8> {
@@ -160,7 +160,7 @@ enum Care {
     Reset(OneFlags),
 }
 
-async fn look_after(world: &World, root: &Path, care: Care) -> Result<u8, LocalError> {
+async fn look_after(world: &World, root: &Path, care: Care) -> anyhow::Result<u8> {
     match care {
         Care::Status(SomeFlags { name: Some(name), json }) => {
             let status = control::status(world, root, name).await?;
@@ -183,7 +183,13 @@ async fn look_after(world: &World, root: &Path, care: Care) -> Result<u8, LocalE
             Ok(u8::from(matches!(stopped, Stopped::NotYet(_) | Stopped::Other(_))))
         }
         Care::Reset(OneFlags { name, json }) => {
-            let sqlite = control::reset(world, root, &name).await?;
+            let sqlite = control::reset(world, root, &name).await.map_err(|error| {
+                let advice = format!("stop it first: weir local stop --name {name}");
+                match error {
+                    LocalError::Running { .. } => anyhow::Error::new(error).context(advice),
+                    error => error.into(),
+                }
+            })?;
             let shown = sqlite.to_string_lossy();
             let value = json!({ "name": name.as_str(), "reset": true, "sqlite": shown });
             say(json, &value, &format!("{name} is empty: {shown} was deleted"))?;
