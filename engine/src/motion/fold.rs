@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use super::{
     ledgers::Touched,
     seal::{Failed, NewSegment, Snapshot},
+    stow,
 };
 use crate::{
     core::{Burial, Core},
@@ -105,6 +106,9 @@ async fn register(core: &Arc<Core>, files: &[NewSegment]) -> Result<(), Failed> 
     let rows: Vec<SegmentRow> = files.iter().map(|file| file.row).collect();
     if rows.is_empty() {
         return Ok(());
+    }
+    for row in &rows {
+        stow::run(core, row.id).await?;
     }
     core.on_writer("register", move |conn| -> Result<(), Failure> {
         let tx = conn.transaction()?;

@@ -226,7 +226,9 @@ pub(crate) async fn merge(core: &Arc<Core>) -> Result<(), Failed> {
     while !core.stopping.load(Ordering::Acquire) {
         let ledgers = core.files.lock().ledgers().to_vec();
         let sizes: Vec<u64> = ledgers.iter().map(|ledger| ledger.bytes).collect();
-        let Some(range) = merge::neighbours(&sizes) else { return Ok(()) };
+        let Some(range) = merge::neighbours(&sizes, core.config.merged_bytes_max) else {
+            return Ok(());
+        };
         let below = if range.start == 0 { Below::Nothing } else { Below::Others };
         merge_some(core, &ledgers[range], below).await?;
         weir_io::sometimes!("ledgers were merged");

@@ -1,6 +1,6 @@
 //! Seal: writes what is in memory as segments, then folds state into the catalogue.
 //!
-//! Order (each step durable before the next): segment files, their names in the directory, their
+//! Order (each step durable before the next): segments, the names of their files, their
 //! rows, readers see them, state rows, `folded_through`, log rows go, memory goes. A crash in
 //! between leaves either unknown files, which boot removes, or rows ahead of `folded_through`,
 //! over which replay is idempotent because each carries the lsn it reflects.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::fold;
 use crate::{
-    core::{Burial, Core, segment_dir, segment_path},
+    core::{Burial, Core},
     log::commit::Link,
     segment,
     state::{
@@ -199,7 +199,7 @@ fn build(
     }
     if !files.is_empty() {
         // A row must not name a file that the crash forgets (INV-14).
-        core.world.disk.sync_dir(&segment_dir(&core.config))?;
+        core.rack.sync()?;
     }
     Ok((snapshots, files))
 }
@@ -261,8 +261,8 @@ fn photograph(core: &Core, stream: &Arc<Stream>) -> (Snapshot, Vec<Chunk>) {
     (Snapshot { stream: Arc::clone(stream), row, producers, counted }, chunks)
 }
 
-/// Writes a segment file that covers the given commits: under a temporary name, then, complete
-/// and durable, under its own. The caller syncs the directory. `cut` gives up.
+/// Writes a segment that covers the given commits, complete and durable but for what
+/// [`Rack::sync`](crate::rack::Rack::sync) and [`super::stow`] add. `cut` gives up.
 pub(crate) fn write(
     core: &Core,
     codec: segment::Codec,
@@ -271,25 +271,17 @@ pub(crate) fn write(
     fill: impl FnOnce(&mut segment::Builder<'_>) -> Result<(), Failed>,
 ) -> Result<NewSegment, Failed> {
     let id = core.new_file();
-    let path = segment_path(&core.config, id);
-    let temporary = path.with_extension("tmp");
-    let disk = &*core.world.disk;
-    let file = disk.create(&temporary, weir_io::disk::Create::Truncate)?;
-    let mut written = 0;
+    let mut draft = core.rack.draft(id)?;
     let mut sink = |bytes: &[u8]| {
         if cut() {
             return Err(std::io::ErrorKind::Interrupted.into());
         }
-        file.write_all_at(bytes, written)?;
-        written += u64::try_from(bytes.len()).expect("usize fits u64");
-        Ok(())
+        draft.write(bytes)
     };
     let mut builder = segment::Builder::new(core.store.0, id, codec, &mut sink)?;
     fill(&mut builder)?;
     let footer = builder.finish(first, last)?;
-    file.sync()?;
-    disk.rename(&temporary, &path)?;
-    let segment = segment::Segment::open(disk.open(&path)?)?;
+    let segment = segment::Segment::open(draft.finish()?)?;
     let bytes = footer.file_bytes();
     tracing::debug!(segment = %id, bytes, records = footer.records, "sealed");
     let row = SegmentRow { id, bytes, nonce: core.nonce, place: Place::Local };

@@ -11,7 +11,7 @@ use super::boot::{self, ANSWER_MAX};
 use crate::{
     bucket,
     checks::{self, Breach},
-    faults::{DIR, Options},
+    faults::Options,
     require, workload,
     world::{Host, Sim},
 };
@@ -258,7 +258,9 @@ pub(crate) fn bounded(host: &Host) -> Result<(), Breach> {
     let held = usize::try_from(host.engine().metrics().memtable_bytes.get()).unwrap_or(0);
     let most = 2 * options.memtable_bytes_max + room;
     require!(held <= most, checks::BOUNDED, "{held} bytes in memory, at most {most}");
-    let wal = host.world().disk.open(&std::path::Path::new(DIR).join("weir.sqlite-wal"));
+    let mut wal = options.database().into_os_string();
+    wal.push("-wal");
+    let wal = host.world().disk.open(std::path::Path::new(&wal));
     let Ok(len) = wal.and_then(|wal| wal.len()) else {
         return Ok(());
     };
