@@ -29,6 +29,11 @@ pub(crate) fn over(
     cases(&all, jobs)
 }
 
+/// A seed with clients here and nothing planted.
+pub(crate) fn case(seed: u64) -> Case {
+    Case::new(seed, Over::Engine, Sabotage::None)
+}
+
 /// Runs cases in child processes.
 pub(crate) fn cases(cases: &[Case], jobs: usize) -> Swarm {
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_sim"));
