@@ -19,6 +19,7 @@ pub mod server;
 pub mod http;
 pub mod sse;
 
+pub mod embed;
 pub mod expected;
 pub mod moto;
 pub mod node;

@@ -64,7 +64,7 @@ pub fn vitest(run: &Run<'_>) -> Result<Verdict> {
 }
 
 /// The folder of the pinned packages, installed by now.
-fn install() -> Result<PathBuf> {
+pub(crate) fn install() -> Result<PathBuf> {
     require_node()?;
     let modules = package().join("node_modules");
     let lock_path = package().join("package-lock.json");

@@ -36,9 +36,19 @@ const LOG_LINES_MAX: usize = 200;
 /// takes the port between a kill and the restart on it.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
+/// What `weir` is asked to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// `weir serve`: segments in files, and a bucket.
+    Full,
+    /// `weir local start`: one SQLite file.
+    Local,
+}
+
 /// A running server, or a killed one that can be started again.
 pub struct Server {
     binary: PathBuf,
+    mode: Mode,
     flags: Vec<String>,
     directory: Scratch,
     port: u16,
@@ -49,8 +59,14 @@ pub struct Server {
 impl Server {
     /// Starts the binary under test on a free port and an empty directory.
     pub fn start() -> Result<Server> {
+        Server::start_in(Mode::Full)
+    }
+
+    /// The same in this mode.
+    pub fn start_in(mode: Mode) -> Result<Server> {
         let mut server = Server {
             binary: binary::weir()?.to_owned(),
+            mode,
             flags: Vec::new(),
             directory: Scratch::new()?,
             port: free_port()?,
@@ -110,10 +126,19 @@ impl Server {
     /// The process, and a word when it has printed its address.
     fn spawn(&mut self) -> Result<Receiver<()>> {
         ensure!(self.child.is_none(), "the server is still running");
-        let mut child = Command::new(&self.binary)
-            .args(["serve", "--port", &self.port.to_string(), "--data"])
-            .arg(self.directory.path())
-            .arg("--allow-loopback-webhooks")
+        let mut command = Command::new(&self.binary);
+        match self.mode {
+            Mode::Full => {
+                command.args(["serve", "--allow-loopback-webhooks", "--data"]);
+                command.arg(self.directory.path());
+            }
+            Mode::Local => {
+                command.args(["local", "start", "--json"]);
+                command.env("DS_LOCAL_DATA_ROOT", self.directory.path());
+            }
+        }
+        let mut child = command
+            .args(["--port", &self.port.to_string()])
             .args(&self.flags)
             .env_remove("PORT")
             .env_remove("DS_HOST")

@@ -1,12 +1,16 @@
 //! The upstream conformance suite against the real binary, on an empty
-//! directory and on one that has seen a kill.
+//! directory, in local mode, and on a directory that has seen a kill.
 //!
 //! One run at a time: the suite measures times to live and names its streams by
 //! the clock.
 
 use std::sync::{Mutex, PoisonError};
 
-use conformance::{life, server::Server, suite};
+use conformance::{
+    life,
+    server::{Mode, Server},
+    suite,
+};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
@@ -15,6 +19,13 @@ fn suite_full_mode() {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let server = Server::start().expect("weir starts on an empty directory");
     suite::run(&server.url()).expect("the suite ends as listed");
+}
+
+#[test]
+fn suite_local_mode() {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let server = Server::start_in(Mode::Local).expect("weir starts in an empty directory");
+    suite::run(&server.url()).expect("the suite ends as listed in local mode");
 }
 
 #[test]

@@ -2,15 +2,50 @@
 
 use std::{path::PathBuf, time::Duration};
 
+/// How a store lies in its directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// A database, a file for each segment and each ledger, and some space set aside.
+    Tree,
+    /// One database, which has the segments too, for a store without a bucket. Beside it is
+    /// nothing but the lock and what SQLite keeps while it runs.
+    OneFile,
+}
+
+impl Layout {
+    /// Name of the database.
+    #[must_use]
+    pub const fn database(self) -> &'static str {
+        match self {
+            Self::Tree => "weir.sqlite",
+            Self::OneFile => "durable-streams.sqlite",
+        }
+    }
+
+    /// Name of the file that a running store holds a lock on, and which says who that is.
+    #[must_use]
+    pub const fn lock(self) -> &'static str {
+        match self {
+            Self::Tree => "lock",
+            Self::OneFile => "server.lock",
+        }
+    }
+}
+
 /// Settings of one store.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Directory of the store: SQLite file, segments, lock.
     pub dir: PathBuf,
+    /// What is in it.
+    pub layout: Layout,
     /// Unsealed record bytes that start a seal. Twice this much refuses appends.
     pub memtable_bytes_max: usize,
     /// Age of the oldest unsealed record that starts a seal.
     pub seal_age: Duration,
+    /// Bytes of the segments, or ledgers, that are merged into one, together. What comes of it must
+    /// fit into one upload, of which the whole lies in memory.
+    pub merged_bytes_max: u64,
     /// Bytes of requests waiting for a commit; more are refused.
     pub queue_bytes_max: usize,
     /// Requests waiting for a commit; more are refused.
@@ -46,6 +81,9 @@ pub enum BadConfig {
     /// Checkpoints would begin only when commits already wait for them.
     #[error("wal_checkpoint_bytes must be below wal_bytes_max")]
     Checkpoint,
+    /// Ledgers and evicted copies are files of their own.
+    #[error("a store in one file has no bucket")]
+    Bucket,
     /// Nothing could ever be admitted or kept.
     #[error("{0} must be more than zero")]
     Zero(&'static str),
@@ -67,6 +105,9 @@ impl Config {
                 return Err(BadConfig::Zero(name));
             }
         }
+        if self.merged_bytes_max == 0 {
+            return Err(BadConfig::Zero("merged_bytes_max"));
+        }
         if self.wal_checkpoint_bytes >= self.wal_bytes_max {
             return Err(BadConfig::Checkpoint);
         }
@@ -78,8 +119,10 @@ impl Config {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
+            layout: Layout::Tree,
             memtable_bytes_max: 64 << 20,
             seal_age: Duration::from_secs(10),
+            merged_bytes_max: 128 << 20,
             queue_bytes_max: 64 << 20,
             queue_requests_max: 50_000,
             erase_within: Duration::from_secs(7 * 86_400),
@@ -92,6 +135,18 @@ impl Config {
             publish_at_stop: Duration::from_secs(30),
             wal_checkpoint_bytes: 4 << 20,
             wal_bytes_max: 128 << 20,
+        }
+    }
+
+    /// The defaults for a store in one file in `dir`, which does with less memory: a segment is kept
+    /// there until it is in the database.
+    #[must_use]
+    pub fn one_file(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            layout: Layout::OneFile,
+            memtable_bytes_max: 32 << 20,
+            merged_bytes_max: 32 << 20,
+            ..Self::new(dir)
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::{
         sequencer::Sequencer,
     },
     motion::publish::{Chain, InBucket},
+    rack::Rack,
     read::segments::SegmentSet,
     segment::BlockCache,
     state::{
@@ -37,7 +38,7 @@ use crate::{
         view::Stream,
     },
     subscribe::registry::Registry,
-    types::{Ancestry, Epoch, SegmentId, StoreMs, StreamId, StreamName, WallMs},
+    types::{Ancestry, Epoch, ProducerId, SegmentId, StoreMs, StreamId, StreamName, WallMs},
 };
 
 /// Reading connections kept open.
@@ -55,6 +56,8 @@ pub(crate) struct Core {
     pub(crate) world: World,
     pub(crate) config: Config,
     pub(crate) store: StoreId,
+    /// Where segments lie on this machine.
+    pub(crate) rack: Rack,
     /// Where segments are kept for good; `None`: on the local disk alone.
     pub(crate) bucket: Option<Arc<Bucket>>,
     /// What comes from the bucket, and what of it stays here.
@@ -86,6 +89,8 @@ pub(crate) struct Core {
     /// Held by whoever seals or merges: one at a time, or a later seal could move
     /// `folded_through` past rows that an earlier one has yet to write.
     pub(crate) sealing: tokio::sync::Mutex<()>,
+    /// The database has become shorter: it is to be checkpointed, however little that is.
+    pub(crate) shortened: AtomicBool,
     /// Rings when the keeper should look around.
     pub(crate) keeper: Notify,
     /// Reading connections not in use.
@@ -143,6 +148,8 @@ impl From<Death> for Dying {
 pub(crate) struct Unfolded {
     pub(crate) streams: Vec<Arc<Stream>>,
     pub(crate) burials: Vec<Burial>,
+    /// Producers whose rows a fold that was cut short has written: the next ledger needs them too.
+    pub(crate) ahead: Vec<(StreamId, ProducerId)>,
     /// Names whose presence differs from the catalogue's, with the stream that has it now.
     pub(crate) names: BTreeMap<StreamName, Option<Arc<Stream>>>,
     /// The same for the changes that a running fold is writing.
@@ -263,7 +270,7 @@ impl Core {
 }
 
 pub(crate) fn database(config: &Config) -> PathBuf {
-    config.dir.join("weir.sqlite")
+    config.dir.join(config.layout.database())
 }
 
 pub(crate) fn segment_dir(config: &Config) -> PathBuf {

@@ -10,7 +10,7 @@ use std::sync::{Arc, atomic::Ordering};
 use weir_io::{Sabotage, World, disk::Lock, objects::Objects};
 
 use crate::{
-    Config, Metrics, Watch, admit,
+    Config, Layout, Metrics, Watch, admit,
     core::Core,
     log::{
         gate::{Gate, Outcome},
@@ -110,6 +110,9 @@ impl Engine {
         holder: &str,
     ) -> Result<Self, OpenError> {
         config.check()?;
+        if bucket.is_some() && config.layout == Layout::OneFile {
+            return Err(crate::BadConfig::Bucket.into());
+        }
         let (core, lock) = open::open(world, config, bucket, holder).await?;
         let engine = Self { core, _lock: Arc::from(lock) };
         let Err(problem) = publish::attach(&engine.core).await else { return Ok(engine) };
@@ -345,6 +348,7 @@ impl Engine {
         // Only fails if the lane is gone already.
         drop(ended.wait_for(|ended| *ended).await);
         core.readers.lock().clear();
+        core.rack.close();
     }
 }
 

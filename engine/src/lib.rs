@@ -28,6 +28,7 @@ mod motion;
 mod open;
 #[allow(dead_code, unused_imports, reason = "what uses it comes piece by piece")]
 mod publish;
+mod rack;
 mod read;
 pub mod request;
 pub mod restore;
@@ -37,7 +38,7 @@ pub mod subscribe;
 pub mod types;
 pub mod verify;
 
-pub use config::{BadConfig, Config};
+pub use config::{BadConfig, Config, Layout};
 pub use engine::{Engine, Health, OpenError};
 pub use live::{Change, Watch};
 pub use metrics::Metrics;

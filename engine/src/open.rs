@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     io,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize},
@@ -16,7 +17,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use weir_io::{World, disk::Lock, objects::Objects, sqlite::Role};
 
 use crate::{
-    Config, OpenError,
+    Config, Layout, OpenError,
     core::{Core, Slice, database, ledger_dir, ledger_path, segment_dir, segment_path},
     history::{Bucket, History},
     log::{
@@ -25,22 +26,29 @@ use crate::{
         sequencer::Sequencer,
         writer::Writer,
     },
-    motion::{checkpoint, keeper, publish, seal},
+    motion::{
+        checkpoint, keeper,
+        publish::{self, chain},
+        seal,
+    },
+    rack::Rack,
     read::segments::SegmentSet,
     segment::{BlockCache, Remote, Segment},
     state::{
-        catalogue::{self, Failure},
+        catalogue::{self, Failure, Origin, pieces},
         files::{Cut, Files, Held},
         shelf::Shelf,
     },
     subscribe::{registry::Registry, waker},
-    types::{Epoch, StoreMs, StreamId},
+    types::{Epoch, SegmentId, StoreMs, StreamId},
 };
 
 /// Version of everything below the directory of a store.
 pub(crate) const FORMAT: u64 = 3;
 /// A page and its frame header in the WAL.
 const FRAME_BYTES: u64 = 4096 + 24;
+/// Pieces taken out in one transaction.
+const PIECES_PER_STEP: u32 = 256;
 /// Slices waiting for the writer.
 const SLICES_MAX: usize = 4;
 
@@ -194,15 +202,25 @@ fn open_locked(
     lock: Box<dyn Lock>,
 ) -> Result<Opened, OpenError> {
     let path = database(&config);
+    if config.layout == Layout::OneFile && is_foreign(&world, &path) {
+        return Err(foreign(&path));
+    }
     let mut conn = world
         .sqlite
         .open(&path, Role::Writer)
         .map_err(|source| OpenError::Sqlite { what: path.display().to_string(), source })?;
-    if catalogue::is_new(&conn).map_err(failure)? {
+    let origin = catalogue::origin(&conn).map_err(failure)?;
+    if origin == Origin::Foreign {
+        return Err(foreign(&path));
+    }
+    if config.layout == Layout::OneFile {
+        catalogue::keep_log_short(&conn, config.wal_checkpoint_bytes).map_err(failure)?;
+    }
+    if origin == Origin::New {
         let mut id = [0; 16];
         world.entropy.fill(&mut id);
-        catalogue::create(&mut conn, &[("format", &FORMAT.to_le_bytes()), ("store", &id)])
-            .map_err(failure)?;
+        let meta: [(&str, &[u8]); 2] = [("format", &FORMAT.to_le_bytes()), ("store", &id)];
+        catalogue::create(&mut conn, config.layout, &meta).map_err(failure)?;
         // SQLite does not make the name of a new database durable.
         world.disk.sync_dir(&config.dir).map_err(io_error("syncing the store directory".into()))?;
     }
@@ -213,7 +231,8 @@ fn open_locked(
         catalogue::forget_bucket(&tx).map_err(failure)?;
         tx.commit().map_err(|error| failure(error.into()))?;
     }
-    let (files, segments) = open_files(&world, &config, &conn, store)?;
+    let rack = Rack::new(&world, &config);
+    let (mut files, segments) = open_files(&world, &config, &rack, &conn, store)?;
     let seed = std::array::from_fn(|_| world.entropy.next_u64());
     let shelf = Arc::new(Shelf::new(config.streams_cached_max, seed));
     let (found, subscriptions) = replay::run(&conn, &shelf, store).map_err(failure)?;
@@ -226,20 +245,47 @@ fn open_locked(
         "replayed the log"
     );
     let link = found.link;
+    if files.cut().is_some_and(|cut| cut.folded.lsn < link.lsn) {
+        files.fold_begins();
+    }
     let (slices, received) = mpsc::channel(SLICES_MAX);
     let found = (found, subscriptions);
-    let next_file = catalogue::meta_u64(&conn, "next_segment").map_err(failure)?.max(1);
+    let next_file = next_file(&conn).map_err(failure)?;
     let recoveries = catalogue::meta_u64(&conn, "recoveries").map_err(failure)?;
     let floor = u32::try_from(recoveries).map(Epoch::first_of);
     let floor = floor.map_err(|_| OpenError::Corrupt("recoveries are too many".into()))?;
     let ledgers_whole = catalogue::meta_u64(&conn, "ledgers_whole").map_err(failure)? == 1;
-    let files = (files, next_file, ledgers_whole, writer_epoch);
+    let files = (rack, files, next_file, ledgers_whole, writer_epoch);
     let world = (world, config, bucket);
     let core = assemble(world, store, (seed, shelf, floor), found, slices, files);
     core.put_segments(SegmentSet::new(segments));
     let deaths = catalogue::deaths(&conn).map_err(failure)?.into_iter();
     *core.deaths.lock() = deaths.map(|(id, death)| (id, death.into())).collect();
     Ok(Opened { core, lock, conn, link, writer_epoch, slices: received })
+}
+
+/// The number of the next file. Rows of files tell it, and manifests too: a file that was given up
+/// has no row, but its number was taken when a manifest said which is next.
+fn next_file(conn: &Connection) -> Result<u64, catalogue::Failure> {
+    let mut next = catalogue::meta_u64(conn, "next_segment")?.max(1);
+    for stored in [chain::published(conn)?, chain::pending(conn)?].into_iter().flatten() {
+        next = next.max(stored.manifest.next_segment.get());
+    }
+    Ok(next)
+}
+
+/// Whether another program made the database, found out without changing it: other programs keep
+/// theirs under the same name. What can't be looked at is judged when it is opened.
+fn is_foreign(world: &World, path: &Path) -> bool {
+    let look = || -> Result<Origin, Failure> {
+        let conn = world.sqlite.open(path, Role::Looker)?;
+        catalogue::origin(&conn)
+    };
+    world.disk.exists(path).unwrap_or(false) && matches!(look(), Ok(Origin::Foreign))
+}
+
+fn foreign(path: &Path) -> OpenError {
+    OpenError::Corrupt(format!("{} is another program's", path.display()))
 }
 
 /// Puts the parts together.
@@ -249,7 +295,7 @@ fn assemble(
     (seed, shelf, floor): ([u64; 4], Arc<Shelf>, Epoch),
     (found, subscriptions): (replay::Replayed, Registry),
     slices: mpsc::Sender<Slice>,
-    (files, next_file, ledgers_whole, writer_epoch): (Files, u64, bool, u64),
+    (rack, files, next_file, ledgers_whole, writer_epoch): (Rack, Files, u64, bool, u64),
 ) -> Arc<Core> {
     let hasher = ahash::RandomState::with_seeds(seed[3], seed[2], seed[1], seed[0]);
     let started = u64::try_from(world.clock.elapsed().as_millis()).unwrap_or(0);
@@ -265,6 +311,7 @@ fn assemble(
         shelf,
         subscriptions,
         store,
+        rack,
         bucket,
         history: History::new(),
         segments: ArcSwap::default(),
@@ -281,6 +328,7 @@ fn assemble(
         wal_bytes: AtomicU64::new(0),
         slices,
         sealing: tokio::sync::Mutex::new(()),
+        shortened: AtomicBool::new(false),
         keeper: Notify::new(),
         readers: Mutex::new(Vec::new()),
         stopping: AtomicBool::new(false),
@@ -313,37 +361,42 @@ pub(crate) fn prepare_directory(
     let disk = &*world.disk;
     let dir = &config.dir;
     let shown = dir.display().to_string();
-    let segments = segment_dir(config);
-    for made in [&segments, &ledger_dir(config)] {
+    let made = match config.layout {
+        Layout::Tree => vec![segment_dir(config), ledger_dir(config)],
+        Layout::OneFile => vec![dir.clone()],
+    };
+    for made in &made {
         let what = format!("creating {}", made.display());
         disk.create_dir_all(made).map_err(io_error(what))?;
     }
     // Nothing that another process has may be touched before this is held (INV-29).
-    let lock_path = dir.join("lock");
+    let lock_path = dir.join(config.layout.lock());
     let lock = disk.lock(&lock_path).map_err(io_error(format!("locking {shown}")))?;
     let Some(lock) = lock else {
         return Err(OpenError::Locked { dir: shown, holder: read_holder(world, &lock_path) });
     };
     lock.describe(holder).map_err(io_error(format!("writing {}", lock_path.display())))?;
     let reserve = dir.join("reserve");
-    if !disk.exists(&reserve).unwrap_or(false)
+    if config.layout == Layout::Tree
+        && !disk.exists(&reserve).unwrap_or(false)
         && let Err(error) = keeper::set_aside(disk, &reserve)
     {
         tracing::warn!(%error, "no space could be set aside: the disk is nearly full");
     }
     // Every directory above may be one that was just made. Those far above may belong to somebody
     // who lets nobody open them: such a one we have not made.
-    for (above, path) in segments.ancestors().enumerate() {
-        let path = if path.as_os_str().is_empty() { std::path::Path::new(".") } else { path };
+    let own = made.len();
+    for (above, path) in made[0].ancestors().enumerate() {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         match disk.sync_dir(path) {
-            Err(error) if above > 2 && error.kind() == io::ErrorKind::PermissionDenied => break,
+            Err(error) if above > own && error.kind() == io::ErrorKind::PermissionDenied => break,
             synced => synced.map_err(io_error(format!("syncing {}", path.display())))?,
         }
     }
     Ok(lock)
 }
 
-pub(crate) fn read_holder(world: &World, path: &std::path::Path) -> String {
+pub(crate) fn read_holder(world: &World, path: &Path) -> String {
     let read = || -> io::Result<String> {
         let file = world.disk.open(path)?;
         let mut text = vec![0; usize::try_from(file.len()?.min(512)).unwrap_or(0)];
@@ -375,6 +428,7 @@ fn claim(conn: &Connection) -> Result<(StoreId, u64), OpenError> {
 fn open_files(
     world: &World,
     config: &Config,
+    rack: &Rack,
     conn: &Connection,
     store: StoreId,
 ) -> Result<(Files, Vec<Arc<Segment>>), OpenError> {
@@ -382,9 +436,11 @@ fn open_files(
     let mut held = Vec::with_capacity(rows.len());
     let mut named = BTreeSet::new();
     for row in rows {
-        let path = segment_path(config, row.id);
-        let shown = path.display().to_string();
-        let file = world.disk.open(&path).map_err(io_error(format!("opening {shown}")))?;
+        let shown = match config.layout {
+            Layout::Tree => segment_path(config, row.id).display().to_string(),
+            Layout::OneFile => format!("segment {} in {}", row.id, database(config).display()),
+        };
+        let file = rack.open(row.id).map_err(io_error(format!("opening {shown}")))?;
         let segment =
             Segment::open(file).map_err(|bad| OpenError::Corrupt(format!("{shown}: {bad}")))?;
         if segment.store() != store.0 || segment.id() != row.id {
@@ -397,24 +453,37 @@ fn open_files(
             let key = publish::segment_key(&row);
             segment.set_remote(Remote { key, bytes: row.bytes });
         }
-        named.insert(path);
+        named.insert(row.id);
         held.push(Held { row, segment: Arc::new(segment) });
     }
     let ledgers = catalogue::ledgers(conn).map_err(failure)?;
-    named.extend(ledgers.iter().map(|it| ledger_path(config, it.id)));
-    for dir in [segment_dir(config), ledger_dir(config)] {
-        remove_unnamed(world, &dir, &named)?;
+    match config.layout {
+        Layout::Tree => {
+            let segments = named.iter().map(|id| segment_path(config, *id));
+            remove_unnamed(world, &segment_dir(config), &segments.collect())?;
+            let ledgers = ledgers.iter().map(|it| ledger_path(config, it.id));
+            remove_unnamed(world, &ledger_dir(config), &ledgers.collect())?;
+        }
+        Layout::OneFile => take_out_unnamed(conn, &named).map_err(failure)?,
     }
     let segments = held.iter().map(|held| Arc::clone(&held.segment)).collect();
     let cut = Cut::load(conn).map_err(failure)?;
     Ok((Files::new(held, ledgers, cut), segments))
 }
 
-fn remove_unnamed(
-    world: &World,
-    dir: &std::path::Path,
-    named: &BTreeSet<std::path::PathBuf>,
-) -> Result<(), OpenError> {
+/// Takes pieces out that no row of a segment names: what a crash left behind.
+fn take_out_unnamed(conn: &Connection, named: &BTreeSet<SegmentId>) -> Result<(), Failure> {
+    for id in pieces::segments(conn)? {
+        if !named.contains(&id) {
+            weir_io::sometimes!("boot took pieces out that a crash had left behind");
+            tracing::info!(segment = %id, "took out a segment that no row names");
+            while pieces::remove(conn, id, PIECES_PER_STEP)? > 0 {}
+        }
+    }
+    Ok(())
+}
+
+fn remove_unnamed(world: &World, dir: &Path, named: &BTreeSet<PathBuf>) -> Result<(), OpenError> {
     for path in world.disk.list(dir).map_err(io_error(format!("listing {}", dir.display())))? {
         if !named.contains(&path) {
             weir_io::sometimes!("boot removed a segment file that a crash had left behind");

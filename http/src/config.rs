@@ -72,6 +72,8 @@ pub struct HttpConfig {
     pub loopback_webhooks: Loopback,
     /// From the look-up of a receiver to the end of its answer.
     pub webhook_timeout: Duration,
+    /// The memory in MiB that the bounds were chosen for, if they were chosen together.
+    pub preset_mb: Option<u32>,
 }
 
 /// How long slow peers are waited for.
@@ -124,7 +126,43 @@ impl Default for HttpConfig {
             patience: Patience::default(),
             loopback_webhooks: Loopback::Refused,
             webhook_timeout: Duration::from_secs(15),
+            preset_mb: None,
         }
+    }
+}
+
+impl HttpConfig {
+    /// Takes over what the environment says of requests, reads and connections.
+    ///
+    /// # Errors
+    /// A number that is none, or out of bounds.
+    pub(crate) fn heed(&mut self, environment: &Environment) -> Result<(), ConfigError> {
+        let body = number(None, "DS_APPEND_MAX_BODY_BYTES", environment)?;
+        let read = number(None, "DS_READ_MAX_BYTES", environment)?;
+        let idle = number(None, "DS_HTTP_IDLE_TIMEOUT_SECONDS", environment)?;
+        self.body_bytes_max = body.unwrap_or(self.body_bytes_max);
+        self.read_bytes_max = read.unwrap_or(self.read_bytes_max);
+        self.patience.idle = idle.map_or(self.patience.idle, Duration::from_secs);
+        self.check()
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        for (holds, or_else) in [
+            (!self.patience.idle.is_zero(), "the idle timeout must not be zero"),
+            (
+                (1..=BODY_BYTES_LIMIT).contains(&self.body_bytes_max),
+                "--body-max must be between 1 byte and 64 MiB",
+            ),
+            (
+                (1..=READ_BYTES_LIMIT).contains(&self.read_bytes_max),
+                "--read-bytes-max must be between 1 byte and 256 MiB",
+            ),
+        ] {
+            if !holds {
+                return Err(ConfigError::Conflict(or_else));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -356,6 +394,7 @@ impl Settings {
 
     fn check(&self) -> Result<(), ConfigError> {
         let http = &self.http;
+        http.check()?;
         for (holds, or_else) in [
             (
                 http.long_poll_timeout <= http.long_poll_max,
@@ -363,7 +402,6 @@ impl Settings {
             ),
             (!http.sse_keepalive.is_zero(), "--sse-keepalive must not be zero"),
             (!http.sse_recycle.is_zero(), "--sse-recycle must not be zero"),
-            (!http.patience.idle.is_zero(), "the idle timeout must not be zero"),
             (
                 (Duration::from_secs(1)..=WEBHOOK_TIME_LIMIT).contains(&http.webhook_timeout),
                 "--webhook-timeout must be between 1 second and 2 minutes",
@@ -372,14 +410,6 @@ impl Settings {
             (
                 http.trusted_proxies.len() <= proxies::PROXIES_MAX,
                 "--trusted-proxy is given more than 256 times",
-            ),
-            (
-                (1..=BODY_BYTES_LIMIT).contains(&http.body_bytes_max),
-                "--body-max must be between 1 byte and 64 MiB",
-            ),
-            (
-                (1..=READ_BYTES_LIMIT).contains(&http.read_bytes_max),
-                "--read-bytes-max must be between 1 byte and 256 MiB",
             ),
             (
                 http.body_bytes_max <= self.memtable_bytes_max,

@@ -15,6 +15,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 mod handle;
+pub mod local;
 mod metrics;
 pub mod object_store;
 mod prices;

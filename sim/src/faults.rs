@@ -1,7 +1,7 @@
 //! What a seed turns on: each fault, each size, drawn from the seed's own stream, so that some
 //! seeds are calm in one respect and cruel in another.
 
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use rand::RngExt;
@@ -53,6 +53,8 @@ pub struct Options {
     pub second_process: bool,
     /// Recovery is cut off again and again, at one of its first changes each time.
     pub crash_loop: bool,
+    /// The store is one file.
+    pub one_file: bool,
     pub memtable_bytes_max: usize,
     pub seal_age: Duration,
     pub erase_within: Duration,
@@ -107,6 +109,7 @@ impl Options {
             stops: c.random_bool(0.3),
             second_process: c.random_bool(0.3),
             crash_loop: c.random_bool(0.3),
+            one_file: c.random_bool(0.25),
             bucket: Choices::draw(seed),
             town: TownOptions::draw(seed),
         }
@@ -142,14 +145,13 @@ impl Options {
     /// # Errors
     /// There is no such choice, or it can't have that value.
     pub fn set(&mut self, name: &str, value: &str) -> anyhow::Result<()> {
-        if let Some((_, switch)) = self.switches().into_iter().find(|(known, _)| *known == name) {
+        let mut all: Vec<(&str, &mut bool)> = self.bucket.switches().into_iter().collect();
+        all.extend(self.town.switches());
+        if let Some((_, switch)) = all.into_iter().find(|(known, _)| *known == name) {
             *switch = value.parse().with_context(|| format!("{name} is true or false"))?;
             return Ok(());
         }
-        let mut switches = self.bucket.switches();
-        if let Some((_, switch)) = switches.iter_mut().find(|(known, _)| *known == name) {
-            **switch = value.parse().with_context(|| format!("{name} is true or false"))?;
-        } else if let Some((_, switch)) = self.town.switches().into_iter().find(|it| it.0 == name) {
+        if let Some((_, switch)) = self.switches().into_iter().find(|(known, _)| *known == name) {
             *switch = value.parse().with_context(|| format!("{name} is true or false"))?;
             return Ok(());
         }
@@ -189,7 +191,7 @@ impl Options {
         all.filter(|(_, switch)| **switch).map(|(name, _)| name).collect()
     }
 
-    fn switches(&mut self) -> [(&'static str, &mut bool); 18] {
+    fn switches(&mut self) -> [(&'static str, &mut bool); 19] {
         [
             ("crash_at_op", &mut self.crash_at_op),
             ("crash_at_time", &mut self.crash_at_time),
@@ -209,6 +211,7 @@ impl Options {
             ("stops", &mut self.stops),
             ("second_process", &mut self.second_process),
             ("crash_loop", &mut self.crash_loop),
+            ("one_file", &mut self.one_file),
         ]
     }
 
@@ -224,9 +227,22 @@ impl Options {
             wal_checkpoint_bytes: self.wal_checkpoint_bytes,
             wal_bytes_max: self.wal_bytes_max,
             queue_requests_max: self.queue_requests_max,
-            ..Config::new(DIR)
+            ..if self.is_one_file() { Config::one_file(DIR) } else { Config::new(DIR) }
         };
         self.bucket.applied(config)
+    }
+
+    /// Whether the store is one file: such a one has no bucket.
+    #[must_use]
+    pub fn is_one_file(&self) -> bool {
+        self.one_file && !self.bucket.there
+    }
+
+    /// Where the store's database is.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        let Config { dir, layout, .. } = self.config();
+        dir.join(layout.database())
     }
 
     /// Whether any fault makes writes fail in a way that needs a restart.

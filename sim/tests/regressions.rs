@@ -5,7 +5,8 @@ mod common;
 use sim::{case::Case, run::Over, sabotage::Sabotage};
 
 /// Faults that came later: without them the seeds do what they did.
-const LATER: [&str; 5] = ["sync_late", "stops", "second_process", "crash_loop", "bucket"];
+const LATER: [&str; 6] =
+    ["sync_late", "stops", "second_process", "crash_loop", "bucket", "one_file"];
 
 /// Seed and what it found, in the engine as it was then.
 const FOUND: [(u64, &str); 16] = [

@@ -13,7 +13,7 @@ const PACKAGES: [&str; 5] = ["io", "engine", "http", "sim", "conformance"];
 const LINES_MAX: usize = 500;
 
 /// Ranks inside the engine, as its imports are: a module imports from its own rank and below.
-const RANKS: [(&str, u32); 57] = [
+const RANKS: [(&str, u32); 58] = [
     ("limits", 0),
     ("types", 1),
     ("config", 1),
@@ -53,6 +53,7 @@ const RANKS: [(&str, u32); 57] = [
     ("log::sequencer", 7),
     ("subscribe::restore", 7),
     ("core", 8),
+    ("rack", 8),
     ("log::writer", 8),
     ("log::replay", 8),
     ("history", 8),

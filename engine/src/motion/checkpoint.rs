@@ -36,7 +36,8 @@ pub(crate) async fn run(core: Arc<Core>) {
     let mut conn: Option<Connection> = None;
     while !core.stopping.load(Ordering::Acquire) {
         tokio::time::sleep(ROUND).await;
-        if core.wal_bytes.load(Ordering::Relaxed) < core.config.wal_checkpoint_bytes {
+        let few = core.wal_bytes.load(Ordering::Relaxed) < core.config.wal_checkpoint_bytes;
+        if few && !core.shortened.swap(false, Ordering::Relaxed) {
             continue;
         }
         conn = match round(&core, conn.take()).await {

@@ -7,8 +7,10 @@ use std::{
 
 use weir_io::disk::Create;
 
-use super::{merge, retention::Trimmer, seal};
-use crate::{core::Core, history, log::sequencer::Mode, state::catalogue, types::StreamName};
+use super::{merge, retention::Trimmer, seal, stow};
+use crate::{
+    Layout, core::Core, history, log::sequencer::Mode, state::catalogue, types::StreamName,
+};
 
 /// How often the keeper looks around unrung.
 const ROUND: Duration = Duration::from_secs(1);
@@ -30,6 +32,7 @@ pub(crate) async fn run(core: Arc<Core>) {
             merge::run(&core).await;
         }
         history::tidy(&core).await;
+        stow::tidy(&core).await;
         if core.sequencer.mode() == Mode::DiskFull {
             probe_for_space(&core).await;
         }
@@ -96,6 +99,7 @@ async fn probe_for_space(core: &Arc<Core>) {
     let dir = core.config.dir.clone();
     let path = dir.join("reserve");
     let unsealed = core.unfolded.lock().since.is_some();
+    let layout = core.config.layout;
     let room = weir_io::tasks::run(&*core.world.blocking, move || -> std::io::Result<bool> {
         if unsealed && disk.exists(&path)? {
             disk.remove(&path)?;
@@ -103,7 +107,12 @@ async fn probe_for_space(core: &Arc<Core>) {
             disk.sync_dir(&dir)?;
             return Ok(false);
         }
-        set_aside(&*disk, &path).map(|()| true)
+        set_aside(&*disk, &path)?;
+        if layout == Layout::OneFile {
+            // It was there to see whether there is room.
+            disk.remove(&path)?;
+        }
+        Ok(true)
     });
     match room.await {
         Ok(Ok(true)) => {

@@ -27,7 +27,7 @@ use crate::{
         files::Fresh,
     },
     subscribe::fold as subscriptions,
-    types::{Lsn, SegmentId},
+    types::{Lsn, ProducerId, SegmentId, StreamId},
 };
 
 /// What a fold changed.
@@ -47,10 +47,11 @@ impl Touched {
     /// What a fold of these changes.
     pub(super) fn by(
         snapshots: &[Snapshot],
-        burials: &[Burial],
+        (burials, ahead): (&[Burial], Vec<(StreamId, ProducerId)>),
         subscriptions: &subscriptions::Batch,
     ) -> Self {
-        let mut rows = Vec::new();
+        let ahead = ahead.into_iter().map(|(stream, producer)| Address::Producer(stream, producer));
+        let mut rows: Vec<Address> = ahead.collect();
         for snapshot in snapshots {
             let id = snapshot.row.identity.id;
             rows.push(Address::Stream(id));
@@ -225,7 +226,9 @@ pub(crate) async fn merge(core: &Arc<Core>) -> Result<(), Failed> {
     while !core.stopping.load(Ordering::Acquire) {
         let ledgers = core.files.lock().ledgers().to_vec();
         let sizes: Vec<u64> = ledgers.iter().map(|ledger| ledger.bytes).collect();
-        let Some(range) = merge::neighbours(&sizes) else { return Ok(()) };
+        let Some(range) = merge::neighbours(&sizes, core.config.merged_bytes_max) else {
+            return Ok(());
+        };
         let below = if range.start == 0 { Below::Nothing } else { Below::Others };
         merge_some(core, &ledgers[range], below).await?;
         weir_io::sometimes!("ledgers were merged");

@@ -15,9 +15,10 @@ use rusqlite::Connection;
 use super::{
     deaths,
     seal::{self, Failed, NewSegment},
+    stow,
 };
 use crate::{
-    core::{Core, segment_dir, segment_path},
+    core::Core,
     history,
     segment::{self, Segment},
     state::catalogue::{self, Failure, Place, SegmentRow},
@@ -26,9 +27,6 @@ use crate::{
 
 /// How many neighbours become one segment.
 const FAN_IN: usize = 8;
-/// What a merge makes of at most this size.
-/// It must fit into one upload, of which the whole lies in memory.
-const MERGED_BYTES_MAX: u64 = 128 << 20;
 /// Segments up to this size are merged whatever lies beside them.
 const SMALL_BYTES_MAX: u64 = 1 << 20;
 
@@ -55,12 +53,18 @@ pub(crate) async fn run(core: &Arc<Core>) {
     core.publisher.notify_one();
 }
 
-/// A segment that holds what died long ago or of which about a quarter is dead, or else the first neighbours, oldest first, that are small or of which none outweighs the rest: so a
-/// byte is rewritten only when what it lies in has about doubled.
+/// A segment that holds what died long ago or of which about a quarter is dead, or else the first
+/// neighbours, oldest first, that are small or of which none outweighs the rest: so a byte is
+/// rewritten only when what it lies in has about doubled.
 fn choose(core: &Core) -> Option<Vec<Arc<Segment>>> {
-    // Those of a fold that is to be tried again stay as they are: merged with others they would
-    // take these out of what is published until then (INV-40).
-    let folded = core.files.lock().cut()?.folded.lsn;
+    // While a fold is to be tried again the rows may say of records that they are dead which the
+    // cut, and so the next manifest, still shows; and its segments, merged with others, would take
+    // these out of what is published until then (INV-40).
+    let Some(cut) = core.files.lock().settled() else {
+        weir_io::sometimes!("a merge waited for a fold that had not been finished");
+        return None;
+    };
+    let folded = cut.folded.lsn;
     let set = core.segments.load();
     let settled = set.all().partition_point(|it| it.footer().last_lsn <= folded);
     let settled = &set.all()[..settled];
@@ -68,15 +72,15 @@ fn choose(core: &Core) -> Option<Vec<Arc<Segment>>> {
         return Some(vec![segment]);
     }
     let sizes: Vec<u64> = settled.iter().map(|it| it.footer().file_bytes()).collect();
-    neighbours(&sizes).map(|range| settled[range].to_vec())
+    neighbours(&sizes, core.config.merged_bytes_max).map(|range| settled[range].to_vec())
 }
 
 /// The first neighbours that are small or of which none outweighs the rest.
-pub(super) fn neighbours(sizes: &[u64]) -> Option<std::ops::Range<usize>> {
+pub(super) fn neighbours(sizes: &[u64], bytes_max: u64) -> Option<std::ops::Range<usize>> {
     let start = sizes.windows(FAN_IN).position(|run| {
         let largest = run.iter().copied().max().unwrap_or_default();
         let sum: u64 = run.iter().sum();
-        sum <= MERGED_BYTES_MAX && (largest <= SMALL_BYTES_MAX || largest <= sum / 2)
+        sum <= bytes_max && (largest <= SMALL_BYTES_MAX || largest <= sum / 2)
     })?;
     Some(start..start + FAN_IN)
 }
@@ -93,6 +97,9 @@ async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed
         old.iter().filter_map(|id| files.segment(*id)).map(|held| held.row).collect()
     };
     let empty = new.segment.footer().records == 0;
+    if !empty {
+        stow::run(core, row.id).await?;
+    }
     // What may still be in there is looked for again in time.
     let left = deaths::left(core, &old).filter(|_| !sure && !empty);
     core.on_writer("merge", move |conn| -> Result<(), Failure> {
@@ -113,21 +120,17 @@ async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed
         Ok(tx.commit()?)
     })
     .await??;
-    let mut paths: Vec<_> = old.iter().map(|id| segment_path(&core.config, *id)).collect();
+    let mut gone = old.clone();
     if empty {
         weir_io::sometimes!("a segment went because nobody could read anything in it");
-        paths.push(segment_path(&core.config, row.id));
+        gone.push(row.id);
     }
     core.files.lock().replace_segments(&old, Some(new.held()).filter(|_| !empty));
     core.replace_segments(&old, Some(new).filter(|_| !empty));
     deaths::moved(core, &old, left.map(|death| (row.id, death)));
     deaths::put_off(core, &[row.id]);
-    let disk = Arc::clone(&core.world.disk);
-    let removed = weir_io::tasks::run(&*core.world.blocking, move || {
-        paths.iter().try_for_each(|path| disk.remove(path))
-    });
-    if let Err(error) = removed.await? {
-        tracing::warn!(%error, "a merged segment's file stays until the next start");
+    if let Err(error) = stow::remove(core, gone).await {
+        tracing::warn!(%error, "a merged segment stays until the next start");
     }
     Ok(())
 }
@@ -163,6 +166,6 @@ fn build(
     let new = seal::write(core, segment::Codec::Zstd, (first, last), cut, |builder| {
         Ok(segment::merge(inputs, &keep, builder)?)
     })?;
-    core.world.disk.sync_dir(&segment_dir(&core.config))?;
+    core.rack.sync()?;
     Ok((new, sure.get()))
 }

@@ -11,3 +11,4 @@ pub(crate) mod merge;
 pub(crate) mod publish;
 mod retention;
 pub(crate) mod seal;
+mod stow;

@@ -14,7 +14,7 @@ use super::{
     report::{Finding, Report},
 };
 use crate::{
-    Config, OpenError,
+    Config, Layout, OpenError,
     core::{database, ledger_dir, segment_dir},
     ledger::{Below, Change, Ledger, Merge, Row},
     motion::publish::{Stored, chain},
@@ -78,6 +78,7 @@ fn tables(conn: &mut Connection, plan: &Plan) -> Result<Vec<Finding>, Failure> {
     let number = |value: u64| value.to_le_bytes();
     catalogue::create(
         conn,
+        Layout::Tree,
         &[
             ("format", &number(open::FORMAT)),
             ("store", &chosen.store.0),

@@ -7,6 +7,7 @@
 
 mod deaths;
 mod objects;
+pub(crate) mod pieces;
 mod readable;
 mod subscriptions;
 mod whole;
@@ -37,7 +38,7 @@ use super::{
     stream::Producer,
 };
 use crate::{
-    decide,
+    Layout, decide,
     log::codec::Malformed,
     types::{Epoch, Expiry, Lsn, ProducerId, StoreMs, StreamId, StreamName, WallMs},
 };
@@ -89,15 +90,34 @@ fn position(value: i64) -> Outcome<u64> {
     u64::try_from(value).map_err(|_| Failure::Damaged(format!("negative position {value}")))
 }
 
-/// Whether the tables are there.
-pub(crate) fn is_new(conn: &Connection) -> Outcome<bool> {
-    let mut query = conn.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'meta'")?;
-    Ok(!query.exists([])?)
+/// What a database file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// It has no tables.
+    New,
+    /// It has ours.
+    Ours,
+    /// Another program made it.
+    Foreign,
+}
+
+/// Looks whose tables are there. Never takes a foreign database for a new one.
+pub(crate) fn origin(conn: &Connection) -> Outcome<Origin> {
+    if !conn.prepare("SELECT 1 FROM sqlite_schema")?.exists([])? {
+        return Ok(Origin::New);
+    }
+    let tables = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name IN ('meta', 'log') \
+                  GROUP BY type HAVING count(*) = 2";
+    let ours = conn.prepare(tables)?.exists([])? && meta(conn, "format")?.is_some();
+    Ok(if ours { Origin::Ours } else { Origin::Foreign })
 }
 
 /// Makes the tables and the first meta rows in one transaction.
-pub(crate) fn create(conn: &mut Connection, meta: &[(&str, &[u8])]) -> Outcome<()> {
+pub(crate) fn create(conn: &mut Connection, layout: Layout, meta: &[(&str, &[u8])]) -> Outcome<()> {
     let tx = conn.transaction()?;
+    if layout == Layout::OneFile {
+        tx.execute_batch(pieces::SCHEMA)?;
+    }
     tx.execute_batch(SCHEMA)?;
     tx.execute_batch(deaths::SCHEMA)?;
     tx.execute_batch(subscriptions::SCHEMA)?;
@@ -106,6 +126,15 @@ pub(crate) fn create(conn: &mut Connection, meta: &[(&str, &[u8])]) -> Outcome<(
         put_meta(&tx, key, value)?;
     }
     tx.commit()?;
+    Ok(())
+}
+
+/// Lets SQLite's log be cut to this length whenever it starts over, so that a burst does not stay
+/// on the disk. For this connection.
+pub(crate) fn keep_log_short(conn: &Connection, bytes: u64) -> Outcome<()> {
+    let mut pragma = conn.prepare(&format!("PRAGMA journal_size_limit={bytes}"))?;
+    let mut rows = pragma.query([])?;
+    while rows.next()?.is_some() {}
     Ok(())
 }
 

@@ -16,6 +16,7 @@ pub(crate) enum End {
 }
 
 /// Boots the machine, opens the store, lives, and loses power at the latest when `life` is over.
+#[allow(dead_code, reason = "every test file uses a part")]
 pub(crate) fn live<F>(machine: &Machine, end: End, life: impl FnOnce(Engine) -> F)
 where
     F: Future<Output = ()>,

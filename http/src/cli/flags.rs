@@ -7,6 +7,7 @@ use weir_engine::types::OffsetFormat;
 
 use super::{
     client::flags::ClientCommand,
+    local::LocalCommand,
     offline::flags::{OfflineCommand, ServeBootstrapFlags},
     store::{PublishFlags, StoreFlags},
 };
@@ -39,6 +40,9 @@ enum Command {
     Bench(Box<BenchFlags>),
     #[command(flatten)]
     Client(Box<ClientCommand>),
+    /// A server for development, with everything in one SQLite file
+    #[command(subcommand)]
+    Local(LocalCommand),
 }
 
 /// What is asked of no server.
@@ -52,6 +56,8 @@ pub enum Aside {
     Bench(Box<BenchFlags>),
     /// Something of a server.
     Client(Box<ClientCommand>),
+    /// Something about local servers.
+    Local(LocalCommand),
 }
 
 /// What can be done with the keys.
@@ -78,6 +84,7 @@ impl Cli {
             Some(Command::Offline(command)) => Err(Aside::Offline(Box::new(command))),
             Some(Command::Bench(flags)) => Err(Aside::Bench(flags)),
             Some(Command::Client(command)) => Err(Aside::Client(command)),
+            Some(Command::Local(command)) => Err(Aside::Local(command)),
             None => Ok(self.serve),
         }
     }

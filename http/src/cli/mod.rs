@@ -7,6 +7,7 @@
 mod bill;
 pub mod client;
 pub mod flags;
+pub mod local;
 pub mod offline;
 pub mod store;
 
@@ -36,6 +37,7 @@ use self::{
     bill::Bill,
     client::flags::ClientCommand,
     flags::{Aside, KeysCommand},
+    local::LocalCommand,
     offline::{Offline, Restore, work::Work},
     store::StoreKind,
 };
@@ -119,6 +121,8 @@ pub enum Task {
     Bench(Box<BenchFlags>),
     /// Ask a server.
     Client(Box<ClientCommand>),
+    /// Run a server on a developer's machine, or look after some.
+    Local(LocalCommand),
 }
 
 /// What to do, from the command line and the environment.
@@ -137,6 +141,7 @@ pub fn task() -> Result<Task, ServeError> {
         }
         Err(Aside::Bench(flags)) => Ok(Task::Bench(flags)),
         Err(Aside::Client(command)) => Ok(Task::Client(command)),
+        Err(Aside::Local(command)) => Ok(Task::Local(command)),
         Err(Aside::Offline(command)) => Ok(Task::Offline(command.resolve(&environment)?)),
     }
 }

@@ -23,8 +23,10 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, warn};
+use weir_engine::Engine;
 use weir_io::{World, os::tls::Tls, tasks};
 
 use self::{client::Client, deliver::Courier, keys::Keys, message::Bases, token::Tokens};
@@ -34,6 +36,8 @@ pub use guard::Loopback;
 pub(crate) use guard::Rejected;
 pub use keys::KeysError;
 
+/// The note with the key of the tokens and the seed of the signing key, 32 bytes each.
+const KEYS_NOTE: &str = "webhook-keys";
 /// How often a running server looks whether its keys were rotated.
 const REREAD_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -59,16 +63,51 @@ impl Webhooks {
         signing_key: Option<PathBuf>,
     ) -> Result<Self, KeysError> {
         let (keys, token_key) = Keys::open(world, keys::dir(store), signing_key).await?;
+        Ok(Self::with(world, config, keys, &token_key))
+    }
+
+    /// As [`Webhooks::open`], for a store that keeps its keys as a note in its own file.
+    ///
+    /// # Errors
+    /// The note can't be read or written.
+    pub async fn open_noted(
+        world: &World,
+        engine: &Engine,
+        config: &HttpConfig,
+    ) -> Result<Self, KeysError> {
+        let noted = |error: weir_engine::request::Error| KeysError::Noted(error.to_string());
+        let secret = match engine.note(KEYS_NOTE).await.map_err(noted)? {
+            Some(text) => BASE64_URL_SAFE_NO_PAD.decode(text).ok(),
+            None => {
+                let mut secret = vec![0; 64];
+                world.entropy.fill(&mut secret);
+                let text = BASE64_URL_SAFE_NO_PAD.encode(&secret);
+                engine.keep_note(KEYS_NOTE, text).await.map_err(noted)?;
+                Some(secret)
+            }
+        };
+        let halves = secret.as_deref().and_then(|it| it.split_first_chunk::<32>());
+        let Some((token_key, seed)) = halves else {
+            return Err(KeysError::Noted("they are no 64 bytes in base64url".to_owned()));
+        };
+        let Ok(seed) = seed.try_into() else {
+            return Err(KeysError::Noted("they are not 64 bytes long".to_owned()));
+        };
+        let keys = Keys::of_seed(Arc::clone(&world.clock), seed);
+        Ok(Self::with(world, config, keys, token_key))
+    }
+
+    fn with(world: &World, config: &HttpConfig, keys: Keys, token_key: &[u8; 32]) -> Self {
         let (clock, entropy) = (Arc::clone(&world.clock), Arc::clone(&world.entropy));
         let loopback = config.loopback_webhooks;
         let outbound = Arc::clone(&world.outbound);
-        Ok(Self {
+        Self {
             loopback,
             client: Client::new(outbound, Tls::new(world), loopback, config.webhook_timeout),
             keys: Arc::new(keys),
-            tokens: Tokens::new(&token_key, clock, entropy),
+            tokens: Tokens::new(token_key, clock, entropy),
             bound: OnceLock::new(),
-        })
+        }
     }
 
     /// Whether a subscription may name this receiver. Its addresses are judged again whenever

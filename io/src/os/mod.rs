@@ -8,6 +8,7 @@
 mod disk;
 mod net;
 pub mod objects;
+pub mod process;
 mod sqlite;
 mod tasks;
 mod timer;

@@ -143,15 +143,22 @@ pub(crate) async fn open(sim: &Rc<Sim>, world: World, faulty: bool) -> Option<Rc
     }))
 }
 
-/// The segment files are those that the catalogue names.
+/// The segments that are there, as files or as pieces, are those that the catalogue names.
 fn files(sim: &Sim, world: &World) -> Result<(), Breach> {
     let dir = std::path::Path::new(DIR);
+    let one_file = sim.options.is_one_file();
     let listed = || -> anyhow::Result<(Vec<String>, Vec<String>)> {
-        let conn = world.sqlite.open(&dir.join("weir.sqlite"), Role::Reader)?;
-        let mut query = conn.prepare("SELECT id FROM segments ORDER BY id")?;
-        let rows = query.query_map([], |row| row.get::<_, i64>(0))?;
-        let rows: Result<Vec<i64>, _> = rows.collect();
-        let rows = rows?.iter().map(|id| format!("{id:016x}.seg")).collect();
+        let conn = world.sqlite.open(&sim.options.database(), Role::Reader)?;
+        let ids = |sql| -> anyhow::Result<Vec<String>> {
+            let mut query = conn.prepare(sql)?;
+            let rows = query.query_map([], |row| row.get::<_, i64>(0))?;
+            let rows: Result<Vec<i64>, _> = rows.collect();
+            Ok(rows?.iter().map(|id| format!("{id:016x}.seg")).collect())
+        };
+        let rows = ids("SELECT id FROM segments ORDER BY id")?;
+        if one_file {
+            return Ok((rows, ids("SELECT DISTINCT segment FROM pieces ORDER BY segment")?));
+        }
         let files = world.disk.list(&dir.join("segments"))?;
         let files =
             files.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect();

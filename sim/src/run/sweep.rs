@@ -1,7 +1,7 @@
 //! The last of a seed: everything is deleted, and nothing may be left of it, neither names that
 //! are kept for forks which are no more, nor rows, nor, once segments were merged, records.
 
-use std::{path::Path, rc::Rc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -13,7 +13,6 @@ use weir_io::sqlite::Role;
 
 use crate::{
     checks::{self, Breach},
-    faults::DIR,
     require,
     workload::{self, subscribers, verbs::Said},
     world::Host,
@@ -137,7 +136,7 @@ async fn seal(host: &Host) -> Result<(), Breach> {
 fn stored(host: &Host) -> Result<(i64, Vec<u64>), Breach> {
     let world = host.world();
     let counted = || -> rusqlite::Result<(i64, Vec<i64>)> {
-        let conn = world.sqlite.open(&Path::new(DIR).join("weir.sqlite"), Role::Reader)?;
+        let conn = world.sqlite.open(&host.sim.options.database(), Role::Reader)?;
         let rows = conn.query_one("SELECT count(*) FROM streams", [], |row| row.get(0))?;
         let mut query = conn.prepare("SELECT bytes FROM segments")?;
         let sizes = query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;

@@ -82,10 +82,8 @@ impl Host {
     /// # Errors
     /// One does.
     pub fn are_erased(&self, late_ms: u64) -> Result<(), Breach> {
-        let conn = self.world().sqlite.open(
-            &std::path::Path::new(crate::faults::DIR).join("weir.sqlite"),
-            weir_io::sqlite::Role::Reader,
-        );
+        let path = self.sim.options.database();
+        let conn = self.world().sqlite.open(&path, weir_io::sqlite::Role::Reader);
         let first = conn.and_then(|conn| {
             conn.query_one("SELECT min(since) FROM deaths", [], |row| row.get::<_, Option<i64>>(0))
         });

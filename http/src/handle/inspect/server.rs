@@ -15,12 +15,13 @@ use crate::{App, metrics::Mode, wire::date};
 
 pub(super) fn document(app: &App) -> Value {
     let details = app.engine.server_details();
+    let preset = app.config.preset_mb;
     json!({
         "auto_tune": {
-            "enabled": false,
-            "requested_memory_mb": null,
-            "preset_mb": null,
-            "effective_memory_limit_mb": null,
+            "enabled": preset.is_some(),
+            "requested_memory_mb": preset,
+            "preset_mb": preset,
+            "effective_memory_limit_mb": preset,
         },
         "configured_limits": configured_limits(app, &details.limits),
         "runtime": {

@@ -58,6 +58,9 @@ pub enum KeysError {
     /// The active key is the operator's.
     #[error("the active key comes from --signing-key: replace that file and restart the server")]
     FromFlag,
+    /// The store did not give what it keeps of them, or has something else there.
+    #[error("the keys that the store keeps can't be used: {0}")]
+    Noted(String),
     /// The process is going down.
     #[error(transparent)]
     Gone(#[from] tasks::Gone),
@@ -155,7 +158,8 @@ impl Retired {
 
 /// The keys of a running server.
 pub(crate) struct Keys {
-    files: Arc<Files>,
+    /// Where they are kept; `None`: as a note in the store, where they do not change.
+    files: Option<Arc<Files>>,
     clock: Arc<dyn Clock>,
     /// The active key comes from the operator, whatever the directory says.
     external: bool,
@@ -187,9 +191,16 @@ impl Keys {
             let (active, index) = files.activate(external, &*entropy, seconds(&*clock))?;
             let held = Held { active: Arc::new(active), retired: index.retired };
             let held = Mutex::new(Arc::new(held));
-            Ok((Self { files, clock, external: is_external, held }, token))
+            Ok((Self { files: Some(files), clock, external: is_external, held }, token))
         });
         opened.await?
+    }
+
+    /// The one key of this seed, for good.
+    pub(crate) fn of_seed(clock: Arc<dyn Clock>, seed: &[u8; 32]) -> Self {
+        let active = SigningKey::from_seed(seed).expect("every 32 bytes are a seed");
+        let held = Held { active: Arc::new(active), retired: Vec::new() };
+        Self { files: None, clock, external: false, held: Mutex::new(Arc::new(held)) }
     }
 
     /// Signs with the key that is active now.
@@ -212,12 +223,13 @@ impl Keys {
 
     /// Looks whether the keys were rotated. What can't be read changes nothing. Blocks.
     pub(crate) fn reread(&self) -> Result<(), KeysError> {
-        let Some(index) = self.files.index()? else { return Ok(()) };
+        let Some(files) = &self.files else { return Ok(()) };
+        let Some(index) = files.index()? else { return Ok(()) };
         let held = self.held();
         let active = if self.external || index.active == *held.active.public() {
             Arc::clone(&held.active)
         } else {
-            Arc::new(self.files.signing_key(&index.active)?)
+            Arc::new(files.signing_key(&index.active)?)
         };
         *self.held.lock() = Arc::new(Held { active, retired: index.retired });
         Ok(())

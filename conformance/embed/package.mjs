@@ -1,0 +1,139 @@
+// The npm package as a program uses it, run by Node and by Bun. Prints `pass <name>` or
+// `fail <name>: <why>` for each case; the binary is WEIR_BINARY.
+import assert from "node:assert/strict"
+import { fork, spawn } from "node:child_process"
+import { existsSync, mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { dirname, join } from "node:path"
+import { createInterface } from "node:readline"
+import { fileURLToPath } from "node:url"
+import { findBinary } from "../../http/npm/binary.js"
+import { startLocalDurableStreamsServer as start } from "../../http/npm/index.js"
+
+const here = dirname(fileURLToPath(import.meta.url))
+const daemon = join(here, "../../http/npm/daemon.js")
+const root = mkdtempSync(join(tmpdir(), "weir-embed-"))
+process.env.DS_LOCAL_DATA_ROOT = root
+
+/** A fact that comes true on its own. No fact takes longer than this. */
+const DEADLINE_MS = 20_000
+async function until(what, fact) {
+  const began = Date.now()
+  while (!(await fact())) {
+    assert.ok(Date.now() - began < DEADLINE_MS, `it never came true: ${what}`)
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+}
+
+const serves = (url) => fetch(`${url}/health`).then((answer) => answer.ok, () => false)
+const gone = (url) => until(`${url} is gone`, async () => !(await serves(url)))
+const once = (child, event) => new Promise((resolve) => child.once(event, (...all) => resolve(all)))
+const firstLine = async (child) => {
+  for await (const line of createInterface({ input: child.stdout })) return JSON.parse(line)
+  throw new Error("it printed nothing")
+}
+
+async function put(url, text) {
+  const headers = { "content-type": "text/plain" }
+  return (await fetch(`${url}/v1/stream/s`, { method: "PUT", headers, body: text })).status
+}
+const read = async (url) => (await fetch(`${url}/v1/stream/s`)).text()
+
+const cases = {
+  "it has the peer's shape and serves": async () => {
+    const server = await start({ name: "shape" })
+    const { http, sqlite, name, pid } = server.exports
+    assert.equal(http.url, `http://127.0.0.1:${http.port}`)
+    assert.equal(sqlite.path, join(root, "shape", "durable-streams.sqlite"))
+    assert.ok(existsSync(sqlite.path))
+    assert.deepEqual([name, server.name, server.pid], ["shape", "shape", pid])
+    assert.ok(pid > 0 && pid !== process.pid)
+    assert.ok(await serves(http.url))
+    assert.equal(await put(http.url, "hello"), 201)
+    assert.equal(await read(http.url), "hello")
+    await server.close()
+    assert.equal(await serves(http.url), false)
+    await server.close()
+    await server.closed
+  },
+  "data survives a restart under the same name": async () => {
+    const first = await start({ name: "kept" })
+    assert.equal(await put(first.exports.http.url, "kept"), 201)
+    await first.close()
+    const second = await start({ name: "kept", port: first.exports.http.port })
+    assert.equal(second.exports.http.port, first.exports.http.port)
+    assert.equal(await read(second.exports.http.url), "kept")
+    await second.close()
+  },
+  "servers of two names run side by side": async () => {
+    const servers = await Promise.all([start({ name: "left" }), start({ name: "right" })])
+    const [left, right] = servers.map((server) => server.exports.http.url)
+    assert.equal(await put(left, "l"), 201)
+    assert.equal(await put(right, "r"), 201)
+    assert.deepEqual([await read(left), await read(right)], ["l", "r"])
+    await Promise.all(servers.map((server) => server.close()))
+  },
+  "a second start of a name is told who has it": async () => {
+    const server = await start({ name: "twice" })
+    const { pid, http } = server.exports
+    await assert.rejects(start({ name: "twice" }), (error) => {
+      assert.match(error.message, new RegExp(`'twice' is running: pid ${pid}, .*${http.url}`))
+      return true
+    })
+    assert.ok(await serves(http.url))
+    await server.close()
+  },
+  "what can't start says why": async () => {
+    await assert.rejects(start({ name: ".." }), /invalid server name/)
+    await assert.rejects(start({ name: "wide", hostname: "0.0.0.0" }), /loopback/)
+    assert.throws(() => findBinary({ WEIR_BINARY: "/nowhere/weir" }), /WEIR_BINARY/)
+    assert.equal(findBinary({ WEIR_BINARY: process.env.WEIR_BINARY }), process.env.WEIR_BINARY)
+    const beside = findBinary({ PATH: ["/nowhere", dirname(process.env.WEIR_BINARY)].join(":") })
+    assert.match(beside, /weir$/)
+  },
+  "a forked daemon says when it is ready and leaves with its parent's word": async () => {
+    const child = fork(daemon, ["--name", "forked"])
+    const [message] = await once(child, "message")
+    assert.equal(message.type, "ready")
+    assert.equal(message.exports.name, "forked")
+    const { url } = message.exports.http
+    assert.ok(await serves(url))
+    const exited = once(child, "exit")
+    child.disconnect()
+    assert.equal((await exited)[0], 0)
+    assert.equal(await serves(url), false)
+  },
+  "a daemon of its own prints a line and ends with a signal": async () => {
+    const child = spawn(process.execPath, [daemon, "alone"], { stdio: ["ignore", "pipe", "inherit"] })
+    const exports = await firstLine(child)
+    assert.equal(exports.name, "alone")
+    assert.ok(await serves(exports.http.url))
+    const exited = once(child, "exit")
+    child.kill("SIGTERM")
+    assert.equal((await exited)[0], 0)
+    assert.equal(await serves(exports.http.url), false)
+  },
+  "a parent that is killed leaves no server behind": async () => {
+    const script = join(here, "parent.mjs")
+    const child = spawn(process.execPath, [script], { stdio: ["ignore", "pipe", "inherit"] })
+    const exports = await firstLine(child)
+    assert.ok(await serves(exports.http.url))
+    child.kill("SIGKILL")
+    await gone(exports.http.url)
+    const next = await start({ name: exports.name })
+    await next.close()
+  },
+}
+
+let failed = 0
+for (const [name, run] of Object.entries(cases)) {
+  try {
+    await run()
+    console.log(`pass ${name}`)
+  } catch (error) {
+    failed += 1
+    console.log(`fail ${name}: ${error.stack}`)
+  }
+}
+rmSync(root, { recursive: true, force: true })
+process.exit(failed === 0 ? 0 : 1)

@@ -1,0 +1,137 @@
+//! The rack: where segments lie on this machine, as files in a directory or as pieces in the
+//! store's own database.
+//!
+//! ```text
+//! Tree      draft ─▶ temporary file ─▶ synced, renamed ─▶ its directory synced ─▶ catalogue
+//! OneFile   draft ─▶ memory ─▶ pieces, slice by slice ([`crate::motion::stow`]) ─▶ catalogue
+//! ```
+//! Either way a segment is read through one [`File`], and whoever has it open reads it to the end
+//! though it was removed. Knows nothing of what is in a segment.
+
+mod pieces;
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use weir_io::{Disk, File, World, disk::Create};
+
+pub(crate) use self::pieces::Pieces;
+use crate::{
+    Config, Layout,
+    core::{segment_dir, segment_path},
+    types::SegmentId,
+};
+
+/// Where segments lie.
+pub(crate) enum Rack {
+    /// In files.
+    Files(Files),
+    /// In the database.
+    Pieces(Arc<Pieces>),
+}
+
+/// A directory of files.
+pub(crate) struct Files {
+    disk: Arc<dyn Disk>,
+    config: Config,
+}
+
+impl Rack {
+    pub(crate) fn new(world: &World, config: &Config) -> Self {
+        match config.layout {
+            Layout::Tree => {
+                Self::Files(Files { disk: Arc::clone(&world.disk), config: config.clone() })
+            }
+            Layout::OneFile => Self::Pieces(Arc::new(Pieces::new(world, config))),
+        }
+    }
+
+    /// Begins a segment.
+    pub(crate) fn draft(&self, id: SegmentId) -> io::Result<Draft> {
+        match self {
+            Self::Files(files) => files.draft(id),
+            Self::Pieces(pieces) => Ok(Draft::Pieces(pieces::Draft::new(Arc::clone(pieces), id))),
+        }
+    }
+
+    /// Opens a segment that is there.
+    pub(crate) fn open(&self, id: SegmentId) -> io::Result<Arc<dyn File>> {
+        match self {
+            Self::Files(files) => files.disk.open(&segment_path(&files.config, id)),
+            Self::Pieces(pieces) => Ok(Pieces::open(pieces, id)?),
+        }
+    }
+
+    /// Makes the names of finished segments durable (INV-14). Pieces have none.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        match self {
+            Self::Files(files) => files.disk.sync_dir(&segment_dir(&files.config)),
+            Self::Pieces(_) => Ok(()),
+        }
+    }
+
+    /// Closes what it keeps open.
+    pub(crate) fn close(&self) {
+        if let Self::Pieces(pieces) = self {
+            pieces.close();
+        }
+    }
+}
+
+impl Files {
+    fn draft(&self, id: SegmentId) -> io::Result<Draft> {
+        let path = segment_path(&self.config, id);
+        let temporary = path.with_extension("tmp");
+        let file = self.disk.create(&temporary, Create::Truncate)?;
+        let disk = Arc::clone(&self.disk);
+        Ok(Draft::File(FileDraft { disk, file, temporary, path, written: 0 }))
+    }
+
+    /// Removes segments. What can't be removed stays until the next start.
+    pub(crate) fn remove(&self, ids: &[SegmentId]) -> io::Result<()> {
+        ids.iter().try_for_each(|id| self.disk.remove(&segment_path(&self.config, *id)))
+    }
+}
+
+/// A segment that is being written.
+pub(crate) enum Draft {
+    /// Into a file.
+    File(FileDraft),
+    /// Into memory.
+    Pieces(pieces::Draft),
+}
+
+/// A file under a temporary name.
+pub(crate) struct FileDraft {
+    disk: Arc<dyn Disk>,
+    file: Arc<dyn File>,
+    temporary: PathBuf,
+    path: PathBuf,
+    written: u64,
+}
+
+impl Draft {
+    /// Adds bytes after those added before.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::File(draft) => {
+                draft.file.write_all_at(bytes, draft.written)?;
+                draft.written += u64::try_from(bytes.len()).expect("usize fits u64");
+            }
+            Self::Pieces(draft) => draft.write(bytes),
+        }
+        Ok(())
+    }
+
+    /// What was written, complete. A file is durable then, under its own name once the caller has
+    /// synced the rack; pieces are not before they are stowed.
+    pub(crate) fn finish(self) -> io::Result<Arc<dyn File>> {
+        match self {
+            Self::File(draft) => {
+                draft.file.sync()?;
+                draft.disk.rename(&draft.temporary, &draft.path)?;
+                draft.disk.open(&draft.path)
+            }
+            Self::Pieces(draft) => Ok(draft.finish()),
+        }
+    }
+}

@@ -1,0 +1,7 @@
+import type { LocalServerExports } from "./index.js"
+
+/** What a forked daemon sends its parent once it serves. */
+export interface ReadyMessage {
+  type: "ready"
+  exports: LocalServerExports
+}

@@ -1,0 +1,285 @@
+//! Looking after local servers from another process: who runs, make it stop, begin anew.
+//!
+//! Whoever holds the lock runs; what it wrote into the lock and into `server.json` says who that
+//! is. A process is signalled only if both agree and it has not begun after them: a number alone
+//! may by now be anybody's.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::{sleep, timeout},
+};
+use weir_io::{World, disk::Lock, os::process};
+
+use super::{
+    LocalError,
+    place::{Name, Place},
+    record::{self, Record},
+};
+
+/// How long a healthy server takes to say so.
+const HEALTH_MAX: Duration = Duration::from_secs(1);
+/// From the signal to the end: a server drains, seals and closes in less.
+const STOP_MAX: Duration = Duration::from_secs(10);
+const STOP_INTERVAL: Duration = Duration::from_millis(20);
+const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+
+/// Who has a server's files.
+enum Holder {
+    /// Nobody, as long as this is held.
+    Nobody(Option<Box<dyn Lock>>),
+    /// A process that is the one of the record.
+    Known,
+    /// One that is not, with what it says of itself.
+    Other(String),
+}
+
+fn holder(world: &World, place: &Place, record: Option<&Record>) -> Result<Holder, LocalError> {
+    let path = place.lock();
+    let failed = || LocalError::io(format!("looking at {}", path.display()));
+    if !world.disk.exists(&path).map_err(failed())? {
+        return Ok(Holder::Nobody(None));
+    }
+    if let Some(lock) = world.disk.lock(&path).map_err(failed())? {
+        return Ok(Holder::Nobody(Some(lock)));
+    }
+    let text = record::read(&*world.disk, &path).map_err(failed())?.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    Ok(match record {
+        Some(record) if record.is_of(&text) => Holder::Known,
+        _ => Holder::Other(text),
+    })
+}
+
+fn read(world: &World, place: &Place) -> Result<Option<Record>, LocalError> {
+    let path = place.record();
+    let failed = LocalError::io(format!("reading {}", path.display()));
+    Record::read(&*world.disk, &path).map_err(failed)
+}
+
+/// How a server is.
+#[derive(Clone, Debug)]
+pub(crate) struct Status {
+    name: Name,
+    dir: PathBuf,
+    record: Option<Record>,
+    /// Who has the files, if that is not the process of the record.
+    other: Option<String>,
+    is_alive: bool,
+    is_healthy: bool,
+}
+
+impl Status {
+    const fn is_running(&self) -> bool {
+        self.is_alive && self.is_healthy
+    }
+
+    fn is_stale(&self) -> bool {
+        self.record.is_some() && !self.is_running()
+    }
+
+    /// With the peer's fields.
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "name": self.name.as_str(),
+            "dataDir": self.dir.to_string_lossy(),
+            "dump": self.record.as_ref().map(Record::json),
+            "pidAlive": self.is_alive,
+            "healthy": self.is_healthy,
+            "running": self.is_running(),
+            "stale": self.is_stale(),
+        })
+    }
+
+    /// In a line.
+    pub(crate) fn text(&self) -> String {
+        let name = &self.name;
+        if let Some(holder) = &self.other {
+            return format!("{name}  starting, or in use by another process: {holder}");
+        }
+        match &self.record {
+            Some(record) if self.is_running() => format!(
+                "{name}  running  {}  pid {}, since {}",
+                record.url, record.pid, record.started_at
+            ),
+            Some(record) if self.is_alive => {
+                format!(
+                    "{name}  running, but /health does not answer  {}  pid {}",
+                    record.url, record.pid
+                )
+            }
+            Some(_) => format!("{name}  stopped without a goodbye: the next start cleans up"),
+            None => format!("{name}  stopped"),
+        }
+    }
+}
+
+/// Looks at one server.
+pub(crate) async fn status(world: &World, root: &Path, name: Name) -> Result<Status, LocalError> {
+    let place = Place::new(root, name);
+    let record = read(world, &place)?;
+    let (is_alive, other) = match holder(world, &place, record.as_ref())? {
+        Holder::Nobody(_) => (false, None),
+        Holder::Known => (true, None),
+        Holder::Other(holder) => (false, Some(holder)),
+    };
+    let is_healthy = match &record {
+        Some(record) if is_alive => is_healthy(world, &record.url).await,
+        _ => false,
+    };
+    Ok(Status { name: place.name, dir: place.dir, record, other, is_alive, is_healthy })
+}
+
+/// Looks at all of them, by name.
+pub(crate) async fn all(world: &World, root: &Path) -> Result<Vec<Status>, LocalError> {
+    let listed = match world.disk.list(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        listed => listed.map_err(LocalError::io(format!("listing {}", root.display())))?,
+    };
+    let mut found = Vec::new();
+    for path in listed {
+        let name = path.file_name().and_then(|it| it.to_str()).and_then(|it| Name::new(it).ok());
+        if let Some(name) = name
+            && world.disk.list(&path).is_ok()
+        {
+            found.push(status(world, root, name).await?);
+        }
+    }
+    Ok(found)
+}
+
+async fn is_healthy(world: &World, url: &str) -> bool {
+    let Some(address) = url.strip_prefix("http://").and_then(|it| it.parse::<SocketAddr>().ok())
+    else {
+        return false;
+    };
+    let asked = async {
+        let mut socket = world.outbound.connect(address).await?;
+        socket.write_all(HEALTH).await?;
+        let mut start = [0; 12];
+        socket.read_exact(&mut start).await?;
+        io::Result::Ok(start.starts_with(b"HTTP/1.1 2"))
+    };
+    matches!(timeout(HEALTH_MAX, asked).await, Ok(Ok(true)))
+}
+
+/// What came of asking a server to stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    /// It has.
+    Yes(u32),
+    /// It was asked and did not end in time.
+    NotYet(u32),
+    /// There is nothing to stop.
+    NotFound,
+    /// It ended before, without a goodbye.
+    NotRunning(u32),
+    /// The files are somebody else's, who is not asked.
+    Other(String),
+}
+
+impl Stopped {
+    pub(crate) fn json(&self, name: &Name) -> Value {
+        let name = name.as_str();
+        match self {
+            Self::Yes(pid) => json!({ "name": name, "stopped": true, "pid": pid }),
+            Self::NotYet(pid) => {
+                json!({ "name": name, "stopped": false, "reason": "timeout", "pid": pid })
+            }
+            Self::NotFound => json!({ "name": name, "stopped": false, "reason": "not_found" }),
+            Self::NotRunning(pid) => {
+                json!({ "name": name, "stopped": false, "reason": "pid_not_running", "pid": pid })
+            }
+            Self::Other(holder) => {
+                json!({ "name": name, "stopped": false, "reason": "not_this_server", "holder": holder })
+            }
+        }
+    }
+
+    pub(crate) fn text(&self, name: &Name) -> String {
+        match self {
+            Self::Yes(pid) => format!("{name} stopped (pid {pid})"),
+            Self::NotYet(pid) => format!("{name} was asked to stop and still runs (pid {pid})"),
+            Self::NotFound => format!("{name} does not run"),
+            Self::NotRunning(pid) => format!("{name} does not run: pid {pid} has ended"),
+            Self::Other(holder) => {
+                format!("{name} is in use by a process that is not asked to stop: {holder}")
+            }
+        }
+    }
+}
+
+/// Asks a server to stop, and waits until it has.
+pub(crate) async fn stop(world: &World, root: &Path, name: &Name) -> Result<Stopped, LocalError> {
+    let place = Place::new(root, name.clone());
+    let record = read(world, &place)?;
+    let held = holder(world, &place, record.as_ref())?;
+    let Some(record) = record else {
+        return Ok(match held {
+            Holder::Other(holder) => Stopped::Other(holder),
+            Holder::Nobody(_) | Holder::Known => Stopped::NotFound,
+        });
+    };
+    match held {
+        Holder::Nobody(_) => return Ok(Stopped::NotRunning(record.pid)),
+        Holder::Other(holder) => return Ok(Stopped::Other(holder)),
+        Holder::Known => {}
+    }
+    let asked = process::terminate(record.pid);
+    asked.map_err(LocalError::io(format!("asking pid {} to stop", record.pid)))?;
+    let gone = async {
+        while matches!(holder(world, &place, Some(&record)), Ok(Holder::Known)) {
+            sleep(STOP_INTERVAL).await;
+        }
+    };
+    Ok(match timeout(STOP_MAX, gone).await {
+        Ok(()) => Stopped::Yes(record.pid),
+        Err(_) => Stopped::NotYet(record.pid),
+    })
+}
+
+/// Deletes what a server has stored, unless somebody runs it. Returns where that was.
+pub(crate) async fn reset(world: &World, root: &Path, name: &Name) -> Result<PathBuf, LocalError> {
+    let place = Place::new(root, name.clone());
+    let record = read(world, &place)?;
+    let running = |holder: String| LocalError::Running { name: name.clone(), holder };
+    // Held to the end: nobody starts meanwhile.
+    let _lock = match holder(world, &place, record.as_ref())? {
+        Holder::Nobody(lock) => lock,
+        Holder::Other(holder) => return Err(running(holder)),
+        Holder::Known => {
+            let record = record.expect("what is known has a record");
+            return Err(running(format!("pid {}, {}", record.pid, record.url)));
+        }
+    };
+    // Another program that keeps to the same files has another kind of lock.
+    if let Some(record) = record.filter(|it| it.instance.is_none())
+        && process::is_alive(record.pid)
+        && is_healthy(world, &record.url).await
+    {
+        return Err(running(format!("pid {}, {}", record.pid, record.url)));
+    }
+    let sqlite = place.sqlite();
+    // The file first: a log without it is deleted by whoever opens the next one.
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let mut path = sqlite.clone().into_os_string();
+        path.push(suffix);
+        remove(world, Path::new(&path))?;
+    }
+    remove(world, &place.record())?;
+    Ok(sqlite)
+}
+
+fn remove(world: &World, path: &Path) -> Result<(), LocalError> {
+    match world.disk.remove(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(LocalError::io(format!("deleting {}", path.display()))),
+    }
+}
