@@ -3,6 +3,8 @@
 //! ```text
 //! begin ──warm-up──▶ measured.start ──────────▶ measured.end ─▶ requests on their way end
 //! ```
+//! An interrupt ends a run early; what was written is verified and cleaned up all the same.
+//!
 //! A closed loop sends the next request when the answer to the last one is there. An open loop
 //! sends on schedule, whatever the answers do; each time counts from when the request was due, not
 //! from when a connection was free for it, so that a stall is seen by all requests it delayed.
@@ -14,7 +16,7 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -29,6 +31,7 @@ use super::{
     measure::{Books, Shared},
     report::Costs,
 };
+use crate::cli::client::exit::INTERRUPTED;
 
 /// How long connections may take to be made before time starts, with each of them and at least.
 const SETTLE_EACH: Duration = Duration::from_micros(500);
@@ -43,6 +46,8 @@ pub(super) struct Run {
     pub(super) begin: Duration,
     pub(super) measured: Range<Duration>,
     pub(super) server: Option<u32>,
+    /// Whether somebody wants it to end early.
+    stopped: Arc<AtomicBool>,
     schedule: Option<Arc<Schedule>>,
 }
 
@@ -75,7 +80,15 @@ impl Run {
         let schedule = rate
             .map(|per_second| Arc::new(Schedule { begin, per_second, next: AtomicU64::new(0) }));
         let measured = start..start + length.measured;
-        Self { clock: Arc::clone(clock), address, begin, measured, server: None, schedule }
+        Self {
+            clock: Arc::clone(clock),
+            address,
+            begin,
+            measured,
+            server: None,
+            stopped: Arc::default(),
+            schedule,
+        }
     }
 
     pub(super) fn now(&self) -> Duration {
@@ -84,7 +97,12 @@ impl Run {
 
     /// Whether the time is over.
     pub(super) fn is_over(&self) -> bool {
-        self.now() >= self.measured.end
+        self.now() >= self.measured.end || self.was_stopped()
+    }
+
+    /// Whether it was ended early.
+    pub(super) fn was_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
     }
 
     /// One that sends when it is due.
@@ -98,11 +116,19 @@ impl Run {
         tokio::time::sleep(time.saturating_sub(self.now())).await;
     }
 
-    /// What was used while the run was measured. Ends with it.
-    pub(super) async fn watch(&self) -> Costs {
-        self.reach(self.measured.start).await;
-        let before = self.sample();
-        self.reach(self.measured.end).await;
+    /// What was used while the run was measured. Ends with it, or when somebody interrupts it.
+    async fn watch(&self) -> Costs {
+        let mut before = self.sample();
+        let measure = async {
+            self.reach(self.measured.start).await;
+            before = self.sample();
+            self.reach(self.measured.end).await;
+        };
+        tokio::select! {
+            () = measure => {}
+            // Without signals it just can't be interrupted.
+            Ok(()) = tokio::signal::ctrl_c() => self.stopped.store(true, Ordering::Relaxed),
+        }
         Costs::between(before, self.sample())
     }
 
@@ -123,7 +149,7 @@ impl Pace {
     /// if the run is over.
     pub(super) async fn turn(&mut self) -> io::Result<Option<Duration>> {
         let now = self.run.now();
-        if now >= self.run.measured.end {
+        if now >= self.run.measured.end || self.run.was_stopped() {
             return Ok(None);
         }
         let (Some(schedule), Some(timer)) = (&self.run.schedule, &mut self.timer) else {
@@ -187,7 +213,11 @@ where
         };
         let (results, costs) = match thread {
             0 => {
-                let (results, costs) = tokio::join!(work, run.watch());
+                let both = async { tokio::join!(work, run.watch()) };
+                let (results, costs) = tokio::select! {
+                    both = both => both,
+                    () = interrupted_twice() => std::process::exit(INTERRUPTED.into()),
+                };
                 (results?, costs)
             }
             _ => (work.await?, Costs::default()),
@@ -206,6 +236,16 @@ where
         }
     }
     Ok(all.expect("there is a thread"))
+}
+
+/// Returns when somebody has no patience left.
+async fn interrupted_twice() {
+    for _ in 0..2 {
+        if tokio::signal::ctrl_c().await.is_err() {
+            // Without signals it just can't be interrupted.
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -115,6 +115,13 @@ impl Report {
         }
     }
 
+    /// Notes that a run was ended early, if it was.
+    pub(super) fn put_interrupted(&mut self, was: bool) {
+        if was {
+            self.problem("interrupted: figures a second are too low".to_owned());
+        }
+    }
+
     pub(super) fn problem(&mut self, what: String) {
         self.problems.push(what);
     }

@@ -46,6 +46,7 @@ pub(super) fn append(flags: &AppendFlags) -> anyhow::Result<Report> {
     })?;
     let tally = outcome.books.append.lock();
     report.put_phase("append", &tally);
+    report.put_interrupted(run.was_stopped());
     report.put_costs(outcome.costs, tally.span(), tally.requests);
     let written = append::by_stream(streams.count, outcome.results);
     report.put("acked_records", json!(append::acked(&written)));
@@ -79,6 +80,7 @@ pub(super) fn create(flags: &CreateFlags) -> anyhow::Result<Report> {
     })?;
     let tally = outcome.books.append.lock();
     report.put_phase("create", &tally);
+    report.put_interrupted(run.was_stopped());
     report.put_costs(outcome.costs, tally.span(), tally.requests);
     let made = next.load(Ordering::Relaxed).min(*streams);
     report.put("streams", json!(made));
@@ -120,6 +122,7 @@ pub(super) fn read(flags: &ReadFlags) -> anyhow::Result<Report> {
     })?;
     let tally = outcome.books.scan.lock();
     report.put_phase("read", &tally);
+    report.put_interrupted(run.was_stopped());
     report.put_costs(outcome.costs, tally.span(), tally.requests);
     report.put("whole_reads", json!(outcome.results.iter().sum::<u64>()));
     clean_up(&bench, run_flags, &all, &mut report)?;
@@ -246,6 +249,7 @@ fn together(name: &str, run_flags: &RunFlags, load: Load<'_>) -> anyhow::Result<
         report.put_phase("read", &outcome.books.scan.lock());
         report.put("whole_reads", json!(whole_reads));
     }
+    report.put_interrupted(run.was_stopped());
     // What is paid for here is the delivery of a record to a reader.
     report.put_costs(outcome.costs, tally.span(), deliveries.count());
     report.put_verified(seen, violations);

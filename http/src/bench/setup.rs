@@ -13,6 +13,7 @@ use super::{
     request::Streams,
     verify::{Checker, Violations, Written},
 };
+use crate::cli::client::exit::INTERRUPTED;
 
 /// Bytes read at a time.
 const PAGE_BUFFER_BYTES: usize = 256 << 10;
@@ -44,11 +45,20 @@ impl Crew {
             for number in (thread..self.connections).step_by(threads) {
                 tasks.spawn(task(number));
             }
-            let mut results = Vec::new();
-            while let Some(ended) = tasks.join_next().await {
-                results.push(ended??);
+            let work = async {
+                let mut results = Vec::new();
+                while let Some(ended) = tasks.join_next().await {
+                    results.push(ended??);
+                }
+                anyhow::Ok(results)
+            };
+            tokio::select! {
+                results = work => results,
+                Ok(()) = tokio::signal::ctrl_c(), if thread == 0 => {
+                    eprintln!("weir: interrupted: streams called bench-… are left on the server");
+                    std::process::exit(INTERRUPTED.into());
+                }
             }
-            anyhow::Ok(results)
         })?;
         let mut all = Vec::new();
         for one in done {

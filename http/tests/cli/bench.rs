@@ -8,7 +8,11 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::{Done, support::Server, weir};
+use crate::{
+    Done, command, end, signal,
+    support::{Server, until},
+    weir,
+};
 
 async fn bench(at: SocketAddr, args: &str) -> Done {
     let common = " --seconds 0.4 --warm-up 0.1 --json";
@@ -84,6 +88,23 @@ async fn every_lie_is_caught() {
     }
     let honest = Liar::start(Lie::None).await;
     bench(honest, "append --connections 1 --content-type text/plain").await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_run_verifies_and_cleans_up() {
+    let server = Server::start().await;
+    let args = ["bench", "append", "--seconds", "600", "--json", "--connections", "2"];
+    let child = command(server.address, &args).spawn().expect("starts");
+    until("it writes", || async {
+        weir(server.address, &["ls", "bench-", "--json"]).await.out.contains("\"next_offset\":\"1")
+    })
+    .await;
+    signal(&child, "INT");
+    let done = end(child).await;
+    assert!(done.code == Some(3) && done.err.contains("interrupted"), "{done:?}");
+    let report = done.json();
+    assert_eq!(report["verified"]["records"], report["acked_records"], "{report}");
+    assert_eq!(weir(server.address, &["ls", "bench-"]).await.ok(), "", "nothing is left behind");
 }
 
 #[tokio::test(flavor = "multi_thread")]
