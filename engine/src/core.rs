@@ -38,7 +38,7 @@ use crate::{
         view::Stream,
     },
     subscribe::registry::Registry,
-    types::{Ancestry, Epoch, SegmentId, StoreMs, StreamId, StreamName, WallMs},
+    types::{Ancestry, Epoch, ProducerId, SegmentId, StoreMs, StreamId, StreamName, WallMs},
 };
 
 /// Reading connections kept open.
@@ -148,6 +148,8 @@ impl From<Death> for Dying {
 pub(crate) struct Unfolded {
     pub(crate) streams: Vec<Arc<Stream>>,
     pub(crate) burials: Vec<Burial>,
+    /// Producers whose rows a fold that was cut short has written: the next ledger needs them too.
+    pub(crate) ahead: Vec<(StreamId, ProducerId)>,
     /// Names whose presence differs from the catalogue's, with the stream that has it now.
     pub(crate) names: BTreeMap<StreamName, Option<Arc<Stream>>>,
     /// The same for the changes that a running fold is writing.

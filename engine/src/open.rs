@@ -26,7 +26,11 @@ use crate::{
         sequencer::Sequencer,
         writer::Writer,
     },
-    motion::{checkpoint, keeper, publish, seal},
+    motion::{
+        checkpoint, keeper,
+        publish::{self, chain},
+        seal,
+    },
     rack::Rack,
     read::segments::SegmentSet,
     segment::{BlockCache, Remote, Segment},
@@ -228,7 +232,7 @@ fn open_locked(
         tx.commit().map_err(|error| failure(error.into()))?;
     }
     let rack = Rack::new(&world, &config);
-    let (files, segments) = open_files(&world, &config, &rack, &conn, store)?;
+    let (mut files, segments) = open_files(&world, &config, &rack, &conn, store)?;
     let seed = std::array::from_fn(|_| world.entropy.next_u64());
     let shelf = Arc::new(Shelf::new(config.streams_cached_max, seed));
     let (found, subscriptions) = replay::run(&conn, &shelf, store).map_err(failure)?;
@@ -241,9 +245,12 @@ fn open_locked(
         "replayed the log"
     );
     let link = found.link;
+    if files.cut().is_some_and(|cut| cut.folded.lsn < link.lsn) {
+        files.fold_begins();
+    }
     let (slices, received) = mpsc::channel(SLICES_MAX);
     let found = (found, subscriptions);
-    let next_file = catalogue::meta_u64(&conn, "next_segment").map_err(failure)?.max(1);
+    let next_file = next_file(&conn).map_err(failure)?;
     let recoveries = catalogue::meta_u64(&conn, "recoveries").map_err(failure)?;
     let floor = u32::try_from(recoveries).map(Epoch::first_of);
     let floor = floor.map_err(|_| OpenError::Corrupt("recoveries are too many".into()))?;
@@ -269,6 +276,16 @@ fn is_foreign(world: &World, path: &Path) -> bool {
 
 fn foreign(path: &Path) -> OpenError {
     OpenError::Corrupt(format!("{} is another program's", path.display()))
+}
+
+/// The number of the next file. Rows of files tell it, and manifests too: a file that was given up
+/// has no row, but its number was taken when a manifest said which is next.
+fn next_file(conn: &Connection) -> Result<u64, catalogue::Failure> {
+    let mut next = catalogue::meta_u64(conn, "next_segment")?.max(1);
+    for stored in [chain::published(conn)?, chain::pending(conn)?].into_iter().flatten() {
+        next = next.max(stored.manifest.next_segment.get());
+    }
+    Ok(next)
 }
 
 /// Puts the parts together.

@@ -10,7 +10,9 @@
 //! the same server as production.
 
 mod app;
+pub mod bench;
 pub mod cli;
+pub mod client;
 pub mod config;
 mod handle;
 pub mod local;

@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use weir_http::cli::{self, Task};
+use weir_http::{
+    bench,
+    cli::{self, Task},
+};
 
 fn main() -> ExitCode {
     match run() {
@@ -17,13 +20,24 @@ fn main() -> ExitCode {
 
 fn run() -> anyhow::Result<ExitCode> {
     abort_on_panic();
-    let task = cli::task()?;
+    let task = match cli::task()? {
+        // Its threads have runtimes of their own.
+        Task::Bench(flags) => return Ok(bench::run(*flags)?.into()),
+        task => task,
+    };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     match task {
         Task::Serve(settings) => runtime.block_on(cli::serve(*settings))?,
         Task::RotateKeys(data) => runtime.block_on(cli::rotate_keys(data))?,
         Task::Local(command) => return Ok(runtime.block_on(cli::local::run(command))?.into()),
+        Task::Client(command) => {
+            let code = runtime.block_on(cli::client::run(*command))?;
+            // A read of the standard input ends when there is some: nobody waits for that.
+            runtime.shutdown_background();
+            return Ok(code.into());
+        }
+        Task::Bench(_) => unreachable!("done above"),
         Task::Offline(task) => return Ok(runtime.block_on(cli::offline(task))?.into()),
     }
     Ok(ExitCode::SUCCESS)

@@ -145,15 +145,13 @@ impl Options {
     /// # Errors
     /// There is no such choice, or it can't have that value.
     pub fn set(&mut self, name: &str, value: &str) -> anyhow::Result<()> {
-        if let Some((_, switch)) = self.switches().into_iter().find(|(known, _)| *known == name) {
+        let mut all: Vec<(&str, &mut bool)> = self.bucket.switches().into_iter().collect();
+        all.extend(self.town.switches());
+        if let Some((_, switch)) = all.into_iter().find(|(known, _)| *known == name) {
             *switch = value.parse().with_context(|| format!("{name} is true or false"))?;
             return Ok(());
         }
-        let mut switches = self.bucket.switches();
-        if let Some((_, switch)) = switches.iter_mut().find(|(known, _)| *known == name) {
-            **switch = value.parse().with_context(|| format!("{name} is true or false"))?;
-            return Ok(());
-        } else if let Some((_, switch)) = self.town.switches().into_iter().find(|it| it.0 == name) {
+        if let Some((_, switch)) = self.switches().into_iter().find(|(known, _)| *known == name) {
             *switch = value.parse().with_context(|| format!("{name} is true or false"))?;
             return Ok(());
         }

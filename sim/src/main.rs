@@ -7,6 +7,7 @@
 use std::{
     path::PathBuf,
     process::ExitCode,
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -19,6 +20,9 @@ use sim::{
     schedule, shrink,
     swarm::{self, Swarm},
 };
+
+/// A case that goes on for longer is ended: a loop without an end, not a slow machine.
+const CASE_MAX: Duration = Duration::from_secs(300);
 
 #[derive(Parser)]
 #[command(about = "Runs the store in a simulated world")]
@@ -60,6 +64,9 @@ enum Verb {
         /// Plant a defect.
         #[arg(long, value_enum, default_value_t)]
         sabotage: Sabotage,
+        /// Overrule a choice of all seeds: NAME=VALUE.
+        #[arg(long, value_name = "NAME=VALUE")]
+        set: Vec<String>,
     },
     /// Runs seeds in two processes each and compares their traces.
     Meta {
@@ -72,6 +79,9 @@ enum Verb {
         /// What clients talk to.
         #[arg(long, value_enum, default_value_t)]
         over: Over,
+        /// Overrule a choice of all seeds: NAME=VALUE.
+        #[arg(long, value_name = "NAME=VALUE")]
+        set: Vec<String>,
     },
     /// Looks for a smaller case that fails in the same way, and keeps it in a file.
     Shrink {
@@ -117,14 +127,18 @@ struct CaseArgs {
 impl CaseArgs {
     fn case(&self) -> anyhow::Result<Case> {
         let seed = self.seed.context("which seed? --seed N")?;
-        let mut case = Case::new(seed, self.over, self.sabotage);
-        for choice in &self.set {
-            let (name, value) = choice.split_once('=').context("--set wants NAME=VALUE")?;
-            case = case.with(name, value);
-        }
-        case.options()?;
-        Ok(case)
+        overruled(Case::new(seed, self.over, self.sabotage), &self.set)
     }
+}
+
+/// A case with choices overruled.
+fn overruled(mut case: Case, set: &[String]) -> anyhow::Result<Case> {
+    for choice in set {
+        let (name, value) = choice.split_once('=').context("--set wants NAME=VALUE")?;
+        case = case.with(name, value);
+    }
+    case.options()?;
+    Ok(case)
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -148,16 +162,18 @@ fn main() -> anyhow::Result<ExitCode> {
             let cases: anyhow::Result<Vec<Case>> = cases.iter().map(|it| it.parse()).collect();
             Ok(run_here(&cases?, false))
         }
-        Verb::Swarm { from, seeds, time, jobs, over, sabotage } => {
-            let case = |seed| Case::new(seed, over, sabotage);
-            match time {
-                None => report(&swarm::run(&exe()?, &cases(from, seeds, case), jobs)?),
-                Some(time) => report(&swarm_for(from, time, jobs, case)?),
-            }
+        Verb::Swarm { from, seeds, time, jobs, over, sabotage, set } => {
+            let case = |seed| overruled(Case::new(seed, over, sabotage), &set);
+            let began = Instant::now();
+            let swarm = match time {
+                None => swarm::run(&exe()?, &cases(from, seeds, case)?, jobs)?,
+                Some(time) => swarm_for(from, time, jobs, case)?,
+            };
+            report(&swarm, began.elapsed())
         }
-        Verb::Meta { seed, seeds, over } => {
-            let cases = cases(seed, seeds, |seed| Case::new(seed, over, Sabotage::None));
-            meta(&cases)
+        Verb::Meta { seed, seeds, over, set } => {
+            let case = |seed| overruled(Case::new(seed, over, Sabotage::None), &set);
+            meta(&cases(seed, seeds, case)?)
         }
         Verb::Shrink { case, out } => shrunk(&case.case()?, out),
         Verb::Replay { file, trace } => {
@@ -197,7 +213,11 @@ fn exe() -> anyhow::Result<PathBuf> {
     Ok(std::env::current_exe()?)
 }
 
-fn cases(from: u64, seeds: u64, case: impl Fn(u64) -> Case) -> Vec<Case> {
+fn cases(
+    from: u64,
+    seeds: u64,
+    case: impl Fn(u64) -> anyhow::Result<Case>,
+) -> anyhow::Result<Vec<Case>> {
     (from..from + seeds).map(case).collect()
 }
 
@@ -211,7 +231,11 @@ fn run_here(cases: &[Case], trace: bool) -> ExitCode {
             .init();
     }
     let mut code = ExitCode::SUCCESS;
+    let watch = (!trace).then(watchdog);
     for case in cases {
+        if let Some(watch) = &watch {
+            watch.send(case.clone()).expect("the watchdog outlives the cases");
+        }
         match run::case(case, trace) {
             Ok(report) => println!(
                 "held {} {} {} {} {}",
@@ -235,25 +259,45 @@ fn run_here(cases: &[Case], trace: bool) -> ExitCode {
     code
 }
 
+/// Ends a process whose case goes on for ever: told of each case as it begins.
+fn watchdog() -> mpsc::Sender<Case> {
+    let (begins, begun) = mpsc::channel::<Case>();
+    std::thread::spawn(move || {
+        let Ok(mut case) = begun.recv() else { return };
+        loop {
+            match begun.recv_timeout(CASE_MAX) {
+                Ok(next) => case = next,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    println!("failed {} has not ended after {CASE_MAX:?} of real time", case.seed);
+                    println!("  reproduce: {}", case.command());
+                    std::process::exit(1);
+                }
+            }
+        }
+    });
+    begins
+}
+
 /// Shares of seeds until the time is over.
 fn swarm_for(
     from: u64,
     time: Duration,
     jobs: usize,
-    case: impl Fn(u64) -> Case,
+    case: impl Fn(u64) -> anyhow::Result<Case>,
 ) -> anyhow::Result<Swarm> {
     let (exe, began) = (exe()?, Instant::now());
     let share = 20 * u64::try_from(jobs.max(1))?;
     let mut swarm = Swarm::default();
     let mut next = from;
     while began.elapsed() < time {
-        swarm.add(swarm::run(&exe, &cases(next, share, &case), jobs)?);
+        swarm.add(swarm::run(&exe, &cases(next, share, &case)?, jobs)?);
         next += share;
     }
     Ok(swarm)
 }
 
-fn report(swarm: &Swarm) -> anyhow::Result<ExitCode> {
+fn report(swarm: &Swarm, took: Duration) -> anyhow::Result<ExitCode> {
     print!("{}", swarm.reports);
     println!(
         "{} seeds held, {} failed; {:?} simulated, {} requests with records, {} boots",
@@ -263,6 +307,7 @@ fn report(swarm: &Swarm) -> anyhow::Result<ExitCode> {
         swarm.requests,
         swarm.boots
     );
+    println!("in {took:.0?} of real time");
     for (seed, what) in &swarm.failures {
         println!("failed {seed}: {what}");
     }

@@ -30,33 +30,38 @@ pub struct Swarm {
     pub reports: String,
 }
 
-/// Runs cases in `jobs` children of the program `exe` at a time, each a share of them.
+/// Address space of a child, in KiB: a defect that eats memory must not take the machine along.
+const MEMORY_MAX_KIB: u64 = 8 << 20;
+
+/// Runs cases in `jobs` children of the program `exe` at a time, each a share of them. A case whose
+/// child dies has failed, and the others of its share go on in another child.
 ///
 /// # Errors
-/// A child could not be started or died without a word.
+/// A child could not be started or waited for.
 pub fn run(exe: &Path, cases: &[Case], jobs: usize) -> anyhow::Result<Swarm> {
     let jobs = jobs.max(1);
     let mut swarm = Swarm::default();
     for batch in cases.chunks(SHARE_MAX * jobs) {
-        let mut children = Vec::new();
-        for job in 0..jobs {
-            let share: Vec<String> =
-                batch.iter().skip(job).step_by(jobs).map(Case::to_string).collect();
-            if !share.is_empty() {
-                children.push(start(exe, &share)?);
+        let share = |job| batch.iter().skip(job).step_by(jobs).cloned().collect();
+        let mut shares: Vec<Vec<Case>> = (0..jobs).map(share).collect();
+        while shares.iter().any(|share| !share.is_empty()) {
+            let mut children = Vec::new();
+            for share in shares.into_iter().filter(|share| !share.is_empty()) {
+                children.push((start(exe, &share)?, share));
             }
-        }
-        for child in children {
-            swarm.wait(child)?;
+            let left = children.into_iter().map(|(child, share)| swarm.wait(child, share));
+            shares = left.collect::<anyhow::Result<_>>()?;
         }
     }
     Ok(swarm)
 }
 
-fn start(exe: &Path, share: &[String]) -> anyhow::Result<Child> {
-    Command::new(exe)
-        .arg("cases")
-        .args(share)
+fn start(exe: &Path, share: &[Case]) -> anyhow::Result<Child> {
+    Command::new("sh")
+        .arg("-c")
+        .arg(format!("ulimit -v {MEMORY_MAX_KIB}; exec \"$0\" cases \"$@\""))
+        .arg(exe)
+        .args(share.iter().map(Case::to_string))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -64,18 +69,26 @@ fn start(exe: &Path, share: &[String]) -> anyhow::Result<Child> {
 }
 
 impl Swarm {
-    fn wait(&mut self, child: Child) -> anyhow::Result<()> {
+    /// Takes what a child said of its share. Returns the cases that it did not come to.
+    fn wait(&mut self, child: Child, share: Vec<Case>) -> anyhow::Result<Vec<Case>> {
         let ended = child.wait_with_output().context("waiting for a child")?;
-        let said = String::from_utf8_lossy(&ended.stdout).into_owned();
-        let before = self.failures.len();
-        for line in said.lines() {
+        for line in String::from_utf8_lossy(&ended.stdout).lines() {
             self.take(line);
         }
-        if !ended.status.success() && self.failures.len() == before {
+        let told = |case: &Case| {
+            self.hashes.contains_key(&case.seed) || self.failures.contains_key(&case.seed)
+        };
+        let mut left: Vec<Case> = share.into_iter().skip_while(told).collect();
+        if !left.is_empty() {
+            let victim = left.remove(0);
             let why = String::from_utf8_lossy(&ended.stderr);
-            anyhow::bail!("a child died: {}: {why}{said}", ended.status);
+            let last = why.lines().last().unwrap_or("without a word").to_owned();
+            let what = format!("its process died, {}: {last}", ended.status);
+            let report = format!("failed {} {what}\n{why}\n", victim.seed);
+            self.reports.push_str(&report);
+            self.failures.insert(victim.seed, what);
         }
-        Ok(())
+        Ok(left)
     }
 
     fn take(&mut self, line: &str) {

@@ -24,16 +24,6 @@ const MARKED: [&str; 6] = [
     "sim/src/workload",
 ];
 
-/// What only stores with a bucket do: engine/tests/publish.rs and the tests of `history`.
-const OF_BUCKETS: [&str; 6] = [
-    "engine/src/engine.rs",
-    "engine/src/history",
-    "engine/src/motion/ledgers.rs",
-    "engine/src/motion/publish",
-    "engine/src/read/sight.rs",
-    "engine/src/restore",
-];
-
 /// Marks that these seeds can't reach, and where they are reached.
 const ELSEWHERE: [(&str, &str); 4] = [
     ("an event stream broke", "tests/town.rs"),
@@ -47,9 +37,6 @@ const ELSEWHERE: [(&str, &str); 4] = [
 
 /// The names in `sometimes!("…")` in all sources below a path.
 fn marks_below(path: &Path, found: &mut BTreeSet<String>) {
-    if OF_BUCKETS.iter().any(|of_buckets| path.ends_with(of_buckets)) {
-        return;
-    }
     if path.is_dir() {
         for entry in fs::read_dir(path).expect("the sources are here") {
             marks_below(&entry.expect("the sources are readable").path(), found);

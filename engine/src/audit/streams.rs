@@ -48,7 +48,7 @@ struct Stream {
     next: Seq,
     closed: bool,
     retired: bool,
-    /// Everything up to here is in it.
+    /// Everything up to here is in its row.
     lsn: Lsn,
 }
 
@@ -196,7 +196,7 @@ fn apply(
                 next: at,
                 closed: false,
                 retired: false,
-                lsn,
+                lsn: Lsn::ZERO,
             });
         }
         Entry::Write(write) => {
@@ -210,7 +210,7 @@ fn apply(
                 let what = format!("writes at {}, the tail is {}", write.first, stream.next);
                 note(findings, format!("commit {lsn} of '{}'", stream.name), what);
             }
-            (stream.next, stream.lsn) = (limit, lsn);
+            stream.next = limit;
             stream.closed |= write.closes;
         }
         Entry::Delete(delete) => drop(streams.remove(&delete.stream)),

@@ -83,7 +83,8 @@ pub(crate) fn run(
         return Err(Failure::Damaged(format!("the log names stream {id}, which is nowhere")));
     }
     let subscriptions = subscriptions.finish()?;
-    let nothing = streams.is_empty() && !subscriptions.has_unfolded();
+    let buried = !found.unfolded.burials.is_empty();
+    let nothing = streams.is_empty() && !buried && !subscriptions.has_unfolded();
     found.unfolded.since = (!nothing).then_some(found.store_ms);
     found.unfolded.streams = streams.into_values().collect();
     Ok((found, subscriptions))
@@ -245,7 +246,7 @@ impl Replay<'_> {
 
     /// The producer's state after a write, `None` if the catalogue has a later one.
     fn producer_after(
-        &self,
+        &mut self,
         stream: &Stream,
         write: &entry::Write,
         lsn: Lsn,
@@ -260,6 +261,8 @@ impl Replay<'_> {
                 let id = stream.identity.id;
                 let row = catalogue::producer(self.conn, id, tuple.id.as_str())?;
                 if row.as_ref().is_some_and(|(_, reflects)| *reflects >= lsn) {
+                    weir_io::sometimes!("replay met a producer's row ahead of the fold");
+                    self.found.unfolded.ahead.push((id, tuple.id.clone()));
                     return Ok(None);
                 }
                 row.map(|(producer, _)| producer)

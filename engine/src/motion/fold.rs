@@ -21,7 +21,7 @@ use crate::{
         files::{Cut, Fresh},
     },
     subscribe::fold as subscriptions,
-    types::{Lsn, StreamId},
+    types::{Lsn, ProducerId, StreamId},
 };
 
 /// Rows written in one slice at most.
@@ -33,15 +33,24 @@ const PRODUCERS_PER_SLICE: usize = 256;
 /// Producer states a stream's decided view keeps beside those it needs.
 const PRODUCERS_KEPT: usize = 64;
 
+/// What a fold brings into the catalogue.
+pub(crate) struct Changes<'a> {
+    pub(crate) snapshots: Vec<Snapshot>,
+    pub(crate) burials: Vec<Burial>,
+    /// Producers whose rows are there already.
+    pub(crate) ahead: Vec<(StreamId, ProducerId)>,
+    pub(crate) subscriptions: &'a subscriptions::Batch,
+}
+
 /// Folds a sealed batch.
 pub(crate) async fn run(
     core: &Arc<Core>,
     through: Link,
-    snapshots: Vec<Snapshot>,
-    burials: Vec<Burial>,
-    subscriptions: &subscriptions::Batch,
+    changes: Changes<'_>,
     files: Vec<NewSegment>,
 ) -> Result<(), Failed> {
+    let Changes { snapshots, burials, ahead, subscriptions } = changes;
+    core.files.lock().fold_begins();
     register(core, &files).await?;
     core.show_segments(files);
     super::deaths::mark(core, &snapshots, &burials).await?;
@@ -59,7 +68,7 @@ pub(crate) async fn run(
     let snapshots = Arc::new(snapshots);
     write_rows(core, &snapshots).await?;
     subscriptions::run(core, subscriptions).await?;
-    let touched = Touched::by(&snapshots, &burials, subscriptions);
+    let touched = Touched::by(&snapshots, (&burials, ahead), subscriptions);
     let ledger = super::ledgers::write(core, through, touched).await?;
     let cut = Cut {
         folded: through,

@@ -27,7 +27,7 @@ use crate::{
         files::Fresh,
     },
     subscribe::fold as subscriptions,
-    types::{Lsn, SegmentId},
+    types::{Lsn, ProducerId, SegmentId, StreamId},
 };
 
 /// What a fold changed.
@@ -47,10 +47,11 @@ impl Touched {
     /// What a fold of these changes.
     pub(super) fn by(
         snapshots: &[Snapshot],
-        burials: &[Burial],
+        (burials, ahead): (&[Burial], Vec<(StreamId, ProducerId)>),
         subscriptions: &subscriptions::Batch,
     ) -> Self {
-        let mut rows = Vec::new();
+        let ahead = ahead.into_iter().map(|(stream, producer)| Address::Producer(stream, producer));
+        let mut rows: Vec<Address> = ahead.collect();
         for snapshot in snapshots {
             let id = snapshot.row.identity.id;
             rows.push(Address::Stream(id));

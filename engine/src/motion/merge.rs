@@ -53,12 +53,18 @@ pub(crate) async fn run(core: &Arc<Core>) {
     core.publisher.notify_one();
 }
 
-/// A segment that holds what died long ago or of which about a quarter is dead, or else the first neighbours, oldest first, that are small or of which none outweighs the rest: so a
-/// byte is rewritten only when what it lies in has about doubled.
+/// A segment that holds what died long ago or of which about a quarter is dead, or else the first
+/// neighbours, oldest first, that are small or of which none outweighs the rest: so a byte is
+/// rewritten only when what it lies in has about doubled.
 fn choose(core: &Core) -> Option<Vec<Arc<Segment>>> {
-    // Those of a fold that is to be tried again stay as they are: merged with others they would
-    // take these out of what is published until then (INV-40).
-    let folded = core.files.lock().cut()?.folded.lsn;
+    // While a fold is to be tried again the rows may say of records that they are dead which the
+    // cut, and so the next manifest, still shows; and its segments, merged with others, would take
+    // these out of what is published until then (INV-40).
+    let Some(cut) = core.files.lock().settled() else {
+        weir_io::sometimes!("a merge waited for a fold that had not been finished");
+        return None;
+    };
+    let folded = cut.folded.lsn;
     let set = core.segments.load();
     let settled = set.all().partition_point(|it| it.footer().last_lsn <= folded);
     let settled = &set.all()[..settled];

@@ -20,7 +20,7 @@ use crate::{
         view::{Life, Stream},
     },
     subscribe::fold as subscriptions,
-    types::{Chunk, Form, Lsn, Seq, StreamId},
+    types::{Chunk, Form, Lsn, ProducerId, Seq, StreamId},
 };
 
 /// A stream with this many unsealed bytes gets a segment of its own.
@@ -31,6 +31,8 @@ pub(crate) struct Batch {
     pub(crate) through: Link,
     pub(crate) streams: Vec<Arc<Stream>>,
     pub(crate) burials: Vec<Burial>,
+    /// As in [`Unfolded`](crate::core::Unfolded).
+    ahead: Vec<(StreamId, ProducerId)>,
     subscriptions: subscriptions::Batch,
     log_bytes: u64,
 }
@@ -71,7 +73,7 @@ pub(crate) async fn run(core: &Arc<Core>) {
     let _turn = core.sealing.lock().await;
     let Some(batch) = freeze(core) else { return };
     let (streams, burials) = (batch.streams.clone(), batch.burials.clone());
-    let subscriptions = batch.subscriptions.clone();
+    let (ahead, subscriptions) = (batch.ahead.clone(), batch.subscriptions.clone());
     let log_bytes = batch.log_bytes;
     match seal(core, batch).await {
         Ok(()) => {
@@ -82,7 +84,7 @@ pub(crate) async fn run(core: &Arc<Core>) {
             tracing::warn!(%error, "seal failed and will be tried again");
             weir_io::sometimes!("a seal failed and was tried again");
             core.log_bytes.fetch_add(log_bytes, std::sync::atomic::Ordering::Relaxed);
-            thaw(core, streams, burials, subscriptions);
+            thaw(core, streams, (burials, ahead), subscriptions);
         }
     }
 }
@@ -94,7 +96,9 @@ fn freeze(core: &Core) -> Option<Batch> {
     let _whole = core.settling.lock();
     let through = core.durable_link();
     let mut unfolded = core.unfolded.lock();
-    let nothing = unfolded.streams.is_empty() && !core.subscriptions.has_unfolded();
+    let nothing = unfolded.streams.is_empty()
+        && unfolded.burials.is_empty()
+        && !core.subscriptions.has_unfolded();
     if unfolded.since.is_none() && nothing {
         return None;
     }
@@ -102,16 +106,17 @@ fn freeze(core: &Core) -> Option<Batch> {
     let log_bytes = core.log_bytes.swap(0, std::sync::atomic::Ordering::Relaxed);
     let streams = std::mem::take(&mut unfolded.streams);
     let burials = std::mem::take(&mut unfolded.burials);
+    let ahead = std::mem::take(&mut unfolded.ahead);
     unfolded.folding = std::mem::take(&mut unfolded.names);
     let subscriptions = core.subscriptions.freeze();
-    Some(Batch { through, streams, burials, subscriptions, log_bytes })
+    Some(Batch { through, streams, burials, ahead, subscriptions, log_bytes })
 }
 
 /// Puts everything back.
 fn thaw(
     core: &Core,
     streams: Vec<Arc<Stream>>,
-    burials: Vec<Burial>,
+    (burials, ahead): (Vec<Burial>, Vec<(StreamId, ProducerId)>),
     subscriptions: subscriptions::Batch,
 ) {
     let _whole = core.settling.lock();
@@ -129,6 +134,8 @@ fn thaw(
     unfolded.streams = back;
     let newer = std::mem::replace(&mut unfolded.burials, burials);
     unfolded.burials.extend(newer);
+    // Only a replay puts something there.
+    unfolded.ahead = ahead;
     let newer = std::mem::take(&mut unfolded.names);
     unfolded.names = std::mem::take(&mut unfolded.folding);
     unfolded.names.extend(newer);
@@ -145,7 +152,13 @@ async fn seal(core: &Arc<Core>, batch: Batch) -> Result<(), Failed> {
         build(&builder, streams, through.lsn)
     })
     .await??;
-    fold::run(core, through, snapshots, batch.burials, &batch.subscriptions, files).await
+    let changes = fold::Changes {
+        snapshots,
+        burials: batch.burials,
+        ahead: batch.ahead,
+        subscriptions: &batch.subscriptions,
+    };
+    fold::run(core, through, changes, files).await
 }
 
 /// A finished segment file.

@@ -92,6 +92,8 @@ pub(crate) struct Files {
     /// Oldest first.
     ledgers: Vec<LedgerRow>,
     cut: Option<Cut>,
+    /// A fold has begun and none has been finished since: rows may be ahead of the cut.
+    ahead: bool,
     /// Counts changes that a manifest would show.
     version: u64,
     /// Bytes that are on this disk only; appends look at it without the lock.
@@ -131,9 +133,19 @@ impl Files {
         }
     }
 
+    /// A fold begins, or the one that the last process began was not finished.
+    pub(crate) fn fold_begins(&mut self) {
+        self.ahead = true;
+    }
+
+    /// The cut, if the rows are those of it: what they say is dead is dead there too.
+    pub(crate) fn settled(&self) -> Option<Cut> {
+        self.cut.filter(|_| !self.ahead)
+    }
+
     /// A fold is finished.
     pub(crate) fn folded(&mut self, cut: Cut, fresh: Option<Fresh>) {
-        self.cut = Some(cut);
+        (self.cut, self.ahead) = (Some(cut), false);
         self.version += 1;
         let Some(Fresh { row, whole, .. }) = fresh else { return };
         if whole {

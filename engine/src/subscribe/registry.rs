@@ -362,7 +362,11 @@ impl Registry {
     pub(crate) fn replayed(&self) {
         for subscription in self.inner.read().by_number.values() {
             let mut durable = subscription.durable.lock();
-            durable.reflected = super::subscription::Reflected::default();
+            let ahead = std::mem::take(&mut durable.reflected);
+            // Rows that a fold which was cut short has written: the next ledger needs them too.
+            durable.unfolded.row |= ahead.row > Lsn::ZERO;
+            durable.unfolded.links.extend(ahead.links.into_keys());
+            self.list(subscription, &mut durable);
             if matches!(durable.control.phase, Phase::Waking { .. }) {
                 weir_io::sometimes!("a wake was under way when the store went down");
             }

@@ -6,11 +6,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use weir_engine::types::OffsetFormat;
 
 use super::{
+    client::flags::ClientCommand,
     local::LocalCommand,
     offline::flags::{OfflineCommand, ServeBootstrapFlags},
     store::{PublishFlags, StoreFlags},
 };
 use crate::{
+    bench::flags::BenchFlags,
     config::Network,
     wire::duration::{self, Bare},
 };
@@ -37,6 +39,10 @@ enum Command {
     /// A server for development, with everything in one SQLite file
     #[command(subcommand)]
     Local(LocalCommand),
+    /// Measure a server: this one or any other of the protocol
+    Bench(Box<BenchFlags>),
+    #[command(flatten)]
+    Client(Box<ClientCommand>),
 }
 
 /// What is asked of no server.
@@ -48,6 +54,10 @@ pub enum Aside {
     Offline(Box<OfflineCommand>),
     /// Something about local servers.
     Local(LocalCommand),
+    /// A load for a server.
+    Bench(Box<BenchFlags>),
+    /// Something of a server.
+    Client(Box<ClientCommand>),
 }
 
 /// What can be done with the keys.
@@ -73,6 +83,8 @@ impl Cli {
             Some(Command::Keys(command)) => Err(Aside::Keys(command)),
             Some(Command::Offline(command)) => Err(Aside::Offline(Box::new(command))),
             Some(Command::Local(command)) => Err(Aside::Local(command)),
+            Some(Command::Bench(flags)) => Err(Aside::Bench(flags)),
+            Some(Command::Client(command)) => Err(Aside::Client(command)),
             None => Ok(self.serve),
         }
     }
@@ -227,12 +239,12 @@ impl From<OffsetSpelling> for OffsetFormat {
     }
 }
 
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     duration::parse(text, Bare::Refused)
         .ok_or_else(|| "want a number and a unit: 500ms, 3s, 2m, 1h".to_owned())
 }
 
-pub(super) fn parse_size(text: &str) -> Result<usize, String> {
+pub(crate) fn parse_size(text: &str) -> Result<usize, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let factor = match unit {

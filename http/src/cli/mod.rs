@@ -5,6 +5,7 @@
 //! ```
 
 mod bill;
+pub mod client;
 pub mod flags;
 pub mod local;
 pub mod offline;
@@ -34,6 +35,7 @@ use weir_io::{
 
 use self::{
     bill::Bill,
+    client::flags::ClientCommand,
     flags::{Aside, KeysCommand},
     local::LocalCommand,
     offline::{Offline, Restore, work::Work},
@@ -41,6 +43,7 @@ use self::{
 };
 use crate::{
     App, KeysError, ObjectStore, Webhooks,
+    bench::flags::BenchFlags,
     config::{self, Auth, ConfigError, Environment, Settings, StoreSettings},
     object_store::StoreError,
     server,
@@ -116,6 +119,10 @@ pub enum Task {
     Offline(Offline),
     /// Run a server on a developer's machine, or look after some.
     Local(LocalCommand),
+    /// Measure a server.
+    Bench(Box<BenchFlags>),
+    /// Ask a server.
+    Client(Box<ClientCommand>),
 }
 
 /// What to do, from the command line and the environment.
@@ -133,6 +140,8 @@ pub fn task() -> Result<Task, ServeError> {
             Ok(Task::RotateKeys(config::data(data, &environment)))
         }
         Err(Aside::Local(command)) => Ok(Task::Local(command)),
+        Err(Aside::Bench(flags)) => Ok(Task::Bench(flags)),
+        Err(Aside::Client(command)) => Ok(Task::Client(command)),
         Err(Aside::Offline(command)) => Ok(Task::Offline(command.resolve(&environment)?)),
     }
 }
@@ -397,21 +406,26 @@ fn announce(settings: &Settings, url: &str) {
     );
 }
 
-/// Raises the soft limit of descriptors to the hard one and says how many connections fit.
+/// Says how many connections fit.
 fn connections_within_descriptors() -> u32 {
+    let room = raise_descriptors();
+    let room = room.map_or(u64::MAX, |it| it.saturating_sub(DESCRIPTORS_RESERVED).max(1));
+    u32::try_from(room).unwrap_or(u32::MAX)
+}
+
+/// Raises the soft limit of descriptors to the hard one, and returns it if there is one.
+pub(crate) fn raise_descriptors() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let current = match setrlimit(Resource::Nofile, raised) {
+    match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(error) => {
             warn!(%error, "could not raise the limit of descriptors");
             limit.current
         }
-    };
-    let room = current.map_or(u64::MAX, |it| it.saturating_sub(DESCRIPTORS_RESERVED).max(1));
-    u32::try_from(room).unwrap_or(u32::MAX)
+    }
 }
 
 fn io_error(what: &str, source: io::Error) -> ServeError {
@@ -431,6 +445,15 @@ impl Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
         })
+    }
+
+    /// Returns with the next one and says nothing of it.
+    async fn quietly(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 
     async fn next(&mut self) {

@@ -11,7 +11,10 @@ pub mod objects;
 pub mod process;
 mod sqlite;
 mod tasks;
+mod timer;
 pub mod tls;
+pub mod usage;
+pub mod workers;
 
 use std::{
     fs::File,
@@ -25,9 +28,10 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
 pub use disk::OsDisk;
-pub use net::{OsListener, OsOutbound};
+pub use net::{OsListener, OsOutbound, connect};
 pub use sqlite::OsSqlite;
 pub use tasks::{TokioBlocking, TokioTasks};
+pub use timer::Timer;
 
 use crate::{Clock, Entropy, World};
 

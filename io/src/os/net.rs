@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{
-    net::{TcpListener, TcpStream, lookup_host},
+    net::{TcpListener, TcpSocket, TcpStream, lookup_host},
     sync::Semaphore,
 };
 
@@ -28,6 +28,35 @@ impl OsListener {
     pub async fn bind(address: SocketAddr) -> io::Result<OsListener> {
         Ok(OsListener { listener: TcpListener::bind(address).await? })
     }
+
+    /// Binds `address` so that others of this user can bind it too: the system spreads the
+    /// connections over them (`SO_REUSEPORT`).
+    ///
+    /// # Errors
+    /// The address is not ours, or taken by somebody who does not share it.
+    pub fn bind_shared(address: SocketAddr) -> io::Result<OsListener> {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?;
+        socket.set_reuseport(true)?;
+        socket.bind(address)?;
+        Ok(OsListener { listener: socket.listen(BACKLOG)? })
+    }
+}
+
+/// Connections that wait to be accepted, for a listener that shares its port.
+const BACKLOG: u32 = 4_096;
+
+/// A plain connection of the caller's own runtime, for load that must cost next to nothing.
+///
+/// # Errors
+/// Nobody answers there.
+pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect(address).await?;
+    socket.set_nodelay(true)?;
+    Ok(socket)
 }
 
 impl Listener for OsListener {

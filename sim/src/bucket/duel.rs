@@ -8,7 +8,8 @@ use bytes::Bytes;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use weir_engine::{
-    Config, Engine, Health, OpenError,
+    Config, Engine, OpenError,
+    inspect::Publishing,
     request::{Append, Create, Error},
     restore::Options,
     types::{ContentType, StoreMs, StreamName},
@@ -141,8 +142,8 @@ async fn end(sim: &Rc<Sim>, first: &Rival, second: &Rival) -> Result<(), Breach>
         checks::CHAIN,
         "two write to one bucket and {} of them were fenced: {:?}, {:?}",
         lost.len(),
-        first.health(),
-        second.health()
+        first.publishing(),
+        second.publishing()
     );
     let (lost, left) = (lost[0], left[0]);
     sim.note(&format!("{} is fenced", lost.name));
@@ -252,7 +253,7 @@ impl Rival {
         self.engine.as_ref().is_none_or(|engine| engine.metrics().publish.fenced.get() == 1)
     }
 
-    fn health(&self) -> Option<Health> {
-        self.engine.as_ref().map(Engine::health)
+    fn publishing(&self) -> Option<Publishing> {
+        self.engine.as_ref().and_then(|engine| engine.server_details().publishing)
     }
 }

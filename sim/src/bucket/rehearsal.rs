@@ -2,7 +2,7 @@
 //! between two boots. What comes back is what was published, record for record what clients know;
 //! what was not is named as lost (INV-49). The store itself notices nothing.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use rand::RngExt;
@@ -31,6 +31,10 @@ use crate::{
 const SHARE: u32 = 2;
 /// Pages of one stream: streams of a simulation are short.
 const PAGE_BYTES_MAX: usize = 64 << 20;
+/// How often, and how many times, an append is tried that is refused because too much waits for the
+/// bucket.
+const BUSY_LOOK: Duration = Duration::from_secs(1);
+const BUSY_MAX: u32 = 60;
 /// Runtimes of rehearsals are told from those of boots by this.
 const BOOTS: u32 = 1 << 20;
 
@@ -136,8 +140,17 @@ async fn compare(sim: &Sim, engine: &Engine, stream: &Published, era: Epoch) -> 
     if stream.closed {
         return Ok(());
     }
-    let append = Append::new(name.clone(), page.content.clone(), body(page.form()));
-    let appended = engine.append(append).await.map(|appended| appended.next);
+    let append = || Append::new(name.clone(), page.content.clone(), body(page.form()));
+    let mut appended = engine.append(append()).await;
+    for _ in 0..BUSY_MAX {
+        // The rows of the recovery are still on their way into the bucket.
+        if !matches!(appended, Err(Error::Busy)) {
+            break;
+        }
+        tokio::time::sleep(BUSY_LOOK).await;
+        appended = engine.append(append()).await;
+    }
+    let appended = appended.map(|appended| appended.next);
     let next = Offset { epoch: epoch.max(era), next: end.after(1) };
     require!(
         matches!(&appended, Ok(it) if *it == next),

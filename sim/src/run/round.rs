@@ -32,6 +32,10 @@ enum Ending {
 /// of streams, renewals.
 const OWN_REQUESTS_MAX: usize = 2200;
 
+/// How long live readers may take to see everything when nobody writes any more.
+const CATCH_UP_MAX: Duration = Duration::from_secs(4);
+/// The same if what they read has to be fetched from a bucket on a bad day.
+const FETCHED_MAX: Duration = Duration::from_secs(300);
 /// How often the supervisor looks.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -185,7 +189,17 @@ pub(crate) async fn calm_down(host: &Host) {
 pub(crate) async fn settle(host: &Host, clients: Vec<tokio::task::JoinHandle<()>>) {
     let sim = &host.sim;
     host.stop.set(true);
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    tokio::time::sleep(CATCH_UP_MAX).await;
+    if sim.options.bucket.there {
+        // A block that can't be read here is fetched from the bucket, whatever its weather.
+        let until = tokio::time::Instant::now() + FETCHED_MAX;
+        while host.door.health() == Health::Serving
+            && watched(host).is_err()
+            && tokio::time::Instant::now() < until
+        {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
     if host.door.health() == Health::Serving {
         sim.check(watched(host));
     }

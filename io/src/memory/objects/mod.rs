@@ -124,9 +124,10 @@ impl MemoryBucket {
         Arc::new(Client { bucket: self.clone(), clock })
     }
 
-    /// Sets the faults from now on. Requests under way keep theirs.
+    /// Sets the faults from now on, and ends a burst. Requests under way keep theirs.
     pub fn set_faults(&self, faults: BucketFaults) {
-        self.state.lock().faults = faults;
+        let mut state = self.state.lock();
+        (state.faults, state.burst_until) = (faults, Duration::ZERO);
     }
 
     /// The faults as they are now.

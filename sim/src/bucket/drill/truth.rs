@@ -233,6 +233,14 @@ impl Truth {
                 seen[name].0
             );
         }
+        // Where a stream ends now, something else came next before, which is lost. Whoever saw that
+        // was told an offset beyond it, which is lost too; this one only said what came before.
+        for ((name, offset), token) in &mut self.tokens {
+            let ends = |stream: &Stream| stream.place(*offset) == Place::At(stream.tail());
+            if state.get(name).is_some_and(ends) {
+                token.shown = None;
+            }
+        }
         self.history = vec![state];
         self.kept = 0;
         self.open = false;

@@ -1,0 +1,78 @@
+//! Connections that make streams.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+
+use super::{load::Run, measure::Shared, raw::Link, request::Streams, setup::is_busy};
+
+const BUFFER_BYTES: usize = 4 << 10;
+/// Before a request that was refused or got no answer is sent again.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// One connection that makes streams.
+pub(super) struct Creator {
+    pub(super) run: Run,
+    pub(super) streams: Arc<Streams>,
+    /// The next stream that nobody makes yet.
+    pub(super) next: Arc<AtomicUsize>,
+}
+
+impl Creator {
+    /// Makes streams until the run is over or there are enough.
+    pub(super) async fn work(self, tally: Shared) -> anyhow::Result<()> {
+        let mut link = Link::new(self.run.address, BUFFER_BYTES);
+        link.connect().await.context("cannot connect")?;
+        self.run.reach(self.run.begin).await;
+        while !self.run.is_over() {
+            let stream = self.next.fetch_add(1, Ordering::Relaxed);
+            if stream >= self.streams.count {
+                break;
+            }
+            let request = self.streams.create(stream);
+            let began = self.run.now();
+            while !self.attempt(&mut link, &request, &tally).await? {
+                if self.run.is_over() {
+                    return Ok(());
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            let now = self.run.now();
+            tally.append.lock().done(now, now - began, 1, 0);
+        }
+        Ok(())
+    }
+
+    /// Whether it is there now.
+    async fn attempt(
+        &self,
+        link: &mut Link,
+        request: &[u8],
+        tally: &Shared,
+    ) -> anyhow::Result<bool> {
+        let (head, connection) = match link.ask(request).await {
+            Ok(answer) => answer,
+            Err(failure) => {
+                tally.append.lock().failed(&failure.to_string());
+                return Ok(false);
+            }
+        };
+        if matches!(head.status, 200 | 201 | 204) {
+            // The head has said it, whatever becomes of the rest.
+            drop(connection.skip().await);
+            return Ok(true);
+        }
+        let excuse = connection.excuse().await.unwrap_or_default();
+        if !is_busy(head.status) {
+            bail!("a stream was refused: {} {excuse}", head.status);
+        }
+        tally.append.lock().failed(&format!("{} {excuse}", head.status));
+        Ok(false)
+    }
+}

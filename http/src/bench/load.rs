@@ -1,0 +1,262 @@
+//! When requests are sent, and who watches the clock.
+//!
+//! ```text
+//! begin ──warm-up──▶ measured.start ──────────▶ measured.end ─▶ requests on their way end
+//! ```
+//! A closed loop sends the next request when the answer to the last one is there. An open loop
+//! sends on schedule, whatever the answers do; each time counts from when the request was due, not
+//! from when a connection was free for it, so that a stall is seen by all requests it delayed.
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::task::JoinSet;
+use weir_io::{
+    Clock as _,
+    os::{OsClock, Timer, usage, workers},
+};
+
+use super::{
+    measure::{Books, Shared},
+    report::Costs,
+};
+
+/// How long connections may take to be made before time starts, with each of them and at least.
+const SETTLE_EACH: Duration = Duration::from_micros(500);
+const SETTLE_MIN: Duration = Duration::from_millis(50);
+
+/// What all connections of a run share.
+#[derive(Clone)]
+pub(super) struct Run {
+    pub(super) clock: Arc<OsClock>,
+    pub(super) address: SocketAddr,
+    /// When writers begin.
+    pub(super) begin: Duration,
+    pub(super) measured: Range<Duration>,
+    pub(super) server: Option<u32>,
+    schedule: Option<Arc<Schedule>>,
+}
+
+/// How long a run takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Length {
+    pub(super) warm_up: Duration,
+    pub(super) measured: Duration,
+}
+
+/// Requests that are due at fixed times, whoever sends them.
+struct Schedule {
+    begin: Duration,
+    per_second: f64,
+    next: AtomicU64,
+}
+
+impl Run {
+    /// A run that begins when its connections can have been made; `rate` requests are due each second, or as many as there can be.
+    pub(super) fn new(
+        clock: &Arc<OsClock>,
+        address: SocketAddr,
+        length: Length,
+        connections: usize,
+        rate: Option<f64>,
+    ) -> Self {
+        let connections = u32::try_from(connections).unwrap_or(u32::MAX);
+        let begin = clock.elapsed() + SETTLE_MIN + SETTLE_EACH.saturating_mul(connections);
+        let start = begin + length.warm_up;
+        let schedule = rate
+            .map(|per_second| Arc::new(Schedule { begin, per_second, next: AtomicU64::new(0) }));
+        let measured = start..start + length.measured;
+        Self { clock: Arc::clone(clock), address, begin, measured, server: None, schedule }
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.clock.elapsed()
+    }
+
+    /// Whether the time is over.
+    pub(super) fn is_over(&self) -> bool {
+        self.now() >= self.measured.end
+    }
+
+    /// One that sends when it is due.
+    pub(super) fn pace(&self) -> io::Result<Pace> {
+        let timer = self.schedule.as_ref().map(|_| Timer::new()).transpose()?;
+        Ok(Pace { run: self.clone(), timer })
+    }
+
+    /// Returns when the run has come to `time`.
+    pub(super) async fn reach(&self, time: Duration) {
+        tokio::time::sleep(time.saturating_sub(self.now())).await;
+    }
+
+    /// What was used while the run was measured. Ends with it.
+    pub(super) async fn watch(&self) -> Costs {
+        self.reach(self.measured.start).await;
+        let before = self.sample();
+        self.reach(self.measured.end).await;
+        Costs::between(before, self.sample())
+    }
+
+    fn sample(&self) -> (Duration, Option<usage::Usage>) {
+        // A server that has ended is noticed by its clients.
+        (usage::own_cpu(), self.server.and_then(|pid| usage::of(pid).ok()))
+    }
+}
+
+/// Says when to send the next request.
+pub(super) struct Pace {
+    run: Run,
+    timer: Option<Timer>,
+}
+
+impl Pace {
+    /// Waits until the next request is to be sent. Its time counts from the time returned; `None`
+    /// if the run is over.
+    pub(super) async fn turn(&mut self) -> io::Result<Option<Duration>> {
+        let now = self.run.now();
+        if now >= self.run.measured.end {
+            return Ok(None);
+        }
+        let (Some(schedule), Some(timer)) = (&self.run.schedule, &mut self.timer) else {
+            return Ok(Some(now));
+        };
+        let due = schedule.due(schedule.next.fetch_add(1, Ordering::Relaxed));
+        if due >= self.run.measured.end {
+            return Ok(None);
+        }
+        if let Some(wait) = due.checked_sub(now).filter(|wait| !wait.is_zero()) {
+            timer.sleep(wait).await?;
+        }
+        Ok(Some(due))
+    }
+}
+
+impl Schedule {
+    fn due(&self, number: u64) -> Duration {
+        #[expect(clippy::cast_precision_loss, reason = "no run has 2^53 requests")]
+        let number = number as f64;
+        self.begin + Duration::from_secs_f64(number / self.per_second)
+    }
+}
+
+/// What the threads of a run came to.
+pub(super) struct Outcome<T> {
+    pub(super) books: Shared,
+    pub(super) costs: Costs,
+    /// What each connection came to, in no order.
+    pub(super) results: Vec<T>,
+}
+
+/// Runs `connections` tasks, spread over `threads` threads; each gets its number and the books of
+/// its thread.
+///
+/// # Errors
+/// The first that a task failed with.
+pub(super) fn spread<T, F>(
+    run: &Run,
+    threads: usize,
+    connections: usize,
+    task: impl Fn(usize, Shared) -> F + Sync,
+) -> anyhow::Result<Outcome<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = anyhow::Result<T>> + Send + 'static,
+{
+    let threads = threads.min(connections).max(1);
+    let done = workers::run("bench", threads, async |thread| {
+        let books = Arc::new(Books::new(&run.measured));
+        let mut tasks = JoinSet::new();
+        for number in (thread..connections).step_by(threads) {
+            tasks.spawn(task(number, Arc::clone(&books)));
+        }
+        let work = async {
+            let mut results = Vec::new();
+            while let Some(ended) = tasks.join_next().await {
+                results.push(ended??);
+            }
+            anyhow::Ok(results)
+        };
+        let (results, costs) = match thread {
+            0 => {
+                let (results, costs) = tokio::join!(work, run.watch());
+                (results?, costs)
+            }
+            _ => (work.await?, Costs::default()),
+        };
+        anyhow::Ok(Outcome { books, costs, results })
+    })?;
+    let mut all: Option<Outcome<T>> = None;
+    for one in done {
+        let one = one?;
+        match &mut all {
+            None => all = Some(one),
+            Some(all) => {
+                all.books.add(&one.books);
+                all.results.extend(one.results);
+            }
+        }
+    }
+    Ok(all.expect("there is a thread"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(rate: Option<f64>) -> Run {
+        let length = Length { warm_up: Duration::ZERO, measured: Duration::from_millis(200) };
+        Run::new(&Arc::new(OsClock::new()), ([127, 0, 0, 1], 1).into(), length, 1, rate)
+    }
+
+    #[test]
+    fn an_open_loop_sends_as_many_as_are_due_however_late_it_is() {
+        let run = run(Some(1_000.0));
+        let outcome = spread(&run, 2, 4, |number, tally| {
+            let run = run.clone();
+            async move {
+                let (mut pace, mut turns) = (run.pace()?, 0);
+                while let Some(due) = pace.turn().await? {
+                    // One of them stalls; the others and the next turns make up for it.
+                    if number == 0 && turns == 3 {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                    assert!(run.now() >= due, "never early");
+                    tally.append.lock().done(run.now(), Duration::ZERO, 1, 1);
+                    turns += 1;
+                }
+                Ok(turns)
+            }
+        });
+        let outcome = outcome.expect("it runs");
+        assert_eq!(outcome.results.iter().sum::<u64>(), 200);
+        assert_eq!(outcome.results.len(), 4);
+    }
+
+    #[test]
+    fn a_closed_loop_has_no_schedule() {
+        let run = run(None);
+        let outcome = spread(&run, 1, 1, |_, _| {
+            let run = run.clone();
+            async move {
+                let (mut pace, mut turns) = (run.pace()?, 0_u64);
+                while let Some(start) = pace.turn().await? {
+                    assert!(start <= run.now());
+                    turns += 1;
+                    tokio::task::yield_now().await;
+                }
+                Ok(turns)
+            }
+        });
+        assert!(outcome.expect("it runs").results[0] > 200);
+        assert!(run.is_over());
+    }
+}

@@ -1,0 +1,239 @@
+//! Readers that catch up: from the beginning of a stream to its end, again and again.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+
+use super::{
+    load::Run,
+    measure::{Shared, wide},
+    raw::{Failure, Link},
+    request::{Append, Headers, Shape, Streams},
+    setup::{self, Crew, Page},
+    verify::{Checker, Violations, Written},
+};
+
+/// Bytes of one request that fills a stream.
+const FILL_BYTES: usize = 1 << 20;
+const SMALL_BUFFER_BYTES: usize = 4 << 10;
+/// Bytes read from the socket at a time.
+const BUFFER_BYTES: usize = 256 << 10;
+/// A reader that keeps up with its stream asks again after this, one that failed a little later.
+const PAUSE: Duration = Duration::from_millis(1);
+/// Attempts at one page.
+const ATTEMPTS_MAX: u32 = 10;
+
+/// What the streams are filled with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Filling {
+    /// Bytes in each stream.
+    pub(super) bytes: usize,
+    pub(super) record_bytes: usize,
+    /// Keys that the requests have in turn; 0: they have none.
+    pub(super) keys: usize,
+}
+
+impl Filling {
+    fn shape(self) -> Shape {
+        let wanted = self.bytes.min(FILL_BYTES);
+        // With keys, many small requests: what shares a request shares a key.
+        let wanted = if self.keys > 0 { wanted.min(8 << 10) } else { wanted };
+        Shape { record_bytes: self.record_bytes, batch: (wanted / self.record_bytes).max(1) }
+    }
+
+    fn writers(self) -> usize {
+        self.keys.max(1)
+    }
+
+    /// Requests of each writer to each stream.
+    fn requests(self) -> u64 {
+        let Shape { record_bytes, batch } = self.shape();
+        wide(self.bytes.div_ceil(record_bytes * batch * self.writers()).max(1))
+    }
+
+    /// What a writer has written to each stream, afterwards.
+    fn written(self) -> Written {
+        Written { sent: self.requests() * wide(self.shape().batch), ..Written::default() }
+    }
+}
+
+/// The name of a key.
+fn key(number: usize) -> String {
+    format!("key-{number}")
+}
+
+/// Fills all streams.
+pub(super) fn fill(crew: Crew, streams: &Arc<Streams>, filling: Filling) -> anyhow::Result<()> {
+    let crew = Crew { connections: crew.connections.min(streams.count), ..crew };
+    crew.each(|number| {
+        let streams = Arc::clone(streams);
+        async move {
+            let mut link = Link::new(crew.address, SMALL_BUFFER_BYTES);
+            let writer = |number| {
+                let key = (filling.keys > 0).then(|| key(number));
+                let headers = Headers { producer: None, key: key.as_deref() };
+                anyhow::Ok(Append::new(&streams, filling.shape(), u32::try_from(number)?, headers))
+            };
+            let writers: anyhow::Result<Vec<_>> = (0..filling.writers()).map(writer).collect();
+            let mut writers = writers?;
+            for stream in (number..streams.count).step_by(crew.connections) {
+                for request in 0..filling.requests() {
+                    for append in &mut writers {
+                        append.aim(stream, request);
+                        let done = setup::insist(&mut link, append.bytes(), &[200, 201, 204]).await;
+                        done.with_context(|| format!("cannot fill {}", streams.path(stream)))?;
+                    }
+                }
+            }
+            Ok(())
+        }
+    })?;
+    Ok(())
+}
+
+/// What a reader reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub(super) stream: usize,
+    /// The records of this key only.
+    pub(super) key: Option<usize>,
+}
+
+impl Part {
+    /// The part of reader number `number`: streams first, then keys.
+    pub(super) fn of(number: usize, streams: usize, keys: usize) -> Self {
+        let key = (keys > 0).then(|| number / streams % keys);
+        Self { stream: number % streams, key }
+    }
+
+    fn request(self, streams: &Streams, offset: &str) -> Vec<u8> {
+        let key = self.key.map_or(String::new(), |number| format!("&key={}", key(number)));
+        streams.plain("GET", self.stream, &format!("?offset={offset}{key}"))
+    }
+}
+
+/// Reads a part once and compares it with what it was filled with. Returns the bytes of the
+/// bodies, which are the same each time, and the records.
+pub(super) async fn check(
+    link: &mut Link,
+    streams: &Streams,
+    part: Part,
+    filling: Filling,
+) -> anyhow::Result<(u64, u64, Violations)> {
+    let mut checker = Checker::default();
+    let request = |offset: &str| part.request(streams, offset);
+    let bytes = setup::read_all(link, request, &mut checker).await?;
+    let writers = match part.key {
+        Some(key) => key..key + 1,
+        None => 0..filling.writers(),
+    };
+    let written = writers.map(|writer| anyhow::Ok((u32::try_from(writer)?, filling.written())));
+    let records = checker.records;
+    Ok((bytes, records, checker.judge(&written.collect::<anyhow::Result<_>>()?)))
+}
+
+/// A reader that catches up until the run is over.
+pub(super) struct Scanner {
+    pub(super) run: Run,
+    pub(super) streams: Arc<Streams>,
+    pub(super) part: Part,
+    /// Bytes of all bodies of one read, if they are known and stay the same.
+    pub(super) expected: Option<u64>,
+}
+
+impl Scanner {
+    /// A link that suits it.
+    pub(super) const fn link(run: &Run) -> Link {
+        Link::new(run.address, BUFFER_BYTES)
+    }
+
+    /// Reads again and again. Returns how often it came to the end.
+    pub(super) async fn work(self, tally: Shared) -> anyhow::Result<u64> {
+        let mut link = Self::link(&self.run);
+        let mut times = 0;
+        while !self.run.is_over() {
+            let (mut offset, mut bytes) = ("-1".to_owned(), 0);
+            loop {
+                let began = self.run.now();
+                let page = self.page(&mut link, &offset, &tally).await?;
+                let now = self.run.now();
+                bytes += page.bytes;
+                let length = usize::try_from(page.bytes)?;
+                tally.scan.lock().done(now, now.saturating_sub(began), 0, length);
+                let next = page.next.context("an answer names no next offset")?;
+                if page.is_last || next == offset {
+                    times += 1;
+                    break;
+                }
+                if self.run.is_over() {
+                    return Ok(times);
+                }
+                offset = next;
+            }
+            match self.expected {
+                Some(expected) if expected != bytes => {
+                    bail!("a read had {bytes} bytes, the one before the run {expected}")
+                }
+                Some(_) => {}
+                // Streams that are written to meanwhile may be nearly empty.
+                None => tokio::time::sleep(PAUSE).await,
+            }
+        }
+        Ok(times)
+    }
+
+    /// Reads one page; one that breaks off or is refused for now is asked for again.
+    async fn page(&self, link: &mut Link, offset: &str, tally: &Shared) -> anyhow::Result<Page> {
+        let request = self.part.request(&self.streams, offset);
+        for attempt in 1..=ATTEMPTS_MAX {
+            match self.attempt(link, &request).await {
+                Err(error) if error.is::<Failure>() && attempt < ATTEMPTS_MAX => {
+                    tally.scan.lock().failed(&error.to_string());
+                    tokio::time::sleep(PAUSE * attempt).await;
+                }
+                page => return page,
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    async fn attempt(&self, link: &mut Link, request: &[u8]) -> anyhow::Result<Page> {
+        let (head, connection) = link.ask(request).await?;
+        if head.status != 200 {
+            let excuse = connection.excuse().await?;
+            if setup::is_busy(head.status) {
+                return Err(Failure::Busy(head.status, excuse).into());
+            }
+            bail!("a read was refused: {} {excuse}", head.status);
+        }
+        let next = head.next_offset.clone().unwrap_or(0..0);
+        let next = setup::next_offset(&head, connection.bytes(next));
+        let bytes = wide(connection.skip().await?);
+        Ok(Page { next, is_last: head.up_to_date || head.closed, bytes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_filled_at_least_as_far_as_asked() {
+        for bytes in [1, 100, 10_000, 1 << 20, (5 << 20) + 1] {
+            for keys in [0, 1, 7] {
+                let filling = Filling { bytes, record_bytes: 100, keys };
+                let total = filling.written().sent * 100 * wide(filling.writers());
+                assert!(total + 100 > wide(bytes), "{bytes} {keys}: {total}");
+                assert!(total <= wide(bytes) + (2 << 20), "{bytes} {keys}: {total}");
+            }
+        }
+    }
+
+    #[test]
+    fn readers_spread_over_streams_then_keys() {
+        let parts: Vec<_> = (0..5).map(|number| Part::of(number, 2, 2)).collect();
+        let parts: Vec<_> = parts.iter().map(|part| (part.stream, part.key)).collect();
+        assert_eq!(parts, [(0, Some(0)), (1, Some(0)), (0, Some(1)), (1, Some(1)), (0, Some(0))]);
+        assert_eq!(Part::of(3, 1, 0).key, None);
+    }
+}

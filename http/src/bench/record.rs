@@ -1,0 +1,204 @@
+//! The records that a generator writes: who wrote it, the how many-th, and when.
+//!
+//! ```text
+//! {"i":"wwwwwwww-nnnnnnnnnnnn-tttttttttttttttt","p":"....."}
+//!       writer   number       nanoseconds           as long as wanted
+//! ```
+//! All in hexadecimal of a fixed width, so that they are written and found in place. A record is
+//! JSON; in a stream of another type each ends with a line break.
+
+use std::{ops::Range, time::Duration};
+
+const OPENING: &[u8] = b"{\"i\":\"";
+const WRITER: Range<usize> = 6..14;
+const NUMBER: Range<usize> = 15..27;
+const TIME: Range<usize> = 28..44;
+const MIDDLE: &[u8] = b"\",\"p\":\"";
+const ENDING: &[u8] = b"\"}";
+/// The shortest record.
+pub(super) const BYTES_MIN: usize = 53;
+
+/// What a record says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) writer: u32,
+    /// Dense from 0 for each writer in each stream.
+    pub(super) number: u64,
+    /// When it was sent, since the generator started.
+    pub(super) sent: Duration,
+}
+
+/// A record of `bytes` bytes, at least [`BYTES_MIN`].
+pub(super) fn blank(bytes: usize) -> Vec<u8> {
+    assert!(bytes >= BYTES_MIN, "flags refuse shorter ones");
+    let mut record = OPENING.to_vec();
+    record.extend_from_slice(b"00000000-000000000000-0000000000000000");
+    record.extend_from_slice(MIDDLE);
+    // Not all the same, so that a server which compresses does not look better than it is.
+    let letters = (0..bytes - BYTES_MIN).map(|at| b'a' + u8::try_from(at * at % 23).unwrap_or(0));
+    record.extend(letters);
+    record.extend_from_slice(ENDING);
+    assert_eq!(record.len(), bytes, "the layout is fixed");
+    record
+}
+
+/// Writes the mark into the record at the beginning of `record`.
+pub(super) fn stamp(record: &mut [u8], mark: Mark) {
+    write_hex(&mut record[WRITER], u64::from(mark.writer));
+    write_hex(&mut record[NUMBER], mark.number);
+    write_hex(&mut record[TIME], nanoseconds(mark.sent));
+}
+
+/// Writes the time into a record that is marked already.
+pub(super) fn stamp_time(record: &mut [u8], sent: Duration) {
+    write_hex(&mut record[TIME], nanoseconds(sent));
+}
+
+/// A time as it is written.
+pub(super) fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The mark of the record at the beginning of `bytes`, which must be there as far as its mark.
+fn read(bytes: &[u8]) -> Option<Mark> {
+    let head = bytes.get(..TIME.end)?;
+    if head[WRITER.end] != b'-' || head[NUMBER.end] != b'-' {
+        return None;
+    }
+    Some(Mark {
+        writer: u32::try_from(read_hex(&head[WRITER])?).ok()?,
+        number: read_hex(&head[NUMBER])?,
+        sent: Duration::from_nanos(read_hex(&head[TIME])?),
+    })
+}
+
+fn write_hex(digits: &mut [u8], mut value: u64) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[usize::try_from(value & 15).expect("four bits")];
+        value >>= 4;
+    }
+}
+
+fn read_hex(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0, |value, digit| {
+        let digit = char::from(*digit).to_digit(16)?;
+        Some(value << 4 | u64::from(digit))
+    })
+}
+
+/// Finds the records in the pieces of a body, cut anywhere.
+#[derive(Debug, Default)]
+pub(super) struct Finder {
+    /// The end of what was seen, if a record may begin there.
+    held: Vec<u8>,
+}
+
+impl Finder {
+    /// Gives `found` each record whose mark ends in this piece. True if all of them were ours.
+    pub(super) fn look(&mut self, piece: &[u8], mut found: impl FnMut(Mark)) {
+        if self.held.is_empty() {
+            let seen = scan(piece, &mut found);
+            self.held.extend_from_slice(&piece[seen..]);
+            return;
+        }
+        // What is held is shorter than a mark: the record that begins in it ends in the first
+        // bytes of this piece, if the piece is as long as that.
+        let joint = piece.len().min(TIME.end);
+        self.held.extend_from_slice(&piece[..joint]);
+        let seen = scan(&self.held, &mut found);
+        let held = self.held.len();
+        if joint == piece.len() {
+            self.held.drain(..seen);
+            return;
+        }
+        // What is not seen of the held bytes lies in the piece, since it is shorter than a mark.
+        let left = held - seen;
+        self.held.clear();
+        let from = joint.saturating_sub(left);
+        let seen = from + scan(&piece[from..], &mut found);
+        self.held.extend_from_slice(&piece[seen..]);
+    }
+}
+
+/// Returns how far `bytes` were seen: what follows may be the beginning of a record.
+fn scan(bytes: &[u8], found: &mut impl FnMut(Mark)) -> usize {
+    let mut at = 0;
+    while let Some(start) = memchr::memmem::find(&bytes[at..], OPENING) {
+        let start = at + start;
+        if bytes.len() - start < TIME.end {
+            return start;
+        }
+        match read(&bytes[start..]) {
+            Some(mark) => {
+                found(mark);
+                at = start + TIME.end;
+            }
+            None => at = start + OPENING.len(),
+        }
+    }
+    // The last bytes may be the beginning of an opening.
+    at.max(bytes.len().saturating_sub(OPENING.len() - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn mark(number: u64) -> Mark {
+        Mark { writer: 7, number, sent: Duration::from_nanos(number * 1_000_003) }
+    }
+
+    fn page(count: u64, bytes: usize) -> Vec<u8> {
+        let mut page = b"[".to_vec();
+        for number in 0..count {
+            let mut record = blank(bytes);
+            stamp(&mut record, mark(number));
+            page.extend_from_slice(&record);
+            page.push(b',');
+        }
+        page
+    }
+
+    #[test]
+    fn a_record_is_json_of_the_length_that_was_asked_for() {
+        for bytes in [BYTES_MIN, 100, 1_024] {
+            let mut record = blank(bytes);
+            stamp(&mut record, mark(0xabc));
+            assert_eq!(record.len(), bytes);
+            let value: serde_json::Value = serde_json::from_slice(&record).expect("JSON");
+            assert_eq!(
+                value["i"],
+                "00000007-000000000abc-00000000abc01f94"
+                    .replace("abc01f94", &format!("{:08x}", 0xabc_u64 * 1_000_003))
+            );
+            assert_eq!(read(&record), Some(mark(0xabc)));
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_a_record_is_none() {
+        let mut finder = Finder::default();
+        let text = br#"{"i":"no record, though it begins as one does, and it is long enough"}"#;
+        finder.look(text, |mark| panic!("{mark:?}"));
+    }
+
+    proptest! {
+        #[test]
+        fn records_are_found_wherever_a_page_is_cut(
+            bytes in BYTES_MIN..120,
+            cuts in proptest::collection::vec(1..90_usize, 1..80),
+        ) {
+            let page = page(20, bytes);
+            let (mut finder, mut numbers, mut rest) = (Finder::default(), Vec::new(), &page[..]);
+            for cut in cuts.iter().cycle() {
+                let (piece, after) = rest.split_at((*cut).min(rest.len()));
+                finder.look(piece, |mark| numbers.push(mark.number));
+                rest = after;
+                if rest.is_empty() { break; }
+            }
+            prop_assert_eq!(numbers, (0..20).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Readers that wait for what is written: by an event stream or by long-polls.
+
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use clap::ValueEnum;
+use tokio::sync::Semaphore;
+
+use super::{
+    deliver::{Boards, certain},
+    load::Run,
+    measure::Shared,
+    raw::{Failure, Link},
+    record::{Finder, Mark},
+    request::Streams,
+    setup::{is_busy, next_offset},
+    verify::{Checker, Violations},
+};
+
+/// Readers that connect at a time on one thread: more would overrun a server's backlog.
+pub(super) const CONNECTING_MAX: usize = 64;
+/// Ten thousand readers have this much each.
+const BUFFER_BYTES: usize = 4 << 10;
+/// How long the last records may take once all writers have ended.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Before a reader that was turned away comes again.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Bytes of one event.
+const EVENT_BYTES_MAX: usize = 64 << 20;
+
+/// How readers wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Live {
+    /// An event stream
+    Sse,
+    /// One long-poll after the other
+    LongPoll,
+}
+
+/// One reader.
+pub(super) struct Reader {
+    pub(super) run: Run,
+    pub(super) streams: Arc<Streams>,
+    pub(super) stream: usize,
+    pub(super) live: Live,
+    pub(super) boards: Boards,
+    pub(super) turn: Arc<Semaphore>,
+}
+
+/// What a reader has seen.
+struct Seen<'a> {
+    reader: &'a Reader,
+    tally: &'a Shared,
+    checker: Checker,
+    offset: String,
+    /// Ends when all writers have ended.
+    finished: Pin<&'a mut (dyn Future<Output = ()> + Send)>,
+}
+
+impl Reader {
+    /// Reads until it has all that was written, or has waited long enough for it. Returns how
+    /// many records it saw and what is wrong with them.
+    pub(super) async fn work(self, tally: Shared) -> anyhow::Result<(u64, Violations)> {
+        let mut seen = Seen {
+            reader: &self,
+            tally: &tally,
+            checker: Checker::default(),
+            offset: "-1".to_owned(),
+            finished: pin!(self.boards.finished()),
+        };
+        tokio::select! {
+            ended = self.follow(&mut seen) => ended?,
+            // What is missing by then is lost.
+            () = self.run.reach(self.run.measured.end + PATIENCE) => {}
+        }
+        let records = seen.checker.records;
+        Ok((records, seen.checker.judge(&self.boards.written(self.stream))))
+    }
+
+    /// Ends once all is read that was written.
+    async fn follow(&self, seen: &mut Seen<'_>) -> anyhow::Result<()> {
+        let mut link = Link::new(self.run.address, BUFFER_BYTES);
+        let turn = self.turn.acquire().await.context("nobody closes it")?;
+        link.connect().await.context("a reader cannot connect")?;
+        drop(turn);
+        let mut first = true;
+        while !seen.is_complete() {
+            if !first && self.live == Live::Sse {
+                seen.tally.tail.lock().reconnects += 1;
+            }
+            first = false;
+            let done = match self.live {
+                Live::Sse => self.events(&mut link, seen).await,
+                Live::LongPoll => self.poll(&mut link, seen).await,
+            };
+            if let Err(failure) = done {
+                match failure.downcast_ref::<Failure>() {
+                    Some(_) => seen.tally.append.lock().failed(&failure.to_string()),
+                    None => return Err(failure),
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads one event stream to its end.
+    async fn events(&self, link: &mut Link, seen: &mut Seen<'_>) -> anyhow::Result<()> {
+        let query = format!("?offset={}&live=sse", seen.offset);
+        let request = self.streams.plain("GET", self.stream, &query);
+        let (head, connection) = link.ask(&request).await?;
+        if head.status != 200 {
+            let excuse = connection.excuse().await?;
+            return refused(head.status, &excuse, seen.tally).await;
+        }
+        let mut events = Events::default();
+        while let Some(piece) = seen.unless_complete(connection.piece()).await {
+            let Some(piece) = piece? else { break };
+            let now = self.run.now();
+            events.take(connection.bytes(piece), |marks, offset| seen.see(marks, offset, now))?;
+            if seen.is_complete() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks once.
+    async fn poll(&self, link: &mut Link, seen: &mut Seen<'_>) -> anyhow::Result<()> {
+        let query = format!("?offset={}&live=long-poll", seen.offset);
+        let request = self.streams.plain("GET", self.stream, &query);
+        let Some(answer) = seen.unless_complete(link.ask(&request)).await else { return Ok(()) };
+        let (head, connection) = answer?;
+        if !matches!(head.status, 200 | 204) {
+            let excuse = connection.excuse().await?;
+            return refused(head.status, &excuse, seen.tally).await;
+        }
+        let offset = next_offset(&head, connection.bytes(head.next_offset.clone().unwrap_or(0..0)));
+        let offset = offset.context("a long-poll names no next offset")?;
+        let (mut finder, mut marks) = (Finder::default(), Vec::new());
+        while let Some(piece) = connection.piece().await? {
+            finder.look(connection.bytes(piece), |mark| marks.push(mark));
+        }
+        seen.see(&marks, &offset, self.run.now());
+        Ok(())
+    }
+}
+
+async fn refused(status: u16, excuse: &str, tally: &Shared) -> anyhow::Result<()> {
+    if !is_busy(status) {
+        bail!("a reader was refused: {status} {excuse}");
+    }
+    tally.append.lock().failed(&format!("{status} {excuse}"));
+    tokio::time::sleep(PAUSE).await;
+    Ok(())
+}
+
+impl Seen<'_> {
+    fn see(&mut self, marks: &[Mark], offset: &str, now: Duration) {
+        let Reader { boards, stream, .. } = self.reader;
+        for mark in marks {
+            self.checker.see(*mark);
+            boards.seen(*stream, *mark, now, &self.tally.tail);
+        }
+        if self.offset != offset {
+            offset.clone_into(&mut self.offset);
+        }
+    }
+
+    /// Whether all writers have ended and everything they wrote for sure is here.
+    fn is_complete(&self) -> bool {
+        let boards = &self.reader.boards;
+        boards.is_finished() && self.checker.records >= certain(&boards.written(self.reader.stream))
+    }
+
+    /// Waits for something; `None` if the reader turns out to have everything.
+    async fn unless_complete<T>(&mut self, wait: impl Future<Output = T>) -> Option<T> {
+        let mut wait = pin!(wait);
+        if !self.reader.boards.is_finished() {
+            tokio::select! {
+                biased;
+                it = &mut wait => return Some(it),
+                () = &mut self.finished => {}
+            }
+        }
+        if self.is_complete() { None } else { Some(wait.await) }
+    }
+}
+
+/// The events of an event stream, cut anywhere. Records count when the control event behind them
+/// is there: before that, a reader that lost its connection would get them again.
+#[derive(Debug, Default)]
+struct Events {
+    held: Vec<u8>,
+    marks: Vec<Mark>,
+}
+
+impl Events {
+    /// Gives `each` the records before each control event and the offset in it.
+    fn take(&mut self, piece: &[u8], mut each: impl FnMut(&[Mark], &str)) -> anyhow::Result<()> {
+        self.held.extend_from_slice(piece);
+        let mut start = 0;
+        while let Some(at) = memchr::memmem::find(&self.held[start..], b"\n\n") {
+            let event = &self.held[start..start + at];
+            start += at + 2;
+            let Some(kind) = event.strip_prefix(b"event:") else { continue };
+            let kind = kind.trim_ascii_start();
+            if kind.starts_with(b"data") {
+                let marks = &mut self.marks;
+                Finder::default().look(event, |mark| marks.push(mark));
+            } else if kind.starts_with(b"control") {
+                each(&self.marks, control_offset(event).context("a control event has no offset")?);
+                self.marks.clear();
+            }
+        }
+        self.held.drain(..start);
+        if self.held.len() > EVENT_BYTES_MAX {
+            bail!("an event has no end");
+        }
+        Ok(())
+    }
+}
+
+fn control_offset(event: &[u8]) -> Option<&str> {
+    const NAME: &[u8] = b"\"streamNextOffset\"";
+    let at = memchr::memmem::find(event, NAME)? + NAME.len();
+    let rest = &event[at..];
+    let start = memchr::memchr(b'"', rest)? + 1;
+    let end = memchr::memchr(b'"', &rest[start..])?;
+    std::str::from_utf8(&rest[start..start + end]).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::record;
+
+    #[test]
+    fn events_are_the_same_however_they_come() {
+        let record = |number| {
+            let mut record = record::blank(60);
+            record::stamp(&mut record, Mark { writer: 1, number, sent: Duration::ZERO });
+            String::from_utf8(record).expect("ASCII")
+        };
+        let text = format!(
+            ": hello\n\nevent: control\ndata:{{\"streamNextOffset\":\"0_0\",\"upToDate\":true}}\n\n\
+             event: data\ndata:[{},{}]\n\nevent: control\ndata:{{\"streamNextOffset\": \"0_4\"}}\n\n\
+             event:data\ndata:{}\ndata:{}\n\n: silence\n\nevent:control\ndata:{{\"streamNextOffset\":\"0_8\"}}\n\n\
+             event: data\ndata:[{}]\n\n",
+            record(0),
+            record(1),
+            record(2),
+            record(3),
+            record(4),
+        );
+        for step in [1, 2, 7, 100, 10_000] {
+            let (mut events, mut seen) = (Events::default(), Vec::new());
+            for piece in text.as_bytes().chunks(step) {
+                let took = events.take(piece, |marks, offset| {
+                    let numbers = marks.iter().map(|mark| mark.number).collect::<Vec<_>>();
+                    seen.push((numbers, offset.to_owned()));
+                });
+                took.expect("events");
+            }
+            let expect = [(vec![], "0_0"), (vec![0, 1], "0_4"), (vec![2, 3], "0_8")];
+            let expect = expect.map(|(numbers, offset)| (numbers, offset.to_owned()));
+            assert_eq!(seen, expect, "steps of {step}");
+        }
+        let broken = Events::default().take(b"event: control\ndata:{}\n\n", |_, _| {});
+        assert!(broken.is_err());
+    }
+}

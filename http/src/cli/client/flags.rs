@@ -1,0 +1,466 @@
+//! Flags of the commands that talk to a server.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::since::{self, Origin};
+use crate::{bench::flags::TargetFlags, cli::flags::parse_duration};
+
+/// What can be asked of a server.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Create a stream; one that is there and the same is fine
+    Create(CreateFlags),
+    /// Append messages, files, or what comes in by the standard input
+    Append(AppendFlags),
+    /// Print what a stream holds
+    Read(ReadFlags),
+    /// Print the end of a stream; with -f, follow it
+    Tail(TailFlags),
+    /// Say what a stream is and where it ends
+    Head(StreamFlags),
+    /// List streams by name (servers that can)
+    Ls(LsFlags),
+    /// Close a stream: nothing can be appended any more
+    Close(StreamFlags),
+    /// Delete streams
+    Rm(RmFlags),
+    /// Create a stream that begins as another one
+    Fork(ForkFlags),
+    /// Subscriptions
+    #[command(subcommand)]
+    Sub(SubCommand),
+    /// What the server tells of a stream, or of itself (servers that can)
+    Details(DetailsFlags),
+    /// Append a file of one JSON message a line; called again, it goes on where it was
+    Import(ImportFlags),
+    /// Write a stream to a file, one JSON message a line; called again, it goes on where it was
+    Export(ExportFlags),
+}
+
+/// The server, and how to show what it says.
+#[derive(Clone, Debug, Args)]
+pub struct ServerFlags {
+    /// The server.
+    #[command(flatten)]
+    pub target: TargetFlags,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// How long to try again what can be tried again
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    pub retry_for: Duration,
+}
+
+/// A stream of a server.
+#[derive(Clone, Debug, Args)]
+pub struct StreamFlags {
+    /// The server.
+    #[command(flatten)]
+    pub server: ServerFlags,
+
+    /// Name of the stream
+    #[arg(value_name = "STREAM")]
+    pub stream: String,
+}
+
+/// What a new stream is to be.
+#[derive(Clone, Debug, Args)]
+pub struct LifeFlags {
+    /// How long it stays without use: 30m, 7d
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "expires_at")]
+    pub ttl: Option<Duration>,
+
+    /// When it goes: 2027-01-01T00:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub expires_at: Option<String>,
+
+    /// What it lets go of: "max-age=7d; max-bytes=1000000" (servers that can)
+    #[arg(long, value_name = "LIMITS")]
+    pub retention: Option<String>,
+}
+
+/// Flags of `weir create`.
+#[derive(Clone, Debug, Args)]
+pub struct CreateFlags {
+    /// The server.
+    #[command(flatten)]
+    pub server: ServerFlags,
+
+    /// Name of the stream
+    #[arg(value_name = "STREAM")]
+    pub stream: String,
+
+    /// Content type, or `json`, `text`, `binary`
+    #[arg(long = "type", value_name = "TYPE", default_value = "json", value_parser = parse_type)]
+    pub content_type: String,
+
+    /// Its end.
+    #[command(flatten)]
+    pub life: LifeFlags,
+
+    /// What it begins with
+    #[arg(short, long, value_name = "TEXT")]
+    pub message: Option<String>,
+
+    /// Close it at once
+    #[arg(long)]
+    pub closed: bool,
+}
+
+/// Flags of `weir append`.
+#[derive(Clone, Debug, Args)]
+pub struct AppendFlags {
+    /// The server.
+    #[command(flatten)]
+    pub server: ServerFlags,
+
+    /// Name of the stream
+    #[arg(value_name = "STREAM")]
+    pub stream: String,
+
+    /// Files, each one request, or with --ndjson or --lines line by line; none or `-` is the
+    /// standard input
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// A message, instead of files
+    #[arg(short, long, value_name = "TEXT", conflicts_with = "files")]
+    pub message: Vec<String>,
+
+    /// Each line is a JSON message
+    #[arg(long, conflicts_with_all = ["lines", "message"])]
+    pub ndjson: bool,
+
+    /// Each line is a record, its line break included
+    #[arg(long, conflicts_with = "message")]
+    pub lines: bool,
+
+    /// Most lines in a request; there are fewer if no more come, or at 1 MiB
+    #[arg(long, value_name = "COUNT", default_value = "500", value_parser = parse_batch)]
+    pub batch: usize,
+
+    /// Append exactly once: what got no answer is sent again, and the same command with the same
+    /// input again appends what is still missing. Another input needs another ID
+    #[arg(long, value_name = "ID", conflicts_with_all = ["message", "key"])]
+    pub producer_id: Option<String>,
+
+    /// Key of the records (servers that have keys)
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+
+    /// Create the stream if it is not there
+    #[arg(long)]
+    pub create: bool,
+
+    /// Content type of a stream that is created, or `json`, `text`, `binary`
+    #[arg(long = "type", value_name = "TYPE", default_value = "json", value_parser = parse_type)]
+    pub content_type: String,
+
+    /// Close the stream behind it
+    #[arg(long)]
+    pub close: bool,
+}
+
+/// Where to read.
+#[derive(Clone, Debug, Args)]
+pub struct FromFlags {
+    /// Where to begin: `start`, `now`, or an offset that the server named
+    #[arg(long, value_name = "WHERE", conflicts_with = "since")]
+    pub from: Option<String>,
+
+    /// Begin with what came since: 10m ago, or 2026-11-20T08:30:00Z (servers that can)
+    #[arg(long, value_name = "TIME", value_parser = since::parse)]
+    pub since: Option<Origin>,
+
+    /// Records of this key only (servers that have keys)
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+
+    /// Print bytes as they are stored, on a terminal too
+    #[arg(long, conflicts_with = "json")]
+    pub raw: bool,
+}
+
+/// Flags of `weir read`.
+#[derive(Clone, Debug, Args)]
+pub struct ReadFlags {
+    /// The server.
+    #[command(flatten)]
+    pub server: ServerFlags,
+
+    /// Name of the stream
+    #[arg(value_name = "STREAM")]
+    pub stream: String,
+
+    /// Where.
+    #[command(flatten)]
+    pub from: FromFlags,
+}
+
+/// Flags of `weir tail`.
+#[derive(Clone, Debug, Args)]
+pub struct TailFlags {
+    /// The server.
+    #[command(flatten)]
+    pub server: ServerFlags,
+
+    /// Name of the stream
+    #[arg(value_name = "STREAM")]
+    pub stream: String,
+
+    /// Where; `now` with -f if nothing is said, else `start`.
+    #[command(flatten)]
+    pub from: FromFlags,
+
+    /// Go on with what comes, until the stream is closed
+    #[arg(short, long)]
+    pub follow: bool,
+
+    /// How to wait for it
+    #[arg(long, value_enum, value_name = "MODE", default_value = "sse")]
+    pub live: LiveFlag,
+}
+
+/// How to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LiveFlag {
+    /// An event stream; long-polls if the server has none
+    Sse,
+    /// One long-poll after the other
+    LongPoll,
+}
+
+/// Flags of `weir ls`.
+#[derive(Clone, Debug, Args)]
+pub struct LsFlags {
+    /// The server.
+    #[command(flatten)]
+    pub server: ServerFlags,
+
+    /// Streams whose names begin so
+    #[arg(value_name = "PREFIX", default_value = "")]
+    pub prefix: String,
+}
+
+/// Flags of `weir rm`.
+#[derive(Clone, Debug, Args)]
+pub struct RmFlags {
+    /// The server.
+    #[command(flatten)]
+    pub server: ServerFlags,
+
+    /// Names of the streams
+    #[arg(value_name = "STREAM", required = true)]
+    pub streams: Vec<String>,
+
+    /// What is not there is fine
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+/// Flags of `weir fork`.
+#[derive(Clone, Debug, Args)]
+pub struct ForkFlags {
+    /// The server.
+    #[command(flatten)]
+    pub server: ServerFlags,
+
+    /// Name of the stream that is there
+    #[arg(value_name = "SOURCE")]
+    pub source: String,
+
+    /// Name of the new one
+    #[arg(value_name = "STREAM")]
+    pub stream: String,
+
+    /// Offset where it goes its own way [default: the end of the source]
+    #[arg(long, value_name = "OFFSET")]
+    pub at: Option<String>,
+
+    /// So many messages (bytes, if it is not JSON) behind that
+    #[arg(long, value_name = "COUNT")]
+    pub plus: Option<u64>,
+
+    /// Its end.
+    #[command(flatten)]
+    pub life: LifeFlags,
+}
+
+/// Flags of `weir details`.
+#[derive(Clone, Debug, Args)]
+pub struct DetailsFlags {
+    /// The server.
+    #[command(flatten)]
+    pub server: ServerFlags,
+
+    /// Name of the stream [default: the server itself]
+    #[arg(value_name = "STREAM")]
+    pub stream: Option<String>,
+}
+
+/// Flags of `weir import`.
+#[derive(Clone, Debug, Args)]
+pub struct ImportFlags {
+    /// The server.
+    #[command(flatten)]
+    pub server: ServerFlags,
+
+    /// Name of the stream, created if it is not there
+    #[arg(value_name = "STREAM")]
+    pub stream: String,
+
+    /// The file: a JSON message a line, or any bytes for a stream that is not JSON
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Content type of a stream that is created, or `json`, `text`, `binary`
+    #[arg(long = "type", value_name = "TYPE", default_value = "json", value_parser = parse_type)]
+    pub content_type: String,
+
+    /// Most lines in a request
+    #[arg(long, value_name = "COUNT", default_value = "1000", value_parser = parse_batch)]
+    pub batch: usize,
+
+    /// Remember what is done under this name [default: made of the file's content]
+    #[arg(long, value_name = "ID")]
+    pub producer_id: Option<String>,
+
+    /// Close the stream behind it
+    #[arg(long)]
+    pub close: bool,
+}
+
+/// Flags of `weir export`.
+#[derive(Clone, Debug, Args)]
+pub struct ExportFlags {
+    /// The server.
+    #[command(flatten)]
+    pub server: ServerFlags,
+
+    /// Name of the stream
+    #[arg(value_name = "STREAM")]
+    pub stream: String,
+
+    /// The file; until it is complete it is called FILE.partial
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Replace a file that is there
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+/// What can be done with subscriptions.
+#[derive(Clone, Debug, Subcommand)]
+pub enum SubCommand {
+    /// Create a subscription: streams that call somebody when there is something new
+    Create(SubCreateFlags),
+    /// Show a subscription and its streams
+    Ls(SubFlags),
+    /// Delete a subscription
+    Rm(SubFlags),
+    /// Take the work of a subscription, print its messages, and ack them
+    Pull(SubPullFlags),
+}
+
+impl SubCommand {
+    pub(super) const fn server(&self) -> &ServerFlags {
+        match self {
+            Self::Create(flags) => &flags.server,
+            Self::Ls(flags) | Self::Rm(flags) => &flags.server,
+            Self::Pull(flags) => &flags.server,
+        }
+    }
+}
+
+/// A subscription.
+#[derive(Clone, Debug, Args)]
+pub struct SubFlags {
+    /// The server.
+    #[command(flatten)]
+    pub server: ServerFlags,
+
+    /// Name of the subscription
+    #[arg(value_name = "ID")]
+    pub id: String,
+}
+
+/// Flags of `weir sub create`.
+#[derive(Clone, Debug, Args)]
+pub struct SubCreateFlags {
+    /// The server.
+    #[command(flatten)]
+    pub server: ServerFlags,
+
+    /// Name of the subscription
+    #[arg(value_name = "ID")]
+    pub id: String,
+
+    /// Streams whose names match: `*` is one part, `**` any number of them
+    #[arg(long, value_name = "PATTERN", required_unless_present = "stream")]
+    pub pattern: Option<String>,
+
+    /// A stream; may be given several times
+    #[arg(long, value_name = "STREAM")]
+    pub stream: Vec<String>,
+
+    /// Call this URL when there is work
+    #[arg(long, value_name = "URL", required_unless_present = "wake_stream")]
+    pub webhook: Option<String>,
+
+    /// Append a message to this stream when there is work, for `weir sub pull`
+    #[arg(long, value_name = "STREAM", conflicts_with = "webhook")]
+    pub wake_stream: Option<String>,
+
+    /// How long a worker may be silent
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub lease: Option<Duration>,
+
+    /// What it is for
+    #[arg(long, value_name = "TEXT")]
+    pub description: Option<String>,
+}
+
+/// Flags of `weir sub pull`.
+#[derive(Clone, Debug, Args)]
+pub struct SubPullFlags {
+    /// The server.
+    #[command(flatten)]
+    pub server: ServerFlags,
+
+    /// Name of the subscription
+    #[arg(value_name = "ID")]
+    pub id: String,
+
+    /// Who takes the work
+    #[arg(long, value_name = "NAME", default_value = "weir")]
+    pub worker: String,
+
+    /// Give the work back after printing it
+    #[arg(long)]
+    pub no_ack: bool,
+
+    /// Go on with what comes
+    #[arg(short, long, conflicts_with = "no_ack")]
+    pub follow: bool,
+}
+
+fn parse_type(text: &str) -> Result<String, String> {
+    Ok(match text {
+        "json" => "application/json",
+        "text" => "text/plain; charset=utf-8",
+        "binary" => "application/octet-stream",
+        _ if text.contains('/') => text,
+        _ => return Err("want json, text, binary or a type like image/png".to_owned()),
+    }
+    .to_owned())
+}
+
+fn parse_batch(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|it| (1..=100_000).contains(it));
+    number.ok_or_else(|| "want a number from 1 to 100000".to_owned())
+}

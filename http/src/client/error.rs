@@ -1,0 +1,230 @@
+//! What can go wrong, and what to do next.
+
+use http_body_util::{BodyExt as _, Limited};
+use hyper::{HeaderMap, StatusCode, body::Incoming};
+use serde_json::Value;
+
+/// Bytes of a refusal that are read.
+const REFUSAL_BYTES_MAX: usize = 64 << 10;
+/// Characters of it that are shown.
+const SHOWN_MAX: usize = 300;
+
+/// Why a request did not do what it was to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Nobody answered; nothing was done.
+    #[error("cannot reach {server}: {reason}")]
+    Unreachable {
+        /// The server.
+        server: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The answer to a request that must not be repeated was lost.
+    #[error("the answer was lost ({reason}): nobody knows whether the request was carried out")]
+    Unknown {
+        /// What happened to it.
+        reason: String,
+    },
+    /// There is no such stream or subscription.
+    #[error("{what}: not there")]
+    NotFound {
+        /// Its name.
+        what: String,
+    },
+    /// It was there, or the records at this offset were.
+    #[error("{what}: gone")]
+    Gone {
+        /// Its name.
+        what: String,
+        /// Where to go on, if the stream goes on.
+        next: Option<String>,
+    },
+    /// The server wants a key, or another one.
+    #[error("the server refuses the key: {message}")]
+    Unauthorized {
+        /// What it said.
+        message: String,
+    },
+    /// The stream is closed.
+    #[error("{what}: closed at {tail}")]
+    Closed {
+        /// Its name.
+        what: String,
+        /// Where it ends.
+        tail: String,
+    },
+    /// A producer with the same id has gone on.
+    #[error("another producer has taken over with epoch {epoch}")]
+    Fenced {
+        /// The epoch in force.
+        epoch: u64,
+    },
+    /// The producer's numbers do not fit what the server has.
+    #[error("the server expects request {expected} of this producer, not {sent}")]
+    OutOfSequence {
+        /// What it expects.
+        expected: u64,
+        /// What it got.
+        sent: u64,
+    },
+    /// What is there stands in the way.
+    #[error("{what}: {message}")]
+    Conflict {
+        /// What the request was about.
+        what: String,
+        /// What the server said.
+        message: String,
+    },
+    /// The server does not do this.
+    #[error("the server does not do this ({status}): {message}")]
+    Unsupported {
+        /// The status.
+        status: u16,
+        /// What it said.
+        message: String,
+    },
+    /// The request is wrong.
+    #[error("refused ({status}): {message}")]
+    Refused {
+        /// The status.
+        status: u16,
+        /// What the server said.
+        message: String,
+    },
+    /// The server could not do it now, nor in the time there was.
+    #[error("the server is busy or broken ({status}): {message}")]
+    Busy {
+        /// The status.
+        status: u16,
+        /// What it said.
+        message: String,
+    },
+    /// The answer is none of this protocol.
+    #[error("the answer makes no sense: {0}")]
+    Strange(String),
+}
+
+impl Error {
+    /// What to do next, if there is something to say.
+    #[must_use]
+    pub fn advice(&self) -> Option<String> {
+        let advice = match self {
+            Self::Unreachable { .. } => {
+                "is a server running there? `weir` starts one; --url or WEIR_URL name another"
+            }
+            Self::Unknown { .. } => {
+                "read the stream's end to see; with --producer-id such a request is sent again \
+                 safely"
+            }
+            Self::NotFound { .. } => {
+                "`weir ls` lists streams, `weir create` makes one; is the path in --url right?"
+            }
+            Self::Gone { next: Some(next), .. } => {
+                return Some(format!("what is left begins at --from {next}"));
+            }
+            Self::Gone { .. } => "it was deleted; take another name while forks of it are left",
+            Self::Unauthorized { .. } => "give the server's key as --auth or WEIR_AUTH",
+            Self::Closed { .. } => "a closed stream stays closed; `weir fork` makes one to go on",
+            Self::Fenced { .. } => "two run with one --producer-id: stop one, or take another id",
+            Self::OutOfSequence { .. } => {
+                "two run with one --producer-id, or it was used for another input: take another id"
+            }
+            Self::Busy { .. } => "try again; `/health` of the server says more",
+            Self::Strange(_) => "is this a durable-streams server, and its path in --url?",
+            Self::Conflict { .. } | Self::Unsupported { .. } | Self::Refused { .. } => {
+                return None;
+            }
+        };
+        Some(advice.to_owned())
+    }
+
+    /// What an answer with an unexpected status means for a request about `what`.
+    pub(super) async fn of(
+        what: &str,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: Incoming,
+    ) -> Self {
+        let body = Limited::new(body, REFUSAL_BYTES_MAX).collect().await;
+        // Whatever keeps the words away, the status is there.
+        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+        let message = message(&body)
+            .unwrap_or_else(|| status.canonical_reason().unwrap_or("no reason given").to_owned());
+        let text =
+            |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let number = |name: &str| text(name).and_then(|text| text.parse::<u64>().ok());
+        let what = what.to_owned();
+        match status.as_u16() {
+            401 => Self::Unauthorized { message },
+            403 => match number("producer-epoch") {
+                Some(epoch) => Self::Fenced { epoch },
+                None => Self::Unauthorized { message },
+            },
+            404 => Self::NotFound { what },
+            410 => Self::Gone { what, next: text("stream-next-offset") },
+            409 if text("stream-closed").is_some() => {
+                Self::Closed { what, tail: text("stream-next-offset").unwrap_or_default() }
+            }
+            409 => match number("producer-expected-seq") {
+                Some(expected) => Self::OutOfSequence {
+                    expected,
+                    sent: number("producer-received-seq").unwrap_or(expected),
+                },
+                None => Self::Conflict { what, message },
+            },
+            405 | 501 => Self::Unsupported { status: status.as_u16(), message },
+            408 | 429 | 500.. => Self::Busy { status: status.as_u16(), message },
+            status => Self::Refused { status, message },
+        }
+    }
+}
+
+/// The words of a refusal: the message of a JSON error, or the text itself.
+fn message(body: &[u8]) -> Option<String> {
+    let json: Option<Value> = serde_json::from_slice(body).ok();
+    let of_json = json.as_ref().and_then(|json| {
+        let error = json.get("error")?;
+        let (code, message) = (error.get("code"), error.get("message").or(Some(error)));
+        match (code.and_then(Value::as_str), message.and_then(Value::as_str)) {
+            (Some(code), Some(message)) => Some(format!("{message} [{code}]")),
+            (None, Some(message)) => Some(message.to_owned()),
+            _ => None,
+        }
+    });
+    let text = of_json.or_else(|| Some(String::from_utf8_lossy(body).trim().to_owned()))?;
+    let text: String = text.chars().filter(|it| !it.is_control()).take(SHOWN_MAX).collect();
+    (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_refusal_are_found() {
+        for (body, expect) in [
+            (r#"{"error":{"code":"X","message":"no"}}"#, Some("no [X]")),
+            (r#"{"error":"no"}"#, Some("no")),
+            ("plain\n", Some("plain")),
+            ("\u{1b}[31mred", Some("[31mred")),
+            ("", None),
+        ] {
+            assert_eq!(message(body.as_bytes()).as_deref(), expect, "{body}");
+        }
+    }
+
+    #[test]
+    fn every_error_a_person_can_do_something_about_says_what() {
+        let what = || "s".to_owned();
+        for error in [
+            Error::Unreachable { server: what(), reason: what() },
+            Error::NotFound { what: what() },
+            Error::Gone { what: what(), next: Some("0_4".to_owned()) },
+            Error::Closed { what: what(), tail: what() },
+            Error::Fenced { epoch: 3 },
+        ] {
+            assert!(error.advice().is_some(), "{error}");
+        }
+    }
+}

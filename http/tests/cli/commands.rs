@@ -1,0 +1,175 @@
+//! Each command once, as a developer would use it.
+
+use weir_http::config::{ApiKey, Auth};
+
+use crate::{
+    command, end, lines, signal,
+    support::{Server, fresh_dir},
+    weir, weir_with,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_lives_from_create_to_rm() {
+    let server = Server::start().await;
+    let at = server.address;
+    weir(at, &["create", "a/b"]).await.ok();
+    let made = weir(at, &["create", "a/b", "--json"]).await;
+    assert_eq!(made.json()["created"], false);
+    let appended = weir(at, &["append", "a/b", "-m", r#"{"x":1.0e2}"#, "-m", "[[1],2]"]).await.ok();
+    assert_eq!(weir(at, &["read", "a/b"]).await.ok(), "{\"x\":1.0e2}\n[1]\n2\n");
+    let page = weir(at, &["read", "a/b", "--json"]).await.json();
+    assert_eq!(page["offset"], appended.trim());
+    assert_eq!(page["messages"][1][0], 1);
+    let one = weir(at, &["read", "a/b", "--from", "0_2"]).await.ok();
+    assert_eq!(one, "[1]\n2\n");
+    assert_eq!(weir(at, &["tail", "a/b", "--since", "1h"]).await.ok().lines().count(), 3);
+    let head = weir(at, &["head", "a/b", "--json"]).await.json();
+    assert_eq!((&head["closed"], &head["tail"]), (&false.into(), &appended.trim().into()));
+    assert_eq!(weir(at, &["ls", "a/"]).await.ok(), "a/b\n");
+    assert_eq!(weir(at, &["ls", "b"]).await.ok(), "");
+    assert_eq!(weir(at, &["ls", "--json"]).await.json()["name"], "a/b");
+    assert_eq!(weir(at, &["details", "a/b", "--json"]).await.json()["stream"]["name"], "a/b");
+    assert!(weir(at, &["details", "--json"]).await.json()["store"].is_object());
+
+    weir(at, &["fork", "a/b", "fork", "--at", "0_2", "--ttl", "1h"]).await.ok();
+    assert_eq!(weir(at, &["read", "fork"]).await.ok(), "{\"x\":1.0e2}\n");
+    assert_eq!(weir(at, &["head", "fork", "--json"]).await.json()["ttl"], "3600");
+    weir(at, &["close", "fork"]).await.ok();
+    weir(at, &["close", "fork"]).await.ok();
+    let refused = weir(at, &["append", "fork", "-m", "1"]).await;
+    assert!(refused.code == Some(5) && refused.err.contains("weir fork"), "{refused:?}");
+    assert_eq!(refused.out, "", "nothing was done");
+    weir(at, &["rm", "fork", "a/b"]).await.ok();
+    assert_eq!(weir(at, &["rm", "a/b"]).await.code, Some(4));
+    weir(at, &["rm", "--force", "a/b"]).await.ok();
+    let missing = weir(at, &["read", "a/b"]).await;
+    assert!(missing.code == Some(4) && missing.err.contains("weir create"), "{missing:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn input_is_one_record_or_lines_of_any_type() {
+    let server = Server::start().await;
+    let at = server.address;
+    let input = lines(250);
+    let args = ["append", "json", "--ndjson", "--batch", "100", "--create", "--json"];
+    let done = weir_with(at, &args, &input).await.json();
+    assert_eq!(done["lines"], 250);
+    assert!(done["requests"].as_u64().expect("a count") >= 3, "{done}");
+    assert_eq!(weir(at, &["read", "json"]).await.ok(), input);
+    assert_eq!(weir(at, &["append", "json", "--lines"]).await.code, Some(0), "no line is fine");
+
+    let text = "one\n\ntwo\r\nthree";
+    let made = ["append", "text", "--lines", "--create", "--type", "text"];
+    weir_with(at, &made, text).await.ok();
+    assert_eq!(weir(at, &["read", "text"]).await.ok(), text);
+    let whole = weir_with(at, &["append", "text", "-", "--json"], "\nall of it").await.json();
+    assert_eq!((&whole["requests"], &whole["bytes"]), (&1.into(), &10.into()));
+    let refused = weir_with(at, &["append", "text", "--ndjson"], "1\n").await;
+    assert!(refused.code == Some(1) && refused.err.contains("--lines"), "{refused:?}");
+    let json = weir(at, &["read", "text", "--json"]).await.json();
+    assert_eq!(json["text"], format!("{text}\nall of it"));
+
+    let dir = fresh_dir();
+    let (one, two) = (dir.join("one"), dir.join("two"));
+    std::fs::write(&one, [0, 255, 10]).expect("written");
+    std::fs::write(&two, "end").expect("written");
+    let (one, two) = (one.to_str().expect("text"), two.to_str().expect("text"));
+    weir(at, &["append", "bytes", one, two, "--create", "--type", "binary", "--close"]).await.ok();
+    let page = weir(at, &["read", "bytes", "--json"]).await.json();
+    assert_eq!((&page["base64"], &page["closed"]), (&"AP8KZW5k".into(), &true.into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_of_a_subscription_is_pulled_once() {
+    let server = Server::start().await;
+    let at = server.address;
+    let create = ["sub", "create", "jobs", "--pattern", "jobs/*", "--wake-stream", "wakes"];
+    weir(at, &create).await.ok();
+    weir(at, &create).await.ok();
+    let other = ["sub", "create", "jobs", "--pattern", "x", "--wake-stream", "wakes"];
+    assert_eq!(weir(at, &other).await.code, Some(5));
+    for name in ["wakes", "jobs/a", "jobs/b"] {
+        weir(at, &["create", name]).await.ok();
+    }
+    assert_eq!(weir(at, &["sub", "pull", "jobs"]).await.ok(), "", "there is no work");
+    weir(at, &["append", "jobs/a", "-m", "[1,2]"]).await.ok();
+    weir(at, &["append", "jobs/b", "-m", "3"]).await.ok();
+    let looked = weir(at, &["sub", "pull", "jobs", "--no-ack"]).await.ok();
+    assert_eq!(looked.lines().count(), 3, "{looked}");
+    let pulled = weir(at, &["sub", "pull", "jobs", "--json"]).await.ok();
+    let mut pulled: Vec<_> = pulled.lines().collect();
+    pulled.sort_unstable();
+    assert_eq!(
+        pulled,
+        [
+            r#"{"stream":"jobs/a","message":1}"#,
+            r#"{"stream":"jobs/a","message":2}"#,
+            r#"{"stream":"jobs/b","message":3}"#
+        ]
+    );
+    assert_eq!(weir(at, &["sub", "pull", "jobs"]).await.ok(), "", "it is done");
+    let links = weir(at, &["sub", "ls", "jobs"]).await.ok();
+    assert!(links.lines().any(|line| line.starts_with("jobs/a\t0")), "{links}");
+    weir(at, &["sub", "rm", "jobs"]).await.ok();
+    assert_eq!(weir(at, &["sub", "ls", "jobs"]).await.code, Some(4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_asked_for_and_taken() {
+    let key = ApiKey::new("0123456789".to_owned()).expect("long enough");
+    let server = Server::start_with(|config| config.auth = Auth::ApiKey(key)).await;
+    let at = server.address;
+    let refused = weir(at, &["create", "a"]).await;
+    assert!(refused.code == Some(6) && refused.err.contains("WEIR_AUTH"), "{refused:?}");
+    weir(at, &["create", "a", "--auth", "0123456789"]).await.ok();
+    let mut by_environment = command(at, &["head", "a"]);
+    let child = by_environment.env("WEIR_AUTH", "Bearer 0123456789").spawn().expect("starts");
+    end(child).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_there_is_told_with_what_to_do() {
+    let nobody = ([127, 0, 0, 1], 1).into();
+    let failed = weir(nobody, &["ls", "--retry-for", "50ms"]).await;
+    assert!(failed.code == Some(7) && failed.err.contains("--url"), "{failed:?}");
+    let url = weir(nobody, &["ls", "--url", "localhost:8080"]).await;
+    assert!(url.code == Some(1) && url.err.contains("http://"), "{url:?}");
+    assert_eq!(weir(nobody, &["append"]).await.code, Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_ends_what_waits_and_keeps_what_was_done() {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+
+    let server = Server::start().await;
+    let at = server.address;
+    weir(at, &["create", "a"]).await.ok();
+    // One that waits for records, and one that waits for input.
+    let mut follower =
+        command(at, &["tail", "-f", "a", "--from", "start"]).spawn().expect("starts");
+    let mut writer = command(at, &["append", "a", "--ndjson"]).spawn().expect("starts");
+    let mut input = writer.stdin.take().expect("piped");
+    input.write_all(b"1\n2\n").expect("it listens");
+    let mut shown = BufReader::new(follower.stdout.take().expect("piped"));
+    let (seen, mut shown) = tokio::task::spawn_blocking(move || {
+        let mut lines = String::new();
+        for _ in 0..2 {
+            shown.read_line(&mut lines).expect("text");
+        }
+        (lines, shown)
+    })
+    .await
+    .expect("it does not panic");
+    assert_eq!(seen, "1\n2\n");
+    signal(&writer, "INT");
+    let written = end(writer).await;
+    assert_eq!(
+        (written.code, written.out.trim()),
+        (Some(130), "0000000000000000_0000000000000004")
+    );
+    drop(input);
+    signal(&follower, "INT");
+    let mut rest = String::new();
+    shown.read_to_string(&mut rest).expect("text");
+    assert_eq!((end(follower).await.code, rest.as_str()), (Some(130), ""));
+}

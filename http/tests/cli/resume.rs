@@ -1,0 +1,145 @@
+//! Commands that are killed, and networks that lose answers: nothing twice, nothing lost.
+
+use std::{path::Path, sync::atomic::Ordering};
+
+use crate::{
+    command, end, lines,
+    proxy::{Fault, Proxy},
+    signal,
+    support::{Server, fresh_dir},
+    weir, weir_with,
+};
+
+fn write(dir: &Path, name: &str, text: &str) -> String {
+    let path = dir.join(name);
+    std::fs::write(&path, text).expect("written");
+    path.to_str().expect("text").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_is_killed_goes_on_where_it_was() {
+    let (server, dir) = (Server::start().await, fresh_dir());
+    let input = lines(1_000);
+    let file = write(&dir, "in", &input);
+    // HEAD, PUT, the question of the producer, then requests: the eighth is stored, and nobody
+    // hears of it.
+    let proxy = Proxy::start(server.address, Fault::Hold(10)).await;
+    let args = ["import", "a", &file, "--batch", "50"];
+    let first = command(proxy.address, &args).spawn().expect("starts");
+    proxy.holds().await;
+    signal(&first, "KILL");
+    end(first).await;
+    let done = weir(server.address, &[&args[..], &["--json"]].concat()).await;
+    let report = done.json();
+    assert_eq!((&report["skipped"], &report["requests"]), (&8.into(), &12.into()), "{done:?}");
+    assert_eq!(weir(server.address, &["read", "a"]).await.ok(), input);
+    // Once more changes nothing, and another file is another import.
+    assert_eq!(
+        weir(server.address, &[&args[..], &["--json"]].concat()).await.json()["requests"],
+        0
+    );
+    let other = write(&dir, "other", "\"more\"\n");
+    weir(server.address, &["import", "a", &other]).await.ok();
+    assert_eq!(weir(server.address, &["read", "a"]).await.ok(), input + "\"more\"\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_is_killed_goes_on_where_it_was() {
+    let dir = fresh_dir();
+    let server = Server::start_with(|config| config.read_bytes_max = 2_000).await;
+    let input = lines(200);
+    weir_with(server.address, &["append", "a", "--ndjson", "--create"], &input).await.ok();
+    let file = dir.join("out");
+    let name = file.to_str().expect("text");
+    // HEAD, then pages.
+    let proxy = Proxy::start(server.address, Fault::Hold(4)).await;
+    let first = command(proxy.address, &["export", "a", name]).spawn().expect("starts");
+    proxy.holds().await;
+    signal(&first, "KILL");
+    end(first).await;
+    assert!(!file.exists(), "it is not complete");
+    let partial = std::fs::read_to_string(dir.join("out.partial")).expect("there");
+    assert!(!partial.is_empty() && input.starts_with(&partial));
+    // What a crash left behind what is whole does not stay.
+    std::fs::write(dir.join("out.partial"), partial.clone() + "half a li").expect("written");
+    let state = std::fs::read_to_string(dir.join("out.partial.state")).expect("there");
+    let state = state.replace(&proxy.address.to_string(), &server.address.to_string());
+    std::fs::write(dir.join("out.partial.state"), state).expect("written");
+    let done = weir(server.address, &["export", "a", name]).await;
+    assert!(done.err.contains("from before"), "{done:?}");
+    assert_eq!(std::fs::read_to_string(&file).expect("complete"), input);
+    assert!(!dir.join("out.partial").exists() && !dir.join("out.partial.state").exists());
+    let again = weir(server.address, &["export", "a", name]).await;
+    assert!(again.code == Some(1) && again.err.contains("--force"), "{again:?}");
+    weir(server.address, &["export", "a", name, "--force"]).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_appends_once_over_lost_answers() {
+    let server = Server::start().await;
+    let input = lines(100);
+    weir(server.address, &["create", "a"]).await.ok();
+    // HEAD and the question come first.
+    let proxy = Proxy::start(server.address, Fault::Lose(&[1, 3, 4, 8])).await;
+    let args = ["append", "a", "--ndjson", "--batch", "10", "--producer-id", "p", "--json"];
+    let done = weir_with(proxy.address, &args, &input).await;
+    assert_eq!(done.json()["requests"], 10, "{done:?}");
+    assert_eq!(proxy.faults.load(Ordering::SeqCst), 4);
+    assert_eq!(weir(server.address, &["read", "a"]).await.ok(), input);
+    let again = weir_with(server.address, &args, &input).await;
+    assert_eq!((&again.json()["requests"], &again.json()["skipped"]), (&0.into(), &10.into()));
+    // An input that is shorter than what the producer did is another one.
+    let other = weir_with(server.address, &args, &lines(10)).await;
+    assert!(other.code == Some(1) && other.err.contains("--producer-id"), "{other:?}");
+    assert_eq!(weir(server.address, &["read", "a"]).await.ok(), input);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_whose_answer_is_lost_says_that_nobody_knows() {
+    let server = Server::start().await;
+    weir(server.address, &["create", "a"]).await.ok();
+    let proxy = Proxy::start(server.address, Fault::Lose(&[1])).await;
+    let done = weir(proxy.address, &["append", "a", "-m", "1"]).await;
+    assert!(done.code == Some(8) && done.err.contains("--producer-id"), "{done:?}");
+    assert_eq!(weir(server.address, &["read", "a"]).await.ok(), "1\n", "it was not sent again");
+    let proxy = Proxy::start(server.address, Fault::Lose(&[0, 1])).await;
+    weir(proxy.address, &["rm", "a"]).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_sees_everything_once_over_connections_that_break() {
+    let server = Server::start_with(|config| config.read_bytes_max = 2_000).await;
+    for live in ["sse", "long-poll"] {
+        weir(server.address, &["create", live]).await.ok();
+        let proxy = Proxy::start(server.address, Fault::Cut(7_000)).await;
+        let args = ["tail", "-f", live, "--from", "start", "--live", live];
+        let follower = command(proxy.address, &args).spawn().expect("starts");
+        let input = lines(400);
+        for part in input.as_bytes().chunks(4_000) {
+            // Cut anywhere: what is no whole line waits for the rest.
+            let part = std::str::from_utf8(part).expect("ASCII");
+            server.post(&format!("/v1/stream/{live}"), crate::support::JSON, array(part)).await;
+        }
+        weir(server.address, &["close", live]).await.ok();
+        let done = end(follower).await;
+        let expect: String = input
+            .as_bytes()
+            .chunks(4_000)
+            .map(|part| whole_lines(std::str::from_utf8(part).expect("ASCII")))
+            .collect();
+        assert_eq!(done.ok(), expect, "{live}");
+        assert!(proxy.faults.load(Ordering::SeqCst) > 3, "{live}: the network was good");
+    }
+}
+
+/// The lines of a part that are whole.
+fn whole_lines(part: &str) -> String {
+    part.lines()
+        .filter(|line| line.starts_with('{') && line.ends_with('}'))
+        .map(|line| line.to_owned() + "\n")
+        .collect()
+}
+
+fn array(part: &str) -> String {
+    format!("[{}]", whole_lines(part).trim_end().replace('\n', ","))
+}
