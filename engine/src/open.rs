@@ -264,7 +264,6 @@ fn open_locked(
     Ok(Opened { core, lock, conn, link, writer_epoch, slices: received })
 }
 
-<<<<<<< HEAD
 /// The number of the next file. Rows of files tell it, and manifests too: a file that was given up
 /// has no row, but its number was taken when a manifest said which is next.
 fn next_file(conn: &Connection) -> Result<u64, catalogue::Failure> {
@@ -275,8 +274,6 @@ fn next_file(conn: &Connection) -> Result<u64, catalogue::Failure> {
     Ok(next)
 }
 
-=======
->>>>>>> local
 /// Whether another program made the database, found out without changing it: other programs keep
 /// theirs under the same name. What can't be looked at is judged when it is opened.
 fn is_foreign(world: &World, path: &Path) -> bool {
@@ -289,19 +286,6 @@ fn is_foreign(world: &World, path: &Path) -> bool {
 
 fn foreign(path: &Path) -> OpenError {
     OpenError::Corrupt(format!("{} is another program's", path.display()))
-<<<<<<< HEAD
-=======
-}
-
-/// The number of the next file. Rows of files tell it, and manifests too: a file that was given up
-/// has no row, but its number was taken when a manifest said which is next.
-fn next_file(conn: &Connection) -> Result<u64, catalogue::Failure> {
-    let mut next = catalogue::meta_u64(conn, "next_segment")?.max(1);
-    for stored in [chain::published(conn)?, chain::pending(conn)?].into_iter().flatten() {
-        next = next.max(stored.manifest.next_segment.get());
-    }
-    Ok(next)
->>>>>>> local
 }
 
 /// Puts the parts together.

@@ -36,22 +36,13 @@ enum Command {
     Keys(KeysCommand),
     #[command(flatten)]
     Offline(OfflineCommand),
-<<<<<<< HEAD
-=======
-    /// A server for development, with everything in one SQLite file
-    #[command(subcommand)]
-    Local(LocalCommand),
->>>>>>> local
     /// Measure a server: this one or any other of the protocol
     Bench(Box<BenchFlags>),
     #[command(flatten)]
     Client(Box<ClientCommand>),
-<<<<<<< HEAD
     /// A server for development, with everything in one SQLite file
     #[command(subcommand)]
     Local(LocalCommand),
-=======
->>>>>>> local
 }
 
 /// What is asked of no server.
@@ -61,20 +52,12 @@ pub enum Aside {
     Keys(KeysCommand),
     /// Something about a store or a bucket.
     Offline(Box<OfflineCommand>),
-<<<<<<< HEAD
-=======
-    /// Something about local servers.
-    Local(LocalCommand),
->>>>>>> local
     /// A load for a server.
     Bench(Box<BenchFlags>),
     /// Something of a server.
     Client(Box<ClientCommand>),
-<<<<<<< HEAD
     /// Something about local servers.
     Local(LocalCommand),
-=======
->>>>>>> local
 }
 
 /// What can be done with the keys.
@@ -99,15 +82,9 @@ impl Cli {
             Some(Command::Serve(flags)) => Ok(*flags),
             Some(Command::Keys(command)) => Err(Aside::Keys(command)),
             Some(Command::Offline(command)) => Err(Aside::Offline(Box::new(command))),
-<<<<<<< HEAD
             Some(Command::Bench(flags)) => Err(Aside::Bench(flags)),
             Some(Command::Client(command)) => Err(Aside::Client(command)),
             Some(Command::Local(command)) => Err(Aside::Local(command)),
-=======
-            Some(Command::Local(command)) => Err(Aside::Local(command)),
-            Some(Command::Bench(flags)) => Err(Aside::Bench(flags)),
-            Some(Command::Client(command)) => Err(Aside::Client(command)),
->>>>>>> local
             None => Ok(self.serve),
         }
     }
