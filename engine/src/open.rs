@@ -264,6 +264,16 @@ fn open_locked(
     Ok(Opened { core, lock, conn, link, writer_epoch, slices: received })
 }
 
+/// The number of the next file. Rows of files tell it, and manifests too: a file that was given up
+/// has no row, but its number was taken when a manifest said which is next.
+fn next_file(conn: &Connection) -> Result<u64, catalogue::Failure> {
+    let mut next = catalogue::meta_u64(conn, "next_segment")?.max(1);
+    for stored in [chain::published(conn)?, chain::pending(conn)?].into_iter().flatten() {
+        next = next.max(stored.manifest.next_segment.get());
+    }
+    Ok(next)
+}
+
 /// Whether another program made the database, found out without changing it: other programs keep
 /// theirs under the same name. What can't be looked at is judged when it is opened.
 fn is_foreign(world: &World, path: &Path) -> bool {
@@ -276,16 +286,6 @@ fn is_foreign(world: &World, path: &Path) -> bool {
 
 fn foreign(path: &Path) -> OpenError {
     OpenError::Corrupt(format!("{} is another program's", path.display()))
-}
-
-/// The number of the next file. Rows of files tell it, and manifests too: a file that was given up
-/// has no row, but its number was taken when a manifest said which is next.
-fn next_file(conn: &Connection) -> Result<u64, catalogue::Failure> {
-    let mut next = catalogue::meta_u64(conn, "next_segment")?.max(1);
-    for stored in [chain::published(conn)?, chain::pending(conn)?].into_iter().flatten() {
-        next = next.max(stored.manifest.next_segment.get());
-    }
-    Ok(next)
 }
 
 /// Puts the parts together.

@@ -30,7 +30,6 @@ fn run() -> anyhow::Result<ExitCode> {
     match task {
         Task::Serve(settings) => runtime.block_on(cli::serve(*settings))?,
         Task::RotateKeys(data) => runtime.block_on(cli::rotate_keys(data))?,
-        Task::Local(command) => return Ok(runtime.block_on(cli::local::run(command))?.into()),
         Task::Client(command) => {
             let code = runtime.block_on(cli::client::run(*command))?;
             // A read of the standard input ends when there is some: nobody waits for that.
@@ -38,6 +37,7 @@ fn run() -> anyhow::Result<ExitCode> {
             return Ok(code.into());
         }
         Task::Bench(_) => unreachable!("done above"),
+        Task::Local(command) => return Ok(runtime.block_on(cli::local::run(command))?.into()),
         Task::Offline(task) => return Ok(runtime.block_on(cli::offline(task))?.into()),
     }
     Ok(ExitCode::SUCCESS)

@@ -36,13 +36,13 @@ enum Command {
     Keys(KeysCommand),
     #[command(flatten)]
     Offline(OfflineCommand),
-    /// A server for development, with everything in one SQLite file
-    #[command(subcommand)]
-    Local(LocalCommand),
     /// Measure a server: this one or any other of the protocol
     Bench(Box<BenchFlags>),
     #[command(flatten)]
     Client(Box<ClientCommand>),
+    /// A server for development, with everything in one SQLite file
+    #[command(subcommand)]
+    Local(LocalCommand),
 }
 
 /// What is asked of no server.
@@ -52,12 +52,12 @@ pub enum Aside {
     Keys(KeysCommand),
     /// Something about a store or a bucket.
     Offline(Box<OfflineCommand>),
-    /// Something about local servers.
-    Local(LocalCommand),
     /// A load for a server.
     Bench(Box<BenchFlags>),
     /// Something of a server.
     Client(Box<ClientCommand>),
+    /// Something about local servers.
+    Local(LocalCommand),
 }
 
 /// What can be done with the keys.
@@ -82,9 +82,9 @@ impl Cli {
             Some(Command::Serve(flags)) => Ok(*flags),
             Some(Command::Keys(command)) => Err(Aside::Keys(command)),
             Some(Command::Offline(command)) => Err(Aside::Offline(Box::new(command))),
-            Some(Command::Local(command)) => Err(Aside::Local(command)),
             Some(Command::Bench(flags)) => Err(Aside::Bench(flags)),
             Some(Command::Client(command)) => Err(Aside::Client(command)),
+            Some(Command::Local(command)) => Err(Aside::Local(command)),
             None => Ok(self.serve),
         }
     }

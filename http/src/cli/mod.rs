@@ -117,12 +117,12 @@ pub enum Task {
     RotateKeys(PathBuf),
     /// Do something without a server.
     Offline(Offline),
-    /// Run a server on a developer's machine, or look after some.
-    Local(LocalCommand),
     /// Measure a server.
     Bench(Box<BenchFlags>),
     /// Ask a server.
     Client(Box<ClientCommand>),
+    /// Run a server on a developer's machine, or look after some.
+    Local(LocalCommand),
 }
 
 /// What to do, from the command line and the environment.
@@ -139,9 +139,9 @@ pub fn task() -> Result<Task, ServeError> {
         Err(Aside::Keys(KeysCommand::Rotate { data })) => {
             Ok(Task::RotateKeys(config::data(data, &environment)))
         }
-        Err(Aside::Local(command)) => Ok(Task::Local(command)),
         Err(Aside::Bench(flags)) => Ok(Task::Bench(flags)),
         Err(Aside::Client(command)) => Ok(Task::Client(command)),
+        Err(Aside::Local(command)) => Ok(Task::Local(command)),
         Err(Aside::Offline(command)) => Ok(Task::Offline(command.resolve(&environment)?)),
     }
 }
