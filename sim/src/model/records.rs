@@ -114,6 +114,12 @@ impl Model {
         self.pending.remove(&id);
     }
 
+    /// The answer is that of the writing: what was written was written by now.
+    pub fn written_by(&mut self, id: usize, wall: u64) {
+        let request = &mut self.requests[id];
+        request.wall.1 = request.wall.1.max(wall);
+    }
+
     /// After a restart the whole of a name was read: what was not there never will be.
     pub fn settle(&mut self, name: &StreamName) {
         // What happened and went before anybody saw it stays in doubt.
