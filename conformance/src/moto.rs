@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::python::{self, Environment};
 
@@ -49,6 +49,23 @@ impl Moto {
         });
         moto.url = listening.recv_timeout(START_MAX).context("moto did not start to listen")?;
         Ok(moto)
+    }
+
+    /// Stops it: it keeps its connections, takes new ones, and answers nobody.
+    pub fn pause(&self) -> Result<()> {
+        self.signal("STOP")
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) -> Result<()> {
+        self.signal("CONT")
+    }
+
+    fn signal(&self, name: &str) -> Result<()> {
+        let mut command = Command::new("kill");
+        command.args([&format!("-{name}"), &self.child.id().to_string()]);
+        ensure!(command.status().context("kill")?.success(), "SIG{name} reaches moto");
+        Ok(())
     }
 
     /// Where it listens.

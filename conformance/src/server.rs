@@ -12,7 +12,7 @@ use std::{
     io::{BufRead, BufReader, Read},
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
-    process::{self, Child, Command, Stdio},
+    process::{self, Child, Command, Output, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -50,6 +50,7 @@ pub struct Server {
     binary: PathBuf,
     mode: Mode,
     flags: Vec<String>,
+    variables: Vec<(String, String)>,
     directory: Scratch,
     port: u16,
     child: Option<Child>,
@@ -64,22 +65,48 @@ impl Server {
 
     /// The same in this mode.
     pub fn start_in(mode: Mode) -> Result<Server> {
-        let mut server = Server {
+        let mut server = Server::stopped(mode)?;
+        server.restart()?;
+        Ok(server)
+    }
+
+    /// One that was not started yet: [`restart`](Server::restart) does.
+    pub fn stopped(mode: Mode) -> Result<Server> {
+        Ok(Server {
             binary: binary::weir()?.to_owned(),
             mode,
             flags: Vec::new(),
+            variables: Vec::new(),
             directory: Scratch::new()?,
             port: free_port()?,
             child: None,
             log: Log::default(),
-        };
-        server.restart()?;
-        Ok(server)
+        })
     }
 
     /// Further flags of the next start.
     pub fn set_flags(&mut self, flags: &[&str]) {
         self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    }
+
+    /// Environment variables of the next start, and of commands.
+    pub fn set_variables(&mut self, variables: &[(&str, &str)]) {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        self.variables = variables.iter().map(owned).collect();
+    }
+
+    /// Where its data lies.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Runs another command of the binary, with these arguments, on the data of the stopped server.
+    pub fn command(&self, arguments: &[&str]) -> Result<Output> {
+        ensure!(self.child.is_none(), "the server is still running");
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).arg("--data").arg(self.directory.path());
+        command.envs(self.variables.iter().cloned()).stdin(Stdio::null());
+        command.output().with_context(|| format!("{} could not be started", self.binary.display()))
     }
 
     pub fn url(&self) -> String {
@@ -140,6 +167,7 @@ impl Server {
         let mut child = command
             .args(["--port", &self.port.to_string()])
             .args(&self.flags)
+            .envs(self.variables.iter().cloned())
             .env_remove("PORT")
             .env_remove("DS_HOST")
             .env_remove("DS_ROOT")
