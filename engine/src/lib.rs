@@ -42,3 +42,4 @@ pub use config::{BadConfig, Config, Layout};
 pub use engine::{Engine, Health, OpenError};
 pub use live::{Change, Watch};
 pub use metrics::Metrics;
+pub use open::is_foreign;

@@ -194,6 +194,9 @@ fn open_blocking(
     open_locked(world, config, bucket, lock)
 }
 
+/// Set in stores whose bucket is in memory.
+const VOLATILE: &str = "bucket_is_volatile";
+
 /// Opens a store whose lock is held.
 fn open_locked(
     world: World,
@@ -226,10 +229,7 @@ fn open_locked(
     }
     let (store, writer_epoch) = claim(&conn)?;
     if config.bucket_is_volatile {
-        let tx = conn.transaction();
-        let tx = tx.map_err(|error| failure(error.into()))?;
-        catalogue::forget_bucket(&tx).map_err(failure)?;
-        tx.commit().map_err(|error| failure(error.into()))?;
+        forget_bucket(&mut conn)?;
     }
     let rack = Rack::new(&world, &config);
     let (mut files, segments) = open_files(&world, &config, &rack, &conn, store)?;
@@ -274,9 +274,25 @@ fn next_file(conn: &Connection) -> Result<u64, catalogue::Failure> {
     Ok(next)
 }
 
-/// Whether another program made the database, found out without changing it: other programs keep
-/// theirs under the same name. What can't be looked at is judged when it is opened.
-fn is_foreign(world: &World, path: &Path) -> bool {
+/// Begins anew with a bucket that is empty at every start, unless the store had one that lasts.
+fn forget_bucket(conn: &mut Connection) -> Result<(), OpenError> {
+    let tx = conn.transaction().map_err(|error| failure(error.into()))?;
+    let was_volatile = catalogue::meta_u64(&tx, VOLATILE).map_err(failure)? == 1;
+    if !was_volatile && chain::published(&tx).map_err(failure)?.is_some() {
+        return Err(OpenError::Bucket(
+            "this store has published to a bucket that lasts: with one in memory it would forget \
+             what lies there"
+                .to_owned(),
+        ));
+    }
+    catalogue::put_meta(&tx, VOLATILE, &1_u64.to_le_bytes()).map_err(failure)?;
+    catalogue::forget_bucket(&tx).map_err(failure)?;
+    tx.commit().map_err(|error| failure(error.into()))
+}
+
+/// Whether another program made the database at a path, found out without changing it: other programs
+/// keep theirs under the same name. What can't be looked at is judged when it is opened.
+pub fn is_foreign(world: &World, path: &Path) -> bool {
     let look = || -> Result<Origin, Failure> {
         let conn = world.sqlite.open(path, Role::Looker)?;
         catalogue::origin(&conn)

@@ -10,6 +10,7 @@ use weir_engine::{
     Config, Engine, Health, OpenError,
     request::{Append, Create, Error, From, Read},
     types::{ContentType, Expiry, StreamName},
+    verify::Depth,
 };
 use weir_io::{
     World,
@@ -160,6 +161,73 @@ fn a_writer_whose_slot_was_taken_stops_for_good() {
         drop(engine);
         let refused = open_with(&world, &machine, config()).await.err().unwrap();
         assert!(refused.to_string().contains("something foreign"), "{refused}");
+    });
+}
+
+#[test]
+fn a_writer_at_rest_that_was_overtaken_collects_nothing_and_stops() {
+    let machine = Machine::new(8);
+    simulate(&machine, async |world| {
+        let engine = open(&world, &machine).await;
+        create(&engine, "a").await;
+        for record in 0..12 {
+            append(&engine, "a", &format!("{record}")).await.unwrap();
+            pass(15).await;
+        }
+        engine.close().await;
+        // A copy of the machine comes up beside it, and only the copy has work.
+        let twin = machine.twin(9);
+        let other_world = twin.boot(START);
+        let idle = open(&world, &machine).await;
+        let other = open(&other_world, &twin).await;
+        for record in 0..60 {
+            append(&other, "a", &format!("of the other {record}")).await.unwrap();
+            pass(100).await;
+        }
+        assert_eq!(idle.metrics().publish.fenced.get(), 1, "it looked before it collected");
+        assert!(matches!(append(&idle, "a", "late").await, Err(Error::LogFailed)));
+        assert_eq!(other.metrics().publish.fenced.get(), 0);
+        other.close().await;
+        idle.close().await;
+        let bucket = machine.bucket().client(Arc::clone(&world.clock));
+        let found = Engine::verify(other_world, config(), Some(bucket), Depth::Deep).await.unwrap();
+        assert!(found.findings.is_empty(), "{:?}", found.findings);
+    });
+}
+
+#[test]
+fn a_store_with_a_lasting_bucket_takes_none_in_memory() {
+    let machine = Machine::new(10);
+    simulate(&machine, async |world| {
+        let engine = open(&world, &machine).await;
+        create(&engine, "a").await;
+        append(&engine, "a", "kept").await.unwrap();
+        pass(30).await;
+        engine.close().await;
+        let volatile = Config { bucket_is_volatile: true, ..config() };
+        let refused = open_with(&world, &machine, volatile).await;
+        assert!(matches!(refused, Err(OpenError::Bucket(_))));
+        let engine = open(&world, &machine).await;
+        append(&engine, "a", "on").await.unwrap();
+        engine.close().await;
+    });
+}
+
+#[test]
+fn a_bucket_that_lost_everything_is_found_by_whoever_verifies() {
+    let machine = Machine::new(11);
+    simulate(&machine, async |world| {
+        let engine = open(&world, &machine).await;
+        create(&engine, "a").await;
+        append(&engine, "a", "kept").await.unwrap();
+        pass(30).await;
+        engine.close().await;
+        let empty = MemoryBucket::new(12).client(Arc::clone(&world.clock));
+        for depth in [Depth::Both, Depth::Remote, Depth::Deep] {
+            let bucket = Some(Arc::clone(&empty));
+            let found = Engine::verify(world.clone(), config(), bucket, depth).await.unwrap();
+            assert_eq!(found.findings.len(), 1, "{depth:?}: {:?}", found.findings);
+        }
     });
 }
 

@@ -11,7 +11,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -39,6 +39,9 @@ pub(crate) struct Registry {
     /// How many there are: none costs an append nothing but a look at this.
     count: AtomicUsize,
     inner: RwLock<Inner>,
+    /// The log is being replayed: rows of links that a fold which was cut short has removed are not
+    /// there any more, so what took a link away is written down again even if it finds nothing.
+    replaying: AtomicBool,
     /// The number of the next one.
     pub(crate) next_number: AtomicU64,
     /// Held by whoever makes or deletes one.
@@ -98,6 +101,7 @@ impl Registry {
             count: AtomicUsize::new(0),
             // A stream that remembers nothing has version 0.
             inner: RwLock::new(Inner { version: 1, ..Inner::default() }),
+            replaying: AtomicBool::new(true),
             next_number: AtomicU64::new(next_number),
             making: Arc::default(),
             calendar: Calendar::default(),
@@ -159,9 +163,11 @@ impl Registry {
         let whom: Vec<_> =
             concerned.filter_map(|(number, _)| inner.by_number.get(&number).cloned()).collect();
         drop(inner);
+        let replaying = self.replaying.load(Ordering::Acquire);
         for subscription in whom {
             self.change(&subscription, |durable| {
-                if !durable.reflects(name, lsn) && durable.links.ended(name, id) {
+                let ended = !durable.reflects(name, lsn) && durable.links.ended(name, id);
+                if ended || replaying {
                     durable.unfolded.links.insert(name.clone());
                 }
             });
@@ -267,6 +273,7 @@ impl Registry {
         lsn: Lsn,
     ) {
         let mut named = Vec::with_capacity(added.len() + removed.len());
+        let replaying = self.replaying.load(Ordering::Acquire);
         self.change(subscription, |durable| {
             for Placed { path, stream, acked } in added {
                 if !durable.reflects(path, lsn) && durable.links.name(path, *stream, *acked) {
@@ -275,7 +282,8 @@ impl Registry {
             }
             for path in removed {
                 let matches = subscription.matches(path);
-                if !durable.reflects(path, lsn) && durable.links.unname(path, matches) {
+                let unnamed = !durable.reflects(path, lsn) && durable.links.unname(path, matches);
+                if unnamed || replaying {
                     durable.unfolded.links.insert(path.clone());
                 }
             }
@@ -301,9 +309,12 @@ impl Registry {
         acks: &[Acked],
         lsn: Lsn,
     ) {
+        let replaying = self.replaying.load(Ordering::Acquire);
         self.change(subscription, |durable| {
             for Acked { path, stream, offset } in acks {
-                if !durable.reflects(path, lsn) && durable.links.ack(path, *stream, *offset) {
+                let acked =
+                    !durable.reflects(path, lsn) && durable.links.ack(path, *stream, *offset);
+                if acked || replaying {
                     durable.unfolded.links.insert(path.clone());
                 }
             }
@@ -360,6 +371,7 @@ impl Registry {
 
     /// The replay is over: from here on every commit is new.
     pub(crate) fn replayed(&self) {
+        self.replaying.store(false, Ordering::Release);
         for subscription in self.inner.read().by_number.values() {
             let mut durable = subscription.durable.lock();
             let ahead = std::mem::take(&mut durable.reflected);

@@ -56,7 +56,7 @@ pub(super) async fn look(
     if sound {
         density(&shown, &mut stretches, remote, found);
         if let Some(rows) = rows {
-            rows.compare_all(manifest, &shown, found);
+            rows.compare_all(manifest, &remote.ledgers, &shown, found);
         }
     }
     Ok(())

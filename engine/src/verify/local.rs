@@ -17,13 +17,13 @@ use crate::{
     },
     motion::publish::{Stored, chain},
     open,
-    publish::manifest::Manifest,
+    publish::{listing::Entry, manifest::Manifest},
     segment::{ReadError, Segment},
     state::{
         catalogue::{self, Failure, LedgerRow, Place, SegmentRow},
         files::Cut,
     },
-    types::Lsn,
+    types::{Lsn, SegmentId},
 };
 
 /// What the tables of a store say, for a comparison with its bucket.
@@ -32,6 +32,8 @@ pub(super) struct Rows {
     cut: Option<Cut>,
     /// The ledgers say all that the tables do.
     comparable: bool,
+    /// The ledgers that the tables name, oldest first.
+    ledgers: Vec<SegmentId>,
     /// As a ledger would have them.
     rows: BTreeMap<Key, Change>,
 }
@@ -134,7 +136,8 @@ impl Local<'_> {
         for row in &ledgers {
             self.ledger(row, store)?;
         }
-        Ok(Rows { published, cut, comparable: whole, rows })
+        let ledgers = ledgers.iter().map(|row| row.id).collect();
+        Ok(Rows { published, cut, comparable: whole, ledgers, rows })
     }
 
     /// Reads every row, and counts forks.
@@ -347,7 +350,13 @@ fn follows(lsn: Lsn, bytes: Vec<u8>, before: Link, store: StoreId) -> Result<Lin
 
 impl Rows {
     fn nothing() -> Self {
-        Self { published: None, cut: None, comparable: false, rows: BTreeMap::new() }
+        Self {
+            published: None,
+            cut: None,
+            comparable: false,
+            ledgers: Vec::new(),
+            rows: BTreeMap::new(),
+        }
     }
 
     /// Somebody may be changing them.
@@ -373,9 +382,26 @@ impl Rows {
         }
     }
 
+    /// Whether it may be that the bucket has no manifest.
+    pub(super) fn compare_none(&self, found: &mut Findings) {
+        if let Some(published) = &self.published {
+            let generation = published.manifest.generation;
+            let text = format!("the bucket has none, this store published {generation}");
+            found.add("manifest", published.manifest.artifact().key(), text);
+        }
+    }
+
     /// Whether the bucket's rows are those of the tables, if these show the same commits.
-    pub(super) fn compare_all(&self, manifest: &Manifest, shown: &[Change], found: &mut Findings) {
-        let same = self.cut.is_some_and(|cut| cut.folded == manifest.folded);
+    pub(super) fn compare_all(
+        &self,
+        manifest: &Manifest,
+        ledgers: &[Entry],
+        shown: &[Change],
+        found: &mut Findings,
+    ) {
+        // After a recovery, and while files wait for a manifest, the tables are ahead of it.
+        let same = self.cut.is_some_and(|cut| cut.folded == manifest.folded)
+            && ledgers.iter().map(|entry| entry.id).eq(self.ledgers.iter().copied());
         if !self.comparable || !same {
             return;
         }

@@ -145,8 +145,11 @@ impl Engine {
         let Some(bucket) = bucket.filter(|_| depth != Depth::Local) else { return Ok(found) };
         let bucket = &bucket.patient;
         let remote = chain::look(bucket, depth, &mut found).await?;
-        if let (Some(rows), Some(remote)) = (&rows, &remote) {
-            rows.compare(&remote.newest, &mut found);
+        match (&rows, &remote) {
+            (Some(rows), Some(remote)) => rows.compare(&remote.newest, &mut found),
+            (Some(rows), None) => rows.compare_none(&mut found),
+            (None, None) => found.add("manifest", "newest", "the bucket has no manifest"),
+            (None, Some(_)) => {}
         }
         if let (Depth::Deep, Some(remote)) = (depth, &remote) {
             deep::look(&world, bucket, remote, rows.as_ref(), &mut found).await?;

@@ -16,6 +16,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::{sleep, timeout},
 };
+use weir_engine::is_foreign;
 use weir_io::{World, disk::Lock, os::process};
 
 use super::{
@@ -267,6 +268,14 @@ pub(crate) async fn reset(world: &World, root: &Path, name: &Name) -> Result<Pat
         return Err(running(format!("pid {}, {}", record.pid, record.url)));
     }
     let sqlite = place.sqlite();
+    let (shared, path) = (world.clone(), sqlite.clone());
+    let foreign = weir_io::tasks::run(&*world.blocking, move || is_foreign(&shared, &path));
+    if foreign
+        .await
+        .map_err(|gone| LocalError::io("looking at the file")(io::Error::other(gone)))?
+    {
+        return Err(LocalError::Foreign(sqlite));
+    }
     // The file first: a log without it is deleted by whoever opens the next one.
     for suffix in ["", "-wal", "-shm", "-journal"] {
         let mut path = sqlite.clone().into_os_string();

@@ -121,6 +121,9 @@ pub enum LocalError {
         /// What it says of itself.
         holder: String,
     },
+    /// It is another program's.
+    #[error("{} is another program's and stays: delete it yourself if nobody needs it", .0.display())]
+    Foreign(PathBuf),
     /// The store did not open.
     #[error("cannot open {}", path.display())]
     Open {

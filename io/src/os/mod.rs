@@ -10,6 +10,7 @@ mod net;
 pub mod objects;
 pub mod process;
 mod sqlite;
+pub mod stream;
 mod tasks;
 mod timer;
 pub mod tls;

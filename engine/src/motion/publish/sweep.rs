@@ -8,7 +8,8 @@
 //! Pages have no rows: those that manifests name no more are found among what is nobody's. So are
 //! manifests below all that are kept, of writers that came too late.
 //! The boundary in the bucket rises before a manifest goes: a slot below it may look free and is
-//! not. Nothing is deleted unless this process is still the writer. What only a listing shows is
+//! not. Nothing is deleted unless this process is still the writer, which is asked again every few
+//! deletions; who finds that it is not is fenced, however long it was at rest. What only a listing shows is
 //! collected no sooner than this process has been the writer for a grace period: what earlier
 //! writers retired is older then.
 
@@ -16,7 +17,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use weir_io::{
-    objects::{Key, LIST_MAX},
+    objects::{Key, LIST_MAX, ObjectError},
     retry::Retrying,
 };
 
@@ -37,6 +38,8 @@ use crate::{
 
 /// Deletions at a time.
 const DELETIONS_MAX: usize = 8;
+/// Deletions before it is asked again who the writer is.
+const SURE_MAX: usize = 64;
 /// Objects collected in one go.
 const BATCH: u32 = 1000;
 
@@ -76,6 +79,11 @@ pub(super) async fn run(core: &Arc<Core>) -> Option<Duration> {
     let Chain::Attached(state) = &mut *chain else { return None };
     match collect(core, &bucket.patient, state).await {
         Ok(next) => next,
+        Err(Problem::Fenced(reason)) => {
+            weir_io::sometimes!("a writer at rest found that it was overtaken");
+            super::fence(core, &mut chain, reason);
+            None
+        }
         Err(problem) => {
             weir_io::sometimes!("a collection failed and was tried again");
             tracing::warn!(%problem, "not collected");
@@ -103,7 +111,7 @@ async fn collect(
     if !manifests.is_empty() || !objects.is_empty() {
         still_writer(bucket, newest).await?;
         remove_manifests(core, bucket, manifests).await?;
-        remove_objects(core, bucket, objects, &pages).await?;
+        remove_objects(core, bucket, objects, (newest, &pages)).await?;
     }
     let elapsed = core.world.clock.elapsed();
     let since = state.swept.unwrap_or(state.since);
@@ -120,12 +128,24 @@ async fn collect(
     }))
 }
 
-/// Refuses unless nobody has published after us.
+/// Refuses unless nobody has published after us. The next slot may be free because whoever took it has
+/// collected that manifest since; ours was superseded then, so the boundary has risen above it or it is
+/// gone: asked in this order, one of the three shows it.
 async fn still_writer(bucket: &Retrying, newest: Generation) -> Result<(), Problem> {
-    if bucket.head(&Artifact::Manifest(newest.next()).key()).await?.is_none() {
+    let is_there = async |generation| {
+        let found = bucket.head(&Artifact::Manifest(generation).key()).await?;
+        Ok::<bool, ObjectError>(found.is_some())
+    };
+    let overtaken = is_there(newest.next()).await?
+        || !super::attach::is_kept(bucket, newest).await?
+        || !is_there(newest).await?;
+    if !overtaken {
         return Ok(());
     }
-    Err(Problem::Foreign(format!("manifest {} is not ours: nothing is collected", newest.next())))
+    Err(Problem::Fenced(format!(
+        "another process has published since manifest {newest}, the last of this one: nothing is \
+         collected"
+    )))
 }
 
 /// Raises the boundary above manifests, then deletes them.
@@ -156,7 +176,7 @@ async fn remove_objects(
     core: &Arc<Core>,
     bucket: &Retrying,
     objects: Vec<String>,
-    pages: &BTreeSet<Key>,
+    (newest, pages): (Generation, &BTreeSet<Key>),
 ) -> Result<(), Problem> {
     if objects.is_empty() {
         return Ok(());
@@ -166,7 +186,11 @@ async fn remove_objects(
     // A page is named after its content: one that was nobody's may have been needed again.
     let keys: Vec<Key> = keys.filter(|key| !pages.contains(key)).collect();
     assert!(keys.iter().all(|key| !live.contains(key)), "INV-41 nothing referenced is collected");
-    delete(bucket, keys).await?;
+    for some in keys.chunks(SURE_MAX) {
+        // The process may have been stopped since it was last asked.
+        still_writer(bucket, newest).await?;
+        delete(bucket, some.to_vec()).await?;
+    }
     weir_io::sometimes!("retired objects were collected");
     core.metrics.publish.collected.inc_by(u64::try_from(objects.len()).unwrap_or(u64::MAX));
     let noted = core.on_writer("collected", move |conn| -> Result<(), Failure> {

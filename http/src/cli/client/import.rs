@@ -20,6 +20,12 @@ pub(super) async fn run(context: Context, flags: ImportFlags) -> anyhow::Result<
     }
     let stream = context.client.stream(&flags.stream);
     let mut input = Input::open(&context.world, &flags.file).await?;
+    if input.bytes().is_none() {
+        bail!(
+            "{} is no file and can't be read again: import a file, or use `weir append`",
+            flags.file.display()
+        );
+    }
     let content_type = match stream.head().await {
         Ok(info) => info.content_type,
         Err(Error::NotFound { .. }) => {

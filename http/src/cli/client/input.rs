@@ -4,13 +4,14 @@
 //! the standard input can't be taken back: whoever ends meanwhile does not wait for it.
 
 use std::{
-    io::Read as _,
+    io::Read,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use anyhow::{Context as _, bail};
-use weir_io::{File, World, tasks};
+use parking_lot::Mutex;
+use weir_io::{File, World, os::stream, tasks};
 
 /// Bytes read at a time.
 const PIECE_BYTES: usize = 256 << 10;
@@ -25,7 +26,17 @@ pub(super) struct Input {
 
 enum Source {
     Standard,
-    File { file: Arc<dyn File>, at: u64, bytes: u64, path: PathBuf },
+    /// A pipe, a terminal: read until it ends.
+    Stream {
+        reader: Arc<Mutex<Box<dyn Read + Send>>>,
+        path: PathBuf,
+    },
+    File {
+        file: Arc<dyn File>,
+        at: u64,
+        bytes: u64,
+        path: PathBuf,
+    },
 }
 
 impl Input {
@@ -38,6 +49,13 @@ impl Input {
     pub(super) async fn open(world: &World, path: &Path) -> anyhow::Result<Self> {
         if path.as_os_str() == "-" {
             return Ok(Self::standard(world.clone()));
+        }
+        let name = path.to_owned();
+        let stream = tasks::run(&*world.blocking, move || stream::open(&name)).await?;
+        if let Some(reader) = stream.with_context(|| format!("cannot read {}", path.display()))? {
+            let reader = Arc::new(Mutex::new(reader));
+            let source = Source::Stream { reader, path: path.to_owned() };
+            return Ok(Self { world: world.clone(), source });
         }
         let (disk, name) = (Arc::clone(&world.disk), path.to_owned());
         let opened = tasks::run(&*world.blocking, move || {
@@ -54,7 +72,7 @@ impl Input {
     /// Its length, if it has one.
     pub(super) const fn bytes(&self) -> Option<u64> {
         match &self.source {
-            Source::Standard => None,
+            Source::Standard | Source::Stream { .. } => None,
             Source::File { bytes, .. } => Some(*bytes),
         }
     }
@@ -70,6 +88,16 @@ impl Input {
                     std::io::Result::Ok(piece)
                 });
                 read.await?.context("cannot read the standard input")
+            }
+            Source::Stream { reader, path } => {
+                let reader = Arc::clone(reader);
+                let read = tasks::run(&*self.world.blocking, move || {
+                    let mut piece = vec![0; PIECE_BYTES];
+                    let read = reader.lock().read(&mut piece)?;
+                    piece.truncate(read);
+                    std::io::Result::Ok(piece)
+                });
+                read.await?.with_context(|| format!("cannot read {}", path.display()))
             }
             Source::File { file, at, bytes, path } => {
                 let left = usize::try_from(*bytes - *at).unwrap_or(usize::MAX);
