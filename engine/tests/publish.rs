@@ -175,6 +175,7 @@ fn a_writer_at_rest_that_was_overtaken_collects_nothing_and_stops() {
             pass(15).await;
         }
         engine.close().await;
+        drop(engine);
         // A copy of the machine comes up beside it, and only the copy has work.
         let twin = machine.twin(9);
         let other_world = twin.boot(START);
@@ -189,6 +190,7 @@ fn a_writer_at_rest_that_was_overtaken_collects_nothing_and_stops() {
         assert_eq!(other.metrics().publish.fenced.get(), 0);
         other.close().await;
         idle.close().await;
+        drop((other, idle));
         let bucket = machine.bucket().client(Arc::clone(&world.clock));
         let found = Engine::verify(other_world, config(), Some(bucket), Depth::Deep).await.unwrap();
         assert!(found.findings.is_empty(), "{:?}", found.findings);
@@ -204,6 +206,7 @@ fn a_store_with_a_lasting_bucket_takes_none_in_memory() {
         append(&engine, "a", "kept").await.unwrap();
         pass(30).await;
         engine.close().await;
+        drop(engine);
         let volatile = Config { bucket_is_volatile: true, ..config() };
         let refused = open_with(&world, &machine, volatile).await;
         assert!(matches!(refused, Err(OpenError::Bucket(_))));
@@ -222,6 +225,7 @@ fn a_bucket_that_lost_everything_is_found_by_whoever_verifies() {
         append(&engine, "a", "kept").await.unwrap();
         pass(30).await;
         engine.close().await;
+        drop(engine);
         let empty = MemoryBucket::new(12).client(Arc::clone(&world.clock));
         for depth in [Depth::Both, Depth::Remote, Depth::Deep] {
             let bucket = Some(Arc::clone(&empty));

@@ -144,12 +144,14 @@ impl Engine {
         };
         let Some(bucket) = bucket.filter(|_| depth != Depth::Local) else { return Ok(found) };
         let bucket = &bucket.patient;
+        let before = found.findings.len();
         let remote = chain::look(bucket, depth, &mut found).await?;
+        let empty = remote.is_none() && found.findings.len() == before;
         match (&rows, &remote) {
             (Some(rows), Some(remote)) => rows.compare(&remote.newest, &mut found),
-            (Some(rows), None) => rows.compare_none(&mut found),
-            (None, None) => found.add("manifest", "newest", "the bucket has no manifest"),
-            (None, Some(_)) => {}
+            (Some(rows), None) if empty => rows.compare_none(&mut found),
+            (None, None) if empty => found.add("manifest", "newest", "the bucket has no manifest"),
+            _ => {}
         }
         if let (Depth::Deep, Some(remote)) = (depth, &remote) {
             deep::look(&world, bucket, remote, rows.as_ref(), &mut found).await?;
