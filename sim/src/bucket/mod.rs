@@ -83,7 +83,7 @@ impl Sim {
     pub fn clear_up(&self) {
         if self.options.bucket.there {
             self.depot.foul_until.set(None);
-            self.machine.bucket().set_faults(self.options.bucket.fair());
+            self.machine.bucket().set_weather(self.options.bucket.fair());
         }
     }
 
@@ -98,7 +98,7 @@ impl Sim {
         if faults.quota_bytes.is_some() {
             weir_io::sometimes!("the bucket was full");
         }
-        bucket.set_faults(faults);
+        bucket.set_weather(faults);
         self.depot.foul_until.set(Some(self.now() + length));
         Some(length)
     }

@@ -124,8 +124,13 @@ impl MemoryBucket {
         Arc::new(Client { bucket: self.clone(), clock })
     }
 
-    /// Sets the faults from now on, and ends a burst. Requests under way keep theirs.
+    /// Sets the faults from now on. Requests under way keep theirs, and a burst goes on.
     pub fn set_faults(&self, faults: BucketFaults) {
+        self.state.lock().faults = faults;
+    }
+
+    /// The same, and a burst ends.
+    pub fn set_weather(&self, faults: BucketFaults) {
         let mut state = self.state.lock();
         (state.faults, state.burst_until) = (faults, Duration::ZERO);
     }

@@ -106,7 +106,7 @@ impl Drill {
     }
 
     fn clear_up(&self) {
-        self.bucket.set_faults(self.sim.options.bucket.fair());
+        self.bucket.set_weather(self.sim.options.bucket.fair());
     }
 
     fn config(&self) -> Config {
@@ -241,7 +241,7 @@ impl Drill {
         let used = self.bucket.used_bytes();
         if let Some((faults, _)) = self.sim.options.bucket.foul(c, used) {
             self.note(&format!("{faults:?}"));
-            self.bucket.set_faults(faults);
+            self.bucket.set_weather(faults);
         }
     }
 
