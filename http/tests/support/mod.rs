@@ -259,6 +259,8 @@ impl Client {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body)).expect("a valid request");
+        // The answer before may be read to its end before the connection is free again.
+        self.sender.ready().await.expect("an open connection");
         self.sender.send_request(request).await.expect("an answer")
     }
 
