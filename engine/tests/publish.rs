@@ -72,6 +72,15 @@ async fn pass(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
+/// A store publishes a stream with a record, and is closed.
+async fn publish_and_close(world: &World, machine: &Machine) {
+    let engine = open(world, machine).await;
+    create(&engine, "a").await;
+    append(&engine, "a", "kept").await.unwrap();
+    pass(30).await;
+    engine.close().await;
+}
+
 #[test]
 fn every_record_of_every_stream_is_in_the_bucket_soon_with_few_requests() {
     let machine = Machine::new(1);
@@ -201,12 +210,7 @@ fn a_writer_at_rest_that_was_overtaken_collects_nothing_and_stops() {
 fn a_store_with_a_lasting_bucket_takes_none_in_memory() {
     let machine = Machine::new(10);
     simulate(&machine, async |world| {
-        let engine = open(&world, &machine).await;
-        create(&engine, "a").await;
-        append(&engine, "a", "kept").await.unwrap();
-        pass(30).await;
-        engine.close().await;
-        drop(engine);
+        publish_and_close(&world, &machine).await;
         let volatile = Config { bucket_is_volatile: true, ..config() };
         let refused = open_with(&world, &machine, volatile).await;
         assert!(matches!(refused, Err(OpenError::Bucket(_))));
@@ -220,12 +224,7 @@ fn a_store_with_a_lasting_bucket_takes_none_in_memory() {
 fn a_bucket_that_lost_everything_is_found_by_whoever_verifies() {
     let machine = Machine::new(11);
     simulate(&machine, async |world| {
-        let engine = open(&world, &machine).await;
-        create(&engine, "a").await;
-        append(&engine, "a", "kept").await.unwrap();
-        pass(30).await;
-        engine.close().await;
-        drop(engine);
+        publish_and_close(&world, &machine).await;
         let empty = MemoryBucket::new(12).client(Arc::clone(&world.clock));
         for depth in [Depth::Both, Depth::Remote, Depth::Deep] {
             let bucket = Some(Arc::clone(&empty));

@@ -308,15 +308,20 @@ fn object(dir: &Path, kind: &str) -> PathBuf {
     names.swap_remove(0)
 }
 
-#[test]
-fn a_store_that_is_lost_comes_back_from_its_bucket() {
-    let dir = fresh_dir();
-    let running = start(&dir);
+/// A server takes the stream `kept` with records, and is stopped gracefully.
+fn keep_records(dir: &Path) {
+    let running = start(dir);
     let create = "PUT /v1/stream/kept HTTP/1.1\r\nContent-Type: text/plain\r\n\
                   Content-Length: 7\r\n\r\nrecords";
     assert!(running.ask(create).starts_with("HTTP/1.1 201"));
     running.signal("TERM");
     assert_eq!(running.end().0, Some(0));
+}
+
+#[test]
+fn a_store_that_is_lost_comes_back_from_its_bucket() {
+    let dir = fresh_dir();
+    keep_records(&dir);
 
     for args in [&["verify"][..], &["verify", "--deep"], &["bootstrap", "--check"]] {
         assert_eq!(offline(args, &dir).0, Some(0), "{args:?}: {:?}", offline(args, &dir));
@@ -358,12 +363,7 @@ fn a_store_that_is_lost_comes_back_from_its_bucket() {
 #[test]
 fn what_is_stored_is_shown_and_damage_is_named() {
     let dir = fresh_dir();
-    let running = start(&dir);
-    let create = "PUT /v1/stream/kept HTTP/1.1\r\nContent-Type: text/plain\r\n\
-                  Content-Length: 7\r\n\r\nrecords";
-    assert!(running.ask(create).starts_with("HTTP/1.1 201"));
-    running.signal("TERM");
-    assert_eq!(running.end().0, Some(0));
+    keep_records(&dir);
     let inspect = |what: &str, file: &Path| {
         let output = weir(&["inspect", what]).arg(file).output().expect("runs");
         (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
