@@ -17,8 +17,8 @@ mod core;
 mod decide;
 mod engine;
 mod history;
+mod inflate;
 pub mod inspect;
-#[allow(dead_code, unused_imports, reason = "what uses it comes piece by piece")]
 mod ledger;
 pub mod limits;
 mod live;
@@ -26,7 +26,6 @@ mod log;
 pub mod metrics;
 mod motion;
 mod open;
-#[allow(dead_code, unused_imports, reason = "what uses it comes piece by piece")]
 mod publish;
 mod rack;
 mod read;

@@ -9,6 +9,7 @@ use super::{
     key::Key,
 };
 use crate::{
+    inflate::inflate,
     log::codec::{Malformed, Put, Take},
     types::Lsn,
 };
@@ -157,15 +158,6 @@ fn unpack(entry: &Entry, stored: &Bytes) -> Result<Bytes, Malformed> {
     };
     ensure(&take, raw.len() == raw_len, "raw length differs")?;
     Ok(raw)
-}
-
-fn inflate(body: &[u8], raw_len: usize) -> Option<Bytes> {
-    // The length is not trusted: if there is no memory for it, the block is damaged.
-    let mut raw = Vec::new();
-    raw.try_reserve_exact(raw_len).ok()?;
-    let mut decompressor = zstd::bulk::Decompressor::new().ok()?;
-    decompressor.decompress_to_buffer(body, &mut raw).ok()?;
-    Some(raw.into())
 }
 
 /// Verifies and decodes a block of rows.

@@ -22,10 +22,10 @@ pub(crate) mod row;
 
 pub(crate) use builder::Builder;
 pub(crate) use change::{Change, Op};
-pub(crate) use format::{Damaged, Footer, ReadError, Section};
+pub(crate) use format::{Footer, ReadError};
 pub(crate) use key::{Address, Key};
 pub(crate) use merge::{Below, Merge, MergeError, merge};
-pub(crate) use reader::{Commits, Ledger, Lost, LostCommits, Rows, Source};
+pub(crate) use reader::{Ledger, Source};
 pub(crate) use row::Row;
 
 #[cfg(test)]

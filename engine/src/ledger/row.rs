@@ -134,11 +134,6 @@ pub(crate) fn stream(row: &StreamRow) -> Change {
     Change::put(Address::Stream(row.identity.id).key(), out.freeze())
 }
 
-/// The end of a stream and its producers.
-pub(crate) fn stream_gone(id: StreamId) -> Change {
-    Change::delete_below(Address::Stream(id).key())
-}
-
 /// A producer's row.
 pub(crate) fn producer(stream: StreamId, id: &ProducerId, producer: &Producer, lsn: Lsn) -> Change {
     let body = rows::encode_producer(producer);
@@ -161,19 +156,9 @@ pub(crate) fn subscription(number: Number, id: &SubscriptionId, lsn: Lsn, body: 
     Change::put(Address::Subscription(number).key(), out.freeze())
 }
 
-/// The end of a subscription and its links.
-pub(crate) fn subscription_gone(number: Number) -> Change {
-    Change::delete_below(Address::Subscription(number).key())
-}
-
 /// A link's row; `body` is what [`subscriptions::encode_link`] made.
 pub(crate) fn link(number: Number, path: &StreamName, lsn: Lsn, body: &[u8]) -> Change {
     Change::put(Address::Link(number, path.clone()).key(), with_lsn(lsn, body))
-}
-
-/// A link that is not kept any more.
-pub(crate) fn link_gone(number: Number, path: &StreamName) -> Change {
-    Change::delete(Address::Link(number, path.clone()).key())
 }
 
 fn with_lsn(lsn: Lsn, body: &[u8]) -> Bytes {

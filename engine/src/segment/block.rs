@@ -13,7 +13,10 @@ use super::{
     format::{BlockNo, Codec, Damaged, Entry, Section, put_crc, take_crc},
     part::{Outline, Part},
 };
-use crate::types::{Form, Seq, StreamId};
+use crate::{
+    inflate::inflate,
+    types::{Form, Seq, StreamId},
+};
 
 pub(super) const MAGIC: &[u8; 4] = b"WBLK";
 pub(super) const BLOCK_HEADER_LEN: usize = 24;
@@ -76,15 +79,6 @@ impl Block {
         let tables: usize = parts.iter().map(Part::table_bytes).sum();
         Ok(Self { parts, bytes: raw.len() + tables })
     }
-}
-
-fn inflate(body: &[u8], raw_len: usize) -> Option<Bytes> {
-    // The length is not trusted: if there is no memory for it, the block is damaged.
-    let mut raw = Vec::new();
-    raw.try_reserve_exact(raw_len).ok()?;
-    let mut decompressor = zstd::bulk::Decompressor::new().ok()?;
-    decompressor.decompress_to_buffer(body, &mut raw).ok()?;
-    Some(raw.into())
 }
 
 fn parts(no: BlockNo, raw: &Bytes) -> Result<Box<[Part]>, Damaged> {

@@ -11,9 +11,9 @@ use weir_io::{
 
 use super::*;
 use crate::ledger::{
-    Damaged, ReadError, Section,
+    ReadError,
     block::{BLOCK_HEADER_LEN, Bounds, Entry, decode_rows, decode_tail, encode},
-    format::{FOOTER_LEN, HEADER_LEN, TRAILER_LEN},
+    format::{Damaged, FOOTER_LEN, HEADER_LEN, Section, TRAILER_LEN},
 };
 
 /// Three blocks of rows, two of commits; all but the last of each hold more than one.

@@ -1,14 +1,14 @@
 //! The bytes of version 1, kept: a change here is a change of docs/FORMATS.md.
 
 use super::*;
-use crate::ledger::row;
+use crate::ledger::{Address, row};
 
 #[test]
 fn the_bytes_of_a_ledger_are_as_specified() {
     let changes = [
-        row::stream_gone(StreamId::new(3)),
+        Change::delete_below(Address::Stream(StreamId::new(3)).key()),
         row::tombstone(&name("gone"), Epoch::new(65_537)),
-        row::link_gone(Number::new(5), &name("a/b")),
+        Change::delete(Address::Link(Number::new(5), name("a/b")).key()),
     ];
     let (bytes, _) = write((4, 9), &changes, &[(11, b"commit"), (12, b"another")]);
     assert_eq!(bytes[44], 0, "nothing here depends on a compressor");
