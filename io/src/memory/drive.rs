@@ -16,6 +16,7 @@ use std::{
 use parking_lot::Mutex;
 use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
+use tokio::sync::Notify;
 
 use super::{
     Cut, MemoryDisk, STREAM_DRIVE, Trace, chance,
@@ -46,6 +47,7 @@ impl Drive {
             kill_at: None,
             trap: None,
             killed: false,
+            died: Arc::new(Notify::new()),
             life: 0,
         };
         Drive { state: Arc::new(Mutex::new(state)) }
@@ -88,7 +90,17 @@ impl Drive {
 
     /// Kills the machine now: nothing mounted changes anything from here on.
     pub fn kill(&self) {
-        self.state.lock().killed = true;
+        self.state.lock().die();
+    }
+
+    /// Waits until the machine is killed.
+    pub async fn death(&self) {
+        let died = Arc::clone(&self.state.lock().died);
+        let mut told = std::pin::pin!(died.notified());
+        told.as_mut().enable();
+        if !self.is_dead() {
+            told.await;
+        }
     }
 
     /// Whether the machine was killed and not yet restarted.
@@ -238,6 +250,8 @@ pub(super) struct State {
     kill_at: Option<u64>,
     trap: Option<Moment>,
     killed: bool,
+    /// Rings when the machine is killed.
+    died: Arc<Notify>,
     /// Restarts so far. Handles of an earlier life are dead.
     life: u64,
 }
@@ -257,6 +271,11 @@ impl State {
         if self.is_dead(life) { Err(dead()) } else { Ok(()) }
     }
 
+    fn die(&mut self) {
+        self.killed = true;
+        self.died.notify_waiters();
+    }
+
     /// Runs one changing operation: counts it, kills the machine in it if it is the chosen
     /// one or at the chosen side of it, fails it with `probability`, or lets it happen.
     pub(super) fn mutate<R>(
@@ -273,12 +292,12 @@ impl State {
                 // The caller is dead: nobody learns how it went.
                 drop(happen(self));
             }
-            self.killed = true;
+            self.die();
             return Err(dead());
         }
         if self.kill_at == Some(self.mutations) {
             self.kill_at = None;
-            self.killed = true;
+            self.die();
             if self.chance.random_bool(0.5) {
                 // The caller is dead: whether it worked is nobody's to know.
                 drop(happen(self));

@@ -26,6 +26,9 @@ pub(crate) fn open(path: &Path, vfs: &str, role: Role) -> rusqlite::Result<Conne
     }
     let connection = Connection::open_with_flags_and_vfs(path, flags, vfs)?;
     run(&connection, &format!("PRAGMA busy_timeout={BUSY_TIMEOUT_MS}"))?;
+    // A cached statement keeps the plan it has. Without this SQLite looks at the values bound to
+    // it, and whenever one of them changes it may parse and plan the statement anew.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     run(&connection, "PRAGMA temp_store=MEMORY")?;
     run(&connection, "PRAGMA mmap_size=0")?;
     // Same as FULL in WAL mode. Should the connection ever work with a rollback journal, it

@@ -33,8 +33,8 @@ use crate::{
 pub(super) const OPEN_MAX: Duration = Duration::from_secs(10);
 /// How long any request may take when nothing is wrong.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(30);
-/// How often it is looked whether the machine is dead.
-pub(crate) const DEATH_LOOK: Duration = Duration::from_millis(1);
+/// How long what was under way on a machine that has just died goes on without it.
+const AFTERLIFE: Duration = Duration::from_millis(1);
 /// Page sizes of a verification.
 const TRIES_MAX: u32 = 300;
 
@@ -53,27 +53,16 @@ pub(crate) fn boot<L: Future<Output = ()>>(
     power_lost: bool,
     life: impl FnOnce(World) -> L,
 ) {
-    boot_ending(sim, DEATH_LOOK, loss(power_lost), life);
+    boot_ending(sim, loss(power_lost), life);
 }
 
 fn loss(power_lost: bool) -> fn(&Drive) {
     if power_lost { Drive::power_cycle } else { Drive::restart_process }
 }
 
-/// The same where nothing kills the machine but `life` itself, as its last act.
-pub(super) fn boot_safely<L: Future<Output = ()>>(
-    sim: &Rc<Sim>,
-    power_lost: bool,
-    life: impl FnOnce(World) -> L,
-) {
-    boot_ending(sim, DEATH_LOOK * 1000, loss(power_lost), life);
-}
-
-/// The same where `end` says what is left of the drive's last moments, and every `look` it is
-/// looked whether the machine is dead.
+/// The same where `end` says what is left of the drive's last moments.
 pub(crate) fn boot_ending<L: Future<Output = ()>>(
     sim: &Rc<Sim>,
-    look: Duration,
     end: impl FnOnce(&Drive),
     life: impl FnOnce(World) -> L,
 ) {
@@ -82,14 +71,9 @@ pub(crate) fn boot_ending<L: Future<Output = ()>>(
     local.block_on(&runtime, async {
         let world = sim.boot();
         let drive = sim.machine.drive();
-        let death = async {
-            while !drive.is_dead() {
-                tokio::time::sleep(look).await;
-            }
-        };
         tokio::select! {
             biased;
-            () = death => sim.note("died"),
+            () = death(drive) => sim.note("died"),
             () = life(world) => {}
         }
         sim.model.borrow_mut().wall_is(sim.wall_ms());
@@ -102,6 +86,12 @@ pub(crate) fn boot_ending<L: Future<Output = ()>>(
     end(drive);
     drive.set_faults(sim.calm());
     sim.model.borrow_mut().restart();
+}
+
+/// Waits until the machine has died, and what it had begun has had its time.
+pub(crate) async fn death(drive: &Drive) {
+    drive.death().await;
+    tokio::time::sleep(AFTERLIFE).await;
 }
 
 /// Opens the store. `None`: it would not, which was checked.

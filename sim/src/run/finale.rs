@@ -30,7 +30,7 @@ const LATE_MS: u64 = 65_000;
 pub(super) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
     sim.machine.set_latency(Duration::from_micros(50)..Duration::from_millis(3));
     sim.clear_up();
-    boot::boot_safely(sim, true, async |world| {
+    boot::boot(sim, true, async |world| {
         sim.note("finale");
         if let Some(host) = boot::open(sim, world, false).await {
             peace(&host, c).await;
@@ -44,7 +44,7 @@ pub(super) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
     if sim.options.bit_flip {
         damage(sim, c);
     }
-    boot::boot_safely(sim, true, async |world| {
+    boot::boot(sim, true, async |world| {
         if let Some(host) = boot::open(sim, world, false).await {
             boot::verify_all(&host, c).await;
             look(&host, host.list()).await;
@@ -56,14 +56,14 @@ pub(super) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
     if sim.breach().is_some() {
         return;
     }
-    boot::boot_safely(sim, true, async |world| {
+    boot::boot(sim, true, async |world| {
         if let Some(host) = boot::open(sim, world, false).await {
             sweep::erased(&host).await;
             sim.machine.drive().kill();
         }
     });
     if sim.breach().is_none() && sim.options.bucket.there && sim.options.bucket.rivals {
-        boot::boot_safely(sim, true, async |world| {
+        boot::boot(sim, true, async |world| {
             bucket::duel(sim, world, c).await;
             sim.machine.drive().kill();
         });
@@ -168,7 +168,7 @@ async fn passed(host: &Host) -> Result<(), Breach> {
 /// One bit of one segment flips: every answer is right or an error. Then it flips back.
 fn damage(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
     let mut flipped: Option<(PathBuf, u64, u8)> = None;
-    boot::boot_safely(sim, false, async |world| {
+    boot::boot(sim, false, async |world| {
         let dir = PathBuf::from(DIR).join("segments");
         let files = world.disk.list(&dir).unwrap_or_default();
         if let Some(path) = files.get(c.random_range(0..files.len().max(1))) {
@@ -184,7 +184,7 @@ fn damage(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
         return;
     }
     sim.damaged.set(true);
-    boot::boot_safely(sim, false, async |world| {
+    boot::boot(sim, false, async |world| {
         match boot::open(sim, world, true).await {
             Some(host) => boot::verify_all(&host, c).await,
             None => weir_io::sometimes!("a flipped bit kept a store from opening"),

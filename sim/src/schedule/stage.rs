@@ -109,7 +109,7 @@ impl Stage {
         if self.breach().is_some() {
             return;
         }
-        boot::boot_ending(&scene.sim, boot::DEATH_LOOK, end, async |world| {
+        boot::boot_ending(&scene.sim, end, async |world| {
             life(Life { scene: Rc::clone(&scene), world, engine: None }).await;
         });
         let unanswered = self.scene.asking.borrow_mut().take();

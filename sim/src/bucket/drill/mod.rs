@@ -35,8 +35,7 @@ use super::look::audited;
 use crate::{
     checks::{self, Breach},
     faults::DIR,
-    require,
-    run::boot::DEATH_LOOK,
+    require, run,
     world::{self, Sim},
 };
 
@@ -133,15 +132,9 @@ impl Drill {
         let lived = local.block_on(&runtime, async {
             let world = self.sim.sabotage.plant(machine.boot(self.ran.get()));
             let began = tokio::time::Instant::now();
-            let death = async {
-                while !drive.is_dead() {
-                    tokio::time::sleep(DEATH_LOOK).await;
-                }
-                Ok(())
-            };
             let lived = tokio::select! {
                 biased;
-                dead = death => dead,
+                () = run::boot::death(drive) => Ok(()),
                 lived = life(world) => lived,
             };
             self.ran.set(self.ran.get() + began.elapsed());
