@@ -323,6 +323,7 @@ fn assemble(
             StreamId::new(found.next_stream.max(1)),
             floor,
             &config,
+            world.sabotage,
         ),
         shelf,
         subscriptions,

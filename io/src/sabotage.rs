@@ -18,4 +18,8 @@ pub enum Sabotage {
     UndurableRefusal,
     /// What a look-up found is shelved although a fold has finished since.
     StaleLoad,
+    /// A producer counts as having written before its request's `Stream-Seq` is looked at.
+    ProducerBeforeSequence,
+    /// Under a name that was created anew the shelf goes on showing who had it before.
+    StaleAfterRecreate,
 }

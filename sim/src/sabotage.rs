@@ -116,6 +116,10 @@ pub enum Sabotage {
     UndurableRefusal,
     /// What a fold has overtaken is shelved.
     StaleLoad,
+    /// A producer counts as having written before its request's `Stream-Seq` is looked at.
+    ProducerBeforeSequence,
+    /// Under a name that was created anew the shelf shows who had it before.
+    StaleAfterRecreate,
     /// Of the tasks that slept while the process was stopped, every third never wakes.
     TasksOversleep,
     /// What a reset cuts off a request's body is made up.
@@ -132,7 +136,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// Every defect.
-    pub const ALL: [Sabotage; 44] = [
+    pub const ALL: [Sabotage; 46] = [
         Sabotage::LyingFsync,
         Sabotage::AckBeforeFsync,
         Sabotage::NoDirectorySync,
@@ -177,6 +181,8 @@ impl Sabotage {
         Sabotage::UndurableDuplicate,
         Sabotage::UndurableRefusal,
         Sabotage::StaleLoad,
+        Sabotage::ProducerBeforeSequence,
+        Sabotage::StaleAfterRecreate,
     ];
 
     /// Whether it shows only where there is a bucket.
@@ -226,6 +232,10 @@ impl Sabotage {
             Sabotage::UndurableDuplicate => world.sabotage = Inside::UndurableDuplicate,
             Sabotage::UndurableRefusal => world.sabotage = Inside::UndurableRefusal,
             Sabotage::StaleLoad => world.sabotage = Inside::StaleLoad,
+            Sabotage::ProducerBeforeSequence => {
+                world.sabotage = Inside::ProducerBeforeSequence;
+            }
+            Sabotage::StaleAfterRecreate => world.sabotage = Inside::StaleAfterRecreate,
             Sabotage::AckBeforeFsync
             | Sabotage::DedupeLost
             | Sabotage::EpochsLost

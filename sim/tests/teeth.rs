@@ -27,7 +27,7 @@ const RIVALS: Choices = &[("rivals", "true")];
 const LOSING: Choices = &[("bucket_lost_answers", "true")];
 
 /// Defects, the invariants of which one must catch each, and where it is looked for.
-const DEFECTS: [(Sabotage, &[&str], Choices); 44] = [
+const DEFECTS: [(Sabotage, &[&str], Choices); 46] = [
     (Sabotage::LyingFsync, &["INV-1", "INV-20"], ANY),
     (Sabotage::AckBeforeFsync, &["INV-1"], ANY),
     (Sabotage::NoDirectorySync, &["INV-1", "INV-20"], ANY),
@@ -47,6 +47,8 @@ const DEFECTS: [(Sabotage, &[&str], Choices); 44] = [
     (Sabotage::RowsStay, &["INV-10", "INV-11", "INV-21"], ANY),
     (Sabotage::SegmentRowsLost, &["INV-1", "INV-21"], ANY),
     (Sabotage::StaleLoad, &["INV-1", "INV-4", "INV-11", "INV-23"], FORGETFUL),
+    (Sabotage::ProducerBeforeSequence, &["INV-1", "INV-5", "INV-8"], ANY),
+    (Sabotage::StaleAfterRecreate, &["INV-1", "INV-4", "INV-11"], ANY),
     (Sabotage::BellBeforeCommit, &["INV-18"], SLOW),
     (Sabotage::UndurableDuplicate, &["INV-1", "INV-2", "INV-8", "INV-28"], CUT_OFF),
     (Sabotage::UndurableRefusal, &["INV-1", "INV-2", "INV-11"], CUT_OFF),

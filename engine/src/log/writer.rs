@@ -291,10 +291,12 @@ fn show(core: &Core, stream: &Arc<Stream>, life: Life, gate: &Arc<Gate>) {
             slot.gate = None;
         }
         let visible = slot.visible.as_ref().is_some_and(|it| Arc::ptr_eq(it, stream));
+        let stale = core.world.sabotage == Sabotage::StaleAfterRecreate;
         match life {
+            Life::Live if stale && slot.visible.is_some() => {}
             Life::Live => slot.visible = Some(Arc::clone(stream)),
             Life::Dead if visible => {
-                slot.visible = None;
+                slot.visible = slot.visible.take().filter(|_| stale);
                 slot.burials += 1;
                 return true;
             }

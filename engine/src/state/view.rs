@@ -27,7 +27,7 @@ use crate::{
     },
     request::Rejection,
     subscribe::concerned::Concerned,
-    types::{Chunk, Expiry, Lsn, ProducerId, Seq, StoreMs},
+    types::{Chunk, Expiry, Lsn, ProducerId, ProducerTuple, Seq, StoreMs},
 };
 
 /// A stream in memory.
@@ -201,11 +201,15 @@ impl Decided {
     /// Folds a decided write in. Returns the state of its producer after it.
     pub(crate) fn apply(&mut self, write: &Write, lsn: Lsn) -> Option<Producer> {
         self.state.apply(write, lsn);
-        let tuple = write.producer.as_ref()?;
+        write.producer.as_ref().map(|tuple| self.advance(tuple))
+    }
+
+    /// A producer's request with this tuple ended at what is the next position now.
+    pub(crate) fn advance(&mut self, tuple: &ProducerTuple) -> Producer {
         let known = self.producers.get(&tuple.id).and_then(Option::as_ref);
         let after = Producer::after(known, tuple, self.state.next);
         self.producers.insert(tuple.id.clone(), Some(after.clone()));
-        Some(after)
+        after
     }
 
     /// Whether the stream takes nothing any more.

@@ -5,6 +5,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap};
 
+use bytes::Bytes;
 use rand::RngExt;
 use weir_engine::{
     request::{Append, AppendOutcome, Rejection},
@@ -16,6 +17,9 @@ use crate::checks::{self, Breach};
 
 /// All producers of a simulation, by client and stream.
 pub type Producers = RefCell<BTreeMap<(u32, String), Memory>>;
+
+/// The `Stream-Seq` of requests that come too late.
+const LOWEST_SEQ: &str = "000000000000";
 
 /// How many ends of a producer the server remembers.
 const ENDS_KEPT: usize = 16;
@@ -42,6 +46,7 @@ pub(super) async fn producer(mut client: Client) {
             // One of two could meet the stream's next life.
             2 if target.keeps() => client.twins(&target).await,
             3 if client.chance.random_bool(0.3) => client.rise(&target),
+            4 => client.lag(&target).await,
             _ => client.produce(&target).await,
         }
     }
@@ -77,6 +82,25 @@ impl Client {
         let (id, append) = self.next(target);
         let said = self.host.append(target, append, id).await;
         self.learn(target, id, &said);
+    }
+
+    /// Sends its next request with a `Stream-Seq` that any other precedes. Where that is refused
+    /// the producer has written nothing: the next request has the same number and other records.
+    async fn lag(&mut self, target: &Target) {
+        if self.memory(target, |memory| memory.inflight.is_some()) {
+            return self.produce(target).await;
+        }
+        let (id, mut append) = self.next(target);
+        append.stream_seq = Some(Bytes::from_static(LOWEST_SEQ.as_bytes()));
+        self.host.sim.model.borrow_mut().requests[id].stream_seq = Some(0);
+        self.memory(target, |memory| memory.inflight = Some((id, append.clone())));
+        let said = self.host.append(target, append, id).await;
+        if let Said::No(Rejection::StreamSeq { .. }) = said {
+            weir_io::sometimes!("a producer's request came after a later Stream-Seq");
+            self.memory(target, |memory| memory.inflight = None);
+        } else {
+            self.learn(target, id, &said);
+        }
     }
 
     /// The same request twice at once: one of them is the duplicate.

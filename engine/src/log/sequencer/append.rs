@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use weir_io::Sabotage;
+
 use super::{Inner, Missing, Sequencer, Submitted, absence, pending, refuse};
 use crate::{
     decide::{self, Now},
@@ -72,7 +74,10 @@ impl Sequencer {
         );
         let verdict = match verdict {
             Ok(verdict) => verdict,
-            Err(rejection) => return Ok(refuse(rejection, gate)),
+            Err(rejection) => {
+                self.betray(&mut decided, append, &rejection);
+                return Ok(refuse(rejection, gate));
+            }
         };
         stream.pulse.touch(now.store);
         let gate = match verdict.change {
@@ -81,6 +86,17 @@ impl Sequencer {
             Some(write) => Some(self.write(&mut inner, &stream, &mut decided, write)),
         };
         Ok(super::decided(Ok(verdict.answer), gate))
+    }
+
+    /// Does nothing, unless a defect is planted: then the refused request's producer counts as
+    /// having written.
+    fn betray(&self, decided: &mut Decided, append: &Append, rejection: &Rejection) {
+        let planted = self.sabotage == Sabotage::ProducerBeforeSequence;
+        if let (true, Rejection::StreamSeq { .. }, Some(tuple)) =
+            (planted, rejection, &append.producer)
+        {
+            decided.advance(tuple);
+        }
     }
 
     /// Makes sure that a sliding window touched now, and for `ahead_ms` longer, does not pass early

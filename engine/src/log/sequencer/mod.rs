@@ -17,6 +17,7 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use weir_io::Sabotage;
 
 pub(crate) use self::{
     create::Source,
@@ -49,6 +50,8 @@ pub(crate) struct Sequencer {
     queue_bytes_max: usize,
     /// The first epoch that was never used before the store was last recovered.
     floor: Epoch,
+    /// None outside the simulator.
+    sabotage: Sabotage,
 }
 
 struct Inner {
@@ -100,6 +103,7 @@ impl Sequencer {
         next_stream: StreamId,
         floor: Epoch,
         config: &crate::Config,
+        sabotage: Sabotage,
     ) -> Self {
         Self {
             inner: Mutex::new(Inner {
@@ -115,6 +119,7 @@ impl Sequencer {
             queue_requests_max: config.queue_requests_max,
             queue_bytes_max: config.queue_bytes_max,
             floor,
+            sabotage,
         }
     }
 
