@@ -105,3 +105,47 @@ fn cursors_come_back_and_reports_of_lost_wakes_change_nothing() {
         engine.close().await;
     });
 }
+
+#[test]
+fn an_ack_whose_fold_was_cut_off_anywhere_comes_back_from_the_bucket() {
+    let mut cuts = 0;
+    for cut in 1.. {
+        let machine = Machine::new(22);
+        let (acked, died) = life(&machine, async |world| {
+            let engine = open(&world, &machine).await;
+            for stream in ["wakes", "a/1", "named"] {
+                create(&engine, stream).await;
+            }
+            subscribe(&engine).await;
+            let acked = append(&engine, "a/1", "one ").await;
+            // The bucket knows that there is work.
+            pass(15).await;
+            let wake = claim(&engine).await;
+            ack(&engine, &wake, "a/1", acked).await.unwrap();
+            machine.drive().kill_in(cut);
+            let died = tokio::select! {
+                () = machine.drive().death() => true,
+                () = pass(15) => false,
+            };
+            (acked, died)
+        });
+        if !died {
+            break;
+        }
+        cuts += 1;
+        machine.drive().restart_process();
+        life(&machine, async |world| {
+            let engine = open(&world, &machine).await;
+            assert_eq!(stands(&engine, "a/1").await, (acked, acked), "cut {cut}");
+            append(&engine, "named", "so that there is something to publish").await;
+            pass(30).await;
+        });
+        let other = another(&machine, 23);
+        life(&other, async |world| {
+            let engine = recover(&world, &other).await;
+            let (cursor, tail) = stands(&engine, "a/1").await;
+            assert_eq!((cursor, tail.next), (acked, acked.next), "cut {cut}");
+        });
+    }
+    assert!(cuts > 10, "a fold, a ledger and a manifest have more than {cuts} steps");
+}

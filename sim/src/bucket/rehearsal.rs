@@ -89,6 +89,7 @@ async fn play(sim: &Sim, world: World, machine: &Machine, newest: &Newest) -> Re
         compare(sim, &engine, stream, era).await?;
     }
     absent(sim, &engine, newest).await?;
+    cursors(sim, &engine, newest).await?;
     engine.close().await;
     Ok(())
 }
@@ -197,6 +198,27 @@ fn same(model: &Model, name: &StreamName, epoch: u32, page: &Page) -> Result<(),
         rest = &rest[record.len()..];
     }
     require!(rest.is_empty(), checks::RECOVERED, "'{name}' came back with more than it has");
+    Ok(())
+}
+
+/// What subscriptions that came back have to do.
+async fn cursors(sim: &Sim, engine: &Engine, newest: &Newest) -> Result<(), Breach> {
+    let mut tails = Vec::new();
+    for stream in newest.streams.iter().filter(|it| !it.retired && it.name.as_str() != WAKES) {
+        // Where its window has passed it is nobody's work any more.
+        let there = read(engine, &stream.name, From::Now).await.is_ok();
+        if there && !sim.model.borrow().is_murky(&stream.name, stream.next.epoch.get()) {
+            tails.push((stream.name.clone(), stream.next));
+        }
+    }
+    let ids = sim.model.borrow().calm_subscriptions();
+    for id in ids {
+        // One that was not published yet is not there.
+        if let Ok(view) = engine.subscriptions().get(&id).await {
+            sim.model.borrow().recovered_links(&id, &view.links, &tails)?;
+            weir_io::sometimes!("a subscription came back with its cursors");
+        }
+    }
     Ok(())
 }
 

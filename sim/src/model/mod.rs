@@ -9,6 +9,7 @@
 mod doubts;
 mod forks;
 mod records;
+mod recovered;
 mod retention;
 mod subscriptions;
 

@@ -469,9 +469,16 @@ impl Model {
     }
 }
 
+impl Life {
+    /// How far somebody who may have been heard has acked a stream.
+    pub(super) fn sent(&self, stream: &StreamName) -> Option<Offset> {
+        self.sent.get(stream).copied()
+    }
+}
+
 impl Subscription {
     /// From which request on a stream's records are work.
-    fn since(&self, life: &Life, name: &StreamName) -> Option<usize> {
+    pub(super) fn since(&self, life: &Life, name: &StreamName) -> Option<usize> {
         let matches = self.pattern.as_ref().is_some_and(|it| it.matches(name.as_str()));
         let named = life.named.get(name).copied();
         if matches { Some(life.since) } else { named }

@@ -85,3 +85,27 @@ fn connect(post: &Rc<Post>, fuse: impl Fn() -> Fuse + 'static) -> Dial {
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use weir_io::laws::net;
+
+    use super::*;
+    use crate::sabotage::Sabotage;
+
+    #[test]
+    fn the_listener_of_the_simulated_network_keeps_the_laws() {
+        let mut town = turmoil::Builder::new().build();
+        town.client(SERVER, async {
+            let lines = Arc::new(Lines::new(1 << 16, Sabotage::None));
+            let mut listener = TownListener::bind(Arc::clone(&lines)).await?;
+            let connect = async move {
+                let stream = TcpStream::connect((SERVER, PORT)).await?;
+                lines.connected(stream, Fuse::default(), Arc::default())
+            };
+            net::a_connection_carries_bytes_both_ways(&mut listener, connect).await;
+            Ok(())
+        });
+        town.run().expect("the laws hold");
+    }
+}
