@@ -47,6 +47,9 @@ def bench_work(group, name, unit, args, part, pick, peers=PEERS, **timing):
         if figures is None:
             raise Failed("; ".join(report.get("problems", ["no figures"])))
         times = figures["latency_us"]
+        if times["count"] == 0:
+            said = columns(report, part)["notes"] or ["each request takes longer"]
+            raise Failed("no request ended while it was measured: " + "; ".join(said))
         row = {"figure": pick(figures), "p50": times["p50"], "p99": times["p99"]}
         row.update(columns(report, part))
         row["notes"] = inside + row["notes"]
@@ -60,7 +63,7 @@ def live_work(name, args, readers):
 
     def measure(settings, peer):
         # All readers are to be there before it counts, and there have to be records enough.
-        connecting = readers / (4000 if settings.quick else 1000)
+        connecting = readers / 4000 if settings.quick else 2 + readers / 1000
         with box(settings) as directory, served(settings, peer, directory) as server:
             timing = settings.warm_up + connecting, settings.seconds * (1 if settings.quick else 2)
             report = bench(server, args, warm_up=timing[0], seconds=timing[1])
