@@ -97,7 +97,9 @@ def compare(cells, titles):
     keys = [key for key in titles if any(key in it["rows"] for it in cells.values())]
     with_rust = {"weir", "rust"} <= set(keys)
     with_ceiling = "weir" in keys and any(key in keys for key in ("ceiling", "apart"))
+    with_seals = {"unsealed", "sealing"} <= set(keys)
     head = ["", *(titles[key] for key in keys)]
+    head += ["sealing ÷ never"] if with_seals else []
     head += ["weir ÷ official Rust"] if with_rust else []
     head += ["best do-nothing ÷ weir"] if with_ceiling else []
     lines, doubtful = [], []
@@ -108,6 +110,8 @@ def compare(cells, titles):
         for key in keys:
             failed = "failed" if found["rows"].get(key) else "–"
             line.append(show(found["unit"], figures[key]) if key in figures else failed)
+        if with_seals:
+            line.append(ratio(figures.get("sealing"), figures.get("unsealed")))
         if with_rust:
             line.append(ratio(figures.get("weir"), figures.get("rust")))
         if with_ceiling:
