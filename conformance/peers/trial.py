@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -178,6 +179,37 @@ def ask(port, method, path):
         connection.close()
 
 
+MAKERS = 16
+
+
+def make_streams(server, count, run):
+    """Makes streams of JSON, named as `weir bench --name RUN` names its own."""
+    failures = []
+
+    def make(first):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        try:
+            for number in range(first, count, MAKERS):
+                path = f"/v1/stream/bench-{run}-{number:08}"
+                connection.request("PUT", path, headers={"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                answer.read()
+                if answer.status not in (200, 201, 204):
+                    raise Failed(f"stream {number} was refused: {answer.status}")
+        except (OSError, http.client.HTTPException, Failed) as failure:
+            failures.append(failure)
+        finally:
+            connection.close()
+
+    makers = [threading.Thread(target=make, args=(first,)) for first in range(MAKERS)]
+    for maker in makers:
+        maker.start()
+    for maker in makers:
+        maker.join()
+    if failures:
+        raise Failed(f"{count} streams could not be made: {failures[0]}")
+
+
 def bench(server, args, seconds=None, warm_up=None):
     """Runs `weir bench ARGS` on a server. Returns its report, with what both sides used while it
     measured under "beside"."""
@@ -197,7 +229,13 @@ def bench(server, args, seconds=None, warm_up=None):
         generator = subprocess.Popen(
             argv, stdout=out, stderr=complaints, stdin=subprocess.DEVNULL, env=clean_environment()
         )
-        peak = wait(generator, seconds + warm_up + BENCH_SECONDS_MAX)
+        try:
+            peak = wait(generator, seconds + warm_up + BENCH_SECONDS_MAX)
+        finally:
+            # Whatever ends the wait early, the load ends with it.
+            if generator.returncode is None:
+                generator.kill()
+                generator.wait()
         out.seek(0)
         complaints.seek(0)
         text, said = out.read(), complaints.read().decode(errors="replace")
@@ -227,8 +265,6 @@ def wait(process, seconds):
             process.returncode = os.waitstatus_to_exitcode(ended)
             return used.ru_maxrss << 10
         if time.monotonic() > deadline:
-            process.kill()
-            process.wait()
             raise Failed(f"not done after {seconds:.0f} s")
         time.sleep(0.02)
 

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import Callable
 
-from trial import Failed, Server, bench, box, columns, fetch, served, status
+from trial import Failed, Server, bench, box, columns, fetch, make_streams, served, status
 
 MIB = 1 << 20
 PEERS = ["weir", "rust", "node", "prisma", "raised"]
@@ -216,23 +216,17 @@ def idle(settings, peer):
 
 def many_streams(streams):
     """Resident memory of a server after so many streams were made."""
-    args = ["create", "--connections", "64", "--keep"]
 
     def measure(settings, peer):
         count = min(streams, 2000) if settings.quick else streams
         with box(settings) as directory, served(settings, peer, directory) as server:
-            # It ends once they are there.
-            report = bench(server, [*args, "--streams", str(count)], seconds=300, warm_up=0)
+            make_streams(server, count, "made")
             time.sleep(0 if settings.quick else 3)
             after = server.usage()
-        if report["create"]["requests"] < count:
-            raise Failed(f"only {report['create']['requests']} of {count} streams were made")
         row = {"figure": after.resident, "server_peak": after.resident_max}
         return {**row, "anonymous": after.anonymous}
 
-    command = typed([*args, "--streams", streams])
-    name = f"after {streams:,} streams"
-    return Work("memory", name, "size", measure, tuple(PEERS), command)
+    return Work("memory", f"after {streams:,} streams", "size", measure, tuple(PEERS))
 
 
 def writing(args):
@@ -243,9 +237,7 @@ def writing(args):
             settings, peer, directory, "real"
         ) as server:
             # Making the streams does not count; then the bench finds them there.
-            streams = str(args[args.index("--streams") + 1])
-            create = ["create", "--streams", streams, "--name", "written", "--keep"]
-            bench(server, create, seconds=120, warm_up=0)
+            make_streams(server, args[args.index("--streams") + 1], "written")
             before = at_rest(server, settings).written
             again = [*map(str, args), "--name", "written", "--keep", "--no-verify"]
             report = bench(server, again)
