@@ -159,7 +159,8 @@ impl Decision {
     /// By a producer whose next request it is.
     #[must_use]
     pub fn produced() -> Self {
-        let tuple = tuple();
+        // What is not known yet begins with zero.
+        let tuple = ProducerTuple { seq: 0, ..tuple() };
         let known = Producer::after(None, &tuple, Seq::new(1));
         let append_tuple = ProducerTuple { seq: tuple.seq + 1, ..tuple };
         let mut this = Self::plain();
