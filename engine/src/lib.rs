@@ -23,6 +23,8 @@ mod ledger;
 pub mod limits;
 mod live;
 mod log;
+#[doc(hidden)]
+pub mod measured;
 pub mod metrics;
 mod motion;
 mod open;

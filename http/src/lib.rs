@@ -16,6 +16,8 @@ pub mod client;
 pub mod config;
 mod handle;
 pub mod local;
+#[doc(hidden)]
+pub mod measured;
 mod metrics;
 pub mod object_store;
 mod prices;

@@ -13,7 +13,7 @@ const PACKAGES: [&str; 5] = ["io", "engine", "http", "sim", "conformance"];
 const LINES_MAX: usize = 500;
 
 /// Ranks inside the engine, as its imports are: a module imports from its own rank and below.
-const RANKS: [(&str, u32); 58] = [
+const RANKS: [(&str, u32); 59] = [
     ("limits", 0),
     ("types", 1),
     ("config", 1),
@@ -71,6 +71,7 @@ const RANKS: [(&str, u32); 58] = [
     ("verify", 9),
     ("log", 10),
     ("state", 10),
+    ("measured", 10),
     ("lib", 10),
 ];
 

@@ -3,7 +3,7 @@
 //! A read takes what it plans with it (segments by reference count, records in memory as shared
 //! bytes), so that a seal or a merge beside it can neither skip nor repeat a record.
 
-mod gather;
+pub(crate) mod gather;
 pub(crate) mod inherited;
 pub(crate) mod segments;
 mod sight;

@@ -1,0 +1,18 @@
+//! Single steps of this crate for `benches/`, which sees only what is public. For nothing else:
+//! this changes with what it measures.
+
+use bytes::Bytes;
+use weir_engine::types::Form;
+
+use crate::wire::sse::{Standing, control_event, data_event, incomplete_tail};
+
+/// The events of one batch as a reader at the tail gets them. Returns their length.
+#[must_use]
+pub fn events(form: Form, pieces: &[Bytes], next_offset: &str) -> usize {
+    let withheld = match form {
+        Form::Text => incomplete_tail(&[], pieces),
+        Form::Json | Form::Binary => 0,
+    };
+    let data = data_event(form, &[], pieces, withheld);
+    data.len() + control_event(next_offset, 1, Standing::UpToDate).len()
+}
