@@ -116,7 +116,7 @@ async fn a_server_that_refuses_ends_the_run_with_its_words() {
 
 /// What a server does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lie {
+pub(crate) enum Lie {
     None,
     Lose,
     Repeat,
@@ -128,14 +128,14 @@ enum Lie {
 }
 
 /// A server of streams in memory that answers what it likes.
-struct Liar {
+pub(crate) struct Liar {
     lie: Lie,
     streams: Mutex<BTreeMap<String, Vec<Vec<u8>>>>,
     turn: tokio::sync::Mutex<()>,
 }
 
 impl Liar {
-    async fn start(lie: Lie) -> SocketAddr {
+    pub(crate) async fn start(lie: Lie) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let liar =
@@ -158,7 +158,10 @@ impl Liar {
                 }
             };
             let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-            let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+            let length = head.lines().find_map(|line| {
+                let (name, value) = line.split_once(": ")?;
+                name.eq_ignore_ascii_case("content-length").then_some(value)
+            });
             let length: usize = length.map_or(0, |text| text.parse().expect("a number"));
             while bytes.len() < end + length {
                 if !matches!(socket.read_buf(&mut bytes).await, Ok(1..)) {
@@ -207,6 +210,9 @@ impl Liar {
                 );
                 [head.into_bytes(), body].concat()
             }
+            ("HEAD", _) => b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\
+                Stream-Next-Offset: end\r\nContent-Length: 0\r\n\r\n"
+                .to_vec(),
             ("DELETE", _) => b"HTTP/1.1 204 OK\r\n\r\n".to_vec(),
             _ => b"HTTP/1.1 201 OK\r\nContent-Length: 0\r\n\r\n".to_vec(),
         }
