@@ -37,7 +37,7 @@ fn run() -> anyhow::Result<ExitCode> {
             return Ok(code.into());
         }
         Task::Bench(_) => unreachable!("done above"),
-        Task::Local(command) => return Ok(runtime.block_on(cli::local::run(command))?.into()),
+        Task::Local(command) => return Ok(runtime.block_on(cli::local::run(command)).into()),
         Task::Offline(task) => return Ok(runtime.block_on(cli::offline(task))?.into()),
     }
     Ok(ExitCode::SUCCESS)
