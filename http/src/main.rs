@@ -22,7 +22,7 @@ fn run() -> anyhow::Result<ExitCode> {
     abort_on_panic();
     let task = match cli::task()? {
         // Its threads have runtimes of their own.
-        Task::Bench(flags) => return Ok(bench::run(*flags)?.into()),
+        Task::Bench(flags) => return Ok(bench::run(*flags).into()),
         task => task,
     };
     let runtime =

@@ -3,6 +3,7 @@
 
 mod bench;
 mod commands;
+mod https;
 mod once;
 mod proxy;
 mod resume;
