@@ -111,6 +111,30 @@ async fn an_export_goes_on_only_in_the_same_stream_and_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_export_of_what_is_gone_says_where_the_rest_begins() {
+    let (server, dir) = (Server::start().await, fresh_dir());
+    let at = server.address;
+    // Offsets of a stream that was there before are gone.
+    weir(at, &["create", "a"]).await.ok();
+    let gone = weir(at, &["append", "a", "-m", "0"]).await.ok();
+    weir(at, &["rm", "a"]).await.ok();
+    let first = weir(at, &["create", "a"]).await.ok();
+    weir(at, &["append", "a", "-m", "1"]).await.ok();
+    let state = serde_json::json!({
+        "source": format!("http://{at}/v1/stream/a"), "bytes": 2, "offset": gone.trim(),
+    });
+    write(&dir, "out.partial.state", &state.to_string());
+    let file = write(&dir, "out.partial", "0\n").replace(".partial", "");
+    let refused = weir(at, &["export", "a", &file]).await;
+    let next = format!("weir export --from {}", first.trim());
+    assert!(refused.code == Some(4) && refused.err.contains(&next), "{refused:?}");
+    let rest = dir.join("rest");
+    let args = ["export", "a", rest.to_str().expect("text"), "--from", first.trim()];
+    weir(at, &args).await.ok();
+    assert_eq!(std::fs::read_to_string(rest).expect("there"), "1\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_producer_appends_once_over_lost_answers() {
     let server = Server::start().await;
     let input = lines(100);
