@@ -2,11 +2,11 @@
 // `fail <name>: <why>` for each case; the binary is WEIR_BINARY.
 import assert from "node:assert/strict"
 import { fork, spawn } from "node:child_process"
-import { existsSync, mkdtempSync, rmSync } from "node:fs"
+import { copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { createInterface } from "node:readline"
-import { fileURLToPath } from "node:url"
+import { fileURLToPath, pathToFileURL } from "node:url"
 import { findBinary } from "../../http/npm/binary.js"
 import { startLocalDurableStreamsServer as start } from "../../http/npm/index.js"
 
@@ -88,8 +88,58 @@ const cases = {
     await assert.rejects(start({ name: "wide", hostname: "0.0.0.0" }), /loopback/)
     assert.throws(() => findBinary({ WEIR_BINARY: "/nowhere/weir" }), /WEIR_BINARY/)
     assert.equal(findBinary({ WEIR_BINARY: process.env.WEIR_BINARY }), process.env.WEIR_BINARY)
-    const beside = findBinary({ PATH: ["/nowhere", dirname(process.env.WEIR_BINARY)].join(":") })
-    assert.match(beside, /weir$/)
+  },
+  "the binary is the one named, or beside the package, or on PATH": async () => {
+    // A package of its own, since there may be a binary beside this one.
+    const installed = join(root, "installed", "streamweir-local")
+    cpSync(join(here, "../../http/npm"), installed, { recursive: true })
+    rmSync(join(installed, "bin"), { recursive: true, force: true })
+    const { findBinary } = await import(pathToFileURL(join(installed, "binary.js")).href)
+    const place = (...parts) => {
+      const dir = join(root, ...parts)
+      mkdirSync(dir, { recursive: true })
+      copyFileSync(process.execPath, join(dir, "weir"))
+      return join(dir, "weir")
+    }
+    assert.throws(() => findBinary({ PATH: "/nowhere" }), /set WEIR_BINARY/)
+    // What is two directories up is another project's.
+    place("target", "release")
+    assert.throws(() => findBinary({}), /set WEIR_BINARY/)
+    const onPath = place("on-path")
+    const environment = { PATH: ["/nowhere", "", dirname(onPath), root].join(":") }
+    assert.equal(findBinary(environment), onPath)
+    const beside = place("installed", "streamweir-local", "bin")
+    assert.equal(findBinary(environment), beside)
+    const platform = `${process.platform}-${process.arch}`
+    const forThis = place("installed", "streamweir-local", "bin", platform)
+    assert.equal(findBinary(environment), forThis)
+    assert.equal(findBinary({ ...environment, WEIR_BINARY: onPath }), onPath)
+  },
+  "options that are none are refused before anything starts": async () => {
+    for (const options of [
+      null, "name", [], { name: 7 }, { name: null }, { hostname: 1 }, { port: "80" }, { port: 1.5 },
+      { port: -1 }, { port: 65_536 }, { port: NaN }, { Port: 80 },
+    ]) {
+      await assert.rejects(start(options), TypeError, JSON.stringify(options))
+    }
+    const server = await start({ name: "--port" })
+    assert.equal(server.name, "--port", "a value is no flag")
+    await server.close()
+  },
+  "whoever waits for the end goes on until then": async () => {
+    const child = spawn(process.execPath, [join(here, "waits.mjs")], { stdio: ["ignore", "pipe", "inherit"] })
+    const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+    const exited = once(child, "exit")
+    const { pid } = JSON.parse((await lines.next()).value)
+    process.kill(pid, "SIGTERM")
+    assert.equal((await lines.next()).value, "it has ended")
+    assert.deepEqual(await exited, [0, null])
+    // Without waiting for it a program ends, and its server with it.
+    const leaves = spawn(process.execPath, [join(here, "waits.mjs"), "not"], { stdio: ["ignore", "pipe", "inherit"] })
+    const left = once(leaves, "exit")
+    const exports = await firstLine(leaves)
+    assert.deepEqual(await left, [0, null])
+    await gone(exports.http.url)
   },
   "a forked daemon says when it is ready and leaves with its parent's word": async () => {
     const child = fork(daemon, ["--name", "forked"])

@@ -1,14 +1,14 @@
 //! Programs in JavaScript that embed a local server: run by Node or by Bun, and their report read.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{binary::package, node};
+use crate::{binary::package, node, server::Scratch};
 
 /// What runs the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,41 @@ pub fn run(runtime: Runtime, weir: &Path) -> Result<Report> {
     let ended_well = output.status.success() || !report.failed.is_empty();
     ensure!(ended_well, "it ended with {}:\n{}", output.status, report.text);
     Ok(report)
+}
+
+/// Has the compiler check the types of the npm package against `embed/types.ts`. Returns what it
+/// complains of, nothing if all is well.
+pub fn check_types() -> Result<String> {
+    let modules = node::install()?;
+    let compiler = modules.join("typescript/bin/tsc");
+    ensure!(compiler.is_file(), "npm installed no compiler: {}", compiler.display());
+    // Installed as a program has it, so that what package.json says of its types is checked too.
+    let scratch = Scratch::new()?;
+    let installed = scratch.path().join("node_modules/streamweir-local");
+    fs::create_dir_all(&installed)?;
+    copy_files(&package().join("../http/npm"), &installed)?;
+    copy_files(&package().join("embed"), scratch.path())?;
+    let output = Command::new("node")
+        .current_dir(scratch.path())
+        .arg(compiler)
+        .args(["--project", "tsconfig.json", "--pretty", "false"])
+        .stdin(Stdio::null())
+        .output()
+        .context("node was there a moment ago")?;
+    let words = [output.stdout, output.stderr].concat();
+    let words = String::from_utf8_lossy(&words).trim().to_owned();
+    ensure!(output.status.success() || !words.is_empty(), "it ended with {}", output.status);
+    Ok(words)
+}
+
+fn copy_files(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from).with_context(|| format!("{} is there", from.display()))? {
+        let path = entry?.path();
+        if let Some(name) = path.file_name().filter(|_| path.is_file()) {
+            fs::copy(&path, to.join(name))?;
+        }
+    }
+    Ok(())
 }
 
 /// The binary for this machine among the pinned packages: the package `bun` itself has only a

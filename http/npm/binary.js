@@ -1,6 +1,7 @@
-// Finds the `weir` binary: `WEIR_BINARY`, or one beside this package, or one on PATH.
+// Finds the `weir` binary: `WEIR_BINARY`, or one beside this package, or one on PATH. What somebody
+// names goes before what was shipped, and that before what happens to be on the machine.
 import { accessSync, constants, statSync } from "node:fs"
-import { delimiter, dirname, join } from "node:path"
+import { basename, delimiter, dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 
 const here = dirname(fileURLToPath(import.meta.url))
@@ -27,8 +28,11 @@ export function findBinary(environment = process.env) {
   const beside = [
     join(here, "bin", platform, file),
     join(here, "bin", file),
-    join(here, "..", "..", "target", "release", file),
   ]
+  // Installed as a dependency, the same path would be in somebody else's project.
+  if (basename(here) === "npm" && basename(dirname(here)) === "http") {
+    beside.push(join(here, "..", "..", "target", "release", file))
+  }
   const path = (environment.PATH ?? "").split(delimiter).filter(Boolean).map((dir) => join(dir, file))
   const found = [...beside, ...path].find(runs)
   if (found) return found

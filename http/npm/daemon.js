@@ -34,7 +34,12 @@ if (isForked) process.on("disconnect", leave)
 
 try {
   const { values, positionals } = parseArgs({ options, allowPositionals: true })
-  server = await startLocalDurableStreamsServer({ ...values, name: values.name ?? positionals[0] })
+  if (positionals.length > (values.name === undefined ? 1 : 0)) {
+    throw new Error(`one NAME at most: ${positionals.join(" ")}`)
+  }
+  const { hostname, name = positionals[0] } = values
+  const port = values.port === undefined ? undefined : Number(values.port || NaN)
+  server = await startLocalDurableStreamsServer({ name, hostname, port })
 } catch (error) {
   console.error(error.message)
   process.exit(1)

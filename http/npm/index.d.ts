@@ -22,7 +22,7 @@ export interface LocalServer {
   readonly name: string
   /** The process of the server. */
   readonly pid: number
-  /** Resolves when the server has ended, for whatever reason. */
+  /** Resolves when the server has ended, for whatever reason. Asking for it keeps this process running until then. */
   readonly closed: Promise<void>
   /** Stops the server and resolves when it has. May be called more than once. */
   close(): Promise<void>
@@ -30,7 +30,7 @@ export interface LocalServer {
 
 /**
  * Starts a server. Rejects with what is in the way: another server has the name, the port is
- * taken, or the `weir` binary was found neither by `WEIR_BINARY` nor beside this package nor on
- * `PATH`.
+ * taken, an option is none (`TypeError`), or the `weir` binary was found neither by `WEIR_BINARY`
+ * nor beside this package nor on `PATH`.
  */
 export function startLocalDurableStreamsServer(options?: LocalServerOptions): Promise<LocalServer>

@@ -14,11 +14,11 @@ const COMPLAINT_LENGTH_MAX = 4096
  * @returns {Promise<import("./index.js").LocalServer>}
  */
 export async function startLocalDurableStreamsServer(options = {}) {
-  const { name, hostname, port } = options
+  const { name, hostname, port } = checked(options)
   const flags = ["local", "start", "--json", "--until-stdin-closes"]
-  if (name !== undefined) flags.push("--name", String(name))
-  if (hostname !== undefined) flags.push("--hostname", String(hostname))
-  if (port !== undefined) flags.push("--port", String(port))
+  if (name !== undefined) flags.push(`--name=${name}`)
+  if (hostname !== undefined) flags.push(`--hostname=${hostname}`)
+  if (port !== undefined) flags.push(`--port=${port}`)
   const child = spawn(findBinary(), flags, { stdio: ["pipe", "pipe", "pipe"] })
   const ended = new Promise((resolve) => {
     child.once("error", (error) => resolve({ error }))
@@ -28,6 +28,29 @@ export async function startLocalDurableStreamsServer(options = {}) {
   child.stdin.on("error", () => {})
   const exports = await announced(child, ended)
   return new LocalServer(child, ended, exports)
+}
+
+/** The options, if they are some. A misspelt one would be a server that is not the one wanted. */
+function checked(options) {
+  if (typeof options !== "object" || options === null || Array.isArray(options)) {
+    throw new TypeError("options must be an object: { name, hostname, port }")
+  }
+  for (const key of Object.keys(options)) {
+    if (!["name", "hostname", "port"].includes(key)) {
+      throw new TypeError(`unknown option ${JSON.stringify(key)}: there are name, hostname and port`)
+    }
+  }
+  for (const key of ["name", "hostname"]) {
+    const value = options[key]
+    if (value !== undefined && typeof value !== "string") {
+      throw new TypeError(`${key} must be a string, not ${value === null ? "null" : typeof value}`)
+    }
+  }
+  const { port } = options
+  if (port !== undefined && !(Number.isInteger(port) && port >= 0 && port <= 65535)) {
+    throw new TypeError(`port must be a whole number from 0 to 65535, not ${String(port)}`)
+  }
+  return options
 }
 
 /** What the server says of itself in its first line. */
@@ -54,10 +77,21 @@ function announced(child, ended) {
       child.stdout.resume()
     })
     ended.then(({ error, code, signal }) => {
-      const why = error?.message ?? (complaint.trim() || `it ended with ${signal ?? code}`)
+      const why = error?.message ?? (explained(complaint) || `it ended with ${signal ?? code}`)
       reject(new Error(`the local Durable Streams server did not start: ${why}`))
     })
   })
+}
+
+/** What the server complains of: the last line is JSON, if it has come that far. */
+function explained(complaint) {
+  const last = complaint.trim().split("\n").pop() ?? ""
+  try {
+    const { message, advice } = JSON.parse(last).error
+    return advice ? `${message} (${advice})` : message
+  } catch {
+    return complaint.trim()
+  }
 }
 
 class LocalServer {
@@ -81,8 +115,13 @@ class LocalServer {
     return this.exports.pid
   }
 
-  /** Resolves when the server has ended, for whatever reason. */
+  /**
+   * Resolves when the server has ended, for whatever reason. Who asks for it waits: this process
+   * goes on until then.
+   */
   get closed() {
+    this.#child.ref()
+    this.#child.stdout.ref?.()
     return this.#ended.then(() => {})
   }
 

@@ -22,7 +22,7 @@ fn run() -> anyhow::Result<ExitCode> {
     abort_on_panic();
     let task = match cli::task()? {
         // Its threads have runtimes of their own.
-        Task::Bench(flags) => return Ok(bench::run(*flags)?.into()),
+        Task::Bench(flags) => return Ok(bench::run(*flags).into()),
         task => task,
     };
     let runtime =
@@ -37,7 +37,7 @@ fn run() -> anyhow::Result<ExitCode> {
             return Ok(code.into());
         }
         Task::Bench(_) => unreachable!("done above"),
-        Task::Local(command) => return Ok(runtime.block_on(cli::local::run(command))?.into()),
+        Task::Local(command) => return Ok(runtime.block_on(cli::local::run(command)).into()),
         Task::Offline(task) => return Ok(runtime.block_on(cli::offline(task))?.into()),
     }
     Ok(ExitCode::SUCCESS)

@@ -178,9 +178,48 @@ fn what_is_sealed_and_merged_makes_no_file() {
         server = Running::start(&root, "sealed");
         assert_eq!(ask(server.url(), "GET", &path, ""), (200, body.clone()));
     }
-    let known = ["durable-streams.sqlite", "server."];
-    let others = names(&root.join("sealed"));
-    assert!(others.iter().all(|name| known.iter().any(|it| name.starts_with(it))), "{others:?}");
+    let only_one = || {
+        let known = ["durable-streams.sqlite", "server."];
+        let others = names(&root.join("sealed"));
+        assert!(
+            others.iter().all(|name| known.iter().any(|it| name.starts_with(it))),
+            "{others:?}"
+        );
+    };
+    let segments = || {
+        let details = ask(server.url(), "GET", "/v1/server/_details", "").1;
+        let details: Value = serde_json::from_str(&details).expect("JSON");
+        let counts = &details["runtime"]["memory"]["subsystems"]["counts"];
+        counts["segments"].as_u64().expect("a count")
+    };
+    assert_eq!(segments(), 10, "each stop sealed");
+    only_one();
+    // The next seal, which comes by age, merges them.
+    assert_eq!(ask(server.url(), "PUT", "/v1/stream/last", &body).0, 201);
+    comes_true("segments are merged", || segments() < 5);
+    only_one();
+    for round in 0..10 {
+        assert_eq!(ask(server.url(), "GET", &format!("/v1/stream/s{round}"), "").1, body);
+    }
+    // What is deleted leaves the file, and the file gets smaller.
+    let file = root.join("sealed/durable-streams.sqlite");
+    let bytes = || fs::metadata(&file).expect("there").len();
+    assert!(bytes() > 2_000_000, "{}", bytes());
+    for round in 0..10 {
+        assert_eq!(ask(server.url(), "DELETE", &format!("/v1/stream/s{round}"), "").0, 204);
+    }
+    comes_true("the space is free", || bytes() < 1_000_000);
+    only_one();
+    assert_eq!(ask(server.url(), "GET", "/v1/stream/last", "").1, body);
+}
+
+/// Looks until it is so: a server seals and frees what is old enough, some seconds later.
+fn comes_true(what: &str, fact: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !fact() {
+        assert!(began.elapsed() < Duration::from_secs(90), "it never came true: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]
@@ -277,6 +316,47 @@ fn only_the_server_itself_is_ever_signalled() {
 }
 
 #[test]
+fn a_damaged_or_missing_record_is_made_up_for_by_the_lock() {
+    let root = fresh_dir();
+    for damage in [Some("{"), Some(""), None] {
+        let server = Running::start(&root, "a");
+        let path = root.join("a/server.json");
+        match damage {
+            Some(text) => fs::write(&path, text).expect("written"),
+            None => fs::remove_file(&path).expect("there"),
+        }
+        let status = answer(&root, &["status", "--name", "a", "--json"]);
+        assert_eq!((&status["running"], &status["stale"]), (&json!(true), &json!(false)));
+        assert_eq!(status["dump"]["http"], server.exports["http"]);
+        let stop = answer(&root, &["stop", "--name", "a", "--json"]);
+        assert_eq!((&stop["stopped"], &stop["pid"]), (&json!(true), &json!(server.child.id())));
+        assert_eq!(server.end(), Some(0));
+    }
+    // Of one that was killed the damage is all there is.
+    let killed = Running::start(&root, "a");
+    killed.kill();
+    fs::write(root.join("a/server.json"), "{").expect("written");
+    assert_eq!(answer(&root, &["stop", "--name", "a", "--json"])["stopped"], false);
+    Running::start(&root, "a");
+}
+
+#[test]
+fn what_can_not_be_done_says_what_to_do() {
+    let root = fresh_dir();
+    let server = Running::start(&root, "a");
+    let port = server.exports["http"]["port"].to_string();
+    let (ok, _, stderr) = output(&root, &["start", "--name", "b", "--port", &port]);
+    assert!(!ok && stderr.contains("--port 0"), "{stderr}");
+    let (ok, _, stderr) = output(&root, &["start", "--name", "a"]);
+    assert!(!ok && stderr.contains("weir local stop --name a"), "{stderr}");
+    let (ok, _, stderr) = output(&root, &["reset", "--name", "a", "--json"]);
+    let error: Value = serde_json::from_str(&stderr).expect("one line of JSON");
+    assert!(!ok && error["error"]["advice"].as_str().is_some_and(|it| it.contains("stop")));
+    let (ok, stdout, _) = output(&root, &["stop", "--name", "none"]);
+    assert!(ok && stdout.contains("weir local status"), "{stdout}");
+}
+
+#[test]
 fn reset_deletes_everything_but_not_under_a_running_server() {
     let root = fresh_dir();
     let server = Running::start(&root, "r");
@@ -307,13 +387,25 @@ fn bad_names_and_open_addresses_are_refused() {
     assert!(!ok && stderr.contains("loopback"), "{stderr}");
     assert!(names(&root).is_empty(), "nothing was made");
     let server = Running::start(&root, "default");
-    let stranger = "GET /v1/streams HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
     let address = server.url().strip_prefix("http://").expect("a URL");
-    let mut socket = TcpStream::connect(address).expect("connects");
-    socket.write_all(stranger.as_bytes()).expect("sent");
-    let mut refused = String::new();
-    socket.read_to_string(&mut refused).expect("an answer");
-    assert!(!refused.starts_with("HTTP/1.1 2"), "{refused}");
+    let status = |host: &str| {
+        let request =
+            format!("GET /v1/streams HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let mut socket = TcpStream::connect(address).expect("connects");
+        socket.write_all(request.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("an answer");
+        answer.split(' ').nth(1).map(str::to_owned).expect("a status")
+    };
+    // A page of another site whose name resolves to this machine.
+    for stranger in
+        ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "10.0.0.1"]
+    {
+        assert_eq!(status(stranger), "403", "{stranger}");
+    }
+    for own in ["localhost", "localhost:1", "127.0.0.1", address, "[::1]:1"] {
+        assert_eq!(status(own), "200", "{own}");
+    }
 }
 
 #[test]

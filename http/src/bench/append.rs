@@ -93,7 +93,7 @@ impl Writer {
         let producer = plan.producer.as_ref().map(|run| format!("bench-{run}-{id}"));
         Ok(Self {
             id,
-            link: Link::new(plan.run.address, BUFFER_BYTES),
+            link: Link::new(plan.run.peer, BUFFER_BYTES),
             append: Append::new(
                 &plan.streams,
                 plan.shape,

@@ -10,7 +10,13 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use super::{load::Run, measure::Shared, raw::Link, request::Streams, setup::is_busy};
+use super::{
+    load::Run,
+    measure::Shared,
+    raw::Link,
+    request::Streams,
+    setup::{THERE_ALREADY, is_busy},
+};
 
 const BUFFER_BYTES: usize = 4 << 10;
 /// Before a request that was refused or got no answer is sent again.
@@ -27,7 +33,7 @@ pub(super) struct Creator {
 impl Creator {
     /// Makes streams until the run is over or there are enough.
     pub(super) async fn work(self, tally: Shared) -> anyhow::Result<()> {
-        let mut link = Link::new(self.run.address, BUFFER_BYTES);
+        let mut link = Link::new(self.run.peer, BUFFER_BYTES);
         link.connect().await.context("cannot connect")?;
         self.run.reach(self.run.begin).await;
         while !self.run.is_over() {
@@ -37,42 +43,52 @@ impl Creator {
             }
             let request = self.streams.create(stream);
             let began = self.run.now();
-            while !self.attempt(&mut link, &request, &tally).await? {
+            let mut first = true;
+            loop {
+                match self.attempt(&mut link, &request, &tally).await? {
+                    // The answer to an earlier attempt may have been lost.
+                    Some(201) => break,
+                    Some(_) if !first => break,
+                    Some(_) => bail!("{}: {THERE_ALREADY}", self.streams.path(stream)),
+                    None => {}
+                }
+                first = false;
                 if self.run.is_over() {
                     return Ok(());
                 }
                 tokio::time::sleep(PAUSE).await;
             }
+            self.streams.made(stream);
             let now = self.run.now();
             tally.append.lock().done(now, now - began, 1, 0);
         }
         Ok(())
     }
 
-    /// Whether it is there now.
+    /// The status, if it is there now.
     async fn attempt(
         &self,
         link: &mut Link,
         request: &[u8],
         tally: &Shared,
-    ) -> anyhow::Result<bool> {
+    ) -> anyhow::Result<Option<u16>> {
         let (head, connection) = match link.ask(request).await {
             Ok(answer) => answer,
             Err(failure) => {
                 tally.append.lock().failed(&failure.to_string());
-                return Ok(false);
+                return Ok(None);
             }
         };
         if matches!(head.status, 200 | 201 | 204) {
             // The head has said it, whatever becomes of the rest.
             drop(connection.skip().await);
-            return Ok(true);
+            return Ok(Some(head.status));
         }
         let excuse = connection.excuse().await.unwrap_or_default();
         if !is_busy(head.status) {
             bail!("a stream was refused: {} {excuse}", head.status);
         }
         tally.append.lock().failed(&format!("{} {excuse}", head.status));
-        Ok(false)
+        Ok(None)
     }
 }

@@ -90,14 +90,17 @@ pub(super) struct RunFlags {
     #[arg(long, value_name = "PID")]
     pub(super) server_pid: Option<u32>,
 
-    /// Name of the run, in the names of its streams; one that was kept is used again [default: a
-    /// new one]
+    /// Name of the run, in the names of its streams [default: a new one]
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     pub(super) name: Option<String>,
 
     /// Leave the streams there
     #[arg(long)]
     pub(super) keep: bool,
+
+    /// Delete the streams of a run of this name that were kept, before it begins
+    #[arg(long, requires = "name")]
+    pub(super) replace: bool,
 
     /// Do not read back what was written
     #[arg(long)]

@@ -12,7 +12,6 @@
 use std::{
     future::Future,
     io,
-    net::SocketAddr,
     ops::Range,
     sync::{
         Arc,
@@ -21,7 +20,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::task::JoinSet;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
 use weir_io::{
     Clock as _,
     os::{OsClock, Timer, usage, workers},
@@ -29,19 +31,26 @@ use weir_io::{
 
 use super::{
     measure::{Books, Shared},
+    raw::Peer,
     report::Costs,
 };
-use crate::cli::client::exit::INTERRUPTED;
+use crate::cli::client::{
+    exit::INTERRUPTED,
+    progress::{Progress, Unit},
+};
 
 /// How long connections may take to be made before time starts, with each of them and at least.
 const SETTLE_EACH: Duration = Duration::from_micros(500);
 const SETTLE_MIN: Duration = Duration::from_millis(50);
 
+/// Between two looks at the time.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// What all connections of a run share.
 #[derive(Clone)]
 pub(super) struct Run {
     pub(super) clock: Arc<OsClock>,
-    pub(super) address: SocketAddr,
+    pub(super) peer: Peer,
     /// When writers begin.
     pub(super) begin: Duration,
     pub(super) measured: Range<Duration>,
@@ -69,7 +78,7 @@ impl Run {
     /// A run that begins when its connections can have been made; `rate` requests are due each second, or as many as there can be.
     pub(super) fn new(
         clock: &Arc<OsClock>,
-        address: SocketAddr,
+        peer: Peer,
         length: Length,
         connections: usize,
         rate: Option<f64>,
@@ -82,7 +91,7 @@ impl Run {
         let measured = start..start + length.measured;
         Self {
             clock: Arc::clone(clock),
-            address,
+            peer,
             begin,
             measured,
             server: None,
@@ -126,10 +135,22 @@ impl Run {
         };
         tokio::select! {
             () = measure => {}
-            // Without signals it just can't be interrupted.
-            Ok(()) = tokio::signal::ctrl_c() => self.stopped.store(true, Ordering::Relaxed),
+            () = asked_to_end() => self.stopped.store(true, Ordering::Relaxed),
         }
         Costs::between(before, self.sample())
+    }
+
+    /// Shows how much of its time is over.
+    async fn show(&self) {
+        let whole = self.measured.end.saturating_sub(self.begin).as_secs();
+        let mut progress = Progress::of(Unit::Things("s"), Some(whole));
+        let mut shown = 0;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let done = self.now().saturating_sub(self.begin).as_secs();
+            progress.add(done - shown);
+            shown = done;
+        }
     }
 
     fn sample(&self) -> (Duration, Option<usage::Usage>) {
@@ -216,7 +237,11 @@ where
                 let both = async { tokio::join!(work, run.watch()) };
                 let (results, costs) = tokio::select! {
                     both = both => both,
-                    () = interrupted_twice() => std::process::exit(INTERRUPTED.into()),
+                    () = asked_twice() => {
+                        eprintln!("weir: interrupted: streams called bench-… are left");
+                        std::process::exit(INTERRUPTED.into())
+                    }
+                    () = run.show() => unreachable!("it has no end"),
                 };
                 (results?, costs)
             }
@@ -238,14 +263,26 @@ where
     Ok(all.expect("there is a thread"))
 }
 
-/// Returns when somebody has no patience left.
-async fn interrupted_twice() {
-    for _ in 0..2 {
-        if tokio::signal::ctrl_c().await.is_err() {
+/// Returns when somebody wants the process to end, by Ctrl-C or by `SIGTERM`.
+pub(super) async fn asked_to_end() {
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => terminate.recv().await,
             // Without signals it just can't be interrupted.
-            std::future::pending::<()>().await;
+            Err(_) => std::future::pending().await,
         }
+    };
+    tokio::select! {
+        Ok(()) = tokio::signal::ctrl_c() => {}
+        Some(()) = terminate => {}
+        else => std::future::pending().await,
     }
+}
+
+/// Returns when somebody has no patience left.
+async fn asked_twice() {
+    asked_to_end().await;
+    asked_to_end().await;
 }
 
 #[cfg(test)]
@@ -254,7 +291,13 @@ mod tests {
 
     fn run(rate: Option<f64>) -> Run {
         let length = Length { warm_up: Duration::ZERO, measured: Duration::from_millis(200) };
-        Run::new(&Arc::new(OsClock::new()), ([127, 0, 0, 1], 1).into(), length, 1, rate)
+        Run::new(
+            &Arc::new(OsClock::new()),
+            std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into(),
+            length,
+            1,
+            rate,
+        )
     }
 
     #[test]

@@ -31,34 +31,60 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde_json::json;
 use weir_io::{
     Clock as _, Entropy as _,
     net::Outbound as _,
-    os::{OsClock, OsEntropy, OsOutbound, workers},
+    os::{self, OsClock, OsEntropy, OsOutbound, tls::Tls, workers},
 };
 
 use self::{
     flags::{BenchCommand, BenchFlags, CeilingFlags, RunFlags},
     load::{Length, Run},
+    raw::{Failure, Peer},
     report::Report,
     request::Streams,
-    setup::Crew,
+    setup::{Crew, Interrupted, Refusal, Verb},
 };
 use crate::{
-    cli::offline::PROBLEMS,
+    cli::{
+        client::exit::{self, Voice},
+        offline::PROBLEMS,
+    },
     client::{Scheme, Target},
 };
 
 /// Connections that prepare and clean up.
 const CREW_MAX: usize = 256;
 
-/// Runs a bench and prints what came of it. Returns the exit code.
-///
-/// # Errors
-/// It could not be run.
-pub fn run(flags: BenchFlags) -> anyhow::Result<u8> {
+/// Runs a bench and prints what came of it, or what went wrong. Returns the exit code.
+#[must_use]
+pub fn run(flags: BenchFlags) -> u8 {
+    let run = match &flags.command {
+        BenchCommand::Append(flags) => Some(&flags.run),
+        BenchCommand::Create(flags) => Some(&flags.run),
+        BenchCommand::Read(flags) => Some(&flags.run),
+        BenchCommand::Tail(flags) => Some(&flags.run),
+        BenchCommand::Mixed(flags) => Some(&flags.run),
+        BenchCommand::Ceiling(_) => None,
+    };
+    let voice = Voice::of(run.is_some_and(|flags| flags.json));
+    measure(flags, voice).unwrap_or_else(|error| {
+        if error.is::<Interrupted>() {
+            voice.note("interrupted: there is no report, and no stream is left");
+            return exit::INTERRUPTED;
+        }
+        let code = voice.explain(&error);
+        match (error.downcast_ref(), error.downcast_ref()) {
+            (Some(Refusal { status: 401 | 403, .. }), _) => exit::UNAUTHORIZED,
+            (_, Some(Failure::Io(_) | Failure::Busy(..))) => exit::AWAY,
+            _ => code,
+        }
+    })
+}
+
+fn measure(flags: BenchFlags, voice: Voice) -> anyhow::Result<u8> {
     let (report, json) = match flags.command {
         BenchCommand::Append(flags) => (runs::append(&flags)?, flags.run.json),
         BenchCommand::Create(flags) => (runs::create(&flags)?, flags.run.json),
@@ -67,15 +93,17 @@ pub fn run(flags: BenchFlags) -> anyhow::Result<u8> {
         BenchCommand::Mixed(flags) => (runs::mixed(&flags)?, flags.run.json),
         BenchCommand::Ceiling(flags) => {
             ceil(flags)?;
-            return Ok(0);
+            return Ok(exit::DONE);
         }
     };
     let text = if json { report.to_json() } else { report.to_text() };
     io::stdout().write_all(text.as_bytes()).context("nobody reads the report")?;
-    for problem in report.problems() {
-        eprintln!("weir: {problem}");
-    }
-    Ok(if report.problems().is_empty() { 0 } else { PROBLEMS })
+    report.problems().iter().for_each(|problem| voice.note(problem));
+    Ok(match (report.is_faulty(), report.problems().is_empty()) {
+        (true, _) => PROBLEMS,
+        (false, false) => exit::INTERRUPTED,
+        (false, true) => exit::DONE,
+    })
 }
 
 fn ceil(flags: CeilingFlags) -> anyhow::Result<()> {
@@ -97,6 +125,8 @@ struct Bench {
     target: Target,
     /// The name of this run, in the names of its streams.
     name: String,
+    /// What makes its producers others than those of a run of the same name.
+    nonce: String,
     clock: Arc<OsClock>,
     threads: usize,
     crew: Crew,
@@ -105,31 +135,57 @@ struct Bench {
 impl Bench {
     fn new(flags: &RunFlags, connections: usize) -> anyhow::Result<Self> {
         let target = flags.target.target()?;
-        if target.scheme == Scheme::Https {
-            bail!("bench speaks plain HTTP only: give it the http:// address behind the proxy");
-        }
         crate::cli::raise_descriptors();
-        let address = resolve(&target)?;
+        let peer = resolve(&target)?;
         let mut chance = [0; 4];
         OsEntropy::new()?.fill(&mut chance);
-        let name = format!("{:08x}", u32::from_le_bytes(chance));
+        let nonce = format!("{:08x}", u32::from_le_bytes(chance));
         let threads = flags.threads.unwrap_or_else(cores);
         Ok(Self {
             target,
-            name: flags.name.clone().unwrap_or(name),
+            name: flags.name.clone().unwrap_or_else(|| nonce.clone()),
+            nonce,
             clock: Arc::new(OsClock::new()),
             threads,
-            crew: Crew { address, threads, connections: connections.min(CREW_MAX) },
+            crew: Crew { peer, threads, connections: connections.min(CREW_MAX) },
         })
     }
 
-    fn streams(&self, count: usize, content_type: &str) -> Arc<Streams> {
-        Arc::new(Streams::new(&self.target, &self.name, count, content_type))
+    fn streams(&self, count: usize, content_type: &str, record_bytes: usize) -> Arc<Streams> {
+        Arc::new(Streams::new(&self.target, &self.name, count, content_type, record_bytes))
+    }
+
+    /// Runs `act` on streams that are this run's own, and deletes them afterwards, whatever comes
+    /// of it; with `--keep` only if nothing does.
+    fn with_streams(
+        &self,
+        flags: &RunFlags,
+        streams: &Arc<Streams>,
+        mut report: Report,
+        act: impl FnOnce(&mut Report) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Report> {
+        let done = match flags.replace {
+            true => self.crew.on_each(streams, Verb::Delete).and_then(|()| act(&mut report)),
+            false => act(&mut report),
+        };
+        if flags.keep && done.is_ok() {
+            return Ok(report);
+        }
+        // What was measured is worth more than a clean server.
+        let delete = || Ok(self.crew.on_each(streams, Verb::DeleteOwn));
+        let deleted = self.phase(&mut report, "delete", delete)?;
+        if let Err(error) = deleted {
+            report.put("delete_failed", format!("{error:#}").into());
+            if done.is_err() {
+                eprintln!("weir: streams called bench-{}-… are left: {error:#}", self.name);
+            }
+        }
+        done.map(|()| report)
     }
 
     fn run(&self, flags: &RunFlags, connections: usize, rate: Option<f64>) -> Run {
         let length = Length { warm_up: flags.warm_up, measured: flags.seconds };
-        let mut run = Run::new(&self.clock, self.crew.address, length, connections, rate);
+        let mut run = Run::new(&self.clock, self.crew.peer, length, connections, rate);
         run.server = flags.server_pid;
         run
     }
@@ -160,10 +216,17 @@ fn say(what: &str) {
     }
 }
 
-fn resolve(target: &Target) -> anyhow::Result<SocketAddr> {
-    let Target { host, port, .. } = target;
-    let found = workers::run("resolve", 1, |_| OsOutbound::new().resolve(host, *port))?;
-    let found = found.into_iter().next().expect("one worker");
-    let addresses = found.with_context(|| format!("{host} has no address"))?;
-    addresses.into_iter().next().with_context(|| format!("{host} has no address"))
+fn resolve(target: &Target) -> anyhow::Result<Peer> {
+    let Target { host, port, scheme, .. } = target;
+    let found = workers::run("resolve", 1, async |_| {
+        let found = OsOutbound::new().resolve(host, *port).await;
+        let found = found.ok().and_then(|found| found.into_iter().next());
+        let address: SocketAddr = found.with_context(|| format!("{host} has no address"))?;
+        if *scheme == Scheme::Http {
+            return anyhow::Ok(Peer::from(address));
+        }
+        let connector = Tls::new(&os::world()?).connector().await?;
+        Ok(Peer::secure(address, connector, host)?)
+    })?;
+    found.into_iter().next().expect("one worker")
 }

@@ -9,9 +9,10 @@ use super::{
     measure::{Shared, wide},
     raw::{Failure, Link},
     request::{Append, Headers, Shape, Streams},
-    setup::{self, Crew, Page},
+    setup::{self, Crew, Gauge, Page},
     verify::{Checker, Violations, Written},
 };
+use crate::cli::client::progress::Unit;
 
 /// Bytes of one request that fills a stream.
 const FILL_BYTES: usize = 1 << 20;
@@ -65,10 +66,11 @@ fn key(number: usize) -> String {
 /// Fills all streams.
 pub(super) fn fill(crew: Crew, streams: &Arc<Streams>, filling: Filling) -> anyhow::Result<()> {
     let crew = Crew { connections: crew.connections.min(streams.count), ..crew };
-    crew.each(|number| {
-        let streams = Arc::clone(streams);
+    let gauge = Gauge::new(Unit::Bytes, filling.bytes.saturating_mul(streams.count));
+    crew.each(&gauge, |number| {
+        let (streams, gauge) = (Arc::clone(streams), gauge.clone());
         async move {
-            let mut link = Link::new(crew.address, SMALL_BUFFER_BYTES);
+            let mut link = Link::new(crew.peer, SMALL_BUFFER_BYTES);
             let writer = |number| {
                 let key = (filling.keys > 0).then(|| key(number));
                 let headers = Headers { producer: None, key: key.as_deref() };
@@ -78,10 +80,14 @@ pub(super) fn fill(crew: Crew, streams: &Arc<Streams>, filling: Filling) -> anyh
             let mut writers = writers?;
             for stream in (number..streams.count).step_by(crew.connections) {
                 for request in 0..filling.requests() {
+                    if gauge.has_ended() {
+                        return Ok(());
+                    }
                     for append in &mut writers {
                         append.aim(stream, request);
                         let done = setup::insist(&mut link, append.bytes(), &[200, 201, 204]).await;
                         done.with_context(|| format!("cannot fill {}", streams.path(stream)))?;
+                        gauge.add(append.body().len());
                     }
                 }
             }
@@ -122,7 +128,7 @@ pub(super) async fn check(
 ) -> anyhow::Result<(u64, u64, Violations)> {
     let mut checker = Checker::default();
     let request = |offset: &str| part.request(streams, offset);
-    let bytes = setup::read_all(link, request, &mut checker).await?;
+    let bytes = setup::read_all(link, request, &mut checker, &streams.payload).await?;
     let writers = match part.key {
         Some(key) => key..key + 1,
         None => 0..filling.writers(),
@@ -144,7 +150,7 @@ pub(super) struct Scanner {
 impl Scanner {
     /// A link that suits it.
     pub(super) const fn link(run: &Run) -> Link {
-        Link::new(run.address, BUFFER_BYTES)
+        Link::new(run.peer, BUFFER_BYTES)
     }
 
     /// Reads again and again. Returns how often it came to the end.

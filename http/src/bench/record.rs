@@ -7,7 +7,7 @@
 //! All in hexadecimal of a fixed width, so that they are written and found in place. A record is
 //! JSON; in a stream of another type each ends with a line break.
 
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 const OPENING: &[u8] = b"{\"i\":\"";
 const WRITER: Range<usize> = 6..14;
@@ -86,58 +86,101 @@ fn read_hex(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// Finds the records in the pieces of a body, cut anywhere.
-#[derive(Debug, Default)]
+/// What stands behind the mark of each record of this length.
+pub(super) fn payload(bytes: usize) -> Arc<[u8]> {
+    blank(bytes)[TIME.end..].into()
+}
+
+/// Finds the records in the pieces of a body, cut anywhere, and compares what stands in them.
+#[derive(Debug)]
 pub(super) struct Finder {
     /// The end of what was seen, if a record may begin there.
     held: Vec<u8>,
+    /// What must follow each mark, and how much of it has.
+    payload: Arc<[u8]>,
+    matched: usize,
+    damaged: u64,
 }
 
 impl Finder {
-    /// Gives `found` each record whose mark ends in this piece. True if all of them were ours.
+    /// One for records with this payload.
+    pub(super) fn new(payload: &Arc<[u8]>) -> Self {
+        let payload = Arc::clone(payload);
+        Self { held: Vec::new(), matched: payload.len(), payload, damaged: 0 }
+    }
+
+    /// How many records had other bytes than they were written with; one that was cut off is one
+    /// of them.
+    pub(super) fn finish(self) -> u64 {
+        self.damaged + u64::from(self.matched < self.payload.len())
+    }
+
+    /// Gives `found` each record whose mark ends in this piece.
     pub(super) fn look(&mut self, piece: &[u8], mut found: impl FnMut(Mark)) {
+        let piece = self.compare(piece);
         if self.held.is_empty() {
-            let seen = scan(piece, &mut found);
+            let seen = self.scan(piece, &mut found);
             self.held.extend_from_slice(&piece[seen..]);
             return;
         }
         // What is held is shorter than a mark: the record that begins in it ends in the first
         // bytes of this piece, if the piece is as long as that.
         let joint = piece.len().min(TIME.end);
-        self.held.extend_from_slice(&piece[..joint]);
-        let seen = scan(&self.held, &mut found);
-        let held = self.held.len();
+        let mut held = std::mem::take(&mut self.held);
+        held.extend_from_slice(&piece[..joint]);
+        let seen = self.scan(&held, &mut found);
         if joint == piece.len() {
-            self.held.drain(..seen);
+            held.drain(..seen);
+            self.held = held;
             return;
         }
-        // What is not seen of the held bytes lies in the piece, since it is shorter than a mark.
-        let left = held - seen;
-        self.held.clear();
-        let from = joint.saturating_sub(left);
-        let seen = from + scan(&piece[from..], &mut found);
-        self.held.extend_from_slice(&piece[seen..]);
+        // What is not seen of the held bytes lies in the piece, since it is shorter than a mark;
+        // or a payload has begun in the held bytes and goes on in the piece.
+        let from = joint.saturating_sub(held.len() - seen);
+        let rest = self.compare(&piece[from..]);
+        let seen = self.scan(rest, &mut found);
+        self.held = rest[seen..].to_vec();
     }
-}
 
-/// Returns how far `bytes` were seen: what follows may be the beginning of a record.
-fn scan(bytes: &[u8], found: &mut impl FnMut(Mark)) -> usize {
-    let mut at = 0;
-    while let Some(start) = memchr::memmem::find(&bytes[at..], OPENING) {
-        let start = at + start;
-        if bytes.len() - start < TIME.end {
-            return start;
+    /// Compares the payload that has begun. Returns what follows it.
+    fn compare<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let left = &self.payload[self.matched..];
+        let there = bytes.len().min(left.len());
+        if bytes[..there] == left[..there] {
+            self.matched += there;
+            return &bytes[there..];
         }
-        match read(&bytes[start..]) {
-            Some(mark) => {
-                found(mark);
-                at = start + TIME.end;
-            }
-            None => at = start + OPENING.len(),
-        }
+        // Where the next record begins nobody knows: it is searched for.
+        self.damaged += 1;
+        self.matched = self.payload.len();
+        bytes
     }
-    // The last bytes may be the beginning of an opening.
-    at.max(bytes.len().saturating_sub(OPENING.len() - 1))
+
+    /// Returns how far `bytes` were seen: what follows may be the beginning of a record.
+    fn scan(&mut self, bytes: &[u8], found: &mut impl FnMut(Mark)) -> usize {
+        let mut at = 0;
+        while let Some(start) = memchr::memmem::find(&bytes[at..], OPENING) {
+            let start = at + start;
+            if bytes.len() - start < TIME.end {
+                return start;
+            }
+            match read(&bytes[start..]) {
+                Some(mark) => {
+                    found(mark);
+                    self.matched = 0;
+                    let rest = self.compare(&bytes[start + TIME.end..]).len();
+                    at = bytes.len() - rest;
+                }
+                None => at = start + OPENING.len(),
+            }
+        }
+        if self.matched < self.payload.len() {
+            // All of it is seen: the payload goes on in the next piece.
+            return bytes.len();
+        }
+        // The last bytes may be the beginning of an opening.
+        at.max(bytes.len().saturating_sub(OPENING.len() - 1))
+    }
 }
 
 #[cfg(test)]
@@ -179,7 +222,7 @@ mod tests {
 
     #[test]
     fn what_only_looks_like_a_record_is_none() {
-        let mut finder = Finder::default();
+        let mut finder = Finder::new(&payload(BYTES_MIN));
         let text = br#"{"i":"no record, though it begins as one does, and it is long enough"}"#;
         finder.look(text, |mark| panic!("{mark:?}"));
     }
@@ -191,7 +234,7 @@ mod tests {
             cuts in proptest::collection::vec(1..90_usize, 1..80),
         ) {
             let page = page(20, bytes);
-            let (mut finder, mut numbers, mut rest) = (Finder::default(), Vec::new(), &page[..]);
+            let (mut finder, mut numbers, mut rest) = (Finder::new(&payload(bytes)), Vec::new(), &page[..]);
             for cut in cuts.iter().cycle() {
                 let (piece, after) = rest.split_at((*cut).min(rest.len()));
                 finder.look(piece, |mark| numbers.push(mark.number));
@@ -199,6 +242,23 @@ mod tests {
                 if rest.is_empty() { break; }
             }
             prop_assert_eq!(numbers, (0..20).collect::<Vec<_>>());
+            prop_assert_eq!(finder.finish(), 0);
+        }
+
+        #[test]
+        fn a_byte_that_is_another_is_seen_wherever_it_is(
+            bytes in BYTES_MIN..120, record in 0..20_usize, at in 0..200_usize, step in 1..300_usize,
+        ) {
+            let mut page = page(20, bytes);
+            let at = 1 + record * (bytes + 1) + TIME.end + at % (bytes - TIME.end);
+            page[at] ^= 1;
+            let (mut finder, mut count) = (Finder::new(&payload(bytes)), 0);
+            page.chunks(step).for_each(|piece| finder.look(piece, |_| count += 1));
+            prop_assert_eq!((count, finder.finish()), (20, 1));
+            // So is an end that is missing.
+            let mut finder = Finder::new(&payload(bytes));
+            finder.look(&page[..bytes], |_| {});
+            prop_assert_eq!(finder.finish(), 1);
         }
     }
 }

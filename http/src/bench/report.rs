@@ -69,6 +69,8 @@ pub(super) struct Report {
     fields: Map<String, Value>,
     /// What is wrong, in words.
     problems: Vec<String>,
+    /// What is wrong is the server's, and not that somebody had no time.
+    faulty: bool,
 }
 
 impl Report {
@@ -78,7 +80,7 @@ impl Report {
         fields.insert("command".into(), command.into());
         fields.insert("target".into(), target.into());
         fields.insert("settings".into(), settings);
-        Self { fields, problems: Vec::new() }
+        Self { fields, problems: Vec::new(), faulty: false }
     }
 
     pub(super) fn put(&mut self, name: &str, value: Value) {
@@ -98,19 +100,20 @@ impl Report {
 
     /// What was read back.
     pub(super) fn put_verified(&mut self, records: u64, violations: Violations) {
-        let Violations { lost, repeated, out_of_order, foreign } = violations;
+        let Violations { lost, repeated, out_of_order, foreign, damaged } = violations;
         let value = json!({
             "records": records,
             "lost": lost,
             "repeated": repeated,
             "out_of_order": out_of_order,
             "foreign": foreign,
+            "damaged": damaged,
         });
         self.put("verified", value);
         if violations.any() {
             self.problem(format!(
                 "of the records read {lost} were lost, {repeated} repeated, {out_of_order} out of \
-                 order and {foreign} written by nobody"
+                 order, {foreign} written by nobody, and {damaged} had other bytes than were sent"
             ));
         }
     }
@@ -118,16 +121,22 @@ impl Report {
     /// Notes that a run was ended early, if it was.
     pub(super) fn put_interrupted(&mut self, was: bool) {
         if was {
-            self.problem("interrupted: figures a second are too low".to_owned());
+            self.problems.push("interrupted: figures a second are too low".to_owned());
         }
     }
 
     pub(super) fn problem(&mut self, what: String) {
+        self.faulty = true;
         self.problems.push(what);
     }
 
     pub(super) fn problems(&self) -> &[String] {
         &self.problems
+    }
+
+    /// Whether the server did something wrong.
+    pub(super) const fn is_faulty(&self) -> bool {
+        self.faulty
     }
 
     pub(super) fn to_json(&self) -> String {

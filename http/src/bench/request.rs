@@ -1,6 +1,13 @@
 //! Requests made beforehand, with the parts that change written in place.
 
-use std::{ops::Range, time::Duration};
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use super::{
     measure::wide,
@@ -22,6 +29,10 @@ pub(super) struct Streams {
     common: String,
     pub(super) count: usize,
     pub(super) content_type: String,
+    /// What stands behind the mark of each of their records.
+    pub(super) payload: Arc<[u8]>,
+    /// Those that this run has made.
+    made: Arc<[AtomicBool]>,
 }
 
 /// What a body is made of.
@@ -44,11 +55,34 @@ pub(super) struct Headers<'a> {
 
 impl Streams {
     /// Streams number 0 to `count - 1` of a run.
-    pub(super) fn new(target: &Target, run: &str, count: usize, content_type: &str) -> Self {
+    pub(super) fn new(
+        target: &Target,
+        run: &str,
+        count: usize,
+        content_type: &str,
+        record_bytes: usize,
+    ) -> Self {
         let auth = target.auth.as_ref().map(|it| format!("Authorization: {it}\r\n"));
         let common = format!("Host: {}\r\n{}", target.authority(), auth.unwrap_or_default());
         let prefix = target.path(&format!("bench-{run}-"));
-        Self { prefix, common, count, content_type: content_type.to_owned() }
+        Self {
+            prefix,
+            common,
+            count,
+            content_type: content_type.to_owned(),
+            payload: record::payload(record_bytes),
+            made: (0..count).map(|_| AtomicBool::new(false)).collect(),
+        }
+    }
+
+    /// A stream is there now by this run.
+    pub(super) fn made(&self, stream: usize) {
+        self.made[stream].store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is this run that made it.
+    pub(super) fn is_made(&self, stream: usize) -> bool {
+        self.made[stream].load(Ordering::Relaxed)
     }
 
     pub(super) fn path(&self, stream: usize) -> String {
@@ -201,7 +235,7 @@ mod tests {
     fn streams(content_type: &str) -> Streams {
         let target = Target::parse("http://127.0.0.1:7", None).expect("valid");
         let target = target.with_auth(Some("secret")).expect("valid");
-        Streams::new(&target, "run", 100, content_type)
+        Streams::new(&target, "run", 100, content_type, 60)
     }
 
     fn check(content_type: &str, batch: usize, opening: &str, between: &str, ending: &str) {

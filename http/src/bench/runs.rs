@@ -20,72 +20,83 @@ use super::{
     load::{Run, spread},
     raw::Link,
     read::{self, Filling, Part, Scanner},
+    record,
     report::Report,
     request::{Shape, Streams},
     say,
-    setup::Crew,
+    setup::{Crew, Gauge, Interrupted, Verb},
     tail::{CONNECTING_MAX, Live, Reader},
     verify::{Violations, Written},
 };
+use crate::cli::client::progress::Unit;
 
 pub(super) fn append(flags: &AppendFlags) -> anyhow::Result<Report> {
     let AppendFlags { run: run_flags, write, connections, rate } = flags;
     let bench = Bench::new(run_flags, *connections)?;
-    let streams = bench.streams(write.streams, &write.content_type);
+    let streams = bench.streams(write.streams, &write.content_type, write.bytes);
     let mut settings = write_settings(write, *connections, *rate);
     settings["threads"] = bench.threads.into();
-    let mut report = Report::new("append", &bench.target.to_string(), settings);
-    bench.phase(&mut report, "create", || bench.crew.create(&streams))?;
-
-    say("append");
-    let run = bench.run(run_flags, *connections, *rate);
-    let plan = plan(&bench, &run, &streams, write, *connections);
-    let outcome = spread(&run, bench.threads, *connections, |number, books| {
-        let writer = Writer::new(&plan, number);
-        async move { writer?.work(books, Nobody).await }
-    })?;
-    let tally = outcome.books.append.lock();
-    report.put_phase("append", &tally);
-    report.put_interrupted(run.was_stopped());
-    report.put_costs(outcome.costs, tally.span(), tally.requests);
-    let written = append::by_stream(streams.count, outcome.results);
-    report.put("acked_records", json!(append::acked(&written)));
-    if !run_flags.no_verify {
-        let verify = || Ok(bench.crew.verify(&streams, written));
-        match bench.phase(&mut report, "verify", verify)? {
-            Ok((records, violations)) => report.put_verified(records, violations),
-            Err(error) => report.problem(format!("what was written can't be read: {error:#}")),
+    let report = Report::new("append", &bench.target.to_string(), settings);
+    bench.with_streams(run_flags, &streams, report, |report| {
+        bench.phase(report, "create", || bench.crew.on_each(&streams, Verb::Create))?;
+        say("append");
+        let run = bench.run(run_flags, *connections, *rate);
+        let plan = plan(&bench, &run, &streams, write, *connections);
+        let outcome = spread(&run, bench.threads, *connections, |number, books| {
+            let writer = Writer::new(&plan, number);
+            async move { writer?.work(books, Nobody).await }
+        })?;
+        let tally = outcome.books.append.lock();
+        report.put_phase("append", &tally);
+        report.put_interrupted(run.was_stopped());
+        report.put_costs(outcome.costs, tally.span(), tally.requests);
+        let written = append::by_stream(streams.count, outcome.results);
+        let acked = append::acked(&written);
+        report.put("acked_records", json!(acked));
+        if acked == 0 && !run.was_stopped() {
+            report.problem("no request was carried out: see the failures".to_owned());
         }
-    }
-    clean_up(&bench, run_flags, &streams, &mut report)?;
-    Ok(report)
+        if !run_flags.no_verify {
+            let verify = || Ok(bench.crew.verify(&streams, written));
+            match bench.phase(report, "verify", verify)? {
+                Ok((records, violations)) => report.put_verified(records, violations),
+                Err(error) if error.is::<Interrupted>() => report.put_interrupted(true),
+                Err(error) => report.problem(format!("what was written can't be read: {error:#}")),
+            }
+        }
+        Ok(())
+    })
 }
 
 pub(super) fn create(flags: &CreateFlags) -> anyhow::Result<Report> {
     let CreateFlags { run: run_flags, connections, streams, content_type } = flags;
+    if run_flags.replace {
+        bail!("nobody knows how many streams an earlier run has made: take another --name");
+    }
     let bench = Bench::new(run_flags, *connections)?;
     let settings = json!({
         "connections": connections,
         "content_type": content_type,
         "threads": bench.threads,
     });
-    let mut report = Report::new("create", &bench.target.to_string(), settings);
-    let all = bench.streams(*streams, content_type);
-    say("create");
-    let run = bench.run(run_flags, *connections, None);
-    let next = Arc::new(AtomicUsize::new(0));
-    let outcome = spread(&run, bench.threads, *connections, |_, books| {
-        let (run, streams, next) = (run.clone(), Arc::clone(&all), Arc::clone(&next));
-        Creator { run, streams, next }.work(books)
-    })?;
-    let tally = outcome.books.append.lock();
-    report.put_phase("create", &tally);
-    report.put_interrupted(run.was_stopped());
-    report.put_costs(outcome.costs, tally.span(), tally.requests);
-    let made = next.load(Ordering::Relaxed).min(*streams);
-    report.put("streams", json!(made));
-    clean_up(&bench, run_flags, &bench.streams(made.max(1), content_type), &mut report)?;
-    Ok(report)
+    let report = Report::new("create", &bench.target.to_string(), settings);
+    let all = bench.streams(*streams, content_type, record::BYTES_MIN);
+    bench.with_streams(run_flags, &all, report, |report| {
+        say("create");
+        let run = bench.run(run_flags, *connections, None);
+        let next = Arc::new(AtomicUsize::new(0));
+        let outcome = spread(&run, bench.threads, *connections, |_, books| {
+            let (run, streams, next) = (run.clone(), Arc::clone(&all), Arc::clone(&next));
+            Creator { run, streams, next }.work(books)
+        })?;
+        let tally = outcome.books.append.lock();
+        report.put_phase("create", &tally);
+        report.put_interrupted(run.was_stopped());
+        report.put_costs(outcome.costs, tally.span(), tally.requests);
+        let made = next.load(Ordering::Relaxed).min(*streams);
+        report.put("streams", json!(made));
+        Ok(())
+    })
 }
 
 pub(super) fn read(flags: &ReadFlags) -> anyhow::Result<Report> {
@@ -100,33 +111,34 @@ pub(super) fn read(flags: &ReadFlags) -> anyhow::Result<Report> {
         "keys": keys,
         "threads": bench.threads,
     });
-    let mut report = Report::new("read", &bench.target.to_string(), settings);
-    let all = bench.streams(*streams, content_type);
+    let report = Report::new("read", &bench.target.to_string(), settings);
+    let all = bench.streams(*streams, content_type, *bytes);
     let filling = Filling { bytes: *size, record_bytes: *bytes, keys: keys.unwrap_or(0) };
-    bench.phase(&mut report, "fill", || {
-        bench.crew.create(&all)?;
-        read::fill(bench.crew, &all, filling)
-    })?;
-    let parts = connections.min(&(streams * filling.keys.max(1))).to_owned();
-    let part = |number| Part::of(number % parts, *streams, filling.keys);
-    let check = || check_parts(bench.crew, &all, parts, filling);
-    let (lengths, records, violations) = bench.phase(&mut report, "verify", check)?;
-    report.put_verified(records, violations);
+    bench.with_streams(run_flags, &all, report, |report| {
+        bench.phase(report, "fill", || {
+            bench.crew.on_each(&all, Verb::Create)?;
+            read::fill(bench.crew, &all, filling)
+        })?;
+        let parts = connections.min(&(streams * filling.keys.max(1))).to_owned();
+        let part = |number| Part::of(number % parts, *streams, filling.keys);
+        let check = || check_parts(bench.crew, &all, parts, filling);
+        let (lengths, records, violations) = bench.phase(report, "verify", check)?;
+        report.put_verified(records, violations);
 
-    say("read");
-    let run = bench.run(run_flags, *connections, None);
-    let outcome = spread(&run, bench.threads, *connections, |number, books| {
-        let expected = Some(lengths[number % parts]);
-        let (run, streams, part) = (run.clone(), Arc::clone(&all), part(number));
-        Scanner { run, streams, part, expected }.work(books)
-    })?;
-    let tally = outcome.books.scan.lock();
-    report.put_phase("read", &tally);
-    report.put_interrupted(run.was_stopped());
-    report.put_costs(outcome.costs, tally.span(), tally.requests);
-    report.put("whole_reads", json!(outcome.results.iter().sum::<u64>()));
-    clean_up(&bench, run_flags, &all, &mut report)?;
-    Ok(report)
+        say("read");
+        let run = bench.run(run_flags, *connections, None);
+        let outcome = spread(&run, bench.threads, *connections, |number, books| {
+            let expected = Some(lengths[number % parts]);
+            let (run, streams, part) = (run.clone(), Arc::clone(&all), part(number));
+            Scanner { run, streams, part, expected }.work(books)
+        })?;
+        let tally = outcome.books.scan.lock();
+        report.put_phase("read", &tally);
+        report.put_interrupted(run.was_stopped());
+        report.put_costs(outcome.costs, tally.span(), tally.requests);
+        report.put("whole_reads", json!(outcome.results.iter().sum::<u64>()));
+        Ok(())
+    })
 }
 
 /// Reads each part once. Returns the length of each, all records, and what is wrong.
@@ -137,12 +149,15 @@ fn check_parts(
     filling: Filling,
 ) -> anyhow::Result<(Vec<u64>, u64, Violations)> {
     let crew = Crew { connections: parts, ..crew };
-    let mut checked = crew.each(|number| {
-        let streams = Arc::clone(streams);
+    let gauge = Gauge::new(Unit::Things("parts"), parts);
+    let mut checked = crew.each(&gauge, |number| {
+        let (streams, gauge) = (Arc::clone(streams), gauge.clone());
         async move {
-            let mut link = Link::new(crew.address, 256 << 10);
+            let mut link = Link::new(crew.peer, 256 << 10);
             let part = Part::of(number, streams.count, filling.keys);
-            anyhow::Ok((number, read::check(&mut link, &streams, part, filling).await?))
+            let checked = read::check(&mut link, &streams, part, filling).await?;
+            gauge.add(1);
+            anyhow::Ok((number, checked))
         }
     })?;
     checked.sort_by_key(|(number, _)| *number);
@@ -187,7 +202,7 @@ enum Role {
 fn together(name: &str, run_flags: &RunFlags, load: Load<'_>) -> anyhow::Result<Report> {
     let Load { write, live: LiveFlags { readers, live }, connections, scanners, rate } = load;
     let bench = Bench::new(run_flags, connections)?;
-    let streams = bench.streams(write.streams, &write.content_type);
+    let streams = bench.streams(write.streams, &write.content_type, write.bytes);
     if *live == Live::Sse && !streams.is_json() && !write.content_type.starts_with("text/") {
         bail!("event streams of {} are base64: take JSON, text or long-poll", write.content_type);
     }
@@ -196,65 +211,66 @@ fn together(name: &str, run_flags: &RunFlags, load: Load<'_>) -> anyhow::Result<
     settings["scanners"] = scanners.into();
     settings["live"] = format!("{live:?}").to_lowercase().into();
     settings["threads"] = bench.threads.into();
-    let mut report = Report::new(name, &bench.target.to_string(), settings);
-    bench.phase(&mut report, "create", || bench.crew.create(&streams))?;
+    let report = Report::new(name, &bench.target.to_string(), settings);
+    bench.with_streams(run_flags, &streams, report, |report| {
+        bench.phase(report, "create", || bench.crew.on_each(&streams, Verb::Create))?;
 
-    say(name);
-    let all = connections + readers + scanners;
-    let run = bench.run(run_flags, all, rate);
-    let plan = plan(&bench, &run, &streams, write, connections);
-    let boards = Boards::new(&run.measured, streams.count, connections, *readers);
-    let turn = Arc::new(Semaphore::new(CONNECTING_MAX));
-    let outcome = spread(&run, bench.threads, all, |number, books| {
-        let (run, streams, boards) = (run.clone(), Arc::clone(&streams), boards.clone());
-        let (plan, turn, live) = (plan.clone(), Arc::clone(&turn), *live);
-        let readers = connections..connections + readers;
-        async move {
-            if number < connections {
-                let done = Writer::new(&plan, number)?.work(books, boards.clone()).await;
-                // Readers wait for all writers, those that failed too.
-                let written = done.as_ref().map_or(&[][..], |(_, owned)| owned);
-                boards.writer_ended(u32::try_from(number)?, written);
-                let (id, owned) = done?;
-                Ok(Role::Writer(id, owned))
-            } else if readers.contains(&number) {
-                let stream = (number - connections) % streams.count;
-                let reader = Reader { run, streams, stream, live, boards, turn };
-                let (records, violations) = reader.work(books).await?;
-                Ok(Role::Reader(records, violations))
-            } else {
-                let part = Part::of(number - readers.end, streams.count, 0);
-                let scanner = Scanner { run, streams, part, expected: None };
-                Ok(Role::Scanner(scanner.work(books).await?))
+        say(name);
+        let all = connections + readers + scanners;
+        let run = bench.run(run_flags, all, rate);
+        let plan = plan(&bench, &run, &streams, write, connections);
+        let boards = Boards::new(&run.measured, streams.count, connections, *readers);
+        let turn = Arc::new(Semaphore::new(CONNECTING_MAX));
+        let outcome = spread(&run, bench.threads, all, |number, books| {
+            let (run, streams, boards) = (run.clone(), Arc::clone(&streams), boards.clone());
+            let (plan, turn, live) = (plan.clone(), Arc::clone(&turn), *live);
+            let readers = connections..connections + readers;
+            async move {
+                if number < connections {
+                    let done = Writer::new(&plan, number)?.work(books, boards.clone()).await;
+                    // Readers wait for all writers, those that failed too.
+                    let written = done.as_ref().map_or(&[][..], |(_, owned)| owned);
+                    boards.writer_ended(u32::try_from(number)?, written);
+                    let (id, owned) = done?;
+                    Ok(Role::Writer(id, owned))
+                } else if readers.contains(&number) {
+                    let stream = (number - connections) % streams.count;
+                    let reader = Reader { run, streams, stream, live, boards, turn };
+                    let (records, violations) = reader.work(books).await?;
+                    Ok(Role::Reader(records, violations))
+                } else {
+                    let part = Part::of(number - readers.end, streams.count, 0);
+                    let scanner = Scanner { run, streams, part, expected: None };
+                    Ok(Role::Scanner(scanner.work(books).await?))
+                }
+            }
+        })?;
+        let (mut written, mut seen, mut violations) = (Vec::new(), 0, Violations::default());
+        let mut whole_reads = 0;
+        for role in outcome.results {
+            match role {
+                Role::Writer(id, owned) => written.push((id, owned)),
+                Role::Reader(records, wrong) => {
+                    seen += records;
+                    violations.add(wrong);
+                }
+                Role::Scanner(times) => whole_reads += times,
             }
         }
-    })?;
-    let (mut written, mut seen, mut violations) = (Vec::new(), 0, Violations::default());
-    let mut whole_reads = 0;
-    for role in outcome.results {
-        match role {
-            Role::Writer(id, owned) => written.push((id, owned)),
-            Role::Reader(records, wrong) => {
-                seen += records;
-                violations.add(wrong);
-            }
-            Role::Scanner(times) => whole_reads += times,
+        let tally = outcome.books.append.lock();
+        report.put_phase("append", &tally);
+        let deliveries = outcome.books.tail.lock();
+        report.put("tail", deliveries.to_json());
+        if scanners > 0 {
+            report.put_phase("read", &outcome.books.scan.lock());
+            report.put("whole_reads", json!(whole_reads));
         }
-    }
-    let tally = outcome.books.append.lock();
-    report.put_phase("append", &tally);
-    let deliveries = outcome.books.tail.lock();
-    report.put("tail", deliveries.to_json());
-    if scanners > 0 {
-        report.put_phase("read", &outcome.books.scan.lock());
-        report.put("whole_reads", json!(whole_reads));
-    }
-    report.put_interrupted(run.was_stopped());
-    // What is paid for here is the delivery of a record to a reader.
-    report.put_costs(outcome.costs, tally.span(), deliveries.count());
-    report.put_verified(seen, violations);
-    clean_up(&bench, run_flags, &streams, &mut report)?;
-    Ok(report)
+        report.put_interrupted(run.was_stopped());
+        // What is paid for here is the delivery of a record to a reader.
+        report.put_costs(outcome.costs, tally.span(), deliveries.count());
+        report.put_verified(seen, violations);
+        Ok(())
+    })
 }
 
 fn plan(
@@ -269,7 +285,7 @@ fn plan(
         streams: Arc::clone(streams),
         shape: Shape { record_bytes: write.bytes, batch: write.batch },
         writers,
-        producer: write.producers.then(|| bench.name.clone()),
+        producer: write.producers.then(|| bench.nonce.clone()),
         order: write.order.into(),
     }
 }
@@ -284,21 +300,4 @@ fn write_settings(write: &WriteFlags, connections: usize, rate: Option<f64>) -> 
         "producers": write.producers,
         "rate": rate,
     })
-}
-
-fn clean_up(
-    bench: &Bench,
-    flags: &RunFlags,
-    streams: &Arc<Streams>,
-    report: &mut Report,
-) -> anyhow::Result<()> {
-    if flags.keep {
-        return Ok(());
-    }
-    // What was measured is worth more than a clean server.
-    let deleted = bench.phase(report, "delete", || Ok(bench.crew.delete(streams)))?;
-    if let Err(error) = deleted {
-        report.put("delete_failed", format!("{error:#}").into());
-    }
-    Ok(())
 }

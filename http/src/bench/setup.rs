@@ -1,19 +1,29 @@
 //! Before and after: streams are made, read back to be verified, and deleted.
 
-use std::{collections::BTreeMap, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use tokio::{task::JoinSet, time::Instant};
 use weir_io::os::workers;
 
 use super::{
+    load::asked_to_end,
     measure::wide,
-    raw::{Failure, Head, Link},
+    raw::{Failure, Head, Link, Peer},
     record::Finder,
     request::Streams,
     verify::{Checker, Violations, Written},
 };
-use crate::cli::client::exit::INTERRUPTED;
+use crate::cli::client::progress::{Progress, Unit};
 
 /// Bytes read at a time.
 const PAGE_BUFFER_BYTES: usize = 256 << 10;
@@ -24,17 +34,123 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How long reading back may take.
 const VERIFY_TIME_MAX: Duration = Duration::from_secs(300);
 
+/// How long what is on its way may take when somebody wants the end.
+const GRACE: Duration = Duration::from_secs(1);
+/// Between two looks at how far it is.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Somebody wants it to end.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("interrupted")]
+pub(super) struct Interrupted;
+
+/// The server has refused a request.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{status} {excuse}")]
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    excuse: String,
+}
+
+/// How far some work is. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Gauge {
+    done: Arc<AtomicU64>,
+    /// Nothing more is to be begun.
+    ended: Arc<AtomicBool>,
+    total: u64,
+    unit: Unit,
+}
+
+impl Gauge {
+    /// Nothing of `total` is done.
+    pub(super) fn new(unit: Unit, total: usize) -> Self {
+        Self { done: Arc::default(), ended: Arc::default(), total: wide(total), unit }
+    }
+
+    /// So much more is done.
+    pub(super) fn add(&self, more: usize) {
+        self.done.fetch_add(wide(more), Ordering::Relaxed);
+    }
+
+    /// Whether nothing more is to be begun, since something failed or somebody wants it.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Shows it, until it is dropped.
+    async fn show(&self) {
+        let mut progress = Progress::of(self.unit, Some(self.total));
+        let mut shown = 0;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let done = self.done.load(Ordering::Relaxed);
+            progress.add(done - shown);
+            shown = done;
+        }
+    }
+}
+
 /// Who does it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Crew {
-    pub(super) address: SocketAddr,
+    pub(super) peer: Peer,
     pub(super) threads: usize,
     pub(super) connections: usize,
 }
 
+/// What is done with a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    /// Makes it. One that is there is refused: what an earlier run left in it would be taken for
+    /// this one's.
+    Create,
+    /// Deletes it; one that is not there is fine.
+    Delete,
+    /// Deletes it if this run has made it.
+    DeleteOwn,
+}
+
+impl Verb {
+    async fn carry_out(
+        self,
+        link: &mut Link,
+        streams: &Streams,
+        stream: usize,
+    ) -> anyhow::Result<()> {
+        if self == Self::Create {
+            let created = insist(link, &streams.create(stream), &[201, 200, 204]).await?;
+            // The answer to an earlier attempt may have been lost.
+            if created.status != 201 && created.attempts == 0 {
+                bail!(THERE_ALREADY);
+            }
+            streams.made(stream);
+        } else if self == Self::Delete || streams.is_made(stream) {
+            let request = streams.plain("DELETE", stream, "");
+            insist(link, &request, &[204, 200, 202, 404, 410]).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Said of a stream that is not this run's.
+pub(super) const THERE_ALREADY: &str = "it is there from another run: take another --name, or \
+                                        --replace it";
+
 impl Crew {
     /// Runs a task for each connection, spread over the threads.
-    pub(super) fn each<T, F>(self, task: impl Fn(usize) -> F + Sync) -> anyhow::Result<Vec<T>>
+    ///
+    /// # Errors
+    /// The first that one failed with, or [`Interrupted`].
+    pub(super) fn each<T, F>(
+        self,
+        gauge: &Gauge,
+        task: impl Fn(usize) -> F + Sync,
+    ) -> anyhow::Result<Vec<T>>
     where
         T: Send + 'static,
         F: Future<Output = anyhow::Result<T>> + Send + 'static,
@@ -45,19 +161,37 @@ impl Crew {
             for number in (thread..self.connections).step_by(threads) {
                 tasks.spawn(task(number));
             }
+            // What is on its way ends, whatever becomes of the others: it may make a stream.
             let work = async {
-                let mut results = Vec::new();
+                let mut results = Ok(Vec::new());
                 while let Some(ended) = tasks.join_next().await {
-                    results.push(ended??);
+                    match (&mut results, ended?) {
+                        (Ok(results), Ok(result)) => results.push(result),
+                        (Ok(_), Err(error)) => {
+                            gauge.end();
+                            results = Err(error);
+                        }
+                        (Err(_), _) => {}
+                    }
                 }
-                anyhow::Ok(results)
+                results
+            };
+            let mut work = pin!(work);
+            let shown = async {
+                if thread > 0 {
+                    std::future::pending::<()>().await;
+                }
+                gauge.show().await;
             };
             tokio::select! {
-                results = work => results,
-                Ok(()) = tokio::signal::ctrl_c(), if thread == 0 => {
-                    eprintln!("weir: interrupted: streams called bench-… are left on the server");
-                    std::process::exit(INTERRUPTED.into());
+                results = &mut work => results,
+                () = asked_to_end() => {
+                    gauge.end();
+                    // Who is in the middle of something long is not waited for.
+                    drop(tokio::time::timeout(GRACE, work).await);
+                    Err(Interrupted.into())
                 }
+                () = shown => unreachable!("it has no end"),
             }
         })?;
         let mut all = Vec::new();
@@ -67,38 +201,24 @@ impl Crew {
         Ok(all)
     }
 
-    /// Makes all streams.
-    pub(super) fn create(self, streams: &Arc<Streams>) -> anyhow::Result<()> {
-        self.on_each_stream(
-            streams,
-            "create",
-            |streams, stream| streams.create(stream),
-            &[201, 200, 204],
-        )
-    }
-
-    /// Deletes all streams; one that is not there is fine.
-    pub(super) fn delete(self, streams: &Arc<Streams>) -> anyhow::Result<()> {
-        let request = |streams: &Streams, stream| streams.plain("DELETE", stream, "");
-        self.on_each_stream(streams, "delete", request, &[204, 200, 202, 404, 410])
-    }
-
-    fn on_each_stream(
-        self,
-        streams: &Arc<Streams>,
-        verb: &'static str,
-        request: fn(&Streams, usize) -> Vec<u8>,
-        expected: &'static [u16],
-    ) -> anyhow::Result<()> {
+    /// Does something with each stream.
+    ///
+    /// # Errors
+    /// The first that failed.
+    pub(super) fn on_each(self, streams: &Arc<Streams>, verb: Verb) -> anyhow::Result<()> {
         let crew = Self { connections: self.connections.min(streams.count), ..self };
-        crew.each(|number| {
-            let streams = Arc::clone(streams);
+        let gauge = Gauge::new(Unit::Things("streams"), streams.count);
+        crew.each(&gauge, |number| {
+            let (streams, gauge) = (Arc::clone(streams), gauge.clone());
             async move {
-                let mut link = Link::new(crew.address, SMALL_BUFFER_BYTES);
+                let mut link = Link::new(crew.peer, SMALL_BUFFER_BYTES);
                 for stream in (number..streams.count).step_by(crew.connections) {
-                    let request = request(&streams, stream);
-                    let done = insist(&mut link, &request, expected).await;
-                    done.with_context(|| format!("cannot {verb} {}", streams.path(stream)))?;
+                    if gauge.has_ended() {
+                        break;
+                    }
+                    let done = verb.carry_out(&mut link, &streams, stream).await;
+                    done.with_context(|| format!("{verb:?} {}", streams.path(stream)))?;
+                    gauge.add(1);
                 }
                 Ok(())
             }
@@ -115,22 +235,28 @@ impl Crew {
     ) -> anyhow::Result<(u64, Violations)> {
         let crew = Self { connections: self.connections.min(streams.count).min(16), ..self };
         let written = Arc::new(written);
-        let results = crew.each(|number| {
+        let gauge = Gauge::new(Unit::Things("streams"), streams.count);
+        let results = crew.each(&gauge, |number| {
             let (streams, written) = (Arc::clone(streams), Arc::clone(&written));
+            let gauge = gauge.clone();
             async move {
                 let deadline = Instant::now() + VERIFY_TIME_MAX;
-                let mut link = Link::new(crew.address, PAGE_BUFFER_BYTES);
+                let mut link = Link::new(crew.peer, PAGE_BUFFER_BYTES);
                 let (mut records, mut violations) = (0, Violations::default());
                 for stream in (number..streams.count).step_by(crew.connections) {
+                    if gauge.has_ended() {
+                        break;
+                    }
                     let mut checker = Checker::default();
                     let request =
                         |offset: &str| streams.plain("GET", stream, &format!("?offset={offset}"));
-                    let read = read_all(&mut link, request, &mut checker);
+                    let read = read_all(&mut link, request, &mut checker, &streams.payload);
                     let read = tokio::time::timeout_at(deadline, read).await;
                     let read = read.context("it takes too long: --no-verify goes without")?;
                     read.with_context(|| format!("cannot read {}", streams.path(stream)))?;
                     records += checker.records;
                     violations.add(checker.judge(&written[stream]));
+                    gauge.add(1);
                 }
                 Ok((records, violations))
             }
@@ -150,10 +276,13 @@ pub(super) async fn read_all(
     link: &mut Link,
     request: impl Fn(&str) -> Vec<u8>,
     checker: &mut Checker,
+    payload: &Arc<[u8]>,
 ) -> anyhow::Result<u64> {
     let (mut offset, mut bytes) = ("-1".to_owned(), 0);
     loop {
-        let page = page(link, &request(&offset), |mark| checker.see(mark)).await?;
+        let (page, damaged) =
+            page(link, &request(&offset), payload, |mark| checker.see(mark)).await?;
+        checker.damaged(damaged);
         bytes += page.bytes;
         match page.next {
             Some(next) if !page.is_last && next != offset => offset = next,
@@ -170,12 +299,14 @@ pub(super) struct Page {
     pub(super) bytes: u64,
 }
 
-/// Reads one page and gives the marks of its records to `see`.
+/// Reads one page and gives the marks of its records to `see`. Returns how many of them had other
+/// bytes.
 async fn page(
     link: &mut Link,
     request: &[u8],
+    payload: &Arc<[u8]>,
     mut see: impl FnMut(super::record::Mark),
-) -> anyhow::Result<Page> {
+) -> anyhow::Result<(Page, u64)> {
     let mut attempt = 0;
     loop {
         let (head, connection) = match link.ask(request).await {
@@ -189,18 +320,19 @@ async fn page(
         if head.status != 200 {
             let excuse = connection.excuse().await?;
             if !is_busy(head.status) {
-                bail!("{} {excuse}", head.status);
+                return Err(Refusal { status: head.status, excuse }.into());
             }
             pause(&mut attempt, &excuse).await?;
             continue;
         }
         let next = next_offset(&head, connection.bytes(head.next_offset.clone().unwrap_or(0..0)));
-        let (mut finder, mut bytes) = (Finder::default(), 0);
+        let (mut finder, mut bytes) = (Finder::new(payload), 0);
         while let Some(piece) = connection.piece().await? {
             bytes += wide(piece.len());
             finder.look(connection.bytes(piece), &mut see);
         }
-        return Ok(Page { next, is_last: head.up_to_date || head.closed, bytes });
+        let page = Page { next, is_last: head.up_to_date || head.closed, bytes };
+        return Ok((page, finder.finish()));
     }
 }
 
@@ -214,29 +346,40 @@ pub(super) const fn is_busy(status: u16) -> bool {
     matches!(status, 408 | 429 | 500..)
 }
 
+/// How a request ended that was insisted on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Insisted {
+    status: u16,
+    /// Attempts before the one that was answered so.
+    attempts: u32,
+}
+
 /// Asks until the answer is as expected.
 pub(super) async fn insist(
     link: &mut Link,
     request: &[u8],
     expected: &[u16],
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Insisted> {
     let mut attempt = 0;
     loop {
         let failure: Failure = match link.ask(request).await {
             Ok((head, connection)) if expected.contains(&head.status) => {
                 connection.skip().await?;
-                return Ok(());
+                return Ok(Insisted { status: head.status, attempts: attempt });
             }
             Ok((head, connection)) => {
                 let excuse = connection.excuse().await?;
                 if !is_busy(head.status) {
-                    bail!("{} {excuse}", head.status);
+                    return Err(Refusal { status: head.status, excuse }.into());
                 }
                 pause(&mut attempt, &format!("{} {excuse}", head.status)).await?;
                 continue;
             }
             Err(failure) => failure,
         };
+        if attempt + 1 == ATTEMPTS_MAX {
+            return Err(anyhow::Error::from(failure).context("given up"));
+        }
         pause(&mut attempt, &failure.to_string()).await?;
     }
 }

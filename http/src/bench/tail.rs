@@ -83,7 +83,7 @@ impl Reader {
 
     /// Ends once all is read that was written.
     async fn follow(&self, seen: &mut Seen<'_>) -> anyhow::Result<()> {
-        let mut link = Link::new(self.run.address, BUFFER_BYTES);
+        let mut link = Link::new(self.run.peer, BUFFER_BYTES);
         let turn = self.turn.acquire().await.context("nobody closes it")?;
         link.connect().await.context("a reader cannot connect")?;
         drop(turn);
@@ -117,11 +117,14 @@ impl Reader {
             let excuse = connection.excuse().await?;
             return refused(head.status, &excuse, seen.tally).await;
         }
-        let mut events = Events::default();
+        let mut events = Events::new(&self.streams.payload);
         while let Some(piece) = seen.unless_complete(connection.piece()).await {
             let Some(piece) = piece? else { break };
             let now = self.run.now();
-            events.take(connection.bytes(piece), |marks, offset| seen.see(marks, offset, now))?;
+            events.take(connection.bytes(piece), |marks, damaged, offset| {
+                seen.checker.damaged(damaged);
+                seen.see(marks, offset, now);
+            })?;
             if seen.is_complete() {
                 break;
             }
@@ -141,10 +144,11 @@ impl Reader {
         }
         let offset = next_offset(&head, connection.bytes(head.next_offset.clone().unwrap_or(0..0)));
         let offset = offset.context("a long-poll names no next offset")?;
-        let (mut finder, mut marks) = (Finder::default(), Vec::new());
+        let (mut finder, mut marks) = (Finder::new(&self.streams.payload), Vec::new());
         while let Some(piece) = connection.piece().await? {
             finder.look(connection.bytes(piece), |mark| marks.push(mark));
         }
+        seen.checker.damaged(finder.finish());
         seen.see(&marks, &offset, self.run.now());
         Ok(())
     }
@@ -193,15 +197,27 @@ impl Seen<'_> {
 
 /// The events of an event stream, cut anywhere. Records count when the control event behind them
 /// is there: before that, a reader that lost its connection would get them again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Events {
     held: Vec<u8>,
     marks: Vec<Mark>,
+    damaged: u64,
+    payload: Arc<[u8]>,
 }
 
 impl Events {
-    /// Gives `each` the records before each control event and the offset in it.
-    fn take(&mut self, piece: &[u8], mut each: impl FnMut(&[Mark], &str)) -> anyhow::Result<()> {
+    fn new(payload: &Arc<[u8]>) -> Self {
+        let payload = Arc::clone(payload);
+        Self { held: Vec::new(), marks: Vec::new(), damaged: 0, payload }
+    }
+
+    /// Gives `each` the records before each control event, how many of them had other bytes, and
+    /// the offset in it.
+    fn take(
+        &mut self,
+        piece: &[u8],
+        mut each: impl FnMut(&[Mark], u64, &str),
+    ) -> anyhow::Result<()> {
         self.held.extend_from_slice(piece);
         let mut start = 0;
         while let Some(at) = memchr::memmem::find(&self.held[start..], b"\n\n") {
@@ -211,9 +227,12 @@ impl Events {
             let kind = kind.trim_ascii_start();
             if kind.starts_with(b"data") {
                 let marks = &mut self.marks;
-                Finder::default().look(event, |mark| marks.push(mark));
+                let mut finder = Finder::new(&self.payload);
+                finder.look(event, |mark| marks.push(mark));
+                self.damaged += finder.finish();
             } else if kind.starts_with(b"control") {
-                each(&self.marks, control_offset(event).context("a control event has no offset")?);
+                let offset = control_offset(event).context("a control event has no offset")?;
+                each(&self.marks, std::mem::take(&mut self.damaged), offset);
                 self.marks.clear();
             }
         }
@@ -258,9 +277,10 @@ mod tests {
             record(4),
         );
         for step in [1, 2, 7, 100, 10_000] {
-            let (mut events, mut seen) = (Events::default(), Vec::new());
+            let (mut events, mut seen) = (Events::new(&record::payload(60)), Vec::new());
             for piece in text.as_bytes().chunks(step) {
-                let took = events.take(piece, |marks, offset| {
+                let took = events.take(piece, |marks, damaged, offset| {
+                    assert_eq!(damaged, 0);
                     let numbers = marks.iter().map(|mark| mark.number).collect::<Vec<_>>();
                     seen.push((numbers, offset.to_owned()));
                 });
@@ -270,7 +290,8 @@ mod tests {
             let expect = expect.map(|(numbers, offset)| (numbers, offset.to_owned()));
             assert_eq!(seen, expect, "steps of {step}");
         }
-        let broken = Events::default().take(b"event: control\ndata:{}\n\n", |_, _| {});
+        let broken =
+            Events::new(&record::payload(60)).take(b"event: control\ndata:{}\n\n", |_, _, _| {});
         assert!(broken.is_err());
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct Violations {
     pub(super) out_of_order: u64,
     /// Records of writers that never wrote there.
     pub(super) foreign: u64,
+    /// Records with other bytes than were sent.
+    pub(super) damaged: u64,
 }
 
 impl Violations {
@@ -34,6 +36,7 @@ impl Violations {
         self.repeated += other.repeated;
         self.out_of_order += other.out_of_order;
         self.foreign += other.foreign;
+        self.damaged += other.damaged;
     }
 }
 
@@ -80,6 +83,11 @@ impl Checker {
         } else {
             self.violations.repeated += 1;
         }
+    }
+
+    /// So many of the records had other bytes.
+    pub(super) fn damaged(&mut self, records: u64) {
+        self.violations.damaged += records;
     }
 
     /// The verdict, now that the stream has been read to its end.

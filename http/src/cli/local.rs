@@ -15,7 +15,7 @@ use weir_io::{
     os::{self, process},
 };
 
-use super::{Signals, io_error, start_log};
+use super::{Signals, client::exit::Voice, io_error, start_log};
 use crate::{
     config::Environment,
     local::{self, LocalConfig, LocalError, Name, control, control::Stopped},
@@ -94,11 +94,35 @@ fn parse_host(text: &str) -> Result<IpAddr, String> {
     host.ok().filter(IpAddr::is_loopback).ok_or_else(|| "want a loopback address".to_owned())
 }
 
-/// Does it and prints what came of it. Returns the exit code.
-///
-/// # Errors
-/// It could not be done.
-pub async fn run(command: LocalCommand) -> anyhow::Result<u8> {
+impl LocalCommand {
+    const fn json(&self) -> bool {
+        match self {
+            Self::Start(flags) => flags.one.json,
+            Self::Status(flags) => flags.json,
+            Self::Stop(flags) | Self::Reset(flags) => flags.json,
+        }
+    }
+}
+
+/// Does it and prints what came of it, and what went wrong. Returns the exit code.
+pub async fn run(command: LocalCommand) -> u8 {
+    let voice = Voice::of(command.json());
+    let resets = matches!(command, LocalCommand::Reset(_));
+    carry_out(command).await.unwrap_or_else(|error| {
+        let advice = match error.downcast_ref::<LocalError>() {
+            Some(LocalError::Running { name, .. }) if resets => {
+                Some(format!("stop it first: weir local stop --name {name}"))
+            }
+            Some(LocalError::Running { name, .. }) => Some(format!(
+                "use that one, stop it with `weir local stop --name {name}`, or take another --name"
+            )),
+            _ => None,
+        };
+        voice.explain_with(&error, advice)
+    })
+}
+
+async fn carry_out(command: LocalCommand) -> anyhow::Result<u8> {
     let environment = Environment::of_process();
     let log = environment.get("RUST_LOG").unwrap_or("warn");
     let care = match command {
@@ -183,13 +207,7 @@ async fn look_after(world: &World, root: &Path, care: Care) -> anyhow::Result<u8
             Ok(u8::from(matches!(stopped, Stopped::NotYet(_) | Stopped::Other(_))))
         }
         Care::Reset(OneFlags { name, json }) => {
-            let sqlite = control::reset(world, root, &name).await.map_err(|error| {
-                let advice = format!("stop it first: weir local stop --name {name}");
-                match error {
-                    LocalError::Running { .. } => anyhow::Error::new(error).context(advice),
-                    error => error.into(),
-                }
-            })?;
+            let sqlite = control::reset(world, root, &name).await?;
             let shown = sqlite.to_string_lossy();
             let value = json!({ "name": name.as_str(), "reset": true, "sqlite": shown });
             say(json, &value, &format!("{name} is empty: {shown} was deleted"))?;

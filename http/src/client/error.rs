@@ -26,11 +26,17 @@ pub enum Error {
         /// What happened to it.
         reason: String,
     },
-    /// There is no such stream or subscription.
+    /// There is no such stream.
     #[error("{what}: not there")]
     NotFound {
         /// Its name.
         what: String,
+    },
+    /// There is no such subscription.
+    #[error("subscription {id}: not there")]
+    NoSubscription {
+        /// Its name.
+        id: String,
     },
     /// It was there, or the records at this offset were.
     #[error("{what}: gone")]
@@ -68,12 +74,21 @@ pub enum Error {
         /// What it got.
         sent: u64,
     },
+    /// The server takes appends of producers for any others.
+    #[error("the server knows no producers: the request was appended, and would be again")]
+    NoProducers,
     /// What is there stands in the way.
     #[error("{what}: {message}")]
     Conflict {
         /// What the request was about.
         what: String,
         /// What the server said.
+        message: String,
+    },
+    /// The request is larger than the server takes.
+    #[error("the server takes no request of this size: {message}")]
+    TooLarge {
+        /// What it said.
         message: String,
     },
     /// The server does not do this.
@@ -106,6 +121,29 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the server has refused the request and done nothing.
+    #[must_use]
+    pub const fn did_nothing(&self) -> bool {
+        match self {
+            Self::NotFound { .. }
+            | Self::NoSubscription { .. }
+            | Self::Gone { .. }
+            | Self::Unauthorized { .. }
+            | Self::Closed { .. }
+            | Self::Fenced { .. }
+            | Self::OutOfSequence { .. }
+            | Self::Conflict { .. }
+            | Self::TooLarge { .. }
+            | Self::Unsupported { .. }
+            | Self::Refused { .. } => true,
+            Self::Unreachable { .. }
+            | Self::Unknown { .. }
+            | Self::NoProducers
+            | Self::Busy { .. }
+            | Self::Strange(_) => false,
+        }
+    }
+
     /// What to do next, if there is something to say.
     #[must_use]
     pub fn advice(&self) -> Option<String> {
@@ -120,6 +158,9 @@ impl Error {
             Self::NotFound { .. } => {
                 "`weir ls` lists streams, `weir create` makes one; is the path in --url right?"
             }
+            Self::NoSubscription { .. } => {
+                "`weir sub create` makes one; the protocol has no list of subscriptions"
+            }
             Self::Gone { next: Some(next), .. } => {
                 return Some(format!("what is left begins at --from {next}"));
             }
@@ -128,7 +169,16 @@ impl Error {
             Self::Closed { .. } => "a closed stream stays closed; `weir fork` makes one to go on",
             Self::Fenced { .. } => "two run with one --producer-id: stop one, or take another id",
             Self::OutOfSequence { .. } => {
-                "two run with one --producer-id, or it was used for another input: take another id"
+                "two run with one --producer-id, or the stream or the server's memory of the \
+                 producer was made anew: take another id"
+            }
+            Self::NoProducers => {
+                "append what is missing without --producer-id; after a lost answer look at the \
+                 stream's end"
+            }
+            Self::TooLarge { .. } => {
+                "send less at a time: --ndjson or --lines with a smaller --batch; a single message \
+                 must fit (this server: --body-max)"
             }
             Self::Busy { .. } => "try again; `/health` of the server says more",
             Self::Strange(_) => "is this a durable-streams server, and its path in --url?",
@@ -173,6 +223,7 @@ impl Error {
                 },
                 None => Self::Conflict { what, message },
             },
+            413 => Self::TooLarge { message },
             405 | 501 => Self::Unsupported { status: status.as_u16(), message },
             408 | 429 | 500.. => Self::Busy { status: status.as_u16(), message },
             status => Self::Refused { status, message },

@@ -12,6 +12,8 @@ use super::{
 
 /// Rows of a list asked for at a time.
 const ROWS: &str = "1000";
+/// Letters of a time.
+const MADE_MAX: usize = 64;
 
 impl Client {
     /// Names and fields of the streams whose names begin with `prefix`, after `after`; at most a
@@ -52,7 +54,36 @@ impl Client {
     }
 }
 
+/// What some servers tell of a stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// When it was made: another one of its name was made at another time.
+    pub made: Option<String>,
+    /// Bytes of its records.
+    pub bytes: Option<u64>,
+}
+
 impl Stream {
+    /// What tells it from others of its name, and how large it is, on servers that tell.
+    ///
+    /// # Errors
+    /// The server can't be asked.
+    pub async fn known(&self) -> Result<Known, Error> {
+        let details = match self.details().await {
+            Ok(details) => details,
+            // What such a path is to other servers, they say in many ways.
+            Err(error) if error.did_nothing() => return Ok(Known::default()),
+            Err(Error::Busy { status: 500 | 501, .. }) => return Ok(Known::default()),
+            Err(error) => return Err(error),
+        };
+        let text = |name: &str| details.get("stream")?.get(name)?.as_str();
+        let number = |name: &str| text(name).and_then(|text| text.parse::<u64>().ok());
+        let made = text("created_at").filter(|made| made.len() <= MADE_MAX).map(str::to_owned);
+        let bytes = number("total_size_bytes");
+        let trimmed = number("trimmed_bytes").unwrap_or(0);
+        Ok(Known { made, bytes: bytes.map(|bytes| bytes.saturating_sub(trimmed)) })
+    }
+
     /// What the server tells of the stream.
     ///
     /// # Errors

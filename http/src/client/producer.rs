@@ -2,8 +2,8 @@
 //!
 //! The server keeps for each producer the number of its last request. A request with a number that
 //! it has already is acknowledged and not carried out again, so one whose answer was lost is
-//! simply sent again. A process that comes back asks for the number and goes on behind it: the
-//! same input, cut into the same requests, is stored once.
+//! simply sent again. Nothing is sent only to ask: a server that knows no producers would store the
+//! question. It is found out by what the first request is answered.
 
 use bytes::Bytes;
 use hyper::{
@@ -18,8 +18,6 @@ use super::{
     stream::{Position, Stream, header},
 };
 
-/// The highest number there can be: no request ever has it, so it finds out the next.
-const SEQUENCE_MAX: u64 = (1 << 53) - 1;
 /// Epochs that are tried to find the one in force.
 const EPOCHS_MAX: usize = 3;
 
@@ -30,63 +28,69 @@ pub struct Producer {
     id: HeaderValue,
     epoch: u64,
     next: u64,
+    /// The server has said something of this producer.
+    met: bool,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// It was carried out.
+    Now(Position),
+    /// The server had it already, and all others up to the number `last`.
+    Before {
+        /// Number of the last request that was carried out.
+        last: u64,
+        /// Where the stream ends.
+        position: Position,
+    },
 }
 
 impl Producer {
-    /// Finds out how far the producer of this id has come. Nothing is written.
+    /// The producer of this id, of whose requests the first `done` are not sent.
     ///
     /// # Errors
-    /// The stream is not there, closed, or of another type; the id can't stand in a header.
-    pub async fn resume(stream: &Stream, content_type: &str, id: &str) -> Result<Self, Error> {
-        let mut producer = Self {
-            stream: stream.clone(),
-            content_type: header(content_type)?,
-            id: header(id)?,
-            epoch: 0,
-            next: SEQUENCE_MAX,
-        };
-        for _ in 0..EPOCHS_MAX {
-            // Never carried out: a producer's numbers have no gaps. It is well-formed in every
-            // type, since servers look at that first.
-            let probe = Bytes::from_static(b"[null]");
-            match producer.post(probe, false).await {
-                Err(Error::OutOfSequence { expected, .. }) => {
-                    producer.next = expected;
-                    return Ok(producer);
-                }
-                Err(Error::Fenced { epoch }) => producer.epoch = epoch,
-                // Some servers say so of a producer that they have never seen.
-                Err(Error::Refused { status: 400, .. }) => {
-                    producer.next = 0;
-                    return Ok(producer);
-                }
-                Err(error) => return Err(error),
-                Ok(_) => {
-                    return Err(Error::Strange("a number out of sequence was taken".to_owned()));
-                }
-            }
-        }
-        Err(Error::Fenced { epoch: producer.epoch })
+    /// The type or the id can't stand in a header.
+    pub fn new(stream: &Stream, content_type: &str, id: &str, done: u64) -> Result<Self, Error> {
+        let (content_type, id) = (header(content_type)?, header(id)?);
+        Ok(Self { stream: stream.clone(), content_type, id, epoch: 0, next: done, met: false })
     }
 
-    /// How many requests of this producer have been carried out.
+    /// Number of the next request, from 0.
     #[must_use]
-    pub const fn done(&self) -> u64 {
+    pub const fn next(&self) -> u64 {
         self.next
+    }
+
+    /// Leaves out the next request: the server has it.
+    pub const fn pass(&mut self) {
+        self.next += 1;
     }
 
     /// Carries out the next request. An empty body is allowed to one that closes the stream.
     ///
     /// # Errors
-    /// [`Error::Fenced`], [`Error::OutOfSequence`]: another process uses this id. After any error
+    /// [`Error::Fenced`], [`Error::OutOfSequence`]: another process uses this id.
+    /// [`Error::NoProducers`]: the request was appended, and would be again. After any other error
     /// the same request can be given again.
-    pub async fn append(&mut self, body: Bytes, closed: bool) -> Result<Position, Error> {
-        let done = self.post(body, closed).await?;
+    pub async fn append(&mut self, body: Bytes, closed: bool) -> Result<Done, Error> {
+        let mut epochs = 0;
+        let done = loop {
+            match self.post(body.clone(), closed).await {
+                // Whoever used this id before has begun anew so often.
+                Err(Error::Fenced { epoch }) if !self.met && epochs < EPOCHS_MAX => {
+                    self.epoch = epoch;
+                    epochs += 1;
+                }
+                done => break done?,
+            }
+        };
+        self.met = true;
         self.next += 1;
         Ok(done)
     }
 
-    async fn post(&self, body: Bytes, closed: bool) -> Result<Position, Error> {
+    async fn post(&self, body: Bytes, closed: bool) -> Result<Done, Error> {
         let mut headers = vec![
             (CONTENT_TYPE, self.content_type.clone()),
             (PRODUCER_ID, self.id.clone()),
@@ -96,10 +100,23 @@ impl Producer {
         if closed {
             headers.push((CLOSED, HeaderValue::from_static("true")));
         }
-        let repeat = Repeat::Safe;
+        let appends = !body.is_empty();
+        let number = self.next;
         let get = self.stream.get(&[]);
-        let call = Call { method: Method::POST, headers, body, repeat, ..get };
+        let call = Call { method: Method::POST, headers, body, repeat: Repeat::Safe, ..get };
         let answer = self.stream.caller.call(&call).await?;
-        self.stream.position(answer).await
+        let doubts = answer.doubts > 0;
+        let last: Option<u64> =
+            answer.header(PRODUCER_SEQ.as_str()).and_then(|text| text.parse().ok());
+        let repeated = appends && answer.status.as_u16() == 204;
+        let position = self.stream.position(answer).await?;
+        match last {
+            // A server without producers ignores their headers.
+            None if appends => Err(Error::NoProducers),
+            // An earlier attempt of this call did it, whose answer was lost.
+            Some(last) if repeated && last == number && doubts => Ok(Done::Now(position)),
+            Some(last) if repeated => Ok(Done::Before { last, position }),
+            _ => Ok(Done::Now(position)),
+        }
     }
 }

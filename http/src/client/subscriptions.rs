@@ -184,6 +184,7 @@ impl Subscriptions {
                 serde_json::from_slice(&body).map_err(|_| Error::Strange("no JSON".to_owned()))
             }
             202 | 204 => Ok(Value::Null),
+            404 | 410 => Err(Error::NoSubscription { id: id.to_owned() }),
             _ => Err(answer.into_error(&call.what).await),
         }
     }

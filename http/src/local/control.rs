@@ -2,7 +2,7 @@
 //!
 //! Whoever holds the lock runs; what it wrote into the lock and into `server.json` says who that
 //! is. A process is signalled only if both agree and it has not begun after them: a number alone
-//! may by now be anybody's.
+//! may by now be anybody's. Where the file is not there or damaged, the lock says enough.
 
 use std::{
     io,
@@ -29,6 +29,9 @@ use super::{
 const HEALTH_MAX: Duration = Duration::from_secs(1);
 /// From the signal to the end: a server drains, seals and closes in less.
 const STOP_MAX: Duration = Duration::from_secs(10);
+/// A server that starts has the lock a moment before it has written who it is.
+const LOOKS_MAX: u32 = 10;
+const LOOK_INTERVAL: Duration = Duration::from_millis(25);
 const STOP_INTERVAL: Duration = Duration::from_millis(20);
 const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
@@ -59,10 +62,31 @@ fn holder(world: &World, place: &Place, record: Option<&Record>) -> Result<Holde
     })
 }
 
+/// What `server.json` says.
 fn read(world: &World, place: &Place) -> Result<Option<Record>, LocalError> {
     let path = place.record();
     let failed = LocalError::io(format!("reading {}", path.display()));
     Record::read(&*world.disk, &path).map_err(failed)
+}
+
+/// Who has a server's files, once that is clear.
+async fn look(world: &World, place: &Place) -> Result<(Option<Record>, Holder), LocalError> {
+    let mut looks = 1;
+    loop {
+        let record = read(world, place)?;
+        let holder = holder(world, place, record.as_ref())?;
+        let Holder::Other(text) = holder else { return Ok((record, holder)) };
+        if record.is_none()
+            && let Some(record) = Record::of_holder(&text, place.name.as_str(), &place.sqlite())
+        {
+            return Ok((Some(record), Holder::Known));
+        }
+        if looks == LOOKS_MAX {
+            return Ok((record, Holder::Other(text)));
+        }
+        looks += 1;
+        sleep(LOOK_INTERVAL).await;
+    }
 }
 
 /// How a server is.
@@ -125,8 +149,8 @@ impl Status {
 /// Looks at one server.
 pub(crate) async fn status(world: &World, root: &Path, name: Name) -> Result<Status, LocalError> {
     let place = Place::new(root, name);
-    let record = read(world, &place)?;
-    let (is_alive, other) = match holder(world, &place, record.as_ref())? {
+    let (record, holder) = look(world, &place).await?;
+    let (is_alive, other) = match holder {
         Holder::Nobody(_) => (false, None),
         Holder::Known => (true, None),
         Holder::Other(holder) => (false, Some(holder)),
@@ -207,11 +231,19 @@ impl Stopped {
     pub(crate) fn text(&self, name: &Name) -> String {
         match self {
             Self::Yes(pid) => format!("{name} stopped (pid {pid})"),
-            Self::NotYet(pid) => format!("{name} was asked to stop and still runs (pid {pid})"),
-            Self::NotFound => format!("{name} does not run"),
+            Self::NotYet(pid) => format!(
+                "{name} was asked to stop and still runs (pid {pid}): ask again, or `kill -9 {pid}`; \
+                 what it has acknowledged is kept either way"
+            ),
+            Self::NotFound => {
+                format!("{name} does not run; `weir local status` shows all there are")
+            }
             Self::NotRunning(pid) => format!("{name} does not run: pid {pid} has ended"),
             Self::Other(holder) => {
-                format!("{name} is in use by a process that is not asked to stop: {holder}")
+                format!(
+                    "{name} is in use by a process that server.json does not name, and that is not \
+                     asked to stop: {holder}. End it yourself, if it is a server that nobody needs"
+                )
             }
         }
     }
@@ -220,8 +252,7 @@ impl Stopped {
 /// Asks a server to stop, and waits until it has.
 pub(crate) async fn stop(world: &World, root: &Path, name: &Name) -> Result<Stopped, LocalError> {
     let place = Place::new(root, name.clone());
-    let record = read(world, &place)?;
-    let held = holder(world, &place, record.as_ref())?;
+    let (record, held) = look(world, &place).await?;
     let Some(record) = record else {
         return Ok(match held {
             Holder::Other(holder) => Stopped::Other(holder),
@@ -249,10 +280,10 @@ pub(crate) async fn stop(world: &World, root: &Path, name: &Name) -> Result<Stop
 /// Deletes what a server has stored, unless somebody runs it. Returns where that was.
 pub(crate) async fn reset(world: &World, root: &Path, name: &Name) -> Result<PathBuf, LocalError> {
     let place = Place::new(root, name.clone());
-    let record = read(world, &place)?;
+    let (record, held) = look(world, &place).await?;
     let running = |holder: String| LocalError::Running { name: name.clone(), holder };
     // Held to the end: nobody starts meanwhile.
-    let _lock = match holder(world, &place, record.as_ref())? {
+    let _lock = match held {
         Holder::Nobody(lock) => lock,
         Holder::Other(holder) => return Err(running(holder)),
         Holder::Known => {

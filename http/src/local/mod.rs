@@ -121,6 +121,9 @@ pub enum LocalError {
         /// What it says of itself.
         holder: String,
     },
+    /// Somebody listens there.
+    #[error("{0} is taken by another program: --port 0 takes a free one")]
+    Taken(SocketAddr),
     /// It is another program's.
     #[error("{} is another program's and stays: delete it yourself if nobody needs it", .0.display())]
     Foreign(PathBuf),
@@ -240,7 +243,10 @@ pub async fn start(config: LocalConfig) -> Result<LocalServer, LocalError> {
 async fn bind(config: &LocalConfig) -> Result<(OsListener, SocketAddr), LocalError> {
     let address = SocketAddr::new(config.host, config.port);
     let failed = || LocalError::io(format!("listening on {address}"));
-    let listener = OsListener::bind(address).await.map_err(failed())?;
+    let listener = OsListener::bind(address).await.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => LocalError::Taken(address),
+        _ => failed()(error),
+    })?;
     let address = listener.local_addr().map_err(failed())?;
     Ok((listener, address))
 }
@@ -272,14 +278,7 @@ async fn open(
         memtable_bytes_max: defaults.memtable_bytes_max.max(body_bytes_max),
         ..defaults
     };
-    let holder = format!(
-        "pid {}, weir {}, {}, since {}, instance {}",
-        record.pid,
-        env!("CARGO_PKG_VERSION"),
-        record.url,
-        record.started_at,
-        record.instance.as_deref().unwrap_or_default(),
-    );
+    let holder = record.holder();
     let mut attempt = 1;
     loop {
         match Engine::open(world.clone(), config.clone(), &holder).await {

@@ -80,6 +80,41 @@ impl Record {
         Ok(Self::parse(&bytes))
     }
 
+    /// What the holder of the lock says of itself there.
+    pub(crate) fn holder(&self) -> String {
+        let Self { pid, url, started_at, instance, process_start, .. } = self;
+        let instance = instance.as_deref().unwrap_or_default();
+        let mut text = format!(
+            "pid {pid}, weir {}, {url}, since {started_at}, instance {instance}",
+            env!("CARGO_PKG_VERSION"),
+        );
+        if let Some(start) = process_start {
+            text.push_str(&format!(", process start {start}"));
+        }
+        text
+    }
+
+    /// What such words say, for a server whose own file is not there or damaged. The process is
+    /// there still: its number alone is not enough.
+    pub(crate) fn of_holder(text: &str, name: &str, sqlite: &Path) -> Option<Self> {
+        let field = |label: &str| {
+            let mut parts = text.split(", ");
+            parts.find_map(|part| part.strip_prefix(label))
+        };
+        let url = text.split(", ").find(|part| part.starts_with("http://"))?;
+        let record = Self {
+            name: name.to_owned(),
+            pid: field("pid ")?.parse().ok()?,
+            started_at: field("since ")?.to_owned(),
+            port: url.rsplit(':').next()?.parse().ok()?,
+            url: url.to_owned(),
+            sqlite: sqlite.to_string_lossy().into_owned(),
+            instance: Some(field("instance ")?.to_owned()),
+            process_start: Some(field("process start ")?.parse().ok()?),
+        };
+        record.is_of(text).then_some(record)
+    }
+
     /// Writes the file as a whole.
     pub(crate) fn write(&self, disk: &dyn Disk, path: &Path) -> io::Result<()> {
         let temporary = path.with_extension("json.new");
@@ -140,6 +175,20 @@ mod tests {
         assert_eq!((peer.pid, peer.instance, peer.process_start), (7, None, None));
         for bad in ["", "{}", "[1]", r#"{"version":2}"#, r#"{"version":1,"pid":-1}"#] {
             assert_eq!(Record::parse(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_words_in_a_lock_say_as_much_if_the_process_is_there() {
+        let record = record();
+        let path = Path::new(&record.sqlite);
+        if record.process_start.is_some() {
+            assert_eq!(Record::of_holder(&record.holder(), "n", path), Some(record.clone()));
+        }
+        let gone = Record { process_start: Some(1), ..record.clone() }.holder();
+        let old = Record { process_start: None, ..record.clone() }.holder();
+        for text in ["", "pid 1", "somebody else", &gone, &old] {
+            assert_eq!(Record::of_holder(text, "n", path), None, "{text}");
         }
     }
 

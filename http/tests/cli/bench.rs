@@ -50,9 +50,38 @@ async fn a_sound_server_is_measured_and_found_sound() {
         }
     }
     assert_eq!(weir(server.address, &["ls", "bench-"]).await.ok(), "", "nothing is left behind");
-    bench(server.address, "append --name mine --streams 2 --keep").await.ok();
-    let kept = weir(server.address, &["ls", "bench-mine-"]).await.ok();
-    assert_eq!(kept, "bench-mine-00000000\nbench-mine-00000001\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_was_kept_is_replaced_or_stays_as_it_is() {
+    let server = Server::start().await;
+    for kind in ["append --producers", "read --size 20KiB", "tail --readers 2"] {
+        let kept = format!("{kind} --name mine --streams 2 --keep");
+        bench(server.address, &kept).await.ok();
+        let there = weir(server.address, &["ls", "bench-mine-", "--json"]).await.ok();
+        assert_eq!(there.lines().count(), 2, "{there}");
+        let refused = bench(server.address, &kept.replace("--streams 2", "--streams 3")).await;
+        assert!(refused.code == Some(1) && refused.err.contains("--replace"), "{refused:?}");
+        let same = weir(server.address, &["ls", "bench-mine-", "--json"]).await.ok();
+        assert_eq!(same, there, "{kind}: what is another's stays, and nothing else does");
+        let replaced = bench(server.address, &format!("{kept} --replace")).await;
+        assert_eq!(replaced.json()["verified"]["repeated"], 0, "{replaced:?}");
+        assert_eq!(replaced.code, Some(0), "{replaced:?}");
+        let gone = ["rm", "bench-mine-00000000", "bench-mine-00000001"];
+        weir(server.address, &gone).await.ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_fails_leaves_nothing_and_says_how() {
+    let server = Server::start_with(|config| config.body_bytes_max = 1_000).await;
+    let done = bench(server.address, "append --bytes 2KiB --streams 2").await;
+    assert_eq!(done.code, Some(1), "{done:?}");
+    let error: serde_json::Value = serde_json::from_str(&done.err).expect("one line of JSON");
+    assert!(error["error"]["message"].as_str().is_some_and(|it| it.contains("413")), "{error}");
+    assert_eq!(weir(server.address, &["ls", "bench-"]).await.ok(), "");
+    let nobody = bench(([127, 0, 0, 1], 1).into(), "append --streams 1").await;
+    assert_eq!(nobody.code, Some(7), "{nobody:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,6 +103,7 @@ async fn every_lie_is_caught() {
         (Lie::Repeat, "repeated"),
         (Lie::Swap, "out_of_order"),
         (Lie::Invent, "foreign"),
+        (Lie::Damage, "damaged"),
     ] {
         let server = Liar::start(lie).await;
         let done = bench(server, "append --connections 1 --content-type text/plain").await;
@@ -84,7 +114,7 @@ async fn every_lie_is_caught() {
                 assert_eq!(count.as_u64() > Some(0), name == field, "{lie:?}: {verified}");
             }
         }
-        assert!(done.err.contains("weir: of the records"), "{done:?}");
+        assert!(done.err.contains("of the records"), "{done:?}");
     }
     let honest = Liar::start(Lie::None).await;
     bench(honest, "append --connections 1 --content-type text/plain").await.ok();
@@ -93,18 +123,30 @@ async fn every_lie_is_caught() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_run_verifies_and_cleans_up() {
     let server = Server::start().await;
-    let args = ["bench", "append", "--seconds", "600", "--json", "--connections", "2"];
+    for name in ["INT", "TERM"] {
+        let args = ["bench", "append", "--seconds", "600", "--json", "--connections", "2"];
+        let child = command(server.address, &args).spawn().expect("starts");
+        until("it writes", || async {
+            let there = weir(server.address, &["ls", "bench-", "--json"]).await.out;
+            there.contains("\"next_offset\":\"1")
+        })
+        .await;
+        signal(&child, name);
+        let done = end(child).await;
+        assert!(done.code == Some(130) && done.err.contains("interrupted"), "{done:?}");
+        let report = done.json();
+        assert_eq!(report["verified"]["records"], report["acked_records"], "{report}");
+        assert_eq!(weir(server.address, &["ls", "bench-"]).await.ok(), "", "nothing is left");
+    }
+    // Not even before there is anything to report.
+    let args = ["bench", "read", "--size", "64GiB", "--json"];
     let child = command(server.address, &args).spawn().expect("starts");
-    until("it writes", || async {
-        weir(server.address, &["ls", "bench-", "--json"]).await.out.contains("\"next_offset\":\"1")
-    })
-    .await;
-    signal(&child, "INT");
+    until("it fills", || async { !weir(server.address, &["ls", "bench-"]).await.out.is_empty() })
+        .await;
+    signal(&child, "TERM");
     let done = end(child).await;
-    assert!(done.code == Some(3) && done.err.contains("interrupted"), "{done:?}");
-    let report = done.json();
-    assert_eq!(report["verified"]["records"], report["acked_records"], "{report}");
-    assert_eq!(weir(server.address, &["ls", "bench-"]).await.ok(), "", "nothing is left behind");
+    assert_eq!((done.code, done.out.as_str()), (Some(130), ""), "{done:?}");
+    assert_eq!(weir(server.address, &["ls", "bench-"]).await.ok(), "", "nothing is left");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,26 +158,28 @@ async fn a_server_that_refuses_ends_the_run_with_its_words() {
 
 /// What a server does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lie {
+pub(crate) enum Lie {
     None,
     Lose,
     Repeat,
     Swap,
     Invent,
+    /// One byte behind the mark of a record is another.
+    Damage,
     /// One append takes a quarter of a second, and all others wait for it.
     Pause,
     Refuse,
 }
 
 /// A server of streams in memory that answers what it likes.
-struct Liar {
+pub(crate) struct Liar {
     lie: Lie,
     streams: Mutex<BTreeMap<String, Vec<Vec<u8>>>>,
     turn: tokio::sync::Mutex<()>,
 }
 
 impl Liar {
-    async fn start(lie: Lie) -> SocketAddr {
+    pub(crate) async fn start(lie: Lie) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let liar =
@@ -158,7 +202,10 @@ impl Liar {
                 }
             };
             let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-            let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+            let length = head.lines().find_map(|line| {
+                let (name, value) = line.split_once(": ")?;
+                name.eq_ignore_ascii_case("content-length").then_some(value)
+            });
             let length: usize = length.map_or(0, |text| text.parse().expect("a number"));
             while bytes.len() < end + length {
                 if !matches!(socket.read_buf(&mut bytes).await, Ok(1..)) {
@@ -207,6 +254,9 @@ impl Liar {
                 );
                 [head.into_bytes(), body].concat()
             }
+            ("HEAD", _) => b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\
+                Stream-Next-Offset: end\r\nContent-Length: 0\r\n\r\n"
+                .to_vec(),
             ("DELETE", _) => b"HTTP/1.1 204 OK\r\n\r\n".to_vec(),
             _ => b"HTTP/1.1 201 OK\r\nContent-Length: 0\r\n\r\n".to_vec(),
         }
@@ -219,6 +269,7 @@ fn tell(records: &mut Vec<Vec<u8>>, lie: Lie) {
         Lie::Lose => drop(records.remove(middle)),
         Lie::Repeat => records.push(records[middle].clone()),
         Lie::Swap => records.swap(middle, middle + 1),
+        Lie::Damage => records[middle][70] ^= 1,
         Lie::Invent => {
             // Of a writer that does not exist.
             let mut record = records[middle].clone();

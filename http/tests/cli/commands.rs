@@ -39,7 +39,10 @@ async fn a_stream_lives_from_create_to_rm() {
     let refused = weir(at, &["append", "fork", "-m", "1"]).await;
     assert!(refused.code == Some(5) && refused.err.contains("weir fork"), "{refused:?}");
     assert_eq!(refused.out, "", "nothing was done");
-    weir(at, &["rm", "fork", "a/b"]).await.ok();
+    let some = weir(at, &["rm", "never", "fork", "nor", "a/b", "--json"]).await;
+    assert_eq!((some.code, some.out.lines().count()), (Some(4), 4), "{some:?}");
+    assert_eq!(some.err.lines().count(), 2, "one line for each that is missing: {some:?}");
+    assert_eq!(weir(at, &["ls"]).await.ok(), "", "the others are gone");
     assert_eq!(weir(at, &["rm", "a/b"]).await.code, Some(4));
     weir(at, &["rm", "--force", "a/b"]).await.ok();
     let missing = weir(at, &["read", "a/b"]).await;
@@ -80,6 +83,29 @@ async fn input_is_one_record_or_lines_of_any_type() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_stream_was_made_to_be_is_what_head_says() {
+    let server = Server::start().await;
+    let at = server.address;
+    let (when, keep) = ("2127-01-01T00:00:00Z", "max-age=7d");
+    weir(at, &["create", "a", "--expires-at", when, "--retention", keep]).await.ok();
+    let head = weir(at, &["head", "a", "--json"]).await.json();
+    assert!(head["expires_at"].as_str().is_some_and(|it| it.starts_with("2127-01-01")), "{head}");
+    assert_eq!(head["retention"], keep);
+    let other = weir(at, &["create", "a", "--ttl", "1h"]).await;
+    assert_eq!(other.code, Some(5), "another of this name: {other:?}");
+    weir(at, &["append", "a", "-m", "1", "--key", "k"]).await.ok();
+    weir(at, &["append", "a", "-m", "2"]).await.ok();
+    assert_eq!(weir(at, &["read", "a", "--key", "k"]).await.ok(), "1\n");
+    weir(at, &["fork", "a", "f", "--at", "0_0", "--plus", "1"]).await.ok();
+    assert_eq!(weir(at, &["read", "f"]).await.ok(), "1\n");
+    assert_eq!(weir(at, &["fork", "never", "g"]).await.code, Some(4));
+    assert_eq!(weir(at, &["read", "a", "--from", "-1"]).await.ok(), "1\n2\n");
+    weir(at, &["create", "c", "-m", "[1,2]", "--closed"]).await.ok();
+    assert_eq!(weir(at, &["tail", "-f", "c", "--from", "start"]).await.ok(), "1\n2\n");
+    assert_eq!(weir(at, &["read", "a", "--from", "nonsense"]).await.code, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn work_of_a_subscription_is_pulled_once() {
     let server = Server::start().await;
     let at = server.address;
@@ -111,7 +137,67 @@ async fn work_of_a_subscription_is_pulled_once() {
     let links = weir(at, &["sub", "ls", "jobs"]).await.ok();
     assert!(links.lines().any(|line| line.starts_with("jobs/a\t0")), "{links}");
     weir(at, &["sub", "rm", "jobs"]).await.ok();
-    assert_eq!(weir(at, &["sub", "ls", "jobs"]).await.code, Some(4));
+    let missing = weir(at, &["sub", "ls", "jobs"]).await;
+    assert!(missing.code == Some(4) && missing.err.contains("weir sub create"), "{missing:?}");
+    weir(at, &create).await.ok();
+    let gone = weir(at, &["sub", "rm", "jobs", "--json"]).await.json();
+    assert_eq!(gone, serde_json::json!({ "subscription": "jobs", "deleted": true }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_stream_is_what_tail_prints() {
+    let server = Server::start_with(|config| config.read_bytes_max = 2_000).await;
+    let at = server.address;
+    let input = lines(200);
+    weir_with(at, &["append", "a", "--ndjson", "--create"], &input).await.ok();
+    let last = |count: usize| -> String {
+        input.lines().skip(200 - count).map(|line| format!("{line}\n")).collect()
+    };
+    assert_eq!(weir(at, &["tail", "a"]).await.ok(), last(10));
+    assert_eq!(weir(at, &["tail", "a", "-n", "150"]).await.ok(), last(150));
+    assert_eq!(weir(at, &["tail", "a", "-n", "0"]).await.ok(), "");
+    assert_eq!(weir(at, &["tail", "a", "--from", "start"]).await.ok(), input);
+    assert_eq!(weir(at, &["tail", "a", "--from", "start", "-n", "3"]).await.ok(), last(3));
+    let page = weir(at, &["tail", "a", "-n", "2", "--json"]).await.json();
+    assert_eq!(
+        (&page["messages"][1]["n"], page["messages"].as_array().map(Vec::len)),
+        (&199.into(), Some(2))
+    );
+    let text = "one\ntwo\nthree";
+    weir_with(at, &["append", "t", "--lines", "--create", "--type", "text"], text).await.ok();
+    assert_eq!(weir(at, &["tail", "t", "-n", "2"]).await.ok(), "two\nthree");
+    weir(at, &["close", "a"]).await.ok();
+    assert_eq!(weir(at, &["tail", "-f", "a", "-n", "1"]).await.ok(), last(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_are_one_line_of_json_too_and_say_what_to_do() {
+    let server = Server::start_with(|config| config.body_bytes_max = 1_000).await;
+    let at = server.address;
+    let error = async |args: &[&str]| -> serde_json::Value {
+        let failed = weir(at, args).await;
+        assert!(failed.out.is_empty(), "{failed:?}");
+        serde_json::from_str(&failed.err).unwrap_or_else(|_| panic!("{failed:?}"))
+    };
+    let missing = error(&["read", "a", "--json"]).await;
+    assert_eq!(missing["error"]["code"], 4);
+    assert!(missing["error"]["advice"].as_str().is_some_and(|it| it.contains("weir create")));
+    weir(at, &["create", "a", "--type", "text"]).await.ok();
+    let long = "x".repeat(1_001);
+    let refused = error(&["append", "a", "-m", &long, "--json"]).await;
+    assert!(
+        refused["error"]["advice"].as_str().is_some_and(|it| it.contains("--batch")),
+        "{refused}"
+    );
+    let dir = fresh_dir();
+    let file = dir.join("in");
+    std::fs::write(&file, format!("short\n{long}\n")).expect("written");
+    let file = file.to_str().expect("text");
+    let refused = weir(at, &["append", "a", file, "--lines", "--batch", "1"]).await;
+    assert!(refused.code == Some(1) && refused.err.contains("line 2"), "{refused:?}");
+    assert!(refused.err.contains("before it is appended"), "{refused:?}");
+    let noted = weir(at, &["create", "a", "--type", "text", "--json"]).await;
+    assert_eq!(noted.json()["created"], false);
 }
 
 #[tokio::test(flavor = "multi_thread")]

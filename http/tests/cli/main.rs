@@ -3,6 +3,8 @@
 
 mod bench;
 mod commands;
+mod https;
+mod once;
 mod proxy;
 mod resume;
 #[path = "../support/mod.rs"]
@@ -38,6 +40,7 @@ impl Done {
 fn command(server: SocketAddr, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
     command.args(args).env("WEIR_URL", format!("http://{server}")).env_remove("WEIR_AUTH");
+    command.env("WEIR_STATE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

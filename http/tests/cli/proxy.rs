@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -30,6 +30,7 @@ pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     held: watch::Receiver<bool>,
     pub(crate) faults: Arc<AtomicUsize>,
+    healed: Arc<AtomicBool>,
 }
 
 impl Proxy {
@@ -39,18 +40,25 @@ impl Proxy {
         let (sender, held) = watch::channel(false);
         let sender = Arc::new(sender);
         let (answers, faults) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let counted = Arc::clone(&faults);
+        let healed = Arc::new(AtomicBool::new(false));
+        let (counted, well) = (Arc::clone(&faults), Arc::clone(&healed));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (answers, faults) = (Arc::clone(&answers), Arc::clone(&counted));
                 let sender = Arc::clone(&sender);
+                let fault = if well.load(Ordering::SeqCst) { Fault::Lose(&[]) } else { fault };
                 tokio::spawn(async move {
                     let server = TcpStream::connect(server).await.expect("the server runs");
                     forward(client, server, fault, &answers, &faults, &sender).await;
                 });
             }
         });
-        Self { address, held, faults }
+        Self { address, held, faults, healed }
+    }
+
+    /// From now on connections are good.
+    pub(crate) fn heal(&self) {
+        self.healed.store(true, Ordering::SeqCst);
     }
 
     /// Returns when an answer is held.

@@ -75,6 +75,66 @@ async fn an_export_that_is_killed_goes_on_where_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_export_goes_on_only_in_the_same_stream_and_alone() {
+    let dir = fresh_dir();
+    let server = Server::start_with(|config| config.read_bytes_max = 2_000).await;
+    let at = server.address;
+    let append = ["append", "a", "--ndjson", "--create"];
+    weir_with(at, &append, &lines(200)).await.ok();
+    let file = dir.join("out");
+    let name = file.to_str().expect("text");
+    let proxy = Proxy::start(at, Fault::Hold(4)).await;
+    let mut first = command(proxy.address, &["export", "a", name]).spawn().expect("starts");
+    proxy.holds().await;
+    let second = weir(at, &["export", "a", name]).await;
+    assert!(second.code == Some(1) && second.err.contains("another export"), "{second:?}");
+    first.kill().expect("it runs");
+    end(first).await;
+    // Another stream of the same name, which has records where the first one had.
+    weir(at, &["rm", "a"]).await.ok();
+    weir_with(at, &append, &lines(200).replace('x', "y")).await.ok();
+    proxy.heal();
+    let refused = weir(proxy.address, &["export", "a", name]).await;
+    assert!(refused.code == Some(1) && refused.err.contains("made again"), "{refused:?}");
+    // Without the server's word on when it was made the records tell.
+    let state = dir.join("out.partial.state");
+    let text = std::fs::read_to_string(&state).expect("there");
+    let mut value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    value["made"] = serde_json::Value::Null;
+    std::fs::write(&state, value.to_string()).expect("written");
+    let refused = weir(proxy.address, &["export", "a", name]).await;
+    assert!(refused.code == Some(1) && refused.err.contains("made again"), "{refused:?}");
+    weir(proxy.address, &["export", "a", name, "--force"]).await.ok();
+    assert_eq!(std::fs::read_to_string(&file).expect("complete"), lines(200).replace('x', "y"));
+    let shown = weir(at, &["export", "a", "-"]).await.ok();
+    assert_eq!(shown, lines(200).replace('x', "y"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_of_what_is_gone_says_where_the_rest_begins() {
+    let (server, dir) = (Server::start().await, fresh_dir());
+    let at = server.address;
+    // Offsets of a stream that was there before are gone.
+    weir(at, &["create", "a"]).await.ok();
+    let gone = weir(at, &["append", "a", "-m", "0"]).await.ok();
+    weir(at, &["rm", "a"]).await.ok();
+    let first = weir(at, &["create", "a"]).await.ok();
+    weir(at, &["append", "a", "-m", "1"]).await.ok();
+    let state = serde_json::json!({
+        "source": format!("http://{at}/v1/stream/a"), "bytes": 2, "offset": gone.trim(),
+    });
+    write(&dir, "out.partial.state", &state.to_string());
+    let file = write(&dir, "out.partial", "0\n").replace(".partial", "");
+    let refused = weir(at, &["export", "a", &file]).await;
+    let next = format!("weir export --from {}", first.trim());
+    assert!(refused.code == Some(4) && refused.err.contains(&next), "{refused:?}");
+    let rest = dir.join("rest");
+    let args = ["export", "a", rest.to_str().expect("text"), "--from", first.trim()];
+    weir(at, &args).await.ok();
+    assert_eq!(std::fs::read_to_string(rest).expect("there"), "1\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_producer_appends_once_over_lost_answers() {
     let server = Server::start().await;
     let input = lines(100);

@@ -1,23 +1,23 @@
 //! A connection that is made again when it has ended.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, time::Duration};
 
-use super::{Connection, Failure, Head};
+use super::{Connection, Failure, Head, Peer};
 
 /// How long a server may take to accept a connection.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The way to a server: at most one connection at a time.
 pub(crate) struct Link {
-    address: SocketAddr,
+    peer: Peer,
     buffer_bytes: usize,
     connection: Option<Connection>,
 }
 
 impl Link {
     /// Connects with the first request.
-    pub(crate) const fn new(address: SocketAddr, buffer_bytes: usize) -> Self {
-        Self { address, buffer_bytes, connection: None }
+    pub(crate) const fn new(peer: Peer, buffer_bytes: usize) -> Self {
+        Self { peer, buffer_bytes, connection: None }
     }
 
     /// Connects now if there is no connection.
@@ -26,7 +26,7 @@ impl Link {
         let connection = match usable {
             Some(connection) => connection,
             None => {
-                let open = Connection::open(self.address, self.buffer_bytes);
+                let open = Connection::open(self.peer, self.buffer_bytes);
                 let opened = tokio::time::timeout(CONNECT_TIME_MAX, open).await;
                 opened.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
             }

@@ -6,17 +6,17 @@
 
 mod head;
 mod link;
+mod peer;
 
-use std::{io, net::SocketAddr, ops::Range};
+use std::{io, ops::Range};
 
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+pub(crate) use self::{head::Head, link::Link, peer::Peer};
+use self::{
+    head::{Framing, HEAD_BYTES_MAX, Malformed},
+    peer::Wire,
 };
-use weir_io::os;
-
-use self::head::{Framing, HEAD_BYTES_MAX, Malformed};
-pub(crate) use self::{head::Head, link::Link};
 
 /// Bytes of a refusal that are kept to be shown.
 const EXCUSE_BYTES_MAX: usize = 400;
@@ -37,7 +37,7 @@ pub(crate) enum Failure {
 
 /// A connection. Its server may end it any time; then another one must be opened.
 pub(crate) struct Connection {
-    socket: TcpStream,
+    wire: Wire,
     buffer: Vec<u8>,
     /// What of the buffer is read but not looked at yet.
     pending: Range<usize>,
@@ -61,10 +61,9 @@ enum Body {
 
 impl Connection {
     /// Connects; reads `buffer_bytes` at a time.
-    pub(crate) async fn open(address: SocketAddr, buffer_bytes: usize) -> io::Result<Self> {
-        let socket = os::connect(address).await?;
+    pub(crate) async fn open(peer: Peer, buffer_bytes: usize) -> io::Result<Self> {
         Ok(Self {
-            socket,
+            wire: peer.connect().await?,
             buffer: vec![0; buffer_bytes],
             pending: 0..0,
             body: Body::Done,
@@ -81,7 +80,13 @@ impl Connection {
     /// Sends a request and reads the head of its answer.
     pub(crate) async fn ask(&mut self, request: &[u8]) -> Result<Head, Failure> {
         self.asked = true;
-        self.socket.write_all(request).await?;
+        match &mut self.wire {
+            Wire::Plain(socket) => socket.write_all(request).await?,
+            Wire::Secure(socket) => {
+                socket.write_all(request).await?;
+                socket.flush().await?;
+            }
+        }
         let head = self.head().await?;
         self.asked = false;
         Ok(head)
@@ -214,7 +219,11 @@ impl Connection {
         } else if self.pending.end == self.buffer.len() {
             self.make_room()?;
         }
-        let read = self.socket.read(&mut self.buffer[self.pending.end..]).await;
+        let room = &mut self.buffer[self.pending.end..];
+        let read = match &mut self.wire {
+            Wire::Plain(socket) => socket.read(room).await,
+            Wire::Secure(socket) => socket.read(room).await,
+        };
         if !matches!(read, Ok(1..)) {
             self.last = true;
         }

@@ -25,7 +25,7 @@ async fn ask(
         }
     };
     let client = async {
-        let mut connection = Connection::open(address, buffer).await?;
+        let mut connection = Connection::open(address.into(), buffer).await?;
         let head = connection.ask(b"ask").await?;
         let mut body = Vec::new();
         while let Some(piece) = connection.piece().await? {

@@ -3,171 +3,142 @@
 use std::time::Duration;
 
 use anyhow::bail;
-use bytes::Bytes;
-use serde_json::json;
 use tokio::sync::mpsc;
 use weir_io::World;
 
 use super::{
     Context,
-    cut::{Body, Cut, Cutter},
+    cut::{BadLine, Body, Cut, Cutter, Mark},
     exit::Exit,
     flags::AppendFlags,
     input::Input,
+    once::{DIFFERS, Sent},
     output::Form,
-    progress::Progress,
+    sink::{Sink, Times},
 };
-use crate::client::{Append, Create, Error, Producer, Stream};
+use crate::client::{Create, Error, Info, Stream};
 
 /// Lines that came in wait so long for more.
 const LINGER: Duration = Duration::from_millis(20);
 /// Pieces read ahead.
 const AHEAD_MAX: usize = 4;
 
-/// What takes the bodies.
-pub(super) struct Sink {
-    stream: Stream,
-    content_type: String,
-    key: Option<String>,
-    producer: Option<Producer>,
-    /// Requests that an earlier process has carried out.
-    skip: u64,
-    progress: Progress,
-    requests: u64,
-    skipped: u64,
-    lines: u64,
-    bytes: u64,
-    tail: String,
-}
-
-impl Sink {
-    /// A sink for a stream; with a producer's id, what an earlier process has done is skipped.
-    pub(super) async fn open(
-        stream: &Stream,
-        content_type: String,
-        key: Option<String>,
-        producer_id: Option<&str>,
-        total: Option<u64>,
-    ) -> Result<Self, Error> {
-        let producer = match producer_id {
-            Some(id) => Some(Producer::resume(stream, &content_type, id).await?),
-            None => None,
-        };
-        Ok(Self {
-            stream: stream.clone(),
-            content_type,
-            key,
-            skip: producer.as_ref().map_or(0, Producer::done),
-            producer,
-            progress: Progress::new(total),
-            requests: 0,
-            skipped: 0,
-            lines: 0,
-            bytes: 0,
-            tail: String::new(),
-        })
-    }
-
-    /// Appends a body, or skips it.
-    pub(super) async fn take(&mut self, body: Body) -> Result<(), Error> {
-        if self.skip > 0 {
-            self.skip -= 1;
-            self.skipped += 1;
-            self.progress.skip(body.consumed);
-            return Ok(());
-        }
-        self.bytes += u64::try_from(body.bytes.len()).expect("a length fits");
-        self.send(body.bytes, false).await?;
-        self.lines += body.lines;
-        self.requests += 1;
-        self.progress.add(body.consumed);
-        Ok(())
-    }
-
-    /// Closes the stream.
-    pub(super) async fn close(&mut self) -> Result<(), Error> {
-        self.send(Bytes::new(), true).await
-    }
-
-    async fn send(&mut self, body: Bytes, closed: bool) -> Result<(), Error> {
-        let done = match &mut self.producer {
-            Some(producer) => producer.append(body, closed).await?,
-            None => {
-                let (content_type, key) = (self.content_type.as_str(), self.key.as_deref());
-                self.stream.append(Append { content_type, body, key, closed }).await?
-            }
-        };
-        self.tail = done.tail;
-        Ok(())
-    }
-
-    /// Whether anything was appended.
-    const fn has_done(&self) -> bool {
-        self.requests > 0
-    }
-
-    /// Says what was done. If it was interrupted, not all of the input was seen.
-    pub(super) fn report(mut self, context: &Context, interrupted: bool) -> anyhow::Result<()> {
-        self.progress.clear();
-        if self.skipped > 0 {
-            eprintln!(
-                "weir: {} requests of this input were appended before and are not appended again",
-                self.skipped
-            );
-        }
-        if self.skip > 0 && !interrupted {
-            bail!(
-                "the producer has carried out {} more requests than this input has: it was used \
-                 for another input; take another --producer-id",
-                self.skip
-            );
-        }
-        let tail = (!self.tail.is_empty()).then_some(self.tail.as_str());
-        let fact = json!({
-            "requests": self.requests,
-            "skipped": self.skipped,
-            "lines": (self.lines > 0).then_some(self.lines),
-            "bytes": self.bytes,
-            "tail": tail,
-        });
-        context.output.fact(&fact, tail.unwrap_or("-"))
-    }
-}
-
 pub(super) async fn run(context: Context, flags: AppendFlags) -> anyhow::Result<Exit> {
-    let stream = context.client.stream(&flags.stream);
-    let content_type = match stream.head().await {
-        Ok(info) => info.content_type,
-        Err(Error::NotFound { .. }) if flags.create => {
-            let content_type = Some(flags.content_type.clone());
-            stream.create(Create { content_type, ..Create::default() }).await?.content_type
-        }
-        Err(error) => return Err(error.into()),
-    };
-    if flags.ndjson && Form::of(&content_type) != Form::Json {
-        bail!("{} is {content_type}: append lines to it with --lines", flags.stream);
-    }
+    let stream = context.client.stream(&flags.on.stream);
+    // Before anything is made: a file that is not there makes no stream.
     let inputs = inputs(&context, &flags).await?;
-    let total = inputs.iter().map(Input::bytes).sum();
-    let (key, id) = (flags.key.clone(), flags.producer_id.as_deref());
-    let sink = Sink::open(&stream, content_type, key, id, total).await;
-    let mut sink = match sink {
-        Err(Error::Closed { .. }) if flags.close && id.is_some() => {
-            eprintln!("weir: {} is closed already: an earlier run came to the end", flags.stream);
-            return Ok(Exit::Done);
+    let create = flags.create.then_some(flags.content_type.as_str());
+    let info = there(&stream, create).await?;
+    let appended = append(&context, &flags, &stream, &info, inputs).await;
+    take_back(&context, &stream, &info, &appended).await;
+    appended.map(|(exit, _)| exit)
+}
+
+/// The stream, made with this type if it is not there.
+pub(super) async fn there(stream: &Stream, create: Option<&str>) -> Result<Info, Error> {
+    match (stream.head().await, create) {
+        (Err(Error::NotFound { .. }), Some(content_type)) => {
+            let content_type = Some(content_type.to_owned());
+            stream.create(Create { content_type, ..Create::default() }).await
         }
-        sink => sink?,
+        (head, _) => head,
+    }
+}
+
+/// Deletes a stream that was made for an input of which nothing was stored.
+pub(super) async fn take_back(
+    context: &Context,
+    stream: &Stream,
+    info: &Info,
+    appended: &anyhow::Result<(Exit, Stored)>,
+) {
+    let nothing = match appended {
+        Ok((exit, stored)) => *exit == Exit::Interrupted && *stored == Stored::Nothing,
+        // Of a request whose answer was lost nobody knows.
+        Err(error) => {
+            let did_nothing = error.downcast_ref().is_none_or(Error::did_nothing);
+            error.downcast_ref::<Partly>().is_none() && did_nothing
+        }
     };
-    let appended = append(&context, &flags, inputs, &mut sink).await;
-    if matches!(appended, Ok(Exit::Done)) && flags.close {
-        sink.close().await?;
+    if !info.created || !nothing {
+        return;
+    }
+    if let Err(error) = stream.delete().await {
+        context.note(&format!("{} was made and stays: {error}", stream.name()));
+    }
+}
+
+/// Whether anything of an input was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    Nothing,
+    Something,
+}
+
+/// Before this went wrong something was stored.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Partly;
+
+impl std::fmt::Display for Partly {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("what stands before it is appended")
+    }
+}
+
+async fn append(
+    context: &Context,
+    flags: &AppendFlags,
+    stream: &Stream,
+    info: &Info,
+    inputs: Vec<Input>,
+) -> anyhow::Result<(Exit, Stored)> {
+    let content_type = info.content_type.clone();
+    if flags.ndjson && Form::of(&content_type) != Form::Json {
+        bail!("{} is {content_type}: append lines to it with --lines", stream.name());
+    }
+    let total = inputs.iter().map(Input::bytes).sum();
+    let times = flags.producer_id.as_deref().map_or(Times::Once, Times::Named);
+    let key = flags.key.clone();
+    let mut sink = Sink::open(context, stream, content_type, key, times, total).await?;
+    let appended = all(context, flags, inputs, &mut sink).await;
+    conclude(context, sink, appended, flags.close, flags.producer_id.is_some()).await
+}
+
+/// Closes the stream if all went well and that is wanted, and says what was done.
+pub(super) async fn conclude(
+    context: &Context,
+    mut sink: Sink,
+    mut appended: anyhow::Result<Exit>,
+    close: bool,
+    resumes: bool,
+) -> anyhow::Result<(Exit, Stored)> {
+    if matches!(appended, Ok(Exit::Done)) {
+        let closed = match (sink.end(), close) {
+            (Ok(()), true) => sink.close().await.map(|sent| matches!(sent, Sent::Before)),
+            (Ok(()), false) => sink.must_be_open().map(|()| false),
+            (Err(error), _) => Err(error),
+        };
+        match closed {
+            Ok(true) => {
+                context.note("the stream is closed already: an earlier run came to the end")
+            }
+            Ok(false) => {}
+            Err(error) => appended = Err(error),
+        }
+    }
+    let stored = if sink.has_done() { Stored::Something } else { Stored::Nothing };
+    if resumes && !matches!(appended, Ok(Exit::Done)) && stored == Stored::Something {
+        context.note("the same command with the same input goes on where this one ended");
     }
     // What was appended before a failure is appended.
     if appended.is_ok() || sink.has_done() {
-        let interrupted = !matches!(appended, Ok(Exit::Done));
-        sink.report(&context, interrupted)?;
+        sink.report(context).await?;
     }
-    appended
+    match appended {
+        Ok(exit) => Ok((exit, stored)),
+        Err(error) if stored == Stored::Something => Err(error.context(Partly)),
+        Err(error) => Err(error),
+    }
 }
 
 async fn inputs(context: &Context, flags: &AppendFlags) -> anyhow::Result<Vec<Input>> {
@@ -184,64 +155,100 @@ async fn inputs(context: &Context, flags: &AppendFlags) -> anyhow::Result<Vec<In
     Ok(inputs)
 }
 
-async fn append(
+async fn all(
     context: &Context,
     flags: &AppendFlags,
     inputs: Vec<Input>,
     sink: &mut Sink,
 ) -> anyhow::Result<Exit> {
-    for message in &flags.message {
-        sink.take(whole(message.clone().into_bytes())).await?;
+    for (number, message) in (1..).zip(&flags.message) {
+        let body = whole(message.clone().into_bytes(), sink);
+        sink.take(body, || format!("message {number}")).await?;
     }
     let cut = match (flags.ndjson, flags.lines) {
         (true, _) => Some(Cut::Messages(flags.batch)),
         (_, true) => Some(Cut::Lines(flags.batch)),
         _ => None,
     };
-    for input in inputs {
+    for (number, input) in inputs.into_iter().enumerate() {
+        if number > 0 {
+            sink.next_input();
+        }
         let Some(cut) = cut else {
+            let name = input.name();
             let read = tokio::select! {
                 read = input.whole() => read?,
                 () = context.interrupt.once() => return Ok(Exit::Interrupted),
             };
-            if !read.is_empty() {
-                sink.take(whole(read)).await?;
+            if !read.is_empty() && !sink.pass_whole(&read)? {
+                let body = whole(read, sink);
+                sink.take(body, || name).await?;
             }
             continue;
         };
-        // The same input must make the same requests, however slowly it comes.
-        let patience = if flags.producer_id.is_some() { None } else { Some(LINGER) };
-        if lines(context, input, cut, patience, sink).await? == Exit::Interrupted {
+        if lines(context, input, cut, sink).await? == Exit::Interrupted {
             return Ok(Exit::Interrupted);
         }
     }
     Ok(Exit::Done)
 }
 
-fn whole(bytes: Vec<u8>) -> Body {
+fn whole(bytes: Vec<u8>, sink: &mut Sink) -> Body {
+    let (mut place, _) = sink.place();
     let consumed = u64::try_from(bytes.len()).expect("a length fits");
-    Body { bytes: bytes.into(), lines: 0, consumed }
+    place.pass(&bytes);
+    let mark: Mark = place.mark();
+    sink.reached(place);
+    Body { bytes: bytes.into(), lines: 0, consumed, first: 0, mark }
 }
 
-/// Cuts an input and appends its parts; what waits longer than `patience` goes as it is.
+/// Cuts an input and appends its parts.
 pub(super) async fn lines(
     context: &Context,
     input: Input,
     cut: Cut,
-    patience: Option<Duration>,
     sink: &mut Sink,
 ) -> anyhow::Result<Exit> {
+    let name = input.name();
+    let linger = sink.may_linger();
     let mut pieces = pump(&context.world, input);
-    let (mut cutter, mut ready) = (Cutter::new(cut), Vec::new());
-    loop {
+    // What was sent before goes past; the rest is cut.
+    let mut rest = Vec::new();
+    while rest.is_empty() {
         let piece = tokio::select! {
             biased;
             () = context.interrupt.once() => return Ok(Exit::Interrupted),
             piece = pieces.recv() => piece,
-            () = tokio::time::sleep(patience.unwrap_or_default()), if patience.is_some() => {
+        };
+        let Some(piece) = piece else { return Ok(Exit::Done) };
+        rest = sink.pass(&piece?)?.to_vec();
+    }
+    // The last line that was sent has grown.
+    if matches!(cut, Cut::Messages(_)) && !sink.is_at_line() && !rest.starts_with(b"\n") {
+        bail!(DIFFERS);
+    }
+    let (place, again) = sink.place();
+    let (mut cutter, mut ready) = (Cutter::new(cut, place, again), Vec::new());
+    let mut bad = cutter.take(&rest, &mut ready).err();
+    drop(rest);
+    loop {
+        for body in ready.drain(..) {
+            if context.interrupt.came() {
+                return Ok(Exit::Interrupted);
+            }
+            send(sink, body, &name).await?;
+        }
+        if let Some(bad) = bad {
+            return Err(refuse(&bad, &name));
+        }
+        let piece = tokio::select! {
+            biased;
+            () = context.interrupt.once() => return Ok(Exit::Interrupted),
+            piece = pieces.recv() => piece,
+            () = tokio::time::sleep(LINGER), if linger && !cutter.must_fill() => {
                 match cutter.flush() {
                     Some(body) => {
-                        sink.take(body).await?;
+                        send(sink, body, &name).await?;
                         continue;
                     }
                     None => tokio::select! {
@@ -252,21 +259,36 @@ pub(super) async fn lines(
                 }
             }
         };
-        let last = piece.is_none();
-        match piece {
-            Some(piece) => cutter.take(&piece?, &mut ready),
-            None => std::mem::replace(&mut cutter, Cutter::new(cut)).finish(&mut ready),
-        }
-        for body in ready.drain(..) {
-            if context.interrupt.came() {
-                return Ok(Exit::Interrupted);
-            }
-            sink.take(body).await?;
-        }
-        if last {
-            return Ok(Exit::Done);
-        }
+        bad = match piece {
+            Some(piece) => cutter.take(&piece?, &mut ready).err(),
+            None => break,
+        };
     }
+    let finished = cutter.finish(&mut ready);
+    for body in ready {
+        if context.interrupt.came() {
+            return Ok(Exit::Interrupted);
+        }
+        send(sink, body, &name).await?;
+    }
+    sink.reached(finished.map_err(|bad| refuse(&bad, &name))?);
+    Ok(Exit::Done)
+}
+
+async fn send(sink: &mut Sink, body: Body, name: &str) -> anyhow::Result<()> {
+    let (first, lines) = (body.first, body.lines);
+    sink.take(body, || match lines {
+        0 => name.to_owned(),
+        1 => format!("{name}, line {first}"),
+        // Blank lines between them are not counted.
+        lines => format!("{name}, {lines} lines from line {first} on"),
+    })
+    .await
+}
+
+/// The failure that such a line is.
+fn refuse(bad: &BadLine, name: &str) -> anyhow::Error {
+    anyhow::anyhow!("{name}: {bad}")
 }
 
 /// Reads ahead.

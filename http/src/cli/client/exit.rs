@@ -2,6 +2,8 @@
 
 use std::io;
 
+use serde_json::json;
+
 use crate::client::Error;
 
 /// It was done.
@@ -28,20 +30,61 @@ pub(super) enum Exit {
     Done,
     /// It was told to end before.
     Interrupted,
+    /// Part of it was done, and what was not is told already.
+    Partly(u8),
 }
 
-/// Says what went wrong and what to do next. Returns the exit code.
-pub(super) fn explain(error: &anyhow::Error) -> u8 {
-    if is_broken_pipe(error) {
-        // Whoever read the output has enough of it.
-        return DONE;
+/// How to speak on standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Voice {
+    /// To people.
+    Words,
+    /// To programs: JSON, one object a line.
+    Json,
+}
+
+impl Voice {
+    /// That of a command with or without `--json`.
+    pub(crate) const fn of(json: bool) -> Self {
+        if json { Self::Json } else { Self::Words }
     }
-    eprintln!("weir: {error:#}");
-    let Some(error) = error.downcast_ref::<Error>() else { return FAILED };
-    if let Some(advice) = error.advice() {
-        eprintln!("      {advice}");
+
+    /// Says something that is no failure.
+    pub(crate) fn note(self, text: &str) {
+        match self {
+            Self::Words => eprintln!("weir: {text}"),
+            Self::Json => eprintln!("{}", json!({ "note": text })),
+        }
     }
-    code(error)
+
+    /// Says what went wrong and what to do next. Returns the exit code.
+    pub(crate) fn explain(self, error: &anyhow::Error) -> u8 {
+        self.explain_with(error, error.downcast_ref().and_then(Error::advice))
+    }
+
+    /// The same, with what to do next.
+    pub(crate) fn explain_with(self, error: &anyhow::Error, advice: Option<String>) -> u8 {
+        if is_broken_pipe(error) {
+            // Whoever read the output has enough of it.
+            return DONE;
+        }
+        let code = error.downcast_ref().map_or(FAILED, code);
+        match self {
+            Self::Words => {
+                eprintln!("weir: {error:#}");
+                advice.iter().for_each(|advice| eprintln!("      {advice}"));
+            }
+            Self::Json => {
+                let error = json!({
+                    "code": code,
+                    "message": format!("{error:#}"),
+                    "advice": advice,
+                });
+                eprintln!("{}", json!({ "error": error }));
+            }
+        }
+        code
+    }
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -49,9 +92,9 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     kind == Some(io::ErrorKind::BrokenPipe)
 }
 
-const fn code(error: &Error) -> u8 {
+pub(super) const fn code(error: &Error) -> u8 {
     match error {
-        Error::NotFound { .. } | Error::Gone { .. } => NOT_THERE,
+        Error::NotFound { .. } | Error::NoSubscription { .. } | Error::Gone { .. } => NOT_THERE,
         Error::Closed { .. }
         | Error::Fenced { .. }
         | Error::OutOfSequence { .. }
@@ -59,7 +102,11 @@ const fn code(error: &Error) -> u8 {
         Error::Unauthorized { .. } => UNAUTHORIZED,
         Error::Unreachable { .. } | Error::Busy { .. } => AWAY,
         Error::Unknown { .. } => UNKNOWN,
-        Error::Unsupported { .. } | Error::Refused { .. } | Error::Strange(_) => FAILED,
+        Error::NoProducers
+        | Error::TooLarge { .. }
+        | Error::Unsupported { .. }
+        | Error::Refused { .. }
+        | Error::Strange(_) => FAILED,
     }
 }
 
@@ -73,9 +120,9 @@ mod tests {
     fn context_hides_no_code() {
         let error = Error::NotFound { what: "a".to_owned() };
         let wrapped = Err::<(), _>(error).context("while importing").expect_err("an error");
-        assert_eq!(explain(&wrapped), NOT_THERE);
+        assert_eq!(Voice::Words.explain(&wrapped), NOT_THERE);
         let pipe = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe));
-        assert_eq!(explain(&pipe.context("cannot print")), DONE);
-        assert_eq!(explain(&anyhow::anyhow!("something else")), FAILED);
+        assert_eq!(Voice::Words.explain(&pipe.context("cannot print")), DONE);
+        assert_eq!(Voice::Words.explain(&anyhow::anyhow!("something else")), FAILED);
     }
 }

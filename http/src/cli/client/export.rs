@@ -1,70 +1,56 @@
 //! `weir export`: a stream into a file, complete or not there.
 //!
-//! ```text
-//! FILE.partial           what came so far
-//! FILE.partial.state     how much of it is whole, and the offset behind that
-//! ```
-//! Records are synced before the state that counts them, so whatever interrupts it, the next call
-//! cuts the partial file to what is whole and goes on there. The file gets its name at the end.
-
-use std::{
-    ffi::OsString,
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+//! Called again it goes on in the file of the call before, if that is still the same stream: its
+//! server says so, or else the last page that was written is read again and compared.
 
 use anyhow::{Context as _, bail};
-use serde_json::{Value, json};
-use weir_io::{Disk, File, World, disk::Create, tasks};
+use serde_json::json;
 
 use super::{
     Context,
+    draft::{Draft, REMADE, Replace},
     exit::Exit,
     flags::ExportFlags,
     output::{Form, messages, one_line},
     progress::Progress,
 };
-use crate::client::{Follower, From, Live};
-
-/// Bytes of a state.
-const STATE_BYTES_MAX: u64 = 64 << 10;
+use crate::client::{Error, Follower, From, Known, Live, Stream};
 
 pub(super) async fn run(context: Context, flags: ExportFlags) -> anyhow::Result<Exit> {
-    let stream = context.client.stream(&flags.stream);
+    let stream = context.client.stream(&flags.on.stream);
     let form = Form::of(&stream.head().await?.content_type);
+    let start = flags.from.clone().map_or(From::Start, From::Offset);
+    if flags.file.as_os_str() == "-" {
+        return print(&context, &stream, start, form).await;
+    }
+    let Known { made, bytes: total } = stream.known().await?;
     let source = format!("{}/{}", context.client.target(), stream.name());
-    let draft = Draft::open(&context.world, &flags.file, &source, flags.force);
+    let replace = if flags.force { Replace::Anything } else { Replace::Nothing };
+    let knows = made.is_some();
+    let draft = Draft::open(&context.world, &flags.file, &source, made, replace);
     let mut draft =
         draft.await.with_context(|| format!("cannot write {}", flags.file.display()))?;
-    if draft.bytes > 0 {
-        eprintln!("weir: {} bytes are there from before", draft.bytes);
-    }
-    let from = draft.offset.clone().map_or(From::Start, From::Offset);
-    let mut follower = Follower::new(&stream, from, None, Live::No);
-    let mut progress = Progress::new(None);
-    progress.skip(draft.bytes);
-    let mut records = 0_u64;
-    while let Some(batch) = follower.next().await? {
-        let (text, count) = match form {
-            Form::Json => {
-                let messages = messages(&batch.body)?;
-                let lines = messages.iter().map(|message| one_line(message.get()) + "\n");
-                (lines.collect::<String>().into_bytes(), messages.len())
-            }
-            Form::Text | Form::Binary => (batch.body.to_vec(), 0),
-        };
-        progress.add(u64::try_from(text.len()).expect("a length fits"));
-        records += u64::try_from(count).expect("a count fits");
-        draft.add(text, batch.next).await?;
-        if context.interrupt.came() {
-            progress.clear();
-            eprintln!("weir: the same command goes on where this one ended");
-            return Ok(Exit::Interrupted);
+    if draft.state.bytes > 0 && !(knows && draft.state.made.is_some()) {
+        match (is_same(&stream, &draft, form).await?, replace) {
+            (true, _) => {}
+            (false, Replace::Anything) => draft.clear().await?,
+            (false, Replace::Nothing) => bail!(REMADE),
         }
     }
+    if draft.state.bytes > 0 {
+        context.note(&format!("{} bytes are there from before", draft.state.bytes));
+    }
+    let from = draft.state.offset.clone().map_or(start, From::Offset);
+    let mut progress = Progress::new(total);
+    progress.skip(draft.state.bytes);
+    let Some(records) = fill(&context, &stream, from, form, &mut draft, &mut progress).await?
+    else {
+        progress.clear();
+        context.note("the same command goes on where this one ended");
+        return Ok(Exit::Interrupted);
+    };
     progress.clear();
-    let (bytes, offset) = (draft.bytes, draft.offset.clone());
+    let (bytes, offset) = (draft.state.bytes, draft.state.offset.clone());
     draft.finish().await.with_context(|| format!("cannot name {}", flags.file.display()))?;
     let fact = json!({
         "file": flags.file.display().to_string(),
@@ -76,125 +62,95 @@ pub(super) async fn run(context: Context, flags: ExportFlags) -> anyhow::Result<
     Ok(Exit::Done)
 }
 
-/// A file that is not complete.
-struct Draft {
-    world: World,
-    target: PathBuf,
-    partial: PathBuf,
-    state: PathBuf,
-    file: Arc<dyn File>,
-    source: String,
-    /// Whole bytes, and the offset behind them.
-    bytes: u64,
-    offset: Option<String>,
-}
-
-impl Draft {
-    async fn open(world: &World, target: &Path, source: &str, force: bool) -> anyhow::Result<Self> {
-        let (partial, state) =
-            (with_suffix(target, ".partial"), with_suffix(target, ".partial.state"));
-        let disk = Arc::clone(&world.disk);
-        let (there, draft, known, wanted) =
-            (target.to_owned(), partial.clone(), state.clone(), source.to_owned());
-        let opened = tasks::run(&*world.blocking, move || {
-            if !force && disk.exists(&there)? {
-                bail!("it is there already: --force replaces it");
+/// Writes everything from somewhere on. Returns the count of messages, or nothing if somebody
+/// wanted it to end before.
+async fn fill(
+    context: &Context,
+    stream: &Stream,
+    mut from: From,
+    form: Form,
+    draft: &mut Draft,
+    progress: &mut Progress,
+) -> anyhow::Result<Option<usize>> {
+    let mut follower = Follower::new(stream, from.clone(), None, Live::No);
+    let mut records = 0;
+    loop {
+        let next = tokio::select! {
+            biased;
+            // What is written is whole: a page on its way is read again.
+            () = context.interrupt.once() => return Ok(None),
+            next = follower.next() => next,
+        };
+        let batch = match next {
+            Ok(Some(batch)) => batch,
+            Ok(None) => return Ok(Some(records)),
+            Err(Error::Gone { what, next: Some(next) }) => {
+                let gap = format!(
+                    "the stream has let go of what follows the {} bytes that are written: \
+                     `weir export --from {next}` to another file writes what is left of it",
+                    draft.state.bytes
+                );
+                return Err(Error::Gone { what, next: Some(next) }).context(gap);
             }
-            let before = match disk.exists(&draft)? && disk.exists(&known)? {
-                true => read_state(&*disk, &known)?,
-                false => None,
-            };
-            Ok(match before {
-                Some((source, bytes, offset)) if source == wanted => {
-                    let file = disk.open_to_write(&draft)?;
-                    if file.len()? < bytes {
-                        bail!("{} was cut: remove it", draft.display());
-                    }
-                    file.set_len(bytes)?;
-                    (file, bytes, Some(offset))
-                }
-                Some((source, ..)) => {
-                    bail!("{} is of {source}: remove it first", draft.display());
-                }
-                None => (disk.create(&draft, Create::Truncate)?, 0, None),
-            })
-        });
-        let (file, bytes, offset) = opened.await??;
-        Ok(Self {
-            world: world.clone(),
-            target: target.to_owned(),
-            partial,
-            state,
-            file,
-            source: source.to_owned(),
-            bytes,
-            offset,
-        })
-    }
-
-    /// Adds what came before `offset`, durably.
-    async fn add(&mut self, text: Vec<u8>, offset: String) -> anyhow::Result<()> {
-        let (disk, file, at) = (Arc::clone(&self.world.disk), Arc::clone(&self.file), self.bytes);
-        let bytes = at + u64::try_from(text.len()).expect("a length fits");
-        let state = json!({ "source": self.source, "bytes": bytes, "offset": offset }).to_string();
-        let path = self.state.clone();
-        let written = tasks::run(&*self.world.blocking, move || {
-            file.write_all_at(&text, at)?;
-            // The state must never count what a crash could take back.
-            file.sync()?;
-            replace(&*disk, &path, state.as_bytes())
-        });
-        written.await?.with_context(|| format!("cannot write {}", self.partial.display()))?;
-        (self.bytes, self.offset) = (bytes, Some(offset));
-        Ok(())
-    }
-
-    /// Gives the file its name.
-    async fn finish(self) -> anyhow::Result<()> {
-        let disk = Arc::clone(&self.world.disk);
-        let finished = tasks::run(&*self.world.blocking, move || {
-            self.file.sync()?;
-            disk.rename(&self.partial, &self.target)?;
-            if disk.exists(&self.state)? {
-                disk.remove(&self.state)?;
-            }
-            disk.sync_dir(directory(&self.target))
-        });
-        Ok(finished.await??)
+            Err(error) => return Err(error.into()),
+        };
+        let (text, count) = lines(&batch.body, form)?;
+        records += count;
+        progress.add(u64::try_from(text.len()).expect("a length fits"));
+        draft.add(text, place(&from), batch.next.clone()).await?;
+        from = From::Offset(batch.next);
     }
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
+/// Prints everything.
+async fn print(context: &Context, stream: &Stream, from: From, form: Form) -> anyhow::Result<Exit> {
+    let mut follower = Follower::new(stream, from, None, Live::No);
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = context.interrupt.once() => return Ok(Exit::Interrupted),
+            next = follower.next() => next?,
+        };
+        let Some(batch) = next else { return Ok(Exit::Done) };
+        context.output.print(&lines(&batch.body, form)?.0)?;
+    }
 }
 
-fn directory(path: &Path) -> &Path {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    parent.unwrap_or(Path::new("."))
+/// Whether the last page of a part is in the stream, where it was.
+async fn is_same(stream: &Stream, draft: &Draft, form: Form) -> anyhow::Result<bool> {
+    let Some(from) = draft.state.page_from.clone() else { return Ok(true) };
+    let from = if from == "-1" { From::Start } else { From::Offset(from) };
+    let (page, mut found) = (draft.page().await?, Vec::new());
+    let mut follower = Follower::new(stream, from, None, Live::No);
+    // It may come in smaller pages now.
+    while found.len() < page.len() {
+        let batch = match follower.next().await {
+            Ok(Some(batch)) => batch,
+            Ok(None) => return Ok(false),
+            Err(error) if error.did_nothing() => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        found.extend(lines(&batch.body, form)?.0);
+    }
+    Ok(found.starts_with(&page))
 }
 
-/// Replaces a small file as a whole.
-fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let draft = with_suffix(path, ".new");
-    let file = disk.create(&draft, Create::Truncate)?;
-    file.write_all_at(bytes, 0)?;
-    file.sync()?;
-    disk.rename(&draft, path)
+/// A page as it is written, and how many messages it has.
+fn lines(body: &[u8], form: Form) -> anyhow::Result<(Vec<u8>, usize)> {
+    Ok(match form {
+        Form::Json => {
+            let messages = messages(body)?;
+            let lines = messages.iter().map(|message| one_line(message.get()) + "\n");
+            (lines.collect::<String>().into_bytes(), messages.len())
+        }
+        Form::Text | Form::Binary => (body.to_vec(), 0),
+    })
 }
 
-fn read_state(disk: &dyn Disk, path: &Path) -> anyhow::Result<Option<(String, u64, String)>> {
-    let file = disk.open(path)?;
-    let length = file.len()?.min(STATE_BYTES_MAX);
-    let mut bytes = vec![0; usize::try_from(length).expect("a bounded length")];
-    file.read_exact_at(&mut bytes, 0)?;
-    // One that can't be read is none: the export begins anew.
-    let Ok(state) = serde_json::from_slice::<Value>(&bytes) else { return Ok(None) };
-    let text = |name: &str| state.get(name).and_then(Value::as_str).map(str::to_owned);
-    let bytes = state.get("bytes").and_then(Value::as_u64);
-    Ok(text("source")
-        .zip(bytes)
-        .zip(text("offset"))
-        .map(|((source, bytes), offset)| (source, bytes, offset)))
+/// Where a page is read, as it is remembered.
+fn place(from: &From) -> String {
+    match from {
+        From::Offset(offset) => offset.clone(),
+        From::Start | From::Now | From::Since(_) => "-1".to_owned(),
+    }
 }

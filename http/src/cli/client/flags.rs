@@ -16,7 +16,7 @@ pub enum ClientCommand {
     Append(AppendFlags),
     /// Print what a stream holds
     Read(ReadFlags),
-    /// Print the end of a stream; with -f, follow it
+    /// Print the last messages of a stream; with -f, follow it
     Tail(TailFlags),
     /// Say what a stream is and where it ends
     Head(StreamFlags),
@@ -37,6 +37,26 @@ pub enum ClientCommand {
     Import(ImportFlags),
     /// Write a stream to a file, one JSON message a line; called again, it goes on where it was
     Export(ExportFlags),
+}
+
+impl ClientCommand {
+    /// The server that is asked.
+    pub(super) const fn server(&self) -> &ServerFlags {
+        match self {
+            Self::Create(flags) => &flags.on.server,
+            Self::Append(flags) => &flags.on.server,
+            Self::Read(flags) => &flags.on.server,
+            Self::Tail(flags) => &flags.on.server,
+            Self::Head(flags) | Self::Close(flags) => &flags.server,
+            Self::Ls(flags) => &flags.server,
+            Self::Rm(flags) => &flags.server,
+            Self::Fork(flags) => &flags.server,
+            Self::Sub(command) => command.server(),
+            Self::Details(flags) => &flags.server,
+            Self::Import(flags) => &flags.on.server,
+            Self::Export(flags) => &flags.on.server,
+        }
+    }
 }
 
 /// The server, and how to show what it says.
@@ -86,13 +106,9 @@ pub struct LifeFlags {
 /// Flags of `weir create`.
 #[derive(Clone, Debug, Args)]
 pub struct CreateFlags {
-    /// The server.
+    /// The stream.
     #[command(flatten)]
-    pub server: ServerFlags,
-
-    /// Name of the stream
-    #[arg(value_name = "STREAM")]
-    pub stream: String,
+    pub on: StreamFlags,
 
     /// Content type, or `json`, `text`, `binary`
     #[arg(long = "type", value_name = "TYPE", default_value = "json", value_parser = parse_type)]
@@ -114,13 +130,9 @@ pub struct CreateFlags {
 /// Flags of `weir append`.
 #[derive(Clone, Debug, Args)]
 pub struct AppendFlags {
-    /// The server.
+    /// The stream.
     #[command(flatten)]
-    pub server: ServerFlags,
-
-    /// Name of the stream
-    #[arg(value_name = "STREAM")]
-    pub stream: String,
+    pub on: StreamFlags,
 
     /// Files, each one request, or with --ndjson or --lines line by line; none or `-` is the
     /// standard input
@@ -144,7 +156,9 @@ pub struct AppendFlags {
     pub batch: usize,
 
     /// Append exactly once: what got no answer is sent again, and the same command with the same
-    /// input again appends what is still missing. Another input needs another ID
+    /// input again appends what is missing, also behind what it has grown by. Another input is
+    /// refused: it needs another ID. What was sent is remembered in [env: WEIR_STATE_DIR], or else
+    /// with the state of the user
     #[arg(long, value_name = "ID", conflicts_with_all = ["message", "key"])]
     pub producer_id: Option<String>,
 
@@ -169,7 +183,7 @@ pub struct AppendFlags {
 #[derive(Clone, Debug, Args)]
 pub struct FromFlags {
     /// Where to begin: `start`, `now`, or an offset that the server named
-    #[arg(long, value_name = "WHERE", conflicts_with = "since")]
+    #[arg(long, value_name = "WHERE", conflicts_with = "since", allow_hyphen_values = true)]
     pub from: Option<String>,
 
     /// Begin with what came since: 10m ago, or 2026-11-20T08:30:00Z (servers that can)
@@ -188,13 +202,9 @@ pub struct FromFlags {
 /// Flags of `weir read`.
 #[derive(Clone, Debug, Args)]
 pub struct ReadFlags {
-    /// The server.
+    /// The stream.
     #[command(flatten)]
-    pub server: ServerFlags,
-
-    /// Name of the stream
-    #[arg(value_name = "STREAM")]
-    pub stream: String,
+    pub on: StreamFlags,
 
     /// Where.
     #[command(flatten)]
@@ -204,17 +214,18 @@ pub struct ReadFlags {
 /// Flags of `weir tail`.
 #[derive(Clone, Debug, Args)]
 pub struct TailFlags {
-    /// The server.
+    /// The stream.
     #[command(flatten)]
-    pub server: ServerFlags,
+    pub on: StreamFlags,
 
-    /// Name of the stream
-    #[arg(value_name = "STREAM")]
-    pub stream: String,
-
-    /// Where; `now` with -f if nothing is said, else `start`.
+    /// Where; with -f `now`, if nothing is said.
     #[command(flatten)]
     pub from: FromFlags,
+
+    /// Print the last messages only, or lines of a stream that is text [default: 10, without -f,
+    /// --from and --since]. What is bytes is printed whole
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = parse_lines)]
+    pub lines: Option<usize>,
 
     /// Go on with what comes, until the stream is closed
     #[arg(short, long)]
@@ -278,7 +289,7 @@ pub struct ForkFlags {
     pub stream: String,
 
     /// Offset where it goes its own way [default: the end of the source]
-    #[arg(long, value_name = "OFFSET")]
+    #[arg(long, value_name = "OFFSET", allow_hyphen_values = true)]
     pub at: Option<String>,
 
     /// So many messages (bytes, if it is not JSON) behind that
@@ -305,13 +316,9 @@ pub struct DetailsFlags {
 /// Flags of `weir import`.
 #[derive(Clone, Debug, Args)]
 pub struct ImportFlags {
-    /// The server.
+    /// The stream, created if it is not there.
     #[command(flatten)]
-    pub server: ServerFlags,
-
-    /// Name of the stream, created if it is not there
-    #[arg(value_name = "STREAM")]
-    pub stream: String,
+    pub on: StreamFlags,
 
     /// The file: a JSON message a line, or any bytes for a stream that is not JSON
     #[arg(value_name = "FILE")]
@@ -325,7 +332,8 @@ pub struct ImportFlags {
     #[arg(long, value_name = "COUNT", default_value = "1000", value_parser = parse_batch)]
     pub batch: usize,
 
-    /// Remember what is done under this name [default: made of the file's content]
+    /// Remember what is done under this name, and go on behind what was imported when the file has
+    /// grown [default: made of the file's content, so that another file is another import]
     #[arg(long, value_name = "ID")]
     pub producer_id: Option<String>,
 
@@ -337,21 +345,21 @@ pub struct ImportFlags {
 /// Flags of `weir export`.
 #[derive(Clone, Debug, Args)]
 pub struct ExportFlags {
-    /// The server.
+    /// The stream.
     #[command(flatten)]
-    pub server: ServerFlags,
+    pub on: StreamFlags,
 
-    /// Name of the stream
-    #[arg(value_name = "STREAM")]
-    pub stream: String,
-
-    /// The file; until it is complete it is called FILE.partial
+    /// The file; until it is complete it is called FILE.partial. `-` is the standard output
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 
-    /// Replace a file that is there
+    /// Replace a file that is there, and a part of another stream
     #[arg(short, long)]
     pub force: bool,
+
+    /// Begin at this offset
+    #[arg(long, value_name = "OFFSET", allow_hyphen_values = true)]
+    pub from: Option<String>,
 }
 
 /// What can be done with subscriptions.
@@ -370,9 +378,9 @@ pub enum SubCommand {
 impl SubCommand {
     pub(super) const fn server(&self) -> &ServerFlags {
         match self {
-            Self::Create(flags) => &flags.server,
+            Self::Create(flags) => &flags.on.server,
             Self::Ls(flags) | Self::Rm(flags) => &flags.server,
-            Self::Pull(flags) => &flags.server,
+            Self::Pull(flags) => &flags.on.server,
         }
     }
 }
@@ -392,13 +400,9 @@ pub struct SubFlags {
 /// Flags of `weir sub create`.
 #[derive(Clone, Debug, Args)]
 pub struct SubCreateFlags {
-    /// The server.
+    /// The subscription.
     #[command(flatten)]
-    pub server: ServerFlags,
-
-    /// Name of the subscription
-    #[arg(value_name = "ID")]
-    pub id: String,
+    pub on: SubFlags,
 
     /// Streams whose names match: `*` is one part, `**` any number of them
     #[arg(long, value_name = "PATTERN", required_unless_present = "stream")]
@@ -428,13 +432,9 @@ pub struct SubCreateFlags {
 /// Flags of `weir sub pull`.
 #[derive(Clone, Debug, Args)]
 pub struct SubPullFlags {
-    /// The server.
+    /// The subscription.
     #[command(flatten)]
-    pub server: ServerFlags,
-
-    /// Name of the subscription
-    #[arg(value_name = "ID")]
-    pub id: String,
+    pub on: SubFlags,
 
     /// Who takes the work
     #[arg(long, value_name = "NAME", default_value = "weir")]
@@ -458,6 +458,11 @@ fn parse_type(text: &str) -> Result<String, String> {
         _ => return Err("want json, text, binary or a type like image/png".to_owned()),
     }
     .to_owned())
+}
+
+fn parse_lines(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|it| (0..=1_000_000).contains(it));
+    number.ok_or_else(|| "want a number up to a million".to_owned())
 }
 
 fn parse_batch(text: &str) -> Result<usize, String> {

@@ -1,7 +1,8 @@
 //! `weir import`: a file into a stream, exactly once however often it is interrupted.
 //!
 //! The file is cut into the same requests each time, and the producer that sends them is named
-//! after the file's content and how it is cut: called again, the server says how many it has.
+//! after the file's content and how it is cut: called again, the server says how many it has. It is
+//! read once before: a line that is no message is told before anything is stored.
 
 use std::path::Path;
 
@@ -9,17 +10,24 @@ use anyhow::bail;
 use ring::digest;
 
 use super::{
-    Context, append, append::Sink, cut::Cut, exit::Exit, flags::ImportFlags, input::Input,
+    Context,
+    append::{self, Stored},
+    cut::{Cut, Cutter, Place},
+    exit::Exit,
+    flags::ImportFlags,
+    input::Input,
+    journal::hex,
     output::Form,
+    sink::{Sink, Times},
 };
-use crate::client::{Create, Error};
+use crate::client::{Error, Info, Stream};
 
 pub(super) async fn run(context: Context, flags: ImportFlags) -> anyhow::Result<Exit> {
     if flags.file == Path::new("-") {
         bail!("the standard input can't be read again: import a file, or use `weir append`");
     }
-    let stream = context.client.stream(&flags.stream);
-    let mut input = Input::open(&context.world, &flags.file).await?;
+    let stream = context.client.stream(&flags.on.stream);
+    let input = Input::open(&context.world, &flags.file).await?;
     if input.bytes().is_none() {
         bail!(
             "{} is no file and can't be read again: import a file, or use `weir append`",
@@ -28,10 +36,7 @@ pub(super) async fn run(context: Context, flags: ImportFlags) -> anyhow::Result<
     }
     let content_type = match stream.head().await {
         Ok(info) => info.content_type,
-        Err(Error::NotFound { .. }) => {
-            let content_type = Some(flags.content_type.clone());
-            stream.create(Create { content_type, ..Create::default() }).await?.content_type
-        }
+        Err(Error::NotFound { .. }) => flags.content_type.clone(),
         Err(error) => return Err(error.into()),
     };
     let cut = match Form::of(&content_type) {
@@ -39,49 +44,46 @@ pub(super) async fn run(context: Context, flags: ImportFlags) -> anyhow::Result<
         Form::Text => Cut::Lines(flags.batch),
         Form::Binary => Cut::Bytes,
     };
-    let total = input.bytes();
-    let id = match &flags.producer_id {
-        Some(id) => id.clone(),
-        None => {
-            let name = name(&mut input, cut).await?;
-            input = Input::open(&context.world, &flags.file).await?;
-            name
-        }
-    };
-    let sink = Sink::open(&stream, content_type, None, Some(&id), total).await;
-    let mut sink = match sink {
-        Err(Error::Closed { .. }) if flags.close => {
-            eprintln!("weir: {} is closed already: an earlier run came to the end", flags.stream);
-            return Ok(Exit::Done);
-        }
-        sink => sink?,
-    };
-    let imported = append::lines(&context, input, cut, None, &mut sink).await;
-    if matches!(imported, Ok(Exit::Done)) && flags.close {
-        sink.close().await?;
-    }
-    let interrupted = !matches!(imported, Ok(Exit::Done));
-    if interrupted {
-        eprintln!("weir: the same command goes on where this one ended");
-    }
-    if imported.is_ok() {
-        sink.report(&context, interrupted)?;
-    }
-    imported
+    let name = check(input, cut).await?;
+    let info = append::there(&stream, Some(&flags.content_type)).await?;
+    let imported = import(&context, &flags, &stream, &info, cut, &name).await;
+    append::take_back(&context, &stream, &info, &imported).await;
+    imported.map(|(exit, _)| exit)
 }
 
-/// A name made of all that is in a file, and how it is cut.
-async fn name(input: &mut Input, cut: Cut) -> anyhow::Result<String> {
+async fn import(
+    context: &Context,
+    flags: &ImportFlags,
+    stream: &Stream,
+    info: &Info,
+    cut: Cut,
+    name: &str,
+) -> anyhow::Result<(Exit, Stored)> {
+    let input = Input::open(&context.world, &flags.file).await?;
+    let (content_type, total) = (info.content_type.clone(), input.bytes());
+    let times = flags.producer_id.as_deref().map_or(Times::Counted(name), Times::Named);
+    let mut sink = Sink::open(context, stream, content_type, None, times, total).await?;
+    let imported = append::lines(context, input, cut, &mut sink).await;
+    append::conclude(context, sink, imported, flags.close, true).await
+}
+
+/// Reads a file and sees that it can be cut. Returns a name made of all that is in it, and how it
+/// is cut.
+async fn check(mut input: Input, cut: Cut) -> anyhow::Result<String> {
     let mut sum = digest::Context::new(&digest::SHA256);
     sum.update(format!("{cut:?}\n").as_bytes());
+    let (mut cutter, mut ready) = (Cutter::new(cut, Place::start(), None), Vec::new());
+    let name = input.name();
+    let refuse = |bad| anyhow::anyhow!("{name}: {bad}; nothing of it was stored by this call");
     loop {
         let piece = input.piece().await?;
         if piece.is_empty() {
             break;
         }
         sum.update(&piece);
+        cutter.take(&piece, &mut ready).map_err(refuse)?;
+        ready.clear();
     }
-    let sum = sum.finish();
-    let digits: String = sum.as_ref().iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("import-{digits}"))
+    cutter.finish(&mut ready).map_err(refuse)?;
+    Ok(format!("import-{}", hex(&sum.finish().as_ref()[..12])))
 }

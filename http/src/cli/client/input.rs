@@ -69,6 +69,14 @@ impl Input {
         Ok(Self { world: world.clone(), source })
     }
 
+    /// What to call it.
+    pub(super) fn name(&self) -> String {
+        match &self.source {
+            Source::Standard => "standard input".to_owned(),
+            Source::Stream { path, .. } | Source::File { path, .. } => path.display().to_string(),
+        }
+    }
+
     /// Its length, if it has one.
     pub(super) const fn bytes(&self) -> Option<u64> {
         match &self.source {

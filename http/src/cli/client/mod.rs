@@ -6,27 +6,37 @@
 
 mod append;
 mod cut;
+mod draft;
 pub mod exit;
 mod export;
 pub mod flags;
 mod import;
 mod input;
+mod journal;
+mod last;
 mod list;
+mod once;
 mod output;
-mod progress;
+pub(crate) mod progress;
 mod read;
 mod since;
+mod sink;
 mod streams;
 mod sub;
+
+use std::path::PathBuf;
 
 use weir_io::{World, os};
 
 use self::{
-    exit::Exit,
+    exit::{Exit, Voice},
     flags::{ClientCommand, ServerFlags},
     output::Output,
 };
-use crate::client::{Client, Patience};
+use crate::{
+    client::{Client, Patience},
+    config::Environment,
+};
 
 /// What every command works with.
 struct Context {
@@ -34,6 +44,16 @@ struct Context {
     client: Client,
     output: Output,
     interrupt: Interrupt,
+    voice: Voice,
+    /// Where to remember things, if the user has such a place.
+    state: Option<PathBuf>,
+}
+
+impl Context {
+    /// Tells a person, or a program, something beside the output.
+    fn note(&self, text: &str) {
+        self.voice.note(text);
+    }
 }
 
 /// Runs a command. Returns the exit code; what went wrong is said already.
@@ -43,6 +63,7 @@ struct Context {
 pub async fn run(command: ClientCommand) -> anyhow::Result<u8> {
     super::start_log("error")?;
     let interrupt = Interrupt::listen()?;
+    let voice = Voice::of(command.server().json);
     let outcome = tokio::select! {
         biased;
         outcome = carry_out(command, interrupt.clone()) => outcome,
@@ -52,37 +73,43 @@ pub async fn run(command: ClientCommand) -> anyhow::Result<u8> {
         Ok(Exit::Done) if interrupt.came() => Ok(exit::INTERRUPTED),
         Ok(Exit::Done) => Ok(exit::DONE),
         Ok(Exit::Interrupted) => Ok(exit::INTERRUPTED),
-        Err(error) => Ok(exit::explain(&error)),
+        Ok(Exit::Partly(code)) => Ok(code),
+        Err(error) => Ok(voice.explain(&error)),
     }
 }
 
 async fn carry_out(command: ClientCommand, interrupt: Interrupt) -> anyhow::Result<Exit> {
-    let world = os::world()?;
-    let open = |flags: &ServerFlags| {
-        let target = flags.target.target()?;
-        let patience = Patience { total: flags.retry_for, ..Patience::default() };
-        let client = Client::new(world.clone(), target, patience);
-        let output = Output::new(flags.json);
-        anyhow::Ok(Context { world: world.clone(), client, output, interrupt: interrupt.clone() })
-    };
+    let context = open(command.server(), interrupt)?;
     match command {
-        ClientCommand::Create(flags) => streams::create(open(&flags.server)?, flags).await,
-        ClientCommand::Append(flags) => append::run(open(&flags.server)?, flags).await,
-        ClientCommand::Read(flags) => read::read(open(&flags.server)?, flags).await,
-        ClientCommand::Tail(flags) => read::tail(open(&flags.server)?, flags).await,
-        ClientCommand::Head(flags) => streams::head(open(&flags.server)?, flags).await,
-        ClientCommand::Ls(flags) => list::ls(open(&flags.server)?, flags).await,
-        ClientCommand::Close(flags) => streams::close(open(&flags.server)?, flags).await,
-        ClientCommand::Rm(flags) => streams::rm(open(&flags.server)?, flags).await,
-        ClientCommand::Fork(flags) => streams::fork(open(&flags.server)?, flags).await,
-        ClientCommand::Sub(command) => {
-            let context = open(command.server())?;
-            sub::run(context, command).await
-        }
-        ClientCommand::Details(flags) => list::details(open(&flags.server)?, flags).await,
-        ClientCommand::Import(flags) => import::run(open(&flags.server)?, flags).await,
-        ClientCommand::Export(flags) => export::run(open(&flags.server)?, flags).await,
+        ClientCommand::Create(flags) => streams::create(context, flags).await,
+        ClientCommand::Append(flags) => append::run(context, flags).await,
+        ClientCommand::Read(flags) => read::read(context, flags).await,
+        ClientCommand::Tail(flags) => read::tail(context, flags).await,
+        ClientCommand::Head(flags) => streams::head(context, flags).await,
+        ClientCommand::Ls(flags) => list::ls(context, flags).await,
+        ClientCommand::Close(flags) => streams::close(context, flags).await,
+        ClientCommand::Rm(flags) => streams::rm(context, flags).await,
+        ClientCommand::Fork(flags) => streams::fork(context, flags).await,
+        ClientCommand::Sub(command) => sub::run(context, command).await,
+        ClientCommand::Details(flags) => list::details(context, flags).await,
+        ClientCommand::Import(flags) => import::run(context, flags).await,
+        ClientCommand::Export(flags) => export::run(context, flags).await,
     }
+}
+
+fn open(flags: &ServerFlags, interrupt: Interrupt) -> anyhow::Result<Context> {
+    let world = os::world()?;
+    let target = flags.target.target()?;
+    let patience = Patience { total: flags.retry_for, ..Patience::default() };
+    let client = Client::new(world.clone(), target, patience);
+    Ok(Context {
+        client,
+        output: Output::new(flags.json),
+        interrupt,
+        voice: Voice::of(flags.json),
+        state: journal::directory(&Environment::of_process()),
+        world,
+    })
 }
 
 /// Whether somebody wants the command to end.

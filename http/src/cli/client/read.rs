@@ -8,23 +8,30 @@ use super::{
     Context,
     exit::Exit,
     flags::{FromFlags, LiveFlag, ReadFlags, TailFlags},
+    last::Last,
     output::{Form, Style},
 };
 use crate::client::{Batch, Follower, From, Live};
 
+/// Messages, or lines, that `tail` prints if nothing else is said.
+const LINES: usize = 10;
+
 pub(super) async fn read(context: Context, flags: ReadFlags) -> anyhow::Result<Exit> {
     let from = from(&context, &flags.from, From::Start);
-    show(&context, &flags.stream, &flags.from, from, Live::No).await
+    show(&context, &flags.on.stream, &flags.from, from, Live::No, None).await
 }
 
 pub(super) async fn tail(context: Context, flags: TailFlags) -> anyhow::Result<Exit> {
-    let (default, live) = match (flags.follow, flags.live) {
-        (false, _) => (From::Start, Live::No),
-        (true, LiveFlag::Sse) => (From::Now, Live::Sse),
-        (true, LiveFlag::LongPoll) => (From::Now, Live::LongPoll),
+    let live = match (flags.follow, flags.live) {
+        (false, _) => Live::No,
+        (true, LiveFlag::Sse) => Live::Sse,
+        (true, LiveFlag::LongPoll) => Live::LongPoll,
     };
+    let is_open = flags.from.from.is_none() && flags.from.since.is_none();
+    let most = flags.lines.or((is_open && !flags.follow).then_some(LINES));
+    let default = if most.is_none() && flags.follow { From::Now } else { From::Start };
     let from = from(&context, &flags.from, default);
-    show(&context, &flags.stream, &flags.from, from, live).await
+    show(&context, &flags.on.stream, &flags.from, from, live, most).await
 }
 
 fn from(context: &Context, flags: &FromFlags, default: From) -> From {
@@ -45,13 +52,12 @@ async fn show(
     flags: &FromFlags,
     from: From,
     live: Live,
+    most: Option<usize>,
 ) -> anyhow::Result<Exit> {
     let stream = context.client.stream(name);
     let info = stream.head().await?;
-    let form = match (flags.raw, Form::of(&info.content_type)) {
-        (true, _) => Form::Text,
-        (false, form) => form,
-    };
+    let kind = Form::of(&info.content_type);
+    let form = if flags.raw { Form::Text } else { kind };
     if form == Form::Binary && context.output.style() == Style::Pretty {
         bail!(
             "{name} is {}: not for a terminal; send it to a file, or use --raw or --json",
@@ -59,7 +65,9 @@ async fn show(
         );
     }
     let mut follower = Follower::new(&stream, from, flags.key.as_deref(), live);
-    let mut last = None;
+    // What has no lines has no last ones.
+    let mut kept = most.filter(|_| kind != Form::Binary).map(|most| Last::new(most, kind));
+    let mut last: Option<Batch> = None;
     loop {
         let next = tokio::select! {
             biased;
@@ -69,7 +77,16 @@ async fn show(
             }
             next = follower.next() => next?,
         };
-        let Some(batch) = next else { break };
+        let Some(mut batch) = next else { break };
+        if let Some(mut last) = kept.take() {
+            last.take(&batch.body)?;
+            // A server that does not say where its end is has said all when it says nothing.
+            if !batch.up_to_date && !batch.closed && !batch.body.is_empty() {
+                kept = Some(last);
+                continue;
+            }
+            batch.body = last.into_body().into();
+        }
         // Batches that say nothing new say something in JSON: where one is.
         let news = !is_empty(&batch, form) || batch.closed;
         if news || (context.output.style() == Style::Json && live == Live::No) {

@@ -7,18 +7,27 @@ use super::{
     exit::Exit,
     flags::{CreateFlags, ForkFlags, LifeFlags, RmFlags, StreamFlags},
     output::{Style, info},
+    progress::{Progress, Unit},
 };
 use crate::client::{Append, Create, Error, Info};
 
 pub(super) async fn create(context: Context, flags: CreateFlags) -> anyhow::Result<Exit> {
+    let name = &flags.on.stream;
+    let body = flags.message.unwrap_or_default();
     let create = Create {
         content_type: Some(flags.content_type),
         closed: flags.closed,
-        body: flags.message.unwrap_or_default().into(),
+        body: body.clone().into(),
         ..with_life(flags.life)
     };
-    let made = context.client.stream(&flags.stream).create(create).await?;
-    show(&context, &flags.stream, &made)
+    let made = context.client.stream(name).create(create).await?;
+    if !made.created && !body.is_empty() {
+        // A server does nothing with the body of a stream that is there.
+        let message = "it was there already, and what it was to begin with was not appended: \
+                       `weir append` does that";
+        return Err(Error::Conflict { what: name.clone(), message: message.to_owned() }.into());
+    }
+    show(&context, name, &made)
 }
 
 pub(super) async fn fork(context: Context, flags: ForkFlags) -> anyhow::Result<Exit> {
@@ -35,7 +44,7 @@ fn with_life(life: LifeFlags) -> Create {
 
 fn show(context: &Context, name: &str, made: &Info) -> anyhow::Result<Exit> {
     if !made.created && context.output.style() == Style::Pretty {
-        eprintln!("weir: {name} was there already");
+        context.note(&format!("{name} was there already"));
     }
     let mut fact = info(name, made);
     fact["created"] = made.created.into();
@@ -63,18 +72,29 @@ pub(super) async fn close(context: Context, flags: StreamFlags) -> anyhow::Resul
 }
 
 pub(super) async fn rm(context: Context, flags: RmFlags) -> anyhow::Result<Exit> {
+    let total = u64::try_from(flags.streams.len()).ok();
+    let mut progress = Progress::of(Unit::Things("streams"), total);
+    let mut missing = None;
     for name in &flags.streams {
         if context.interrupt.came() {
             return Ok(Exit::Interrupted);
         }
         let deleted = match context.client.stream(name).delete().await {
             Ok(()) => true,
-            Err(Error::NotFound { .. } | Error::Gone { .. }) if flags.force => false,
+            // One that is not there keeps none of the others.
+            Err(error @ (Error::NotFound { .. } | Error::Gone { .. })) => {
+                if !flags.force {
+                    progress.clear();
+                    missing = Some(context.voice.explain(&error.into()));
+                }
+                false
+            }
             Err(error) => return Err(error.into()),
         };
+        progress.add(1);
         if context.output.style() == Style::Json {
             context.output.fact(&json!({ "stream": name, "deleted": deleted }), "")?;
         }
     }
-    Ok(Exit::Done)
+    Ok(missing.map_or(Exit::Done, Exit::Partly))
 }

@@ -19,7 +19,7 @@ pub(super) async fn run(context: Context, command: SubCommand) -> anyhow::Result
     let subscriptions = context.client.subscriptions();
     match command {
         SubCommand::Create(flags) => {
-            let made = subscriptions.create(&flags.id, &body(&flags)).await?;
+            let made = subscriptions.create(&flags.on.id, &body(&flags)).await?;
             context.output.document(&made)?;
         }
         SubCommand::Ls(flags) => {
@@ -29,7 +29,13 @@ pub(super) async fn run(context: Context, command: SubCommand) -> anyhow::Result
                 Style::Pretty | Style::Json => context.output.document(&there)?,
             }
         }
-        SubCommand::Rm(flags) => subscriptions.delete(&flags.id).await?,
+        SubCommand::Rm(flags) => {
+            subscriptions.delete(&flags.id).await?;
+            if context.output.style() == Style::Json {
+                let fact = json!({ "subscription": flags.id, "deleted": true });
+                context.output.fact(&fact, "")?;
+            }
+        }
         SubCommand::Pull(flags) => return pull(&context, &flags).await,
     }
     Ok(Exit::Done)
@@ -74,7 +80,7 @@ fn links(context: &Context, there: &Value) -> anyhow::Result<()> {
 async fn pull(context: &Context, flags: &SubPullFlags) -> anyhow::Result<Exit> {
     let subscriptions = context.client.subscriptions();
     loop {
-        let claimed = subscriptions.claim(&flags.id, &flags.worker).await?;
+        let claimed = subscriptions.claim(&flags.on.id, &flags.worker).await?;
         let more = match claimed {
             None => false,
             Some(claim) => work(context, &claim, flags.no_ack).await?,

@@ -1,0 +1,248 @@
+//! What this machine remembers of a producer: how much of which input its requests were made of.
+//!
+//! ```text
+//! <state>/producers/<stream and id, hashed>        two slots, written in turn
+//!   {"requests":8,"bytes":51200,"sum":"9f2c…"}     after 8 requests, so much of the input is sent
+//!   {"requests":7,"bytes":44800,"sum":"01ab…"}
+//! ```
+//! A slot is on disk before its request is sent, so that whatever interrupts it the server has what
+//! the newer slot says or what the older one says, and the newer request can be made again, byte
+//! by byte. The server knows how many requests it has and nothing of the input: without this an
+//! input that has grown, or another one, would lose what the count passes over.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, bail};
+use ring::digest;
+use serde_json::{Value, json};
+use weir_io::{
+    File, World,
+    disk::{Create, Lock},
+    tasks,
+};
+
+use super::cut::Mark;
+use crate::config::Environment;
+
+/// Bytes of a slot: one sector, so that a write of one leaves the other alone.
+const SLOT_BYTES: usize = 512;
+
+/// The directory for what is to be remembered, if the user has one.
+pub(super) fn directory(environment: &Environment) -> Option<PathBuf> {
+    let path = |name| environment.get(name).filter(|it| !it.is_empty()).map(PathBuf::from);
+    path("WEIR_STATE_DIR")
+        .or_else(|| Some(path("XDG_STATE_HOME")?.join("weir")))
+        .or_else(|| Some(path("HOME")?.join(".local/state/weir")))
+}
+
+/// What was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Slot {
+    /// Requests, with this one.
+    pub(super) requests: u64,
+    /// Where in the input the last of them ends.
+    pub(super) mark: Mark,
+    /// Whether it closes the stream.
+    pub(super) closed: bool,
+    /// Whether the server has it for sure.
+    pub(super) sure: bool,
+}
+
+/// Where to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Resume {
+    /// What the server has for sure.
+    pub(super) base: Option<Slot>,
+    /// The request behind that, which was sent.
+    pub(super) again: Option<Slot>,
+}
+
+/// The memory of one producer of one stream. Nobody else has it meanwhile.
+pub(super) struct Journal {
+    world: World,
+    file: Arc<dyn File>,
+    path: PathBuf,
+    _lock: Box<dyn Lock>,
+}
+
+impl Journal {
+    /// Opens the memory of the producer `id` of a stream; `of` tells it from all others.
+    ///
+    /// # Errors
+    /// Another process has it, or the disk refuses.
+    pub(super) async fn open(
+        world: &World,
+        directory: &Path,
+        of: &str,
+        id: &str,
+    ) -> anyhow::Result<(Self, Resume)> {
+        let name = digest::digest(&digest::SHA256, format!("{of}\n{id}").as_bytes());
+        let name = hex(&name.as_ref()[..16]);
+        let folder = directory.join("producers");
+        let path = folder.join(&name);
+        let lock = folder.join(format!("{name}.lock"));
+        let (disk, known) = (Arc::clone(&world.disk), path.clone());
+        let opened = tasks::run(&*world.blocking, move || {
+            disk.create_dir_all(&folder)?;
+            let Some(lock) = disk.lock(&lock)? else { return Ok(None) };
+            let file = match disk.open_to_write(&known) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let file = disk.create(&known, Create::Private)?;
+                    disk.sync_dir(&folder)?;
+                    file
+                }
+                file => file?,
+            };
+            let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(0).min(2 * SLOT_BYTES)];
+            file.read_exact_at(&mut bytes, 0)?;
+            io::Result::Ok(Some((lock, file, bytes)))
+        });
+        let opened = opened.await?.with_context(|| format!("cannot open {}", path.display()))?;
+        let Some((lock, file, bytes)) = opened else {
+            bail!("another process appends with the producer {id}: wait for it, or take another id")
+        };
+        let slots = bytes.chunks(SLOT_BYTES).filter_map(read);
+        let resume = choose(slots.collect()).with_context(|| {
+            format!("{} is damaged: remove it and take another --producer-id", path.display())
+        })?;
+        let world = world.clone();
+        Ok((Self { world, file, path, _lock: lock }, resume))
+    }
+
+    /// Remembers a request that is about to be sent, or that the server has for sure.
+    pub(super) async fn note(&self, slot: &Slot) -> anyhow::Result<()> {
+        let Slot { requests, mark, closed, sure } = slot;
+        let slot = json!({
+            "requests": requests,
+            "bytes": mark.bytes,
+            "sum": hex(&mark.sum),
+            "closed": closed,
+            "sure": sure,
+        });
+        let mut text = slot.to_string().into_bytes();
+        assert!(text.len() < SLOT_BYTES, "numbers and a sum have a bound");
+        text.resize(SLOT_BYTES - 1, b' ');
+        text.push(b'\n');
+        self.put(*requests, text).await
+    }
+
+    /// Forgets a request that was refused.
+    pub(super) async fn forget(&self, requests: u64) -> anyhow::Result<()> {
+        self.put(requests, vec![b' '; SLOT_BYTES]).await
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    async fn put(&self, requests: u64, text: Vec<u8>) -> anyhow::Result<()> {
+        let at = if requests.is_multiple_of(2) { 0 } else { SLOT_BYTES };
+        let at = u64::try_from(at).expect("a slot's place fits");
+        let file = Arc::clone(&self.file);
+        let written = tasks::run(&*self.world.blocking, move || {
+            file.write_all_at(&text, at)?;
+            file.sync()
+        });
+        written.await?.with_context(|| format!("cannot write {}", self.path.display()))
+    }
+}
+
+/// What the two slots say. An error: they can't be of one journal.
+fn choose(slots: Vec<Slot>) -> anyhow::Result<Resume> {
+    let Some(last) = slots.iter().max_by_key(|slot| slot.requests).cloned() else {
+        return Ok(Resume { base: None, again: None });
+    };
+    if last.sure {
+        return Ok(Resume { base: Some(last), again: None });
+    }
+    let base = slots.into_iter().find(|slot| slot.requests + 1 == last.requests);
+    if base.is_none() && last.requests != 1 {
+        bail!("a request before number {} is not in it", last.requests);
+    }
+    Ok(Resume { base, again: Some(last) })
+}
+
+/// A slot, if it holds one.
+fn read(text: &[u8]) -> Option<Slot> {
+    let slot: Value = serde_json::from_slice(text.trim_ascii()).ok()?;
+    let number = |name: &str| slot.get(name).and_then(Value::as_u64);
+    let flag = |name: &str| slot.get(name).and_then(Value::as_bool);
+    let sum = unhex(slot.get("sum")?.as_str()?)?;
+    let mark = Mark { bytes: number("bytes")?, sum };
+    Some(Slot { requests: number("requests")?, mark, closed: flag("closed")?, sure: flag("sure")? })
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut sum = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (index, byte) in sum.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
+    }
+    Some(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(requests: u64, sure: bool) -> Slot {
+        let byte = u8::try_from(requests).expect("small");
+        let mark = Mark { bytes: requests * 10, sum: [byte; 32] };
+        Slot { requests, mark, closed: false, sure }
+    }
+
+    #[test]
+    fn the_newer_slot_is_made_again_unless_it_is_sure() {
+        for (slots, base, again) in [
+            (vec![], None, None),
+            (vec![slot(1, false)], None, Some(slot(1, false))),
+            (vec![slot(1, true)], Some(slot(1, true)), None),
+            (vec![slot(4, false), slot(3, false)], Some(slot(3, false)), Some(slot(4, false))),
+            (vec![slot(4, true), slot(3, false)], Some(slot(4, true)), None),
+        ] {
+            assert_eq!(choose(slots).expect("sound"), Resume { base, again });
+        }
+        assert!(choose(vec![slot(4, false)]).is_err());
+        assert!(choose(vec![slot(4, false), slot(1, false)]).is_err());
+    }
+
+    #[test]
+    fn what_is_no_slot_is_none() {
+        let sum = hex(&[7; 32]);
+        let text = format!(
+            "{{\"requests\":1,\"bytes\":2,\"sum\":\"{sum}\",\"closed\":false,\"sure\":true}}   \n"
+        );
+        assert!(read(text.as_bytes()).is_some());
+        for bad in ["", "{", "{}", "   ", &text[..50]] {
+            assert!(read(bad.as_bytes()).is_none(), "{bad}");
+        }
+        assert_eq!(unhex(&hex(&[9; 32])), Some([9; 32]));
+        assert_eq!(unhex("zz"), None);
+    }
+
+    #[test]
+    fn the_directory_is_the_users() {
+        let environment = |pairs: &[(&str, &str)]| -> Environment {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        for (pairs, expect) in [
+            (&[("WEIR_STATE_DIR", "/s"), ("HOME", "/h")][..], Some("/s")),
+            (&[("XDG_STATE_HOME", "/x"), ("HOME", "/h")], Some("/x/weir")),
+            (&[("WEIR_STATE_DIR", ""), ("HOME", "/h")], Some("/h/.local/state/weir")),
+            (&[], None),
+        ] {
+            assert_eq!(directory(&environment(pairs)), expect.map(PathBuf::from));
+        }
+    }
+}
