@@ -29,7 +29,7 @@ use crate::{
     motion::{
         checkpoint, keeper,
         publish::{self, chain},
-        seal,
+        retention, seal,
     },
     rack::Rack,
     read::segments::SegmentSet,
@@ -167,6 +167,7 @@ fn start(
         }),
     );
     tasks.spawn("keeper", Box::pin(keeper::run(Arc::clone(core))));
+    tasks.spawn("trimmer", Box::pin(retention::run(Arc::clone(core))));
     tasks.spawn("publisher", Box::pin(publish::run(Arc::clone(core))));
     tasks.spawn("waker", Box::pin(waker::run(Arc::clone(core))));
     tasks.spawn("checkpoint", Box::pin(checkpoint::run(Arc::clone(core))));

@@ -7,7 +7,7 @@ use std::{
 
 use weir_io::disk::Create;
 
-use super::{merge, retention::Trimmer, seal, stow};
+use super::{merge, seal, stow};
 use crate::{
     Layout, core::Core, history, log::sequencer::Mode, state::catalogue, types::StreamName,
 };
@@ -23,7 +23,6 @@ pub(crate) const RESERVE_BYTES: u64 = 8 << 20;
 
 /// Runs until the store stops.
 pub(crate) async fn run(core: Arc<Core>) {
-    let mut trimmer = Trimmer::default();
     while !core.stopping.load(Ordering::Acquire) {
         if seal_is_due(&core) {
             seal::run(&core).await;
@@ -38,7 +37,6 @@ pub(crate) async fn run(core: Arc<Core>) {
         }
         renew_watched(&core);
         end_expired(&core).await;
-        trimmer.run(&core).await;
         tokio::select! {
             biased;
             () = core.keeper.notified() => {}
