@@ -7,6 +7,7 @@ use crate::{
     core::{ledger_dir, ledger_path},
     motion::{heal, merge},
     request::List,
+    state::catalogue::Place,
     types::Retention,
 };
 
@@ -150,6 +151,56 @@ fn a_ledger_that_nobody_has_whole_is_made_good_by_one_of_all_rows() {
         let ledgers = core.files.lock().ledgers().to_vec();
         assert!(heal::blame_ledgers(core, &ledgers).await.is_ok_and(|bad| bad.is_empty()));
         assert_eq!(town.engine.list(List::default()).await.expect("lists").len(), 1);
+    });
+}
+
+#[test]
+fn a_file_that_the_disk_does_not_give_keeps_no_other_from_the_bucket() {
+    live(config(), async |town| {
+        let core = &town.engine.core;
+        town.create("a").await;
+        town.append("a", 0, 40).await;
+        seal::run(core).await;
+        let bad = Arc::clone(&town.segments()[0]);
+        let path = segment_path(&core.config, bad.id());
+        town.machine.drive().set_readable(&path, false).expect("is there");
+        town.create("b").await;
+        town.append("b", 0, 40).await;
+        seal::run(core).await;
+        let published = publish::once(core).await;
+        assert!(matches!(published, Err(publish::Problem::Awaited(1))), "{published:?}");
+        assert!(town.segments()[1].remote().is_some(), "the other one is there");
+        assert!(core.files.lock().ledgers().iter().all(|row| row.place == Place::Bucket));
+        assert_eq!(town.unreadable(), 1);
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert_eq!(town.engine.metrics().publish.manifests.get(), 0, "it may come back");
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert_eq!(town.engine.metrics().publish.manifests.get(), 1, "everything else is safe");
+        assert!(bad.remote().is_none());
+        assert!(town.engine.metrics().publish.backlog_bytes.get() > 0);
+        town.machine.drive().set_readable(&path, true).expect("is there");
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert!(bad.remote().is_some());
+        assert_eq!(town.engine.metrics().publish.manifests.get(), 2, "the hole is filled");
+        assert_eq!(town.engine.metrics().publish.backlog_bytes.get(), 0);
+        assert_eq!(town.unreadable(), 0);
+    });
+}
+
+#[test]
+fn a_ledger_that_the_disk_does_not_give_is_made_good_by_one_of_all_rows() {
+    live(sealing(), async |town| {
+        let core = &town.engine.core;
+        town.create("a").await;
+        town.append("a", 0, 40).await;
+        seal::run(core).await;
+        let bad = core.files.lock().ledgers()[0];
+        let path = ledger_path(&core.config, bad.id);
+        town.machine.drive().set_readable(&path, false).expect("is there");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(town.engine.metrics().publish.manifests.get(), 1);
+        assert_eq!(town.unreadable(), 0);
+        assert!(core.files.lock().ledgers().iter().all(|row| row.id != bad.id));
     });
 }
 
