@@ -27,7 +27,10 @@ use crate::{
         commit::{Link, StoreId},
         sequencer::Sequencer,
     },
-    motion::publish::{Chain, InBucket},
+    motion::{
+        publish::{Chain, InBucket},
+        unreadable::Unreadable,
+    },
     rack::Rack,
     read::segments::SegmentSet,
     segment::BlockCache,
@@ -86,9 +89,16 @@ pub(crate) struct Core {
     /// Held while a commit is made visible: a state row must reflect whole commits (INV-1).
     pub(crate) settling: Mutex<()>,
     pub(crate) slices: mpsc::Sender<Slice>,
-    /// Held by whoever seals or merges: one at a time, or a later seal could move
-    /// `folded_through` past rows that an earlier one has yet to write.
+    /// Held by whoever seals, and by a merge while it writes: one at a time, or a later seal could
+    /// move `folded_through` past rows that an earlier one has yet to write. Nobody waits for the
+    /// bucket with it.
     pub(crate) sealing: tokio::sync::Mutex<()>,
+    /// Held by whoever merges: the files of a merge are its own until it is done.
+    pub(crate) merging: tokio::sync::Mutex<()>,
+    /// Rings when there may be something to merge.
+    pub(crate) merger: Notify,
+    /// Files that could not be read.
+    pub(crate) unreadable: Mutex<Unreadable>,
     /// The database has become shorter: it is to be checkpointed, however little that is.
     pub(crate) shortened: AtomicBool,
     /// Rings when the keeper should look around.
@@ -115,6 +125,8 @@ pub(crate) struct Core {
     pub(crate) backlog: Arc<AtomicU64>,
     /// The ledgers say all that the catalogue does.
     pub(crate) ledgers_whole: AtomicBool,
+    /// Changes in all ledgers when the rows of the catalogue were last counted.
+    pub(crate) ledgers_counted: AtomicU64,
     /// How many recoveries from a bucket the store has behind it.
     pub(crate) recoveries: u32,
     /// Counts the processes that opened the store.

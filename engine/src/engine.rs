@@ -334,6 +334,9 @@ impl Engine {
         }
         core.stopping.store(true, Ordering::Release);
         core.keeper.notify_one();
+        core.merger.notify_one();
+        // What it has under way it gives up.
+        drop(core.merging.lock().await);
         self.flush().await;
         let store_now = core.store_now();
         let noted = core.on_writer("store time", move |conn| {

@@ -55,6 +55,8 @@ pub struct Metrics {
     pub segments: Gauge,
     /// Bytes of live segments.
     pub segment_bytes: Gauge,
+    /// Files, segments or ledgers, that could not be read when they were to be merged or uploaded.
+    pub files_unreadable: Gauge,
     /// Longest time in microseconds that work beside commits held the writer.
     pub writer_hold_max_us: Gauge,
     /// Streams whose state is in memory.
@@ -122,6 +124,7 @@ impl Default for Metrics {
             trims: Counter::default(),
             segments: Gauge::default(),
             segment_bytes: Gauge::default(),
+            files_unreadable: Gauge::default(),
             writer_hold_max_us: Gauge::default(),
             streams_cached: Gauge::default(),
             live_readers: Gauge::default(),
@@ -200,6 +203,7 @@ impl Metrics {
         r.register("weir_trims", "Times a stream let old records go", self.trims.clone());
         r.register("weir_segments", "Live segments", self.segments.clone());
         r.register("weir_segment_bytes", "Bytes of live segments", self.segment_bytes.clone());
+        r.register("weir_files_unreadable", "Files left out", self.files_unreadable.clone());
         r.register(
             "weir_writer_hold_max_us",
             "Longest hold of the writer beside commits",

@@ -27,9 +27,9 @@ use crate::{
         writer::Writer,
     },
     motion::{
-        checkpoint, keeper,
+        checkpoint, keeper, merge,
         publish::{self, chain},
-        seal,
+        retention, seal,
     },
     rack::Rack,
     read::segments::SegmentSet,
@@ -167,6 +167,8 @@ fn start(
         }),
     );
     tasks.spawn("keeper", Box::pin(keeper::run(Arc::clone(core))));
+    tasks.spawn("merger", Box::pin(merge::run(Arc::clone(core))));
+    tasks.spawn("trimmer", Box::pin(retention::run(Arc::clone(core))));
     tasks.spawn("publisher", Box::pin(publish::run(Arc::clone(core))));
     tasks.spawn("waker", Box::pin(waker::run(Arc::clone(core))));
     tasks.spawn("checkpoint", Box::pin(checkpoint::run(Arc::clone(core))));
@@ -345,6 +347,9 @@ fn assemble(
         wal_bytes: AtomicU64::new(0),
         slices,
         sealing: tokio::sync::Mutex::new(()),
+        merging: tokio::sync::Mutex::new(()),
+        merger: Notify::new(),
+        unreadable: Mutex::default(),
         shortened: AtomicBool::new(false),
         keeper: Notify::new(),
         readers: Mutex::new(Vec::new()),
@@ -359,6 +364,7 @@ fn assemble(
         backlog: files.backlog(),
         files: Mutex::new(files),
         ledgers_whole: AtomicBool::new(ledgers_whole),
+        ledgers_counted: AtomicU64::new(0),
         recoveries: floor.era(),
         writer_epoch,
         chain: tokio::sync::Mutex::default(),

@@ -115,6 +115,44 @@ fn whoever_waits_sees_appends_and_seals_of_the_stream_and_no_other() {
 }
 
 #[test]
+fn whoever_waits_for_a_stream_sleeps_through_seals_and_manifests_of_others() {
+    let machine = Machine::new(20);
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let world = machine.boot(Duration::ZERO);
+        let bucket = machine.bucket().client(std::sync::Arc::clone(&world.clock));
+        let config = weir_engine::Config::new("/data/store");
+        let engine = Engine::open_with(world, config, Some(bucket), "test").await.expect("opens");
+        create(&engine, "s").await;
+        append(&engine, "s", "x").await;
+        create(&engine, "other").await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let inspection = engine.inspect(&name("s")).await.expect("there");
+        let before = inspection.details().await.expect("there");
+        let manifests = engine.metrics().publish.manifests.get();
+        let others = async {
+            for _ in 0..5 {
+                append(&engine, "other", "x").await;
+                tokio::time::sleep(Duration::from_secs(15)).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = inspection.changed(before.revision) => panic!("nothing happened to this stream"),
+            () = others => {}
+        }
+        assert!(engine.metrics().publish.manifests.get() > manifests);
+        append(&engine, "s", "y").await;
+        inspection.changed(before.revision).await;
+        let after = inspection.details().await.expect("there");
+        assert_ne!(after.revision, before.revision);
+        engine.close().await;
+        machine.drive().kill();
+    });
+}
+
+#[test]
 fn a_fork_tells_its_source_and_the_source_counts_its_forks() {
     let machine = Machine::new(3);
     live(&machine, End::Clean, async |engine| {

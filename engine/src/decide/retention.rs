@@ -44,7 +44,7 @@ pub(crate) fn due(kept: &Kept, own_start: Seq) -> Option<WallMs> {
         && kept.bytes > max.saturating_add(slack_bytes(max))
     {
         // The first record may be more than what is too much: then the next appends decide.
-        let head_goes = kept.bytes - kept.head_bytes >= max;
+        let head_goes = kept.bytes.saturating_sub(kept.head_bytes) >= max;
         if head_goes || kept.earliest < own_start {
             return Some(WallMs::ZERO);
         }
@@ -129,14 +129,33 @@ impl Walk {
         }
     }
 
-    /// What the walk came to. A walk that met no record to stay must have been over all there are.
-    pub(crate) fn trim(&self, stream: StreamId) -> Trim {
+    /// Walks over records up to `limit` that nobody can read: no more than `bytes` of them, none
+    /// younger than `newest`. They go together or not at all.
+    pub(crate) fn pass_unread(&mut self, limit: Seq, bytes: u64, newest: WallMs) {
+        assert!(limit > self.at, "a walk goes on");
+        let is_old = newest < self.goal.older_than;
+        let too_much = self.dropped.saturating_add(bytes) <= self.goal.excess;
+        if self.left == 0 || !(is_old || too_much) {
+            self.stays = Some((newest, bytes.max(1)));
+            return;
+        }
+        self.left = self.left.saturating_sub(bytes);
+        self.dropped = self.dropped.saturating_add(bytes);
+        self.at = limit;
+    }
+
+    /// What the walk came to, of a stream that kept so many bytes. A walk that met no record to
+    /// stay must have been over all there are. Bytes that were not read are counted too high, never
+    /// too low, so that the stream keeps rather more than asked.
+    pub(crate) fn trim(&self, stream: StreamId, kept_bytes: u64) -> Trim {
+        let dropped = self.dropped.min(kept_bytes);
+        let head_bytes = self.stays.map_or(0, |(_, bytes)| bytes);
         Trim {
             stream,
             earliest: self.at,
-            dropped: self.dropped,
+            dropped,
             oldest: self.stays.map(|(at, _)| at),
-            head_bytes: self.stays.map_or(0, |(_, bytes)| bytes),
+            head_bytes: head_bytes.min((kept_bytes - dropped).max(1)),
         }
     }
 }
@@ -227,7 +246,7 @@ mod tests {
         let goal = goal(&seen, Seq::ZERO, now(9)).expect("due");
         let mut walk = Walk::new(goal, Form::Json, Seq::ZERO);
         chunks(&[(7, vec![101, 800])]).iter().for_each(|chunk| walk.pass(chunk));
-        let trim = walk.trim(StreamId::new(1));
+        let trim = walk.trim(StreamId::new(1), seen.bytes);
         assert_eq!((trim.earliest, trim.dropped, trim.head_bytes), (Seq::new(1), 101, 800));
         let tail = Seq::new(2);
         assert!(holds(&trim, (&seen, tail), &seen, tail));
@@ -275,7 +294,7 @@ mod tests {
             };
             let mut walk = Walk::new(goal, Form::Json, Seq::ZERO);
             chunks(&appends).iter().for_each(|chunk| walk.pass(chunk));
-            let trim = walk.trim(StreamId::new(1));
+            let trim = walk.trim(StreamId::new(1), kept.bytes);
             let gone = usize::try_from(trim.earliest.get()).expect("small");
             let (lost, left) = each.split_at(gone);
             let left_bytes: u64 = left.iter().map(|(_, size)| size).sum();

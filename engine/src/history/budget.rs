@@ -65,8 +65,8 @@ pub(crate) async fn tidy(core: &Arc<Core>) {
     if bytes <= max - max / 16 {
         return;
     }
-    // A file that a merge is about to remove must not come back by a rename.
-    let Ok(_turn) = core.sealing.try_lock() else { return };
+    // A file that a merge removes must not come back by a rename.
+    let _turn = core.sealing.lock().await;
     let set = core.segments.load_full();
     let mut uploaded: Vec<_> = set.all().iter().filter(|it| is_uploaded(it)).collect();
     // Of those never read the oldest go first.
@@ -77,7 +77,7 @@ pub(crate) async fn tidy(core: &Arc<Core>) {
         if left <= max - max / 8 {
             break;
         }
-        if segment.is_bare() {
+        if segment.is_bare() || core.history.is_kept(segment.id()) {
             continue;
         }
         match evict(core, segment).await {

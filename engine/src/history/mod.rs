@@ -18,7 +18,11 @@ mod fetch;
 mod whole;
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -33,6 +37,7 @@ pub(crate) use fetch::bring;
 pub(crate) use whole::{doubt, make_whole};
 
 use self::{ahead::Trails, fetch::Flights};
+use crate::{segment::Segment, types::SegmentId};
 
 /// Bytes of answers of the bucket that are awaited at once. A larger answer takes all of it.
 const FETCH_BYTES_MAX: usize = 64 << 20;
@@ -51,6 +56,21 @@ pub(crate) struct History {
     round: AtomicU64,
     /// Bytes of the local copies of uploaded segments: counted once a round, then added to.
     local_bytes: AtomicU64,
+    /// Segments that are being merged: what was brought for that stays.
+    kept: Mutex<BTreeSet<SegmentId>>,
+}
+
+/// Keeps the evictor from segments until it is dropped.
+pub(crate) struct Keep<'a> {
+    history: &'a History,
+    segments: Vec<SegmentId>,
+}
+
+impl Drop for Keep<'_> {
+    fn drop(&mut self) {
+        let mut kept = self.history.kept.lock();
+        kept.retain(|id| !self.segments.contains(id));
+    }
 }
 
 impl History {
@@ -61,7 +81,20 @@ impl History {
             room: Semaphore::new(FETCH_BYTES_MAX >> 10),
             round: AtomicU64::new(1),
             local_bytes: AtomicU64::new(0),
+            kept: Mutex::default(),
         }
+    }
+
+    /// Keeps the evictor from these segments. One caller at a time may.
+    pub(crate) fn keep(&self, segments: &[Arc<Segment>]) -> Keep<'_> {
+        let segments: Vec<SegmentId> = segments.iter().map(|it| it.id()).collect();
+        self.kept.lock().extend(segments.iter().copied());
+        Keep { history: self, segments }
+    }
+
+    /// Whether the evictor must let it be.
+    fn is_kept(&self, id: SegmentId) -> bool {
+        self.kept.lock().contains(&id)
     }
 
     /// The time by which uses are ordered.

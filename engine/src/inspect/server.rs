@@ -162,6 +162,8 @@ pub struct Segments {
     pub seals: u64,
     /// Seals that failed and will be tried again.
     pub seals_failed: u64,
+    /// Segments and ledgers that could not be read when they were to be merged or uploaded.
+    pub unreadable: u64,
     /// Those that hold records which were deleted or let go of.
     pub dying: usize,
     /// About how many bytes of these that are.
@@ -309,6 +311,7 @@ fn segments(core: &Core) -> Segments {
     let footers = || set.all().iter().map(|segment| segment.footer());
     let deaths = core.deaths.lock();
     Segments {
+        unreadable: level(&core.metrics.files_unreadable),
         dying: deaths.len(),
         dead_bytes: deaths.values().map(|dying| dying.death.bytes).sum(),
         dead_since: deaths.values().map(|dying| dying.death.since).min(),

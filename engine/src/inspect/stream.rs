@@ -9,6 +9,7 @@ use crate::{
     engine::head_of,
     motion::publish::InBucket,
     request::{Error, Head},
+    segment::Segment,
     state::{
         catalogue::{self, Place},
         view::{Durable, Life, Stream},
@@ -129,14 +130,18 @@ pub struct IndexStatus {
     pub revision: Revision,
 }
 
-/// Names what a stream looked like: the same revision, the same figures but those of the clock
-/// and of the database.
+/// Names what a stream looked like: the same revision, the same figures but those of the clock, of
+/// the database and of the manifest, which are everybody's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Revision {
     lsn: Lsn,
     life: Life,
-    /// Counts the changes of what lies in which segment.
-    moves: u64,
+    /// Everything before this lies in segments.
+    sealed: Seq,
+    /// Everything before this is published.
+    uploaded: Seq,
+    /// What the segments that hold some of it are, and which of them the bucket has.
+    places: u64,
 }
 
 /// A hold on one incarnation of a stream for looking at it. Keeps nothing alive.
@@ -194,13 +199,42 @@ impl Inspection {
     }
 
     fn revision(&self) -> Revision {
-        let _whole = self.core.settling.lock();
-        self.revision_of(&self.stream.durable.lock())
+        let in_bucket = *self.core.in_bucket.lock();
+        let revision = {
+            let _whole = self.core.settling.lock();
+            self.revision_of(&self.stream.durable.lock(), in_bucket)
+        };
+        Revision { places: self.segments().0, ..revision }
     }
 
-    fn revision_of(&self, durable: &Durable) -> Revision {
-        let moves = *self.core.moves.borrow();
-        Revision { lsn: durable.state.lsn, life: durable.life, moves }
+    /// All of it that the stream's state tells.
+    fn revision_of(&self, durable: &Durable, in_bucket: Option<InBucket>) -> Revision {
+        let uploaded = durable.uploads.through(in_bucket.map_or(Lsn::ZERO, |it| it.folded));
+        let (lsn, life) = (durable.state.lsn, durable.life);
+        Revision { lsn, life, sealed: durable.sealed, uploaded, places: 0 }
+    }
+
+    /// Which segments hold the stream and where these are: as a number that tells two such sets,
+    /// and each of them with whether the bucket has it.
+    fn segments(&self) -> (u64, Vec<(Arc<Segment>, bool)>) {
+        let id = self.stream.identity.id;
+        let files = self.core.files.lock();
+        let set = self.core.segments.load();
+        let held: Vec<(Arc<Segment>, bool)> = set
+            .all()
+            .iter()
+            .filter(|it| it.holds(id))
+            .map(|it| {
+                let place = files.segment(it.id()).map(|held| held.row.place);
+                (Arc::clone(it), place == Some(Place::Bucket))
+            })
+            .collect();
+        // FNV-1a over numbers: nobody chooses them.
+        let places = held.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, (segment, uploaded)| {
+            let word = segment.id().get() << 1 | u64::from(*uploaded);
+            (hash ^ word).wrapping_mul(0x0100_0000_01b3)
+        });
+        (places, held)
     }
 
     fn gather(&self) -> Result<Details, Error> {
@@ -211,7 +245,7 @@ impl Inspection {
         durable.presence()?;
         let identity = &self.stream.identity;
         let state = &durable.state;
-        let revision = self.revision_of(&durable);
+        let revision = self.revision_of(&durable, in_bucket);
         let unsealed = unsealed(&durable);
         let details = Details {
             head: head_of(&self.stream, state),
@@ -261,17 +295,18 @@ impl Inspection {
     /// Adds which segments hold the stream. After `sealed` was read: whatever it promises is in
     /// this set.
     fn with_segments(&self, mut details: Details) -> Details {
+        let (places, held) = self.segments();
+        details.revision.places = places;
+        details.index.revision = details.revision;
         if details.sealed.records == 0 {
             return details;
         }
-        let id = self.stream.identity.id;
-        let files = self.core.files.lock();
-        for segment in self.core.segments.load().all().iter().filter(|it| it.holds(id)) {
+        for (segment, uploaded) in held {
             let footer = segment.footer();
             details.sealed.segments += 1;
             details.sealed.file_bytes += footer.file_bytes();
             details.sealed.newest = Some(footer.newest);
-            if files.segment(segment.id()).is_some_and(|held| held.row.place == Place::Bucket) {
+            if uploaded {
                 details.uploaded.segments += 1;
                 details.uploaded.object_bytes += footer.file_bytes();
             }

@@ -182,17 +182,18 @@ fn is_due(core: &Core, dying: &Dying, now: WallMs) -> bool {
     due <= now.get() && dying.not_before <= now
 }
 
-/// A segment that is to be written anew: that its time is up, or a quarter of it dead.
-pub(super) fn rots(core: &Core, segments: &[Arc<Segment>]) -> Option<Arc<Segment>> {
+/// Which of these segments are to be written anew, oldest first: those whose time is up, or of
+/// which a quarter is dead.
+pub(super) fn rotting(core: &Core, segments: &[Arc<Segment>]) -> Vec<usize> {
     let now = core.now().wall;
     let deaths = core.deaths.lock();
-    let rots = |segment: &&Arc<Segment>| {
+    let rots = |segment: &Arc<Segment>| {
         let Some(dying) = deaths.get(&segment.id()) else { return false };
         let dead = dying.death.bytes;
         let mostly = dead > 0 && dead >= segment.footer().file_bytes() / 4;
         is_due(core, dying, now) || (mostly && dying.not_before <= now)
     };
-    segments.iter().find(rots).cloned()
+    segments.iter().enumerate().filter(|(_, it)| rots(it)).map(|(at, _)| at).collect()
 }
 
 /// Segments could not be written anew: others have their turn first.

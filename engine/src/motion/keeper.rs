@@ -7,7 +7,7 @@ use std::{
 
 use weir_io::disk::Create;
 
-use super::{merge, retention::Trimmer, seal, stow};
+use super::{seal, stow};
 use crate::{
     Layout, core::Core, history, log::sequencer::Mode, state::catalogue, types::StreamName,
 };
@@ -23,13 +23,10 @@ pub(crate) const RESERVE_BYTES: u64 = 8 << 20;
 
 /// Runs until the store stops.
 pub(crate) async fn run(core: Arc<Core>) {
-    let mut trimmer = Trimmer::default();
     while !core.stopping.load(Ordering::Acquire) {
         if seal_is_due(&core) {
             seal::run(&core).await;
-            merge::run(&core).await;
-        } else if merge::is_due(&core) && !matches!(core.sequencer.mode(), Mode::Failed(_)) {
-            merge::run(&core).await;
+            core.merger.notify_one();
         }
         history::tidy(&core).await;
         stow::tidy(&core).await;
@@ -38,7 +35,6 @@ pub(crate) async fn run(core: Arc<Core>) {
         }
         renew_watched(&core);
         end_expired(&core).await;
-        trimmer.run(&core).await;
         tokio::select! {
             biased;
             () = core.keeper.notified() => {}
@@ -57,6 +53,17 @@ fn seal_is_due(core: &Core) -> bool {
     let since = core.unfolded.lock().since;
     let age_ms = u64::try_from(core.config.seal_age.as_millis()).unwrap_or(u64::MAX);
     since.is_some_and(|since| core.store_now() >= since.plus(age_ms))
+}
+
+/// Lets a seal that is due go first, once: who goes on has had to wait for one.
+pub(super) async fn give_way(core: &Arc<Core>) {
+    if seal_is_due(core) && core.sealing.try_lock().is_ok() {
+        weir_io::sometimes!("a merge left a seal its turn");
+        let mut moves = core.moves.subscribe();
+        core.keeper.notify_one();
+        // A seal that fails moves nothing, and one may wait long for the writer.
+        drop(tokio::time::timeout(ROUND, moves.changed()).await);
+    }
 }
 
 /// Writes the deadlines of windows that attached readers keep open, ahead of the next round, so

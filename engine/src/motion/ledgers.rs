@@ -14,13 +14,10 @@ use std::{
 use rusqlite::Connection;
 use weir_io::disk::Create;
 
-use super::{
-    merge,
-    seal::{Failed, Snapshot},
-};
+use super::seal::{Failed, Snapshot};
 use crate::{
     core::{Burial, Core, ledger_dir, ledger_path},
-    ledger::{self, Address, Below, Builder, Change, Footer, Key, Ledger, Row, Source, row},
+    ledger::{Address, Builder, Change, Footer, Key, Ledger, Row, Source, row},
     log::commit::Link,
     state::{
         catalogue::{self, Failure, LedgerRow, Place},
@@ -101,7 +98,7 @@ pub(super) async fn write(
                 }
                 put_tail(conn, builder, (folded.lsn, through.lsn))
             };
-            Ok(file(&shared, (first, folded.lsn), fill))
+            Ok(file(&shared, (first, folded.lsn), || false, fill))
         })
         .await??;
     if whole {
@@ -182,27 +179,38 @@ fn put_tail(
 }
 
 /// Writes a ledger file: under a temporary name, then, complete and durable, under its own, in a
-/// directory that knows it.
-fn file(
+/// directory that knows it. One that can't be finished leaves nothing behind. `cut` gives up.
+pub(super) fn file(
     core: &Core,
     (first, last): (Lsn, Lsn),
+    cut: impl Fn() -> bool,
     fill: impl FnOnce(&mut Builder<'_>) -> Result<(), Failed>,
 ) -> Result<LedgerRow, Failed> {
     let id = core.new_file();
     let path = ledger_path(&core.config, id);
     let temporary = path.with_extension("tmp");
     let disk = &*core.world.disk;
-    let file = disk.create(&temporary, Create::Truncate)?;
-    let written = AtomicU64::new(0);
-    let mut sink = |bytes: &[u8]| -> io::Result<()> {
-        let len = u64::try_from(bytes.len()).expect("usize fits u64");
-        file.write_all_at(bytes, written.fetch_add(len, Ordering::Relaxed))
+    let write = || -> Result<Footer, Failed> {
+        let file = disk.create(&temporary, Create::Truncate)?;
+        let written = AtomicU64::new(0);
+        let mut sink = |bytes: &[u8]| -> io::Result<()> {
+            if cut() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let len = u64::try_from(bytes.len()).expect("usize fits u64");
+            file.write_all_at(bytes, written.fetch_add(len, Ordering::Relaxed))
+        };
+        let mut builder = Builder::new(core.store, id, &mut sink)?;
+        fill(&mut builder)?;
+        let footer = builder.finish(first, last)?;
+        file.sync()?;
+        disk.rename(&temporary, &path)?;
+        Ok(footer)
     };
-    let mut builder = Builder::new(core.store, id, &mut sink)?;
-    fill(&mut builder)?;
-    let footer = builder.finish(first, last)?;
-    file.sync()?;
-    disk.rename(&temporary, &path)?;
+    let footer = write().inspect_err(|_| {
+        // What is left of it goes at the next start, if not now.
+        drop(disk.remove(&temporary));
+    })?;
     // A row must not name a file that the crash forgets (INV-14).
     disk.sync_dir(&ledger_dir(&core.config))?;
     Ok(row_of(core, id, &footer))
@@ -219,46 +227,6 @@ fn row_of(core: &Core, id: SegmentId, footer: &Footer) -> LedgerRow {
         last_lsn: footer.last_lsn,
         rows: footer.rows,
     }
-}
-
-/// Merges ledgers as long as there are enough of one size side by side.
-pub(crate) async fn merge(core: &Arc<Core>) -> Result<(), Failed> {
-    while !core.stopping.load(Ordering::Acquire) {
-        let ledgers = core.files.lock().ledgers().to_vec();
-        let sizes: Vec<u64> = ledgers.iter().map(|ledger| ledger.bytes).collect();
-        let Some(range) = merge::neighbours(&sizes, core.config.merged_bytes_max) else {
-            return Ok(());
-        };
-        let below = if range.start == 0 { Below::Nothing } else { Below::Others };
-        merge_some(core, &ledgers[range], below).await?;
-        weir_io::sometimes!("ledgers were merged");
-    }
-    Ok(())
-}
-
-async fn merge_some(core: &Arc<Core>, inputs: &[LedgerRow], below: Below) -> Result<(), Failed> {
-    let (shared, rows) = (Arc::clone(core), inputs.to_vec());
-    let new = weir_io::tasks::run(&*core.world.blocking, move || {
-        let mut open = Vec::with_capacity(rows.len());
-        for row in &rows {
-            open.push(Arc::new(open_file(&shared, row.id)?));
-        }
-        let range = (rows[0].first_lsn, rows[rows.len() - 1].last_lsn);
-        file(&shared, range, |builder| Ok(ledger::merge(&open, below, builder)?))
-    });
-    let new = new.await??;
-    let old: Vec<LedgerRow> = inputs.to_vec();
-    core.on_writer("merge ledgers", move |conn| -> Result<(), Failure> {
-        let tx = conn.transaction()?;
-        catalogue::put_ledger(&tx, &new)?;
-        drop_rows(&tx, &old)?;
-        Ok(tx.commit()?)
-    })
-    .await??;
-    let gone: Vec<SegmentId> = inputs.iter().map(|row| row.id).collect();
-    core.files.lock().replace_ledgers(&gone, new);
-    remove_files(core, gone).await;
-    Ok(())
 }
 
 /// The catalogue forgets ledgers; their objects begin to wait for their collection.
@@ -282,6 +250,29 @@ pub(super) async fn remove_files(core: &Arc<Core>, gone: Vec<SegmentId>) {
     if let Ok(Err(error)) = removed.await {
         tracing::warn!(%error, "a merged ledger's file stays until the next start");
     }
+}
+
+/// Reads the file of a ledger through; says whether it is what was written.
+pub(super) fn verify(core: &Core, row: &LedgerRow) -> Result<(), Failed> {
+    let ledger = Arc::new(open_file(core, row.id)?);
+    is_the_one(core, &ledger, row)?;
+    read_through(&ledger)
+}
+
+/// Refuses a ledger that is not the one of a row.
+pub(super) fn is_the_one(core: &Core, ledger: &Ledger, row: &LedgerRow) -> Result<(), Failed> {
+    let found = (ledger.store(), ledger.id(), ledger.footer().mark());
+    match found == (core.store, row.id, row.mark) {
+        true => Ok(()),
+        false => Err(Failure::Damaged(format!("ledger {}: it is another one", row.id)).into()),
+    }
+}
+
+/// Reads every block.
+pub(super) fn read_through(ledger: &Arc<Ledger>) -> Result<(), Failed> {
+    ledger.rows().try_for_each(|row| row.map(drop).map_err(|lost| lost.error))?;
+    ledger.commits().try_for_each(|it| it.map(drop).map_err(|lost| lost.error))?;
+    Ok(())
 }
 
 /// Opens a ledger of this store.

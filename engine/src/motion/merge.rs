@@ -2,94 +2,288 @@
 //! stored: when [`FAN_IN`] neighbours lie side by side of which none outweighs the rest they
 //! become one. Records that nobody can read any more are left out, and a segment of which about
 //! a quarter is such, or which holds such for [`Config::erase_within`](crate::Config::erase_within),
-//! is rewritten by itself. A merge gives way to a stop.
+//! is rewritten by itself.
+//!
+//! The merger works in steps of one output each. What a step reads is brought from the bucket
+//! first; then seals wait, for as long as it takes to write that output from local copies, and no
+//! longer: who waits for `sealing` has it before the next step. Files that can't be read are left
+//! out ([`super::heal`]). A merge gives way to a stop.
 
 use std::{
     cell::Cell,
+    collections::BTreeSet,
     ops::Range,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use rusqlite::Connection;
 
 use super::{
-    deaths,
+    condense, deaths, heal, keeper,
     seal::{self, Failed, NewSegment},
     stow,
 };
 use crate::{
     core::Core,
     history,
+    log::sequencer::Mode,
     segment::{self, Segment},
     state::catalogue::{self, Failure, Place, SegmentRow},
     types::{Lsn, SegmentId, Seq, StreamId},
 };
 
-/// How many neighbours become one segment.
+/// How many neighbours become one.
 const FAN_IN: usize = 8;
-/// Segments up to this size are merged whatever lies beside them.
-const SMALL_BYTES_MAX: u64 = 1 << 20;
+/// Files up to this size are merged whatever lies beside them.
+pub(super) const SMALL_BYTES_MAX: u64 = 1 << 20;
+/// How often the merger looks around unrung.
+const ROUND: Duration = Duration::from_secs(1);
+/// The longest pause after something went wrong that is no file's fault.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// Whether something is to be erased that no seal brings about.
-pub(crate) fn is_due(core: &Core) -> bool {
-    deaths::is_overdue(core)
+/// What is left to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    Nothing,
+    /// What there is waits for a fold or for uploads.
+    Waits,
+    /// Something went wrong.
+    Failed,
+}
+
+/// Merges when rung, and erases in time, until the store stops.
+pub(crate) async fn run(core: Arc<Core>) {
+    let (mut wanted, mut pause) = (false, ROUND);
+    while !is_stopping(&core) {
+        if !matches!(core.sequencer.mode(), Mode::Failed(_)) {
+            wanted |= heal::run(&core).await;
+            if wanted || deaths::is_overdue(&core) {
+                let rest = all(&core).await;
+                wanted = rest != Rest::Nothing;
+                pause = match rest {
+                    Rest::Failed => pause.saturating_mul(2).min(PAUSE_MAX),
+                    Rest::Nothing | Rest::Waits => ROUND,
+                };
+            }
+        }
+        tokio::select! {
+            biased;
+            () = core.merger.notified() => wanted = true,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+fn is_stopping(core: &Core) -> bool {
+    core.stopping.load(Ordering::Acquire)
 }
 
 /// Merges as long as something is to be merged.
-pub(crate) async fn run(core: &Arc<Core>) {
-    let _turn = core.sealing.lock().await;
-    while let Some(inputs) = choose(core).filter(|_| !core.stopping.load(Ordering::Acquire)) {
-        let ids: Vec<SegmentId> = inputs.iter().map(|it| it.id()).collect();
-        if let Err(error) = merge(core, inputs).await {
-            tracing::warn!(%error, "merge failed and will be tried again");
-            deaths::put_off(core, &ids);
-            return;
+pub(crate) async fn all(core: &Arc<Core>) -> Rest {
+    let _turn = core.merging.lock().await;
+    let mut doubted = BTreeSet::new();
+    let (mut waits, mut merged) = (false, false);
+    while !is_stopping(core) {
+        keeper::give_way(core).await;
+        let inputs = match choose(core) {
+            Choice::Merge(inputs) => inputs,
+            Choice::Nothing => break,
+            Choice::Waits => {
+                waits = true;
+                break;
+            }
+        };
+        match step(core, &inputs).await {
+            Ok(true) => {
+                weir_io::sometimes!("segments were merged");
+                merged = true;
+            }
+            Ok(false) => {}
+            Err(error) if is_stopping(core) => {
+                tracing::debug!(%error, "a merge was cut off by a stop");
+            }
+            Err(error) => {
+                if !blamed(core, &inputs, &error, &mut doubted).await {
+                    tracing::warn!(%error, "merge failed and will be tried again");
+                    let ids: Vec<SegmentId> = inputs.iter().map(|it| it.id()).collect();
+                    deaths::put_off(core, &ids);
+                    return Rest::Failed;
+                }
+            }
         }
-        weir_io::sometimes!("segments were merged");
     }
-    if let Err(error) = super::ledgers::merge(core).await {
-        tracing::warn!(%error, "merge of ledgers failed and will be tried again");
+    match condense::all(core).await {
+        Ok(condensed) => merged |= condensed,
+        Err(error) => {
+            tracing::warn!(%error, "merge of ledgers failed and will be tried again");
+            return Rest::Failed;
+        }
     }
-    core.publisher.notify_one();
+    if merged {
+        core.publisher.notify_one();
+    }
+    if waits { Rest::Waits } else { Rest::Nothing }
+}
+
+/// Finds the inputs that are to blame for a merge that failed: one that the bucket has is brought
+/// from there by the next try, any other is left out. Whether there are any.
+async fn blamed(
+    core: &Arc<Core>,
+    inputs: &[Arc<Segment>],
+    error: &Failed,
+    doubted: &mut BTreeSet<SegmentId>,
+) -> bool {
+    if !matches!(error, Failed::Read(_) | Failed::Merge(segment::MergeError::Read(_))) {
+        return matches!(error, Failed::Unreadable(_));
+    }
+    let Ok(bad) = heal::blame(core, inputs).await else { return false };
+    for (segment, error) in &bad {
+        if segment.remote().is_some() && doubted.insert(segment.id()) {
+            history::doubt(std::slice::from_ref(segment));
+        } else {
+            heal::note(core, segment.id(), error);
+        }
+    }
+    !bad.is_empty()
+}
+
+enum Choice {
+    Merge(Vec<Arc<Segment>>),
+    Nothing,
+    Waits,
+}
+
+/// A file that may be merged.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    bytes: u64,
+    /// What a merge of it would add to what waits for its upload.
+    uploaded: u64,
+    /// It can't be read.
+    out: bool,
+}
+
+/// What bounds a merge.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// Bytes of what is merged.
+    bytes_max: u64,
+    /// Bytes of it that the bucket has.
+    uploaded_max: u64,
 }
 
 /// A segment that holds what died long ago or of which about a quarter is dead, or else the first
 /// neighbours, oldest first, that are small or of which none outweighs the rest: so a byte is
 /// rewritten only when what it lies in has about doubled.
-fn choose(core: &Core) -> Option<Vec<Arc<Segment>>> {
+fn choose(core: &Core) -> Choice {
+    let files = core.files.lock();
     // While a fold is to be tried again the rows may say of records that they are dead which the
     // cut, and so the next manifest, still shows; and its segments, merged with others, would take
     // these out of what is published until then (INV-40).
-    let Some(cut) = core.files.lock().settled() else {
+    let Some(cut) = files.settled() else {
         weir_io::sometimes!("a merge waited for a fold that had not been finished");
-        return None;
+        return Choice::Waits;
     };
-    let folded = cut.folded.lsn;
     let set = core.segments.load();
-    let settled = set.all().partition_point(|it| it.footer().last_lsn <= folded);
+    let settled = set.all().partition_point(|it| it.footer().last_lsn <= cut.folded.lsn);
     let settled = &set.all()[..settled];
-    if let Some(segment) = deaths::rots(core, settled) {
-        return Some(vec![segment]);
+    let unreadable = core.unreadable.lock();
+    let candidates: Vec<Candidate> = settled
+        .iter()
+        .map(|segment| {
+            let (id, bytes) = (segment.id(), segment.footer().file_bytes());
+            let place = files.segment(id).map(|held| held.row.place);
+            let uploaded = if place == Some(Place::Bucket) { bytes } else { 0 };
+            Candidate { bytes, uploaded, out: unreadable.has(id) }
+        })
+        .collect();
+    drop((unreadable, files));
+    let bounds = Bounds { bytes_max: core.config.merged_bytes_max, uploaded_max: room(core) };
+    let dying = deaths::rotting(core, settled);
+    let readable = dying.into_iter().filter(|at| !candidates[*at].out);
+    let mut waits = false;
+    for at in readable {
+        if candidates[at].uploaded <= bounds.uploaded_max {
+            return Choice::Merge(vec![Arc::clone(&settled[at])]);
+        }
+        waits = true;
     }
-    let sizes: Vec<u64> = settled.iter().map(|it| it.footer().file_bytes()).collect();
-    neighbours(&sizes, core.config.merged_bytes_max).map(|range| settled[range].to_vec())
+    match neighbours(&candidates, bounds) {
+        Some(range) => Choice::Merge(settled[range].to_vec()),
+        None if waits => {
+            weir_io::sometimes!("a merge waited for uploads");
+            Choice::Waits
+        }
+        None => Choice::Nothing,
+    }
 }
 
-/// The first neighbours that are small or of which none outweighs the rest.
-pub(super) fn neighbours(sizes: &[u64], bytes_max: u64) -> Option<std::ops::Range<usize>> {
-    let start = sizes.windows(FAN_IN).position(|run| {
-        let largest = run.iter().copied().max().unwrap_or_default();
-        let sum: u64 = run.iter().sum();
-        sum <= bytes_max && (largest <= SMALL_BYTES_MAX || largest <= sum / 2)
+/// Bytes that merges may add to what waits for its upload: half of what would refuse appends, but
+/// something whenever nothing waits.
+fn room(core: &Core) -> u64 {
+    let waiting = core.backlog.load(Ordering::Relaxed);
+    if core.bucket.is_none() || waiting == 0 {
+        return u64::MAX;
+    }
+    (core.config.backlog_bytes_max / 2).saturating_sub(waiting)
+}
+
+/// The first neighbours within the bounds that are small or of which none outweighs the rest.
+fn neighbours(files: &[Candidate], bounds: Bounds) -> Option<Range<usize>> {
+    let start = files.windows(FAN_IN).position(|run| {
+        let sum = |of: fn(&Candidate) -> u64| run.iter().map(of).sum::<u64>();
+        let bytes = sum(|it| it.bytes);
+        let fits = bytes <= bounds.bytes_max && sum(|it| it.uploaded) <= bounds.uploaded_max;
+        fits && run.iter().all(|it| !it.out) && are_alike(run.iter().map(|it| it.bytes))
     })?;
     Some(start..start + FAN_IN)
 }
 
+/// Whether files of these sizes are small or none outweighs the rest.
+pub(super) fn are_alike(sizes: impl Iterator<Item = u64> + Clone) -> bool {
+    let largest = sizes.clone().max().unwrap_or_default();
+    largest <= SMALL_BYTES_MAX || largest <= sizes.sum::<u64>() / 2
+}
+
+/// The same for ledgers, whose sum has no bound.
+pub(super) fn first_alike(sizes: &[u64]) -> Option<Range<usize>> {
+    let start = sizes.windows(FAN_IN).position(|run| are_alike(run.iter().copied()))?;
+    Some(start..start + FAN_IN)
+}
+
+/// One output: false if a fold came in between.
+async fn step(core: &Arc<Core>, inputs: &[Arc<Segment>]) -> Result<bool, Failed> {
+    let _kept = core.history.keep(inputs);
+    bring(core, inputs).await?;
+    let _turn = core.sealing.lock().await;
+    if core.files.lock().settled().is_none() {
+        return Ok(false);
+    }
+    merge(core, inputs.to_vec()).await?;
+    Ok(true)
+}
+
+/// Brings what the inputs lack here. Seals do not wait for it.
+async fn bring(core: &Arc<Core>, inputs: &[Arc<Segment>]) -> Result<(), Failed> {
+    let mut leaving = core.leaving.subscribe();
+    for segment in inputs {
+        let brought = tokio::select! {
+            biased;
+            _ = leaving.wait_for(|leaving| *leaving) => return Err(weir_io::tasks::Gone.into()),
+            brought = history::make_whole(core, std::slice::from_ref(segment)) => brought,
+        };
+        if let Err(error) = brought {
+            heal::note(core, segment.id(), &error);
+            return Err(Failed::Unreadable(segment.id()));
+        }
+    }
+    Ok(())
+}
+
 async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed> {
-    history::make_whole(core, &inputs).await?;
     let (builder, merging) = (Arc::clone(core), inputs.clone());
-    let new = core.on_reader(move |conn| Ok(build(&builder, conn, &merging))).await?;
-    let (new, sure) = new.inspect_err(|_| history::doubt(&inputs))?;
+    let (new, sure) = core.on_reader(move |conn| Ok(build(&builder, conn, &merging))).await??;
     let old: Vec<SegmentId> = inputs.iter().map(|it| it.id()).collect();
     let row = new.row;
     let gone: Vec<SegmentRow> = {

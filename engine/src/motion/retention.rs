@@ -3,8 +3,14 @@
 //! segments.
 //!
 //! Each record that goes is looked at once, to know its bytes: the cost is that of reading it once.
+//! Records that are damaged for good are passed by what the index says of them. What is read may
+//! lie in the bucket: the trimmer keeps nobody waiting but other streams that are to be trimmed.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use crate::{
     core::Core,
@@ -16,6 +22,8 @@ use crate::{
     types::{Chunk, Seq, StoreMs, StreamName},
 };
 
+/// How often it is looked for streams to trim.
+const ROUND: Duration = Duration::from_secs(1);
 /// Streams looked at in one round.
 const STREAMS_PER_ROUND: u32 = 1000;
 /// When a stream that could not be read is looked at again.
@@ -23,9 +31,18 @@ const AGAIN_MS: u64 = 60_000;
 /// Streams that could not be read of which that is remembered.
 const UNREADABLE_MAX: usize = 10_000;
 
+/// Trims until the store stops.
+pub(crate) async fn run(core: Arc<Core>) {
+    let mut trimmer = Trimmer::default();
+    while !core.stopping.load(Ordering::Acquire) {
+        trimmer.run(&core).await;
+        tokio::time::sleep(ROUND).await;
+    }
+}
+
 /// Who trims streams.
 #[derive(Default)]
-pub(super) struct Trimmer {
+struct Trimmer {
     /// Streams that could not be read, and when to look again: others have their turn, and nobody
     /// is told of the same thing every second.
     unreadable: BTreeMap<StreamName, StoreMs>,
@@ -33,7 +50,7 @@ pub(super) struct Trimmer {
 
 impl Trimmer {
     /// Trims every stream of which the catalogue says that it is time to look.
-    pub(super) async fn run(&mut self, core: &Arc<Core>) {
+    async fn run(&mut self, core: &Arc<Core>) {
         let (now, wall) = (core.store_now(), core.now().wall);
         self.unreadable.retain(|_, again| *again > now);
         let limit = STREAMS_PER_ROUND
@@ -47,6 +64,9 @@ impl Trimmer {
             }
         };
         for name in due {
+            if core.stopping.load(Ordering::Acquire) {
+                return;
+            }
             if self.unreadable.contains_key(&name) {
                 continue;
             }
@@ -121,10 +141,27 @@ async fn find(
     while !walk.is_over() && walk.at < tail {
         match in_memory(stream, walk.at)? {
             Some(chunks) => chunks.iter().for_each(|chunk| walk.pass(chunk)),
-            None => walk = segments::walk(core, stream, walk).await?,
+            None => walk = in_segments(core, stream, walk).await?,
         }
     }
-    Ok(walk.trim(stream.identity.id))
+    Ok(walk.trim(stream.identity.id, kept.bytes))
+}
+
+/// Goes on through a segment, or beyond what is damaged there.
+async fn in_segments(core: &Arc<Core>, stream: &Arc<Stream>, walk: Walk) -> Result<Walk, Error> {
+    let before = walk.at;
+    let (walk, ended) = segments::walk(core, stream, walk).await?;
+    match ended {
+        Ok(()) => Ok(walk),
+        // What was passed counts.
+        Err(_) if walk.at > before => Ok(walk),
+        Err(Error::Corrupt(damage)) => {
+            weir_io::sometimes!("retention went by the index over damaged records");
+            tracing::debug!(stream = %stream.identity.name, %damage, "trimmed by the index");
+            segments::pass_damage(core, stream, walk).await
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The records from a position on, if they lie in memory.

@@ -20,7 +20,7 @@ use crate::{
         view::{Life, Stream},
     },
     subscribe::fold as subscriptions,
-    types::{Chunk, Form, Lsn, ProducerId, Seq, StreamId},
+    types::{Chunk, Form, Lsn, ProducerId, SegmentId, Seq, StreamId},
 };
 
 /// A stream with this many unsealed bytes gets a segment of its own.
@@ -63,6 +63,9 @@ pub(crate) enum Failed {
     Ledgers(#[from] crate::ledger::MergeError),
     #[error(transparent)]
     Catalogue(#[from] crate::state::catalogue::Failure),
+    /// It was noted as such.
+    #[error("file {0} can't be read")]
+    Unreadable(SegmentId),
     #[error(transparent)]
     Gone(#[from] weir_io::tasks::Gone),
 }

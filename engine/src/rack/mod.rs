@@ -83,7 +83,7 @@ impl Files {
         let temporary = path.with_extension("tmp");
         let file = self.disk.create(&temporary, Create::Truncate)?;
         let disk = Arc::clone(&self.disk);
-        Ok(Draft::File(FileDraft { disk, file, temporary, path, written: 0 }))
+        Ok(Draft::File(FileDraft { disk, file, temporary, path, written: 0, named: false }))
     }
 
     /// Removes segments. What can't be removed stays until the next start.
@@ -107,6 +107,16 @@ pub(crate) struct FileDraft {
     temporary: PathBuf,
     path: PathBuf,
     written: u64,
+    named: bool,
+}
+
+impl Drop for FileDraft {
+    fn drop(&mut self) {
+        if !self.named {
+            // What is left of it goes at the next start, if not now.
+            drop(self.disk.remove(&self.temporary));
+        }
+    }
 }
 
 impl Draft {
@@ -126,9 +136,10 @@ impl Draft {
     /// synced the rack; pieces are not before they are stowed.
     pub(crate) fn finish(self) -> io::Result<Arc<dyn File>> {
         match self {
-            Self::File(draft) => {
+            Self::File(mut draft) => {
                 draft.file.sync()?;
                 draft.disk.rename(&draft.temporary, &draft.path)?;
+                draft.named = true;
                 draft.disk.open(&draft.path)
             }
             Self::Pieces(draft) => Ok(draft.finish()),

@@ -146,14 +146,15 @@ fn read_one(
     Ok(())
 }
 
-/// Goes on with a walk along a stream's own records through the segment they lie in.
+/// Goes on with a walk along a stream's own records through the segment they lie in. Returns how
+/// far it came, however it ended.
 pub(crate) async fn walk(
     core: &Arc<Core>,
     stream: &Arc<Stream>,
     walk: Walk,
-) -> Result<Walk, Error> {
+) -> Result<(Walk, Result<(), Error>), Error> {
     let stream = Arc::clone(stream);
-    let walked = work(core, walk, move |sight, walk| {
+    work(core, walk, move |sight, walk| {
         let id = stream.identity.id;
         let candidates = sight.core.segments.load().holding(id);
         let before = walk.at;
@@ -169,9 +170,90 @@ pub(crate) async fn walk(
             return Err(lost(before, &stream.identity.name).into());
         }
         Ok(())
-    });
-    let (walk, ended) = walked.await?;
-    ended.map(|()| walk)
+    })
+    .await
+}
+
+/// Takes a walk over records that can't be read, by what indexes say: to where the next ones of the
+/// stream begin, as far as that can be told.
+pub(crate) async fn pass_damage(
+    core: &Arc<Core>,
+    stream: &Arc<Stream>,
+    walk: Walk,
+) -> Result<Walk, Error> {
+    let (walk, ended) = pass(core, stream, walk, Means::Probes).await?;
+    match ended {
+        // What would tell where the next ones begin is damaged too.
+        Err(Error::Corrupt(_)) => {
+            let (walk, ended) = pass(core, stream, walk, Means::Indexes).await?;
+            ended.map(|()| walk)
+        }
+        ended => ended.map(|()| walk),
+    }
+}
+
+/// What is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Means {
+    /// Indexes, which are in memory.
+    Indexes,
+    /// The first block of each segment too, where its index does not tell.
+    Probes,
+}
+
+async fn pass(
+    core: &Arc<Core>,
+    stream: &Arc<Stream>,
+    walk: Walk,
+    means: Means,
+) -> Result<(Walk, Result<(), Error>), Error> {
+    let stream = Arc::clone(stream);
+    work(core, walk, move |sight, walk| {
+        let (id, sealed) = (stream.identity.id, stream.durable.lock().sealed);
+        let candidates = sight.core.segments.load().holding(id);
+        let mut limit = sealed;
+        for segment in candidates.iter().filter(|_| means == Means::Probes) {
+            match first(sight, segment, id) {
+                Ok(Some(first)) if first > walk.at => {
+                    limit = limit.min(first);
+                    break;
+                }
+                Ok(_) | Err(Stop::Failed(Error::Corrupt(_))) => {}
+                Err(stop) => return Err(stop),
+            }
+        }
+        let Beyond { limit, bytes, newest } = beyond(&candidates, id, walk.at..limit);
+        walk.pass_unread(limit, bytes, newest);
+        Ok(())
+    })
+    .await
+}
+
+/// What lies between a record that can't be read and the next that can be found without it.
+struct Beyond {
+    limit: Seq,
+    /// No less than the bytes of the records in between.
+    bytes: u64,
+    /// No record in between is younger.
+    newest: WallMs,
+}
+
+/// The first position after `range.start` at which a block is known to begin.
+fn beyond(candidates: &[Arc<Segment>], stream: StreamId, range: Range<Seq>) -> Beyond {
+    let mut found = Beyond { limit: range.end, bytes: 0, newest: WallMs::ZERO };
+    for segment in candidates {
+        for block in segment.spanning(stream, range.clone()) {
+            let first = segment.first_in(block.no, stream).filter(|first| *first > range.start);
+            found.limit = found.limit.min(first.unwrap_or(range.end));
+        }
+    }
+    for segment in candidates {
+        for block in segment.spanning(stream, range.start..found.limit) {
+            found.bytes = found.bytes.saturating_add(block.raw_len);
+            found.newest = found.newest.max(segment.footer().newest);
+        }
+    }
+    found
 }
 
 /// The record at a position that lies in a segment.

@@ -1,7 +1,7 @@
 //! The tables of a store, out of ledgers: what these say together, the files, the cut, and the
 //! tail as the log.
 
-use std::{iter::Peekable, sync::Arc};
+use std::{iter::Peekable, sync::Arc, time::Duration};
 
 use rusqlite::Connection;
 use weir_io::{World, sqlite::Role};
@@ -37,6 +37,8 @@ pub(super) struct Plan {
     pub(super) claimed: Stored,
     pub(super) fetched: Fetched,
     pub(super) now: WallMs,
+    /// As in [`Config::erase_within`].
+    pub(super) erase_within: Duration,
 }
 
 /// Makes the tables. Everything they name is durable then, but for the directory itself.
@@ -97,8 +99,12 @@ fn tables(conn: &mut Connection, plan: &Plan) -> Result<Vec<Finding>, Failure> {
     put_files(&tx, &plan.fetched)?;
     if ended {
         // Nobody knows which segments hold the dead, nor since when (INV-30).
-        for Entry { id, .. } in &plan.fetched.segments {
-            catalogue::add_death(&tx, *id, Death { bytes: 0, since: plan.now })?;
+        let segments = &plan.fetched.segments;
+        let sizes = segments.iter().map(|entry| entry.bytes);
+        for (Entry { id, .. }, since) in
+            segments.iter().zip(spread(sizes, plan.now, plan.erase_within))
+        {
+            catalogue::add_death(&tx, *id, Death { bytes: 0, since })?;
         }
     }
     chain::put_published(&tx, &plan.claimed.bytes)?;
@@ -128,6 +134,24 @@ fn tables(conn: &mut Connection, plan: &Plan) -> Result<Vec<Finding>, Failure> {
         patch::patch(conn, chosen.through.lsn, &mut findings)?;
     }
     Ok(findings)
+}
+
+/// Since when segments of these sizes are taken to hold dead records, so that their turns to be
+/// written anew are spread over the time in which all of them must be.
+pub(super) fn spread(
+    sizes: impl Iterator<Item = u64> + Clone,
+    now: WallMs,
+    within: Duration,
+) -> Vec<WallMs> {
+    let all = sizes.clone().map(u128::from).sum::<u128>().max(1);
+    let mut before = 0;
+    let since = sizes.map(|bytes| {
+        before += u128::from(bytes);
+        // The last has all the time there is.
+        let ahead = within.as_millis().saturating_mul(all - before) / all;
+        WallMs::new(now.get().saturating_sub(u64::try_from(ahead).unwrap_or(u64::MAX)))
+    });
+    since.collect()
 }
 
 /// What was met while rows were written.

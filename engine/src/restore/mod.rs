@@ -213,7 +213,9 @@ async fn bootstrap(
         };
         report.claimed = claimed.manifest.generation.get();
         report.recoveries = claimed.manifest.recoveries;
-        let plan = Arc::new(Plan { now: claimed.manifest.created, choice, claimed, fetched });
+        let erase_within = site.config().erase_within;
+        let now = claimed.manifest.created;
+        let plan = Arc::new(Plan { now, erase_within, choice, claimed, fetched });
         build::build(world, site.config(), &plan, &mut report).await?;
         if !plan.fetched.lost.nothing() {
             patch::lengthen(world, bucket, site.config(), &plan, &mut report).await?;

@@ -98,3 +98,12 @@ fn a_page_that_is_gone_is_named_and_costs_what_it_lists() {
         engine.close().await;
     });
 }
+
+#[test]
+fn what_may_be_dead_after_a_recovery_is_not_due_all_at_once() {
+    use crate::types::WallMs;
+    let within = std::time::Duration::from_millis(1000);
+    let since = super::build::spread([100, 100, 600, 200].into_iter(), WallMs::new(5000), within);
+    assert_eq!(since, [4100, 4200, 4800, 5000].map(WallMs::new));
+    assert_eq!(super::build::spread([0, 0].into_iter(), WallMs::new(1), within).len(), 2);
+}

@@ -217,6 +217,12 @@ impl Segment {
         self.index[no.index()].first == (stream, seq)
     }
 
+    /// The position of the first record of a block, if that is of `stream`.
+    pub(crate) fn first_in(&self, no: BlockNo, stream: StreamId) -> Option<Seq> {
+        let entry = &self.index[no.index()];
+        (entry.first.0 == stream).then_some(entry.first.1)
+    }
+
     /// The position after the last record of a block, if that is of `stream`.
     pub(crate) fn limit_in(&self, no: BlockNo, stream: StreamId) -> Option<Seq> {
         let entry = &self.index[no.index()];

@@ -28,8 +28,8 @@ pub(crate) use self::{
         scan_subscriptions, tails,
     },
     whole::{
-        forks, link, put_tombstone, scan_links_of, scan_log_between, scan_producers, scan_streams,
-        scan_tombstones, subscription, subscription_named, tombstone,
+        count_rows, forks, link, put_tombstone, scan_links_of, scan_log_between, scan_producers,
+        scan_streams, scan_tombstones, subscription, subscription_named, tombstone,
     },
 };
 

@@ -261,7 +261,7 @@ impl File for Handle {
         state.require_alive(self.disk.life)?;
         state.note(Op::Read, self.id.0, offset, &[]);
         let read = state.faults.read;
-        if state.roll(read) {
+        if state.roll(read) || state.unreadable.contains(&self.id) {
             return Err(broken("the simulated drive failed to read"));
         }
         let bytes = state.content(self.id).read(start);

@@ -41,6 +41,7 @@ impl Drive {
             locked: BTreeSet::new(),
             next_file: 0,
             faults: Faults::default(),
+            unreadable: BTreeSet::new(),
             chance: chance(seed, STREAM_DRIVE),
             trace: Trace::new(),
             mutations: 0,
@@ -145,6 +146,20 @@ impl Drive {
         }
     }
 
+    /// From now on every read of a file fails, or none does any more for this reason.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn set_readable(&self, path: &Path, readable: bool) -> io::Result<()> {
+        let state = &mut *self.state.lock();
+        let id = state.names.file(&normal(path))?;
+        match readable {
+            true => state.unreadable.remove(&id),
+            false => state.unreadable.insert(id),
+        };
+        Ok(())
+    }
+
     /// A healthy drive of its own with the same files, all of them durable: what somebody gets who
     /// copies the disk of a machine.
     #[must_use]
@@ -244,6 +259,8 @@ pub(super) struct State {
     pub(super) locked: BTreeSet<FileId>,
     next_file: u64,
     pub(super) faults: Faults,
+    /// Files of which every read fails.
+    pub(super) unreadable: BTreeSet<FileId>,
     chance: ChaCha8Rng,
     pub(super) trace: Trace,
     mutations: u64,

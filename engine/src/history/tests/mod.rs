@@ -4,6 +4,7 @@
 
 mod budget;
 mod faults;
+mod merging;
 mod reads;
 
 use std::{future::Future, sync::Arc, time::Duration};

@@ -69,6 +69,9 @@ pub(crate) enum Problem {
     /// A manifest's bytes are none: damaged there, or each time on their way.
     #[error("a manifest in the bucket is damaged: {0}")]
     Unreadable(String),
+    /// Files that only this disk has can't be read; the others are in the bucket.
+    #[error("{0} files that the bucket does not have can't be read")]
+    Awaited(usize),
     /// Another process is the writer.
     #[error("{0}")]
     Fenced(String),
@@ -218,15 +221,13 @@ pub(crate) async fn once(core: &Arc<Core>) -> Result<(), Problem> {
     upload::run(core, bucket, &picture).await?;
     // What was uploaded is marked now; and a merge may have changed what is shown.
     let Some(picture) = core.files.lock().picture() else { return Ok(()) };
-    if is_partly_local(&picture) {
-        return Err(Problem::Changed);
-    }
+    let lacking = lacking(core, &picture)?;
     let resolved = match state.unresolved.clone() {
         None => Ok(()),
         Some(stored) => settle(core, bucket, state, stored).await,
     };
     let published = match resolved {
-        Ok(()) => publish(core, bucket, state, &picture).await,
+        Ok(()) => publish(core, bucket, state, (&picture, &lacking)).await,
         Err(problem) => Err(problem),
     };
     match published {
@@ -238,22 +239,47 @@ pub(crate) async fn once(core: &Arc<Core>) -> Result<(), Problem> {
     }
 }
 
-fn is_partly_local(picture: &Picture) -> bool {
-    picture.segments.iter().any(|held| held.row.place == Place::Local)
-        || picture.ledgers.iter().any(|row| row.place == Place::Local)
+/// The segments of a picture that a manifest must do without: only this disk has them, and it has
+/// not given them for so long that nobody waits for them any more. Everything else that was acked
+/// would be lost with this disk if nothing were published; so the manifest names them as holes, and
+/// the next one after they could be read and uploaded names them as what they are.
+fn lacking(core: &Core, picture: &Picture) -> Result<BTreeSet<SegmentId>, Problem> {
+    let local = picture.segments.iter().filter(|held| held.row.place == Place::Local);
+    let segments: BTreeSet<SegmentId> = local.map(|held| held.row.id).collect();
+    let ledgers = picture.ledgers.iter().filter(|row| row.place == Place::Local);
+    // Rows are written again where a ledger is lost: never is a manifest without them.
+    let ledgers: Vec<SegmentId> = ledgers.map(|row| row.id).collect();
+    let unreadable = core.unreadable.lock();
+    if !segments.iter().chain(&ledgers).all(|id| unreadable.has(*id)) {
+        return Err(Problem::Changed);
+    }
+    let awaited = segments.iter().filter(|id| !unreadable.is_given_up(**id)).count();
+    match awaited + ledgers.len() {
+        0 => Ok(segments),
+        files => Err(Problem::Awaited(files)),
+    }
 }
 
 async fn publish(
     core: &Arc<Core>,
     bucket: &Retrying,
     state: &mut Attached,
-    picture: &Picture,
+    (picture, lacking): (&Picture, &BTreeSet<SegmentId>),
 ) -> Result<(), Problem> {
-    let segments: Vec<Entry> = picture.segments.iter().map(segment_entry).collect();
+    // What is lacking may come without any other change.
+    let version = Some(picture.version).filter(|_| lacking.is_empty());
+    let entry = |held: &Held| Entry {
+        presence: match lacking.contains(&held.row.id) {
+            true => Presence::Hole,
+            false => presence(held.row.place),
+        },
+        ..segment_entry(held)
+    };
+    let segments: Vec<Entry> = picture.segments.iter().map(entry).collect();
     let ledgers: Vec<Entry> = picture.ledgers.iter().map(ledger_entry).collect();
     let (manifest, pages) = draw(core, state.last.as_ref(), picture, (&segments, &ledgers));
     if state.last.as_ref().is_some_and(|last| shows_the_same(&last.manifest, &manifest)) {
-        state.version = Some(picture.version);
+        state.version = version;
         return Ok(());
     }
     for page in pages {
@@ -271,7 +297,11 @@ async fn publish(
     note_pending(core, &stored).await?;
     state.unresolved = Some(stored.clone());
     settle(core, bucket, state, stored).await?;
-    state.version = Some(picture.version);
+    if !lacking.is_empty() {
+        weir_io::sometimes!("a manifest named a segment that could not be read as a hole");
+        tracing::error!(segments = ?lacking, "published without segments that can't be read");
+    }
+    state.version = version;
     sweep::retire(core, &segments, &ledgers, state).await
 }
 

@@ -1,7 +1,8 @@
 //! Uploads: files become objects of the same bytes, several at a time, bounded by their bytes.
 //!
 //! A file is read through once before it goes up: one that is found damaged becomes a hole, named
-//! in the manifest and in the log, and neither stops the others nor passes for whole.
+//! in the manifest and in the log, and neither stops the others nor passes for whole. One that the
+//! disk does not give is left out for now ([`crate::motion::heal`]); the others go up.
 
 use std::{collections::VecDeque, path::PathBuf, sync::Arc};
 
@@ -16,7 +17,7 @@ use super::Problem;
 use crate::{
     core::{Core, ledger_path, segment_path},
     ledger,
-    motion::{ledgers, seal::Failed},
+    motion::{heal, ledgers, seal::Failed},
     publish::keys::{Artifact, Nonce},
     segment::{self, Remote},
     state::{
@@ -84,23 +85,12 @@ impl File {
                     segment::ReadError::Failed { source, .. } => Bad::Unread(source),
                 })
             }
-            Self::Ledger(row) => {
-                let open = |row: &LedgerRow| -> Result<(), Failed> {
-                    let ledger = Arc::new(ledgers::open_file(core, row.id)?);
-                    ledger.rows().try_for_each(|row| row.map(drop).map_err(|lost| lost.error))?;
-                    let mut commits = ledger.commits();
-                    commits.try_for_each(|it| it.map(drop).map_err(|lost| lost.error))?;
-                    Ok(())
-                };
-                open(row).map_err(|failed| match failed {
-                    Failed::Ledger(ledger::ReadError::Damaged(bad)) => {
-                        Bad::Damaged(bad.to_string())
-                    }
-                    Failed::Ledger(ledger::ReadError::Failed { source, .. }) => Bad::Unread(source),
-                    Failed::Io(source) => Bad::Unread(source),
-                    other => Bad::Damaged(other.to_string()),
-                })
-            }
+            Self::Ledger(row) => ledgers::verify(core, row).map_err(|failed| match failed {
+                Failed::Ledger(ledger::ReadError::Damaged(bad)) => Bad::Damaged(bad.to_string()),
+                Failed::Ledger(ledger::ReadError::Failed { source, .. }) => Bad::Unread(source),
+                Failed::Io(source) => Bad::Unread(source),
+                other => Bad::Damaged(other.to_string()),
+            }),
         }
     }
 
@@ -129,7 +119,7 @@ pub(super) async fn run(
     bucket: &Retrying,
     picture: &Picture,
 ) -> Result<(), Problem> {
-    let mut waiting = missing(picture);
+    let mut waiting = missing(core, picture);
     let mut under_way = FuturesUnordered::new();
     let mut in_flight = 0;
     loop {
@@ -149,10 +139,12 @@ pub(super) async fn run(
     }
 }
 
-/// The files that the bucket does not have, oldest first.
-fn missing(picture: &Picture) -> VecDeque<File> {
-    let segments = picture.segments.iter().filter(|held| held.row.place == Place::Local);
-    let ledgers = picture.ledgers.iter().filter(|row| row.place == Place::Local);
+/// The files that the bucket does not have and that can be read, oldest first.
+fn missing(core: &Core, picture: &Picture) -> VecDeque<File> {
+    let unreadable = core.unreadable.lock();
+    let is_missing = |id, place| place == Place::Local && !unreadable.has(id);
+    let segments = picture.segments.iter().filter(|held| is_missing(held.row.id, held.row.place));
+    let ledgers = picture.ledgers.iter().filter(|row| is_missing(row.id, row.place));
     segments.cloned().map(File::Segment).chain(ledgers.copied().map(File::Ledger)).collect()
 }
 
@@ -187,11 +179,14 @@ async fn upload(core: &Arc<Core>, bucket: &Retrying, file: File) -> Result<u64, 
         (Err(Bad::Damaged(damaged)), File::Ledger(_)) => {
             weir_io::sometimes!("a ledger was found damaged before it was uploaded");
             tracing::error!(ledger = %id, %damaged, "a ledger is damaged: all rows are written again");
-            core.ledgers_whole.store(false, std::sync::atomic::Ordering::Release);
-            return Err(Problem::Local(format!("ledger {id}: {damaged}")));
+            heal::note(core, id, &damaged);
+            heal::write_all_again(core);
+            return Ok(bytes);
         }
         (Err(Bad::Unread(source)), _) => {
-            return Err(Problem::Local(format!("{}: {source}", path.display())));
+            weir_io::sometimes!("a file that could not be read kept no other from its upload");
+            heal::note(core, id, &source);
+            return Ok(bytes);
         }
     }
     let created = match bucket.create_from_file(&key, &path, bytes).await? {

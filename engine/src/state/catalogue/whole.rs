@@ -50,6 +50,18 @@ pub(crate) fn subscription_named(
     number.map(|number| Ok(Number::new(position(number)?))).transpose()
 }
 
+/// How many rows there are that ledgers tell of. It costs a look at each.
+pub(crate) fn count_rows(conn: &Connection) -> Outcome<u64> {
+    let count = conn.query_row(
+        "SELECT (SELECT count(*) FROM streams) + (SELECT count(*) FROM producers)
+             + (SELECT count(*) FROM tombstones) + (SELECT count(*) FROM subscriptions)
+             + (SELECT count(*) FROM links)",
+        [],
+        |row| row.get(0),
+    );
+    position(count?)
+}
+
 /// How many streams are forks of this one.
 pub(crate) fn forks(conn: &Connection, source: StreamId) -> Outcome<u64> {
     let mut query = conn.prepare_cached("SELECT count(*) FROM streams WHERE source = ?1")?;

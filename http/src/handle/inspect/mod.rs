@@ -115,8 +115,9 @@ impl Part {
             }
             Self::IndexStatus => {
                 let status = inspection.index_status()?;
-                let value = stream::index_status(&status);
+                let mut value = stream::index_status(&status);
                 let tag = tag("index_status", &value);
+                stream::add_manifest(&mut value, &status);
                 Ok(Document { value, revision: status.revision, tag })
             }
         }

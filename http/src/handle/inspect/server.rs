@@ -190,6 +190,7 @@ fn store(app: &App, details: &ServerDetails) -> Value {
             "records": segments.records,
             "seals": segments.seals,
             "seals_failed": segments.seals_failed,
+            "unreadable": segments.unreadable,
             "dying": segments.dying,
             "dead_bytes": segments.dead_bytes,
             "dead_since": segments.dead_since.map(date::rfc3339),

@@ -44,6 +44,24 @@ pub(super) fn add_passing(value: &mut Value, details: &Details, app: &App) {
     let shared = details.database_bytes.map(|bytes| bytes.to_string());
     value["storage"]["local_storage"]["sqlite_shared_total_bytes"] = json!(shared);
     value["object_store_requests"] = bucket::in_peers_fields(app);
+    let bytes = json!(details.index.manifest.map_or(0, |manifest| manifest.bytes).to_string());
+    for field in ["manifest_and_meta_bytes", "manifest_bytes"] {
+        value["storage"]["object_storage"][field] = bytes.clone();
+    }
+    add_manifest(&mut value["index_status"], &details.index);
+}
+
+/// Adds the newest manifest, which is the whole store's: it changes with any stream.
+pub(super) fn add_manifest(value: &mut Value, status: &IndexStatus) {
+    let manifest = status.manifest;
+    let generation = manifest.map_or(0, |manifest| manifest.generation);
+    value["manifest"] = json!({
+        "generation": generation,
+        "uploaded_generation": generation,
+        "last_uploaded_at": manifest.map(|it| date::rfc3339(it.created)),
+        "last_uploaded_etag": null,
+        "last_uploaded_size_bytes": manifest.map(|it| it.bytes.to_string()),
+    });
 }
 
 fn stream(details: &Details) -> Value {
@@ -105,13 +123,12 @@ fn last_before(limit: Seq) -> String {
 /// which is the whole store's and not counted with the stream.
 fn object_storage(details: &Details) -> Value {
     let bytes = details.uploaded.object_bytes.to_string();
-    let manifest = details.index.manifest.map_or(0, |manifest| manifest.bytes).to_string();
     json!({
         "total_bytes": bytes,
         "segments_bytes": bytes,
         "indexes_bytes": "0",
-        "manifest_and_meta_bytes": manifest,
-        "manifest_bytes": manifest,
+        "manifest_and_meta_bytes": null,
+        "manifest_bytes": null,
         "schema_registry_bytes": "0",
         "segment_object_count": details.uploaded.segments,
         "routing_index_object_count": 0,
@@ -141,10 +158,9 @@ fn local_storage(details: &Details) -> Value {
     })
 }
 
-/// How far the segments of a stream are uploaded and indexed.
+/// How far the segments of a stream are uploaded and indexed, without the manifest: see
+/// [`add_manifest`].
 pub(super) fn index_status(status: &IndexStatus) -> Value {
-    let manifest = status.manifest;
-    let generation = manifest.map_or(0, |manifest| manifest.generation);
     json!({
         "stream": status.name.as_str(),
         "profile": "generic",
@@ -153,13 +169,7 @@ pub(super) fn index_status(status: &IndexStatus) -> Value {
             "total_count": status.segments,
             "uploaded_count": status.uploaded_segments,
         },
-        "manifest": {
-            "generation": generation,
-            "uploaded_generation": generation,
-            "last_uploaded_at": manifest.map(|it| date::rfc3339(it.created)),
-            "last_uploaded_etag": null,
-            "last_uploaded_size_bytes": manifest.map(|it| it.bytes.to_string()),
-        },
+        "manifest": null,
         "routing_key_index": unconfigured_index(),
         "routing_key_lexicon": unconfigured_index(),
         "exact_indexes": [],
