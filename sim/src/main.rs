@@ -23,6 +23,8 @@ use sim::{
 
 /// A case that goes on for longer is ended: a loop without an end, not a slow machine.
 const CASE_MAX: Duration = Duration::from_secs(300);
+/// How often a swarm tells how far it is.
+const TELL: Duration = Duration::from_secs(60);
 
 #[derive(Parser)]
 #[command(about = "Runs the store in a simulated world")]
@@ -165,10 +167,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Verb::Swarm { from, seeds, time, jobs, over, sabotage, set } => {
             let case = |seed| overruled(Case::new(seed, over, sabotage), &set);
             let began = Instant::now();
-            let swarm = match time {
-                None => swarm::run(&exe()?, &cases(from, seeds, case)?, jobs)?,
-                Some(time) => swarm_for(from, time, jobs, case)?,
-            };
+            let swarm = swarm(from, time.map_or(Limit::Seeds(seeds), Limit::Time), jobs, case)?;
             report(&swarm, began.elapsed())
         }
         Verb::Meta { seed, seeds, over, set } => {
@@ -279,22 +278,43 @@ fn watchdog() -> mpsc::Sender<Case> {
     begins
 }
 
-/// Shares of seeds until the time is over.
-fn swarm_for(
+/// How far a swarm goes.
+#[derive(Clone, Copy)]
+enum Limit {
+    Seeds(u64),
+    Time(Duration),
+}
+
+/// One share of seeds after the other; what fails is told at once, and how far it is now and then.
+fn swarm(
     from: u64,
-    time: Duration,
+    limit: Limit,
     jobs: usize,
     case: impl Fn(u64) -> anyhow::Result<Case>,
 ) -> anyhow::Result<Swarm> {
     let (exe, began) = (exe()?, Instant::now());
-    let share = 20 * u64::try_from(jobs.max(1))?;
+    let jobs_there = u64::try_from(jobs.max(1))?;
     let mut swarm = Swarm::default();
-    let mut next = from;
-    while began.elapsed() < time {
-        swarm.add(swarm::run(&exe, &cases(next, share, &case)?, jobs)?);
+    let (mut next, mut told) = (from, began);
+    loop {
+        let share = match limit {
+            Limit::Seeds(seeds) => (100 * jobs_there).min(from + seeds - next),
+            Limit::Time(time) if began.elapsed() < time => 20 * jobs_there,
+            Limit::Time(_) => 0,
+        };
+        if share == 0 {
+            return Ok(swarm);
+        }
+        let part = swarm::run(&exe, &cases(next, share, &case)?, jobs)?;
+        part.failures.iter().for_each(|(seed, what)| eprintln!("failed {seed}: {what}"));
+        swarm.add(part);
         next += share;
+        if told.elapsed() >= TELL {
+            told = Instant::now();
+            let (held, failed) = (swarm.hashes.len(), swarm.failures.len());
+            eprintln!("{held} seeds held, {failed} failed after {:.0?}", began.elapsed());
+        }
     }
-    Ok(swarm)
 }
 
 fn report(swarm: &Swarm, took: Duration) -> anyhow::Result<ExitCode> {
