@@ -134,9 +134,14 @@ pub(super) async fn is_kept(
     bucket: &Retrying,
     generation: Generation,
 ) -> Result<bool, ObjectError> {
+    Ok(generation >= boundary(bucket).await?)
+}
+
+/// The first generation whose manifest, and what it names, is sure not to be collected yet.
+pub(crate) async fn boundary(bucket: &Retrying) -> Result<Generation, ObjectError> {
     let listed = bucket.list(keys::BOUNDARIES, None, 1).await?;
     Ok(match listed.first().and_then(|meta| Artifact::parse(&meta.key)) {
-        Some(Artifact::Boundary(boundary)) => generation >= boundary,
-        _ => true,
+        Some(Artifact::Boundary(boundary)) => boundary,
+        _ => Generation::NONE,
     })
 }

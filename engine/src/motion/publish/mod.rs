@@ -25,7 +25,7 @@ use weir_io::{
 
 use self::chain::{Attached, Contact};
 pub(crate) use self::{
-    attach::{newest, read},
+    attach::{boundary, newest, read},
     chain::{Chain, Stored},
     upload::{ledger_key, segment_key},
 };
