@@ -331,3 +331,31 @@ fn what_no_manifest_names_goes_after_the_grace_period_and_nothing_else() {
         engine.close().await;
     });
 }
+
+#[test]
+fn a_writer_that_was_away_is_fenced_though_it_was_promised_a_longer_grace_than_others_keep() {
+    let machine = Machine::new(20);
+    simulate(&machine, async |world| {
+        let long = Config { gc_grace: Duration::from_secs(86_400), ..config() };
+        let short = Config { gc_grace: Duration::from_secs(60), ..config() };
+        publish_and_close(&world, &machine).await;
+        let twin = machine.twin(21);
+        let other_world = twin.boot(START);
+        let away = open_with(&world, &machine, long).await.unwrap();
+        let other = open_with(&other_world, &twin, short).await.unwrap();
+        for record in 0..30 {
+            append(&other, "a", &format!("of the other {record}")).await.unwrap();
+            pass(30).await;
+        }
+        // The slot that this one will try is free again by now.
+        let newest = keys(machine.bucket(), "manifest/");
+        assert!(newest.len() < 10, "{newest:?}");
+        append(&away, "a", "late").await.unwrap();
+        pass(60).await;
+        assert_eq!(away.metrics().publish.fenced.get(), 1);
+        assert!(matches!(append(&away, "a", "later").await, Err(Error::LogFailed)));
+        assert_eq!(other.metrics().publish.fenced.get(), 0);
+        other.close().await;
+        away.close().await;
+    });
+}

@@ -31,6 +31,7 @@ pub(crate) use self::{
 };
 use crate::{
     core::Core,
+    limits::GC_GRACE_MIN,
     publish::{
         invariants::{self, Proposal},
         keys::{Digest, Generation, Nonce},
@@ -335,7 +336,9 @@ async fn settle(
     stored: Stored,
 ) -> Result<(), Problem> {
     claim(bucket, &stored).await?;
-    if state.contact.is_older(core, core.config.gc_grace / 4) {
+    // What is collected meanwhile is for others to say, who may have been given another grace period:
+    // the shortest there is counts.
+    if state.contact.is_older(core, core.config.gc_grace.min(GC_GRACE_MIN) / 4) {
         weir_io::sometimes!("a publisher that was away asked whether its slot is still kept");
         let generation = stored.manifest.generation;
         if !attach::is_kept(bucket, generation).await? {
