@@ -109,8 +109,6 @@ pub(super) async fn attach(
         unresolved: pending.filter(|pending| pending.manifest.generation == next),
         version: None,
         contact: Contact::now(core),
-        swept: None,
-        since: core.world.clock.elapsed(),
     })
 }
 

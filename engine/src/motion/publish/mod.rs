@@ -280,6 +280,8 @@ async fn publish(
     let ledgers: Vec<Entry> = picture.ledgers.iter().map(ledger_entry).collect();
     let (manifest, pages) = draw(core, state.last.as_ref(), picture, (&segments, &ledgers));
     if state.last.as_ref().is_some_and(|last| shows_the_same(&last.manifest, &manifest)) {
+        // A process that ended after its last manifest may have left that undone.
+        sweep::retire(core, &segments, &ledgers, state).await?;
         state.version = version;
         return Ok(());
     }
@@ -302,8 +304,9 @@ async fn publish(
         weir_io::sometimes!("a manifest named a segment that could not be read as a hole");
         tracing::error!(segments = ?lacking, "published without segments that can't be read");
     }
+    sweep::retire(core, &segments, &ledgers, state).await?;
     state.version = version;
-    sweep::retire(core, &segments, &ledgers, state).await
+    Ok(())
 }
 
 /// Asks the rules.
