@@ -207,10 +207,7 @@ impl Sequencer {
 
     /// The stream that has a name, and what the name waits for; or what is to be answered where there
     /// is none.
-    fn named<A>(
-        &self,
-        name: &StreamName,
-    ) -> Result<(Arc<Stream>, Option<Arc<Gate>>), Submitted<A>> {
+    fn named<A>(&self, name: &StreamName) -> Result<Named, Submitted<A>> {
         let slot = self.shelf.get(name, |slot| (slot.latest.clone(), slot.gate.clone()));
         let Some((latest, gate)) = slot else {
             return Err(Submitted::Load(Missing::Name(name.clone())));
@@ -343,6 +340,9 @@ fn decided<A>(answer: Result<A, Rejection>, gate: Option<Arc<Gate>>) -> Submitte
 fn absence(ended: &Decided) -> Rejection {
     if ended.state.retired { Rejection::Gone } else { Rejection::NotFound }
 }
+
+/// A stream, and what its name waits for.
+type Named = (Arc<Stream>, Option<Arc<Gate>>);
 
 fn refuse<A>(rejection: Rejection, gate: Option<Arc<Gate>>) -> Submitted<A> {
     decided(Err(rejection), gate)
