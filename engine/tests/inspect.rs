@@ -132,8 +132,8 @@ fn whoever_waits_for_a_stream_sleeps_through_seals_and_manifests_of_others() {
         let before = inspection.details().await.expect("there");
         let manifests = engine.metrics().publish.manifests.get();
         let others = async {
-            for _ in 0..5 {
-                append(&engine, "other", "x").await;
+            for body in ["1", "2", "3", "4", "5"] {
+                append(&engine, "other", body).await;
                 tokio::time::sleep(Duration::from_secs(15)).await;
             }
         };

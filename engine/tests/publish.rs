@@ -331,3 +331,93 @@ fn what_no_manifest_names_goes_after_the_grace_period_and_nothing_else() {
         engine.close().await;
     });
 }
+
+#[test]
+fn a_writer_that_was_away_is_fenced_though_it_was_promised_a_longer_grace_than_others_keep() {
+    let machine = Machine::new(20);
+    simulate(&machine, async |world| {
+        let long = Config { gc_grace: Duration::from_secs(86_400), ..config() };
+        let short = Config { gc_grace: Duration::from_secs(60), ..config() };
+        publish_and_close(&world, &machine).await;
+        let twin = machine.twin(21);
+        let other_world = twin.boot(START);
+        let away = open_with(&world, &machine, long).await.unwrap();
+        let other = open_with(&other_world, &twin, short).await.unwrap();
+        for record in 0..30 {
+            append(&other, "a", &format!("of the other {record}")).await.unwrap();
+            pass(30).await;
+        }
+        // The slot that this one will try is free again by now.
+        let newest = keys(machine.bucket(), "manifest/");
+        assert!(newest.len() < 10, "{newest:?}");
+        append(&away, "a", "late").await.unwrap();
+        pass(60).await;
+        assert_eq!(away.metrics().publish.fenced.get(), 1);
+        assert!(matches!(append(&away, "a", "later").await, Err(Error::LogFailed)));
+        assert_eq!(other.metrics().publish.fenced.get(), 0);
+        other.close().await;
+        away.close().await;
+    });
+}
+
+#[test]
+fn a_store_that_restarts_within_every_grace_period_finds_what_is_nobodys_too() {
+    let machine = Machine::new(22);
+    simulate(&machine, async |world| {
+        publish_and_close(&world, &machine).await;
+        let orphan = Key::new(format!("segments/{:016x}-{:016x}.seg", 999, 1)).unwrap();
+        machine.bucket().put(orphan.clone(), Bytes::from_static(b"left behind"));
+        for start in 0..12 {
+            let engine = open(&world, &machine).await;
+            append(&engine, "a", &format!("{start}")).await.unwrap();
+            pass(200).await;
+            engine.close().await;
+        }
+        assert!(machine.bucket().peek(&orphan).is_none(), "40 minutes, four grace periods");
+    });
+}
+
+#[test]
+fn any_number_of_objects_goes_when_its_time_has_come() {
+    let machine = Machine::new(23);
+    simulate(&machine, async |world| {
+        let engine = open(&world, &machine).await;
+        create(&engine, "a").await;
+        append(&engine, "a", "kept").await.unwrap();
+        pass(30).await;
+        for orphan in 0..2500 {
+            let key = Key::new(format!("segments/{:016x}-{:016x}.seg", 9000 + orphan, 1)).unwrap();
+            machine.bucket().put(key, Bytes::from_static(b"left behind"));
+        }
+        pass(620).await;
+        // They are seen now, and due a grace period later: all of them.
+        append(&engine, "a", "more").await.unwrap();
+        pass(30).await;
+        pass(600 + 80).await;
+        let left = keys(machine.bucket(), "segments/").len();
+        assert!(left < 10, "{left}");
+        engine.close().await;
+    });
+}
+
+#[test]
+fn who_collects_is_sure_once_for_a_few_objects() {
+    let machine = Machine::new(24);
+    simulate(&machine, async |world| {
+        let engine = open(&world, &machine).await;
+        create(&engine, "a").await;
+        for record in 0..9 {
+            append(&engine, "a", &format!("{record}")).await.unwrap();
+            pass(15).await;
+        }
+        pass(2000).await;
+        assert!(keys(machine.bucket(), "segments/").len() < 4, "merged ones were collected");
+        let verbs: Vec<Verb> = machine.bucket().log().iter().map(|it| it.verb).collect();
+        let sure = [Verb::Head, Verb::List, Verb::Head];
+        assert!(verbs.windows(3).any(|some| some == sure));
+        // Who has listed everything asks at the end, and the next round at its beginning.
+        let twice = |some: &[Verb]| some[0] != Verb::List && some[1..] == [sure, sure].concat();
+        assert!(!verbs.windows(7).any(twice), "{verbs:?}");
+        engine.close().await;
+    });
+}

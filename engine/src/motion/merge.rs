@@ -360,6 +360,6 @@ fn build(
     let new = seal::write(core, segment::Codec::Zstd, (first, last), cut, |builder| {
         Ok(segment::merge(inputs, &keep, builder)?)
     })?;
-    core.rack.sync()?;
+    core.rack.sync().inspect_err(|_| core.rack.discard(new.row.id))?;
     Ok((new, sure.get()))
 }

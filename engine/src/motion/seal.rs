@@ -176,15 +176,30 @@ impl NewSegment {
     }
 }
 
-/// Writes the segments of a batch. Runs where blocking is allowed.
+/// Writes the segments of a batch: all of them, or none is left. Runs where blocking is allowed.
 fn build(
     core: &Core,
     streams: Vec<Arc<Stream>>,
     through: Lsn,
 ) -> Result<(Vec<Snapshot>, Vec<NewSegment>), Failed> {
+    let mut files = Vec::new();
+    match fill(core, streams, through, &mut files) {
+        Ok(snapshots) => Ok((snapshots, files)),
+        Err(error) => {
+            files.iter().for_each(|file| core.rack.discard(file.row.id));
+            Err(error)
+        }
+    }
+}
+
+fn fill(
+    core: &Core,
+    streams: Vec<Arc<Stream>>,
+    through: Lsn,
+    files: &mut Vec<NewSegment>,
+) -> Result<Vec<Snapshot>, Failed> {
     let mut snapshots = Vec::with_capacity(streams.len());
     let mut shared: Vec<Run> = Vec::new();
-    let mut files = Vec::new();
     for stream in streams {
         let (snapshot, chunks) = photograph(core, &stream);
         let form = stream.identity.content.form();
@@ -204,7 +219,7 @@ fn build(
         // A row must not name a file that the crash forgets (INV-14).
         core.rack.sync()?;
     }
-    Ok((snapshots, files))
+    Ok(snapshots)
 }
 
 /// The unsealed records of one stream.
@@ -284,7 +299,9 @@ pub(crate) fn write(
     let mut builder = segment::Builder::new(core.store.0, id, codec, &mut sink)?;
     fill(&mut builder)?;
     let footer = builder.finish(first, last)?;
-    let segment = segment::Segment::open(draft.finish()?)?;
+    let finished = draft.finish().map_err(Failed::from);
+    let segment = finished.and_then(|file| Ok(segment::Segment::open(file)?));
+    let segment = segment.inspect_err(|_| core.rack.discard(id))?;
     let bytes = footer.file_bytes();
     tracing::debug!(segment = %id, bytes, records = footer.records, "sealed");
     let row = SegmentRow { id, bytes, nonce: core.nonce, place: Place::Local };

@@ -69,6 +69,14 @@ impl Rack {
         }
     }
 
+    /// Removes a segment that no row names, whatever there is of it. What can't be removed stays until
+    /// the next start.
+    pub(crate) fn discard(&self, id: SegmentId) {
+        if let Self::Files(files) = self {
+            drop(files.remove(&[id]));
+        }
+    }
+
     /// Closes what it keeps open.
     pub(crate) fn close(&self) {
         if let Self::Pieces(pieces) = self {

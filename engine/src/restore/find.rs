@@ -51,12 +51,23 @@ pub(crate) async fn find(bucket: &Retrying, at: Moment) -> Result<Choice, Restor
         kept.retain(|it| *it < last);
         kept.insert(0, last);
     }
+    let boundary = publish::boundary(bucket).await.map_err(Problem::from)?;
+    let whole: Vec<Generation> = kept.iter().copied().filter(|it| *it >= boundary).collect();
     let chosen = match at {
         Moment::Newest => newest.clone(),
-        Moment::Generation(wanted) => of_generation(bucket, &kept, Generation::new(wanted)).await?,
+        Moment::Generation(wanted) if Generation::new(wanted) < boundary => {
+            let what = format!(
+                "manifest {wanted} was superseded more than a grace period ago, and what it names \
+                 may be gone"
+            );
+            return Err(none(&whole, &what));
+        }
+        Moment::Generation(wanted) => {
+            of_generation(bucket, &whole, Generation::new(wanted)).await?
+        }
         Moment::Time(time) => {
-            let found = newest_before(bucket, &kept, time).await?;
-            found.ok_or_else(|| none(&kept, "no manifest was made that early"))?
+            let found = newest_before(bucket, &whole, time).await?;
+            found.ok_or_else(|| none(&whole, "no manifest that is whole was made that early"))?
         }
     };
     if chosen.manifest.store != newest.manifest.store {

@@ -353,3 +353,28 @@ fn a_store_that_was_once_open_without_its_bucket_publishes_all_it_has() {
         engine.close().await;
     });
 }
+
+#[test]
+fn a_manifest_whose_files_may_be_gone_is_refused_though_it_is_still_there() {
+    let machine = Machine::new(60);
+    life(&machine, async |world| {
+        let engine = open(&world, &machine).await;
+        create(&engine, "a").await;
+        for text in ["one ", "two ", "three "] {
+            append(&engine, "a", text).await;
+            pass(15).await;
+        }
+        engine.close().await;
+    });
+    // Whoever collected has raised the boundary, and ended before the manifests below it went.
+    let boundary = weir_io::objects::Key::new(format!("gc/{:020}", u64::MAX - 3)).unwrap();
+    machine.bucket().put(boundary, "boundary\n".into());
+    let other = another(&machine, 61);
+    life(&other, async |world| {
+        let refused = bootstrap(&world, &other, at(Moment::Generation(2))).await.unwrap_err();
+        let RestoreError::NoSuchMoment(what) = refused else { panic!("{refused}") };
+        assert!(what.contains("may be gone: it has 3 to 3"), "{what}");
+        let report = bootstrap(&world, &other, at(Moment::Generation(3))).await.unwrap();
+        assert_eq!(report.findings, []);
+    });
+}

@@ -3,6 +3,7 @@
 //! Here: a store whose segments are uploaded, evicted and damaged by hand.
 
 mod budget;
+mod collecting;
 mod faults;
 mod merging;
 mod reads;

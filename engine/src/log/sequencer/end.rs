@@ -33,12 +33,9 @@ impl Sequencer {
     /// Decides a deletion.
     pub(crate) fn delete(&self, name: &StreamName, now: Now) -> Result<Submitted<()>, Error> {
         let mut inner = self.admit_internal()?;
-        let slot = self.shelf.get(name, |slot| (slot.latest.clone(), slot.gate.clone()));
-        let Some((latest, gate)) = slot else {
-            return Ok(Submitted::Load(Missing::Name(name.clone())));
-        };
-        let Some(stream) = latest else {
-            return Ok(refuse(Rejection::NotFound, pending(gate)));
+        let stream = match self.named(name) {
+            Ok((stream, _)) => stream,
+            Err(answer) => return Ok(answer),
         };
         let mut view = stream.decided.lock();
         if view.state.retired {

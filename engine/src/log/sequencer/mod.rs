@@ -210,6 +210,19 @@ impl Sequencer {
         Some(group)
     }
 
+    /// The stream that has a name, and what the name waits for; or what is to be answered where there
+    /// is none.
+    fn named<A>(&self, name: &StreamName) -> Result<Named, Submitted<A>> {
+        let slot = self.shelf.get(name, |slot| (slot.latest.clone(), slot.gate.clone()));
+        let Some((latest, gate)) = slot else {
+            return Err(Submitted::Load(Missing::Name(name.clone())));
+        };
+        match latest {
+            Some(stream) => Ok((stream, gate)),
+            None => Err(refuse(Rejection::NotFound, pending(gate))),
+        }
+    }
+
     /// The group of `failed` is known not to be stored, and with it everything decided on top.
     /// Undoes the decisions and opens every gate.
     pub(crate) fn refuse_full(&self, failed: Group) {
@@ -332,6 +345,9 @@ fn decided<A>(answer: Result<A, Rejection>, gate: Option<Arc<Gate>>) -> Submitte
 fn absence(ended: &Decided) -> Rejection {
     if ended.state.retired { Rejection::Gone } else { Rejection::NotFound }
 }
+
+/// A stream, and what its name waits for.
+type Named = (Arc<Stream>, Option<Arc<Gate>>);
 
 fn refuse<A>(rejection: Rejection, gate: Option<Arc<Gate>>) -> Submitted<A> {
     decided(Err(rejection), gate)

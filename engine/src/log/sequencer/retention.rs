@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Missing, Sequencer, Submitted, absence, decided, pending, refuse};
+use super::{Sequencer, Submitted, absence, decided, pending, refuse};
 use crate::{
     decide::{self, Now},
     log::{
@@ -24,12 +24,9 @@ impl Sequencer {
         now: Now,
     ) -> Result<Submitted<Arc<Stream>>, Error> {
         let mut inner = self.admit(0)?;
-        let slot = self.shelf.get(name, |slot| (slot.latest.clone(), slot.gate.clone()));
-        let Some((latest, gate)) = slot else {
-            return Ok(Submitted::Load(Missing::Name(name.clone())));
-        };
-        let Some(stream) = latest else {
-            return Ok(refuse(Rejection::NotFound, pending(gate)));
+        let (stream, gate) = match self.named(name) {
+            Ok(found) => found,
+            Err(answer) => return Ok(answer),
         };
         let mut view = stream.decided.lock();
         if view.state.retired {

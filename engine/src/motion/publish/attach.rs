@@ -109,8 +109,6 @@ pub(super) async fn attach(
         unresolved: pending.filter(|pending| pending.manifest.generation == next),
         version: None,
         contact: Contact::now(core),
-        swept: None,
-        since: core.world.clock.elapsed(),
     })
 }
 
@@ -134,9 +132,14 @@ pub(super) async fn is_kept(
     bucket: &Retrying,
     generation: Generation,
 ) -> Result<bool, ObjectError> {
+    Ok(generation >= boundary(bucket).await?)
+}
+
+/// The first generation whose manifest, and what it names, is sure not to be collected yet.
+pub(crate) async fn boundary(bucket: &Retrying) -> Result<Generation, ObjectError> {
     let listed = bucket.list(keys::BOUNDARIES, None, 1).await?;
     Ok(match listed.first().and_then(|meta| Artifact::parse(&meta.key)) {
-        Some(Artifact::Boundary(boundary)) => generation >= boundary,
-        _ => true,
+        Some(Artifact::Boundary(boundary)) => boundary,
+        _ => Generation::NONE,
     })
 }

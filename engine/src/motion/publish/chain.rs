@@ -41,10 +41,6 @@ pub(crate) struct Attached {
     /// Version of the picture it shows, if this process made it.
     pub(crate) version: Option<u64>,
     pub(crate) contact: Contact,
-    /// When the bucket was last swept.
-    pub(crate) swept: Option<Duration>,
-    /// When this process became the writer.
-    pub(crate) since: Duration,
 }
 
 /// A manifest and its bytes.

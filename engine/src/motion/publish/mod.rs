@@ -25,12 +25,13 @@ use weir_io::{
 
 use self::chain::{Attached, Contact};
 pub(crate) use self::{
-    attach::{newest, read},
+    attach::{boundary, newest, read},
     chain::{Chain, Stored},
     upload::{ledger_key, segment_key},
 };
 use crate::{
     core::Core,
+    limits::GC_GRACE_MIN,
     publish::{
         invariants::{self, Proposal},
         keys::{Digest, Generation, Nonce},
@@ -279,6 +280,8 @@ async fn publish(
     let ledgers: Vec<Entry> = picture.ledgers.iter().map(ledger_entry).collect();
     let (manifest, pages) = draw(core, state.last.as_ref(), picture, (&segments, &ledgers));
     if state.last.as_ref().is_some_and(|last| shows_the_same(&last.manifest, &manifest)) {
+        // A process that ended after its last manifest may have left that undone.
+        sweep::retire(core, &segments, &ledgers, state).await?;
         state.version = version;
         return Ok(());
     }
@@ -301,8 +304,9 @@ async fn publish(
         weir_io::sometimes!("a manifest named a segment that could not be read as a hole");
         tracing::error!(segments = ?lacking, "published without segments that can't be read");
     }
+    sweep::retire(core, &segments, &ledgers, state).await?;
     state.version = version;
-    sweep::retire(core, &segments, &ledgers, state).await
+    Ok(())
 }
 
 /// Asks the rules.
@@ -335,7 +339,9 @@ async fn settle(
     stored: Stored,
 ) -> Result<(), Problem> {
     claim(bucket, &stored).await?;
-    if state.contact.is_older(core, core.config.gc_grace / 4) {
+    // What is collected meanwhile is for others to say, who may have been given another grace period:
+    // the shortest there is counts.
+    if state.contact.is_older(core, core.config.gc_grace.min(GC_GRACE_MIN) / 4) {
         weir_io::sometimes!("a publisher that was away asked whether its slot is still kept");
         let generation = stored.manifest.generation;
         if !attach::is_kept(bucket, generation).await? {

@@ -10,8 +10,8 @@
 //! The boundary in the bucket rises before a manifest goes: a slot below it may look free and is
 //! not. Nothing is deleted unless this process is still the writer, which is asked again every few
 //! deletions; who finds that it is not is fenced, however long it was at rest. What only a listing shows is
-//! collected no sooner than this process has been the writer for a grace period: what earlier
-//! writers retired is older then.
+//! collected no sooner than this store has been the writer for a grace period of its running time,
+//! restarts or not: what earlier writers retired is older then.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -42,8 +42,11 @@ const DELETIONS_MAX: usize = 8;
 const SURE_MAX: usize = 64;
 /// Objects collected in one go.
 const BATCH: u32 = 1000;
+/// When, in store time, the bucket was last swept, or this store became the writer.
+const SWEPT: &str = "swept";
 
-/// After a manifest: what it does not name any more begins to wait.
+/// After a manifest, or when there is nothing new to say: what the newest one does not name any more
+/// begins to wait.
 pub(super) async fn retire(
     core: &Arc<Core>,
     segments: &[Entry],
@@ -57,19 +60,25 @@ pub(super) async fn retire(
         named.extend(pages.map(|page| page.artifact().key()));
     }
     let now = core.store_now();
-    let waiting = core.on_reader(|conn| catalogue::unretired(conn, "", BATCH));
-    let waiting = waiting.await.map_err(|bad| Problem::Local(bad.to_string()))?;
-    let retired: Vec<String> =
-        waiting.into_iter().filter(|key| !named.contains(key.as_str())).collect();
-    if retired.is_empty() {
-        return Ok(());
+    let mut after = String::new();
+    loop {
+        let from = after.clone();
+        let waiting = core.on_reader(move |conn| catalogue::unretired(conn, &from, BATCH));
+        let waiting = waiting.await.map_err(|bad| Problem::Local(bad.to_string()))?;
+        let Some(last) = waiting.last().cloned() else { return Ok(()) };
+        after = last;
+        let retired: Vec<String> =
+            waiting.into_iter().filter(|key| !named.contains(key.as_str())).collect();
+        if retired.is_empty() {
+            continue;
+        }
+        let noted = core.on_writer("retire", move |conn| -> Result<(), Failure> {
+            let tx = conn.transaction()?;
+            retired.iter().try_for_each(|key| catalogue::retire(&tx, key, now))?;
+            Ok(tx.commit()?)
+        });
+        settled(noted.await)?;
     }
-    let noted = core.on_writer("retire", move |conn| -> Result<(), Failure> {
-        let tx = conn.transaction()?;
-        retired.iter().try_for_each(|key| catalogue::retire(&tx, key, now))?;
-        Ok(tx.commit()?)
-    });
-    settled(noted.await)
 }
 
 /// Collects what is due. Returns when to look again, if anything waits.
@@ -108,16 +117,30 @@ async fn collect(
     });
     let (manifests, objects) = found.await.map_err(|bad| Problem::Local(bad.to_string()))?;
     let pages = pages(last);
+    let is_full = |count| u32::try_from(count).is_ok_and(|count| count >= BATCH);
+    let more = is_full(manifests.len()) || is_full(objects.len());
     if !manifests.is_empty() || !objects.is_empty() {
-        still_writer(bucket, newest).await?;
-        remove_manifests(core, bucket, manifests).await?;
-        remove_objects(core, bucket, objects, (newest, &pages)).await?;
+        let mut sure = Sure::ask(bucket, newest).await?;
+        remove_manifests(core, &mut sure, manifests).await?;
+        remove_objects(core, &mut sure, objects, &pages).await?;
     }
-    let elapsed = core.world.clock.elapsed();
-    let since = state.swept.unwrap_or(state.since);
-    if elapsed.saturating_sub(since) >= core.config.gc_grace {
+    if more {
+        // What is to be published has its turn in between.
+        weir_io::sometimes!("more was to be collected than goes in one turn");
+        return Ok(Some(Duration::ZERO));
+    }
+    let swept = core.on_reader(|conn| catalogue::meta(conn, SWEPT)).await;
+    let swept = swept.map_err(|bad| Problem::Local(bad.to_string()))?;
+    let swept =
+        swept.and_then(|bytes| Some(StoreMs::new(u64::from_le_bytes(bytes.try_into().ok()?))));
+    if swept.is_some_and(|swept| now >= swept.plus(grace)) {
         find_orphans(core, bucket, newest, &pages).await?;
-        state.swept = Some(elapsed);
+    }
+    if swept.is_none_or(|swept| now >= swept.plus(grace)) {
+        let noted = core.on_writer("swept", move |conn| {
+            catalogue::put_meta(conn, SWEPT, &now.get().to_le_bytes())
+        });
+        settled(noted.await)?;
     }
     let oldest = core.on_reader(catalogue::oldest_waiting).await;
     let oldest = oldest.map_err(|bad| Problem::Local(bad.to_string()))?;
@@ -126,6 +149,37 @@ async fn collect(
         // No more than a few rounds in a grace period, however many objects trickle in.
         Duration::from_millis(due.saturating_sub(now.get())).max(core.config.gc_grace / 8)
     }))
+}
+
+/// The knowledge that this process is the writer, which does not last.
+struct Sure<'a> {
+    bucket: &'a Retrying,
+    newest: Generation,
+    /// Deletions that it is still good for.
+    left: usize,
+}
+
+impl<'a> Sure<'a> {
+    async fn ask(bucket: &'a Retrying, newest: Generation) -> Result<Self, Problem> {
+        still_writer(bucket, newest).await?;
+        Ok(Self { bucket, newest, left: SURE_MAX })
+    }
+
+    /// Deletes; asks again in between, as the process may have been stopped since.
+    async fn delete(&mut self, keys: Vec<Key>) -> Result<(), Problem> {
+        let mut rest = &keys[..];
+        while !rest.is_empty() {
+            if self.left == 0 {
+                still_writer(self.bucket, self.newest).await?;
+                self.left = SURE_MAX;
+            }
+            let (some, later) = rest.split_at(self.left.min(rest.len()));
+            delete(self.bucket, some).await?;
+            self.left -= some.len();
+            rest = later;
+        }
+        Ok(())
+    }
 }
 
 /// Refuses unless nobody has published after us. The next slot may be free because whoever took it has
@@ -151,17 +205,17 @@ async fn still_writer(bucket: &Retrying, newest: Generation) -> Result<(), Probl
 /// Raises the boundary above manifests, then deletes them.
 async fn remove_manifests(
     core: &Arc<Core>,
-    bucket: &Retrying,
+    sure: &mut Sure<'_>,
     manifests: Vec<Generation>,
 ) -> Result<(), Problem> {
     let Some(highest) = manifests.last().copied() else { return Ok(()) };
     let boundary = Artifact::Boundary(highest.next()).key();
-    bucket.create(&boundary, &"boundary\n".into()).await?;
+    sure.bucket.create(&boundary, &"boundary\n".into()).await?;
     let keys = manifests.iter().map(|it| Artifact::Manifest(*it).key()).collect();
-    delete(bucket, keys).await?;
+    sure.delete(keys).await?;
     // Lower boundaries say less.
-    let lower = bucket.list(keys::BOUNDARIES, Some(&boundary), LIST_MAX).await?;
-    delete(bucket, lower.into_iter().map(|meta| meta.key).collect()).await?;
+    let lower = sure.bucket.list(keys::BOUNDARIES, Some(&boundary), LIST_MAX).await?;
+    sure.delete(lower.into_iter().map(|meta| meta.key).collect()).await?;
     core.metrics.publish.collected.inc_by(u64::try_from(manifests.len()).unwrap_or(u64::MAX));
     weir_io::sometimes!("old manifests were collected");
     let noted = core.on_writer("manifests", move |conn| -> Result<(), Failure> {
@@ -174,9 +228,9 @@ async fn remove_manifests(
 
 async fn remove_objects(
     core: &Arc<Core>,
-    bucket: &Retrying,
+    sure: &mut Sure<'_>,
     objects: Vec<String>,
-    (newest, pages): (Generation, &BTreeSet<Key>),
+    pages: &BTreeSet<Key>,
 ) -> Result<(), Problem> {
     if objects.is_empty() {
         return Ok(());
@@ -186,11 +240,7 @@ async fn remove_objects(
     // A page is named after its content: one that was nobody's may have been needed again.
     let keys: Vec<Key> = keys.filter(|key| !pages.contains(key)).collect();
     assert!(keys.iter().all(|key| !live.contains(key)), "INV-41 nothing referenced is collected");
-    for some in keys.chunks(SURE_MAX) {
-        // The process may have been stopped since it was last asked.
-        still_writer(bucket, newest).await?;
-        delete(bucket, some.to_vec()).await?;
-    }
+    sure.delete(keys).await?;
     weir_io::sometimes!("retired objects were collected");
     core.metrics.publish.collected.inc_by(u64::try_from(objects.len()).unwrap_or(u64::MAX));
     let noted = core.on_writer("collected", move |conn| -> Result<(), Failure> {
@@ -201,7 +251,7 @@ async fn remove_objects(
     settled(noted.await)
 }
 
-async fn delete(bucket: &Retrying, keys: Vec<Key>) -> Result<(), Problem> {
+async fn delete(bucket: &Retrying, keys: &[Key]) -> Result<(), Problem> {
     for some in keys.chunks(DELETIONS_MAX) {
         let mut under_way: FuturesUnordered<_> =
             some.iter().map(|key| bucket.delete(key)).collect();
