@@ -333,7 +333,7 @@ impl Model {
         self.names.iter().filter(|(_, named)| named.planned).filter_map(move |(fork, named)| {
             let (epoch, life) = named.lives.last_key_value()?;
             let origin = life.origin.as_ref()?;
-            let counts = origin.source == *name && *epoch >= named.free;
+            let counts = origin.source == *name && (*epoch >= named.free || life.lapsed);
             counts.then_some((fork, *epoch, life))
         })
     }
@@ -351,9 +351,9 @@ impl Model {
         });
         asked
             || depth == 0
-            || self.forks_of(name).any(|(fork, epoch, _)| {
+            || self.forks_of(name).any(|(fork, epoch, life)| {
                 let over = self.names.get(fork).is_some_and(|named| epoch < named.floor);
-                !over || self.may_reach(fork, depth - 1)
+                !over || life.lapsed || self.may_reach(fork, depth - 1)
             })
     }
 

@@ -49,6 +49,9 @@ pub struct Incarnation {
     /// When the last request that touched it began.
     pub touched_ms: Option<u64>,
     pub expiry: Option<Expiry>,
+    /// It was not there any more because its window had passed. That is told although it can't be
+    /// written down while the disk does not read; until it is, what the life comes from is kept.
+    pub lapsed: bool,
     pub created: Option<u64>,
     /// What can be read begins here or later.
     pub earliest: u64,
@@ -330,6 +333,9 @@ impl Model {
         if final_word {
             self.check_free(ticket)?;
             let named = self.names.entry(ticket.name.clone()).or_default();
+            if let Some(life) = ticket.alive.and_then(|epoch| named.lives.get_mut(&epoch)) {
+                life.lapsed |= life.expiry != Some(Expiry::Never);
+            }
             named.bury(ticket.newest);
             named.free = named.free.max(ticket.newest.map_or(0, |newest| newest + 1));
         }

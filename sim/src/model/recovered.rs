@@ -50,7 +50,9 @@ impl Model {
         link: Option<&Link>,
     ) -> Checked {
         let epoch = end.epoch;
-        let of = self.names.get(stream).and_then(|named| named.lives.get(&epoch.get()));
+        // Acks are known of the newest life of a name only.
+        let newest = self.names.get(stream).and_then(|named| named.lives.last_key_value());
+        let of = newest.filter(|(it, _)| **it == epoch.get()).map(|(_, of)| of);
         let (Some(since), Some(of)) = (known.since(life, stream), of) else { return Ok(()) };
         let sent = life.sent(stream).filter(|sent| sent.epoch == epoch);
         let from = sent.map_or(0, |sent| sent.next.get());
