@@ -20,6 +20,6 @@ pub enum Sabotage {
     StaleLoad,
     /// A producer counts as having written before its request's `Stream-Seq` is looked at.
     ProducerBeforeSequence,
-    /// Under a name that was created anew the shelf goes on showing who had it before.
+    /// Under a name that was created anew the shelf goes on saying that nobody has it.
     StaleAfterRecreate,
 }

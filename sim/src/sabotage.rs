@@ -118,7 +118,7 @@ pub enum Sabotage {
     StaleLoad,
     /// A producer counts as having written before its request's `Stream-Seq` is looked at.
     ProducerBeforeSequence,
-    /// Under a name that was created anew the shelf shows who had it before.
+    /// Under a name that was created anew the shelf goes on saying that nobody has it.
     StaleAfterRecreate,
     /// Of the tasks that slept while the process was stopped, every third never wakes.
     TasksOversleep,

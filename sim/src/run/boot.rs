@@ -35,6 +35,9 @@ pub(super) const OPEN_MAX: Duration = Duration::from_secs(10);
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// How long what was under way on a machine that has just died goes on without it.
 const AFTERLIFE: Duration = Duration::from_millis(1);
+/// How often, and how many times, it is looked whether files that nobody names go.
+const FILE_LOOK: Duration = Duration::from_millis(100);
+const FILE_LOOKS: u32 = 50;
 /// Page sizes of a verification.
 const TRIES_MAX: u32 = 300;
 
@@ -121,7 +124,7 @@ pub(crate) async fn open(sim: &Rc<Sim>, world: World, faulty: bool) -> Option<Rc
     };
     sim.note("opened");
     sim.machine.drive().set_faults(sim.calm());
-    sim.check(files(sim, &world));
+    sim.check(files(sim, &world).await);
     Some(Rc::new(Host {
         sim: Rc::clone(sim),
         door: Door::Inside(engine.clone()),
@@ -133,8 +136,19 @@ pub(crate) async fn open(sim: &Rc<Sim>, world: World, faulty: bool) -> Option<Rc
     }))
 }
 
-/// The segments that are there, as files or as pieces, are those that the catalogue names.
-fn files(sim: &Sim, world: &World) -> Result<(), Breach> {
+/// The segments that are there, as files or as pieces, are those that the catalogue names. A merge
+/// may be about to remove what it has given up: nothing is to stay.
+async fn files(sim: &Sim, world: &World) -> Result<(), Breach> {
+    for _ in 0..FILE_LOOKS {
+        if look_at_files(sim, world).is_ok() {
+            return Ok(());
+        }
+        tokio::time::sleep(FILE_LOOK).await;
+    }
+    look_at_files(sim, world)
+}
+
+fn look_at_files(sim: &Sim, world: &World) -> Result<(), Breach> {
     let dir = std::path::Path::new(DIR);
     let one_file = sim.options.is_one_file();
     let listed = || -> anyhow::Result<(Vec<String>, Vec<String>)> {
