@@ -293,7 +293,7 @@ fn show(core: &Core, stream: &Arc<Stream>, life: Life, gate: &Arc<Gate>) {
         let visible = slot.visible.as_ref().is_some_and(|it| Arc::ptr_eq(it, stream));
         let stale = core.world.sabotage == Sabotage::StaleAfterRecreate;
         match life {
-            Life::Live if stale && slot.burials > 0 => {}
+            Life::Live if stale && slot.burials > 0 => slot.latest = None,
             Life::Live => slot.visible = Some(Arc::clone(stream)),
             Life::Dead if visible => {
                 slot.visible = None;

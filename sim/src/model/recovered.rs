@@ -65,7 +65,8 @@ impl Model {
             })
         });
         let Some(first) = work.min() else { return Ok(()) };
-        let shown = link.filter(|link| link.has_pending() && link.acked.next.get() <= first);
+        let before = |acked: Offset| acked.epoch < epoch || acked.next.get() <= first;
+        let shown = link.filter(|link| link.has_pending() && before(link.acked));
         require!(
             shown.is_some(),
             checks::CURSOR,
