@@ -4,13 +4,13 @@
 //! Each is made once with its input, outside of what is timed, and does the step as often as
 //! asked. Steps return a number that depends on their work, so that none can be optimised away.
 
-use std::{collections::VecDeque, io, sync::Arc};
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
-use weir_io::File;
 
 use crate::{
     admit,
+    audit::InMemory,
     decide::{Now, append},
     log::entry::{self, Create, Entry, Write},
     read::gather::Gather,
@@ -45,11 +45,16 @@ fn name() -> StreamName {
     StreamName::new("measured").expect("a good name")
 }
 
-fn creation() -> (Identity, Create) {
+fn binary() -> ContentType {
+    ContentType::parse("application/octet-stream").expect("a good type")
+}
+
+/// A stream as it begins that has neither window nor limits, and its entry.
+pub(crate) fn creation(name: StreamName, content: ContentType) -> (Identity, Create) {
     let identity = Identity {
         id: StreamId::new(1),
-        name: name(),
-        content: ContentType::parse("application/octet-stream").expect("a good type"),
+        name,
+        content,
         expiry: Expiry::Never,
         created: WallMs::new(500),
         fork: None,
@@ -148,7 +153,7 @@ impl Decision {
     /// Without producer headers.
     #[must_use]
     pub fn plain() -> Self {
-        let (identity, create) = creation();
+        let (identity, create) = creation(name(), binary());
         let state = StreamState::new(&create, Lsn::new(1));
         let body = Bytes::from_static(&[b'x'; 100]);
         let prepared = admit::prepare(&identity.content, &body);
@@ -201,7 +206,7 @@ impl Memtable {
     }
 
     fn filled(&self) -> Stream {
-        let (identity, create) = creation();
+        let (identity, create) = creation(name(), binary());
         let stream = Stream::unborn(identity, StreamState::new(&create, Lsn::new(1)));
         for (lsn, write) in (2..).zip(&self.writes) {
             stream.durable.lock().apply(write.clone(), None, Lsn::new(lsn));
@@ -258,7 +263,7 @@ impl Sealed {
         };
         let chunks = (0..records).map(chunk).collect();
         let mut this = Self { streams, chunks, codec, file: Arc::default() };
-        this.file = Arc::new(InMemory(this.build()));
+        this.file = Arc::new(InMemory(this.build().into()));
         this
     }
 
@@ -345,37 +350,4 @@ fn text(seq: u64, bytes: usize) -> Bytes {
     text.truncate(bytes.saturating_sub(2));
     text.push_str("\"}");
     Bytes::from(text)
-}
-
-/// A file that is only read.
-#[derive(Default)]
-struct InMemory(Vec<u8>);
-
-impl File for InMemory {
-    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let start = usize::try_from(offset).map_err(io::Error::other)?;
-        let from = self.0.get(start..start + buffer.len());
-        buffer.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-
-    fn write_all_at(&self, _: &[u8], _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::ReadOnlyFilesystem.into())
-    }
-
-    fn set_len(&self, _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::ReadOnlyFilesystem.into())
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        u64::try_from(self.0.len()).map_err(io::Error::other)
-    }
-
-    fn allocated(&self) -> io::Result<u64> {
-        self.len()
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
 }

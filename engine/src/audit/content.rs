@@ -92,7 +92,8 @@ pub(super) fn ledger(bytes: Bytes) -> Result<Arc<Ledger>, crate::ledger::ReadErr
 }
 
 /// The bytes of an object as a file that nobody writes.
-struct InMemory(Bytes);
+#[derive(Default)]
+pub(crate) struct InMemory(pub(crate) Bytes);
 
 impl File for InMemory {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {

@@ -16,6 +16,7 @@ use std::{collections::BTreeSet, fmt};
 use bytes::Bytes;
 use weir_io::objects::Key;
 
+pub(crate) use self::content::InMemory;
 pub use self::streams::Published;
 use crate::types::{StoreMs, WallMs};
 

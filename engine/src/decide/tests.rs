@@ -5,8 +5,7 @@ use proptest::prelude::*;
 
 use super::{Now, append, expiry};
 use crate::{
-    admit,
-    log::entry,
+    admit, measured,
     request::{Append, AppendOutcome, Appended, Rejection},
     state::stream::{Identity, Producer, StreamState},
     types::{
@@ -34,28 +33,7 @@ fn content(text: &str) -> ContentType {
 
 impl Bench {
     fn new(kind: &str) -> Self {
-        let identity = Identity {
-            id: StreamId::new(1),
-            name: name(),
-            content: content(kind),
-            expiry: Expiry::Never,
-            created: WallMs::new(500),
-            fork: None,
-        };
-        let create = entry::Create {
-            stream: identity.id,
-            name: identity.name.clone(),
-            content: identity.content.clone(),
-            expiry: identity.expiry,
-            lineage: Lineage::starting(Epoch::ZERO),
-            created: identity.created,
-            deadline: None,
-            last_append: WallMs::ZERO,
-            fork: None,
-            retention: Retention::NONE,
-            earliest: Seq::ZERO,
-            oldest: None,
-        };
+        let (identity, create) = measured::creation(name(), content(kind));
         let state = StreamState::new(&create, Lsn::new(1));
         Self { identity, state, producer: None, lsn: Lsn::new(1) }
     }

@@ -99,7 +99,7 @@ async fn look_at_segment(core: &Arc<Core>, segment: &Arc<Segment>) -> Result<(),
         return Ok(history::make_whole(core, std::slice::from_ref(segment)).await?);
     }
     let segment = Arc::clone(segment);
-    let read = move || segment.blocks().try_for_each(|no| segment.block(no).map(drop));
+    let read = move || segment.read_through();
     Ok(weir_io::tasks::run(&*core.world.blocking, read).await??)
 }
 
@@ -210,8 +210,8 @@ pub(super) async fn blame(
     let segments = segments.to_vec();
     let look = move || {
         let bad = |segment: Arc<Segment>| {
-            let read = segment.blocks().try_for_each(|no| segment.block(no).map(drop));
-            Some((segment, Failed::Read(read.err()?)))
+            let error = segment.read_through().err()?;
+            Some((segment, Failed::Read(error)))
         };
         segments.into_iter().filter_map(bad).collect()
     };

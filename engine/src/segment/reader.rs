@@ -181,6 +181,11 @@ impl Segment {
         (0..self.footer.blocks).map(BlockNo)
     }
 
+    /// Reads and verifies all of it.
+    pub(crate) fn read_through(&self) -> Result<(), ReadError> {
+        self.blocks().try_for_each(|no| self.block(no).map(drop))
+    }
+
     /// Reads, verifies and decodes one block. The number must be one of this segment's.
     pub(crate) fn block(&self, no: BlockNo) -> Result<Block, ReadError> {
         let Range { start, end } = self.span(&(no..no.next()));

@@ -9,6 +9,7 @@ pub(crate) mod duration;
 pub(crate) mod error;
 pub(crate) mod escape;
 pub(crate) mod etag;
+pub(crate) mod hex;
 pub(crate) mod json;
 pub(crate) mod names;
 pub(crate) mod query;

@@ -13,6 +13,7 @@ mod support;
 use std::{
     io::Write as _,
     net::SocketAddr,
+    path::Path,
     process::{Child, Command, Output, Stdio},
 };
 
@@ -78,6 +79,13 @@ fn signal(child: &Child, name: &str) {
     let pid = child.id().to_string();
     let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status();
     assert!(sent.expect("kill exists").success());
+}
+
+/// Makes a file. Returns its path.
+fn write(dir: &Path, name: &str, text: &str) -> String {
+    let path = dir.join(name);
+    std::fs::write(&path, text).expect("written");
+    path.to_str().expect("text").to_owned()
 }
 
 /// Messages, one a line.

@@ -11,14 +11,8 @@ use crate::{
     proxy::{Fault, Proxy},
     signal,
     support::{Server, fresh_dir},
-    weir, weir_with,
+    weir, weir_with, write,
 };
-
-fn write(dir: &Path, name: &str, text: &str) -> String {
-    let path = dir.join(name);
-    std::fs::write(&path, text).expect("written");
-    path.to_str().expect("text").to_owned()
-}
 
 const APPEND: [&str; 5] = ["append", "a", "--ndjson", "--producer-id", "p"];
 

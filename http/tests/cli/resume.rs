@@ -7,14 +7,8 @@ use crate::{
     proxy::{Fault, Proxy},
     signal,
     support::{Server, fresh_dir},
-    weir, weir_with,
+    weir, weir_with, write,
 };
-
-fn write(dir: &Path, name: &str, text: &str) -> String {
-    let path = dir.join(name);
-    std::fs::write(&path, text).expect("written");
-    path.to_str().expect("text").to_owned()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_that_is_killed_goes_on_where_it_was() {

@@ -38,7 +38,7 @@ const AFTERLIFE: Duration = Duration::from_millis(1);
 /// How often, and how many times, it is looked whether files that nobody names go.
 const FILE_LOOK: Duration = Duration::from_millis(100);
 const FILE_LOOKS: u32 = 50;
-/// Page sizes of a verification.
+/// Pages that a verification reads of one stream at most.
 const TRIES_MAX: u32 = 300;
 
 impl Sim {

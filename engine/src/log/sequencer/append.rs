@@ -33,13 +33,9 @@ impl Sequencer {
         now: Now,
     ) -> Result<Submitted<Appended>, Error> {
         let mut inner = self.admit(append.body.len())?;
-        let Some(slot) =
-            self.shelf.get(&append.name, |slot| (slot.latest.clone(), slot.gate.clone()))
-        else {
-            return Ok(Submitted::Load(Missing::Name(append.name.clone())));
-        };
-        let (Some(stream), gate) = slot else {
-            return Ok(refuse(Rejection::NotFound, pending(slot.1)));
+        let (stream, gate) = match self.named(&append.name) {
+            Ok(found) => found,
+            Err(answer) => return Ok(answer),
         };
         let mut decided = stream.decided.lock();
         if decided.state.retired {

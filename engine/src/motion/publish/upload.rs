@@ -78,13 +78,10 @@ impl File {
     /// Reads everything; says whether it is what was written.
     fn verify(&self, core: &Core) -> Result<(), Bad> {
         match self {
-            Self::Segment(held) => {
-                let read = |no| held.segment.block(no).map(drop);
-                held.segment.blocks().try_for_each(read).map_err(|error| match error {
-                    segment::ReadError::Damaged(bad) => Bad::Damaged(bad.to_string()),
-                    segment::ReadError::Failed { source, .. } => Bad::Unread(source),
-                })
-            }
+            Self::Segment(held) => held.segment.read_through().map_err(|error| match error {
+                segment::ReadError::Damaged(bad) => Bad::Damaged(bad.to_string()),
+                segment::ReadError::Failed { source, .. } => Bad::Unread(source),
+            }),
             Self::Ledger(row) => ledgers::verify(core, row).map_err(|failed| match failed {
                 Failed::Ledger(ledger::ReadError::Damaged(bad)) => Bad::Damaged(bad.to_string()),
                 Failed::Ledger(ledger::ReadError::Failed { source, .. }) => Bad::Unread(source),

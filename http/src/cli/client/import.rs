@@ -16,11 +16,13 @@ use super::{
     exit::Exit,
     flags::ImportFlags,
     input::Input,
-    journal::hex,
     output::Form,
     sink::{Sink, Times},
 };
-use crate::client::{Error, Info, Stream};
+use crate::{
+    client::{Error, Info, Stream},
+    wire::hex::hex,
+};
 
 pub(super) async fn run(context: Context, flags: ImportFlags) -> anyhow::Result<Exit> {
     if flags.file == Path::new("-") {

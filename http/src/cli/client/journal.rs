@@ -26,7 +26,7 @@ use weir_io::{
 };
 
 use super::cut::Mark;
-use crate::config::Environment;
+use crate::{config::Environment, wire::hex::hex};
 
 /// Bytes of a slot: one sector, so that a write of one leaves the other alone.
 const SLOT_BYTES: usize = 512;
@@ -175,10 +175,6 @@ fn read(text: &[u8]) -> Option<Slot> {
     let sum = unhex(slot.get("sum")?.as_str()?)?;
     let mark = Mark { bytes: number("bytes")?, sum };
     Some(Slot { requests: number("requests")?, mark, closed: flag("closed")?, sure: flag("sure")? })
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {

@@ -39,7 +39,9 @@ use crate::{
     metrics::Mode,
     wire::{
         error::Refusal,
-        etag, names,
+        etag,
+        hex::hex,
+        names,
         query::{self, Live},
     },
 };
@@ -127,8 +129,7 @@ impl Part {
 /// The tag of a document: not a secret, and as long as the peer's.
 fn tag(what: &str, value: &Value) -> HeaderValue {
     let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, value.to_string().as_bytes());
-    let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    let tag = Bytes::from(format!("\"{what}:{hex}\""));
+    let tag = Bytes::from(format!("\"{what}:{}\"", hex(hash.as_ref())));
     HeaderValue::from_maybe_shared(tag).expect("visible ASCII")
 }
 

@@ -11,7 +11,11 @@ use weir_engine::{
 };
 
 use super::{bucket, memory};
-use crate::{App, metrics::Mode, wire::date};
+use crate::{
+    App,
+    metrics::Mode,
+    wire::{date, hex::hex},
+};
 
 pub(super) fn document(app: &App) -> Value {
     let details = app.engine.server_details();
@@ -157,7 +161,7 @@ fn store(app: &App, details: &ServerDetails) -> Value {
     let (memtable, segments) = (&details.memtable, &details.segments);
     let subscriptions = &details.subscriptions;
     let (state, reason) = health(app, &details.health);
-    let id: String = details.store.iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = hex(&details.store);
     json!({
         "id": id,
         "version": env!("CARGO_PKG_VERSION"),
