@@ -86,6 +86,8 @@ pub(crate) struct Core {
     pub(crate) wal_bytes: AtomicU64,
     /// Streams with a sliding window and attached readers.
     pub(crate) watched: Mutex<BTreeMap<StreamId, Arc<Stream>>>,
+    /// Streams with a touch that the log could not take: they stay in memory until it does.
+    pub(crate) owed: Mutex<BTreeMap<StreamId, Arc<Stream>>>,
     /// Held while a commit is made visible: a state row must reflect whole commits (INV-1).
     pub(crate) settling: Mutex<()>,
     pub(crate) slices: mpsc::Sender<Slice>,

@@ -32,6 +32,8 @@ pub const FORK_RUNS_MAX: usize = 512;
 pub const SUBSCRIPTIONS_MAX: usize = 100_000;
 /// Streams that one subscription links by name.
 pub const EXPLICIT_LINKS_MAX: usize = 10_000;
+/// Streams of which touches are remembered that the log could not take.
+pub const TOUCHES_OWED_MAX: usize = 10_000;
 /// Acks in one report.
 pub const ACKS_MAX: usize = 10_000;
 /// Raw bytes a block of a segment aims at.

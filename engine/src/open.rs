@@ -342,6 +342,7 @@ fn assemble(
         memtable_bytes: AtomicUsize::new(found.memtable_bytes),
         log_bytes: AtomicU64::new(found.log_bytes),
         watched: Mutex::default(),
+        owed: Mutex::default(),
         durable: Mutex::new(found.link),
         settling: Mutex::new(()),
         wal_bytes: AtomicU64::new(0),

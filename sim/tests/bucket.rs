@@ -13,11 +13,12 @@ use weir_io::{
 };
 
 /// Seeds that found defects.
-const FOUND: [(u64, &str); 4] = [
+const FOUND: [(u64, &str); 5] = [
     (56, "numbers of files that were given up were taken again, and nothing was published"),
     (3045, "a merge between two tries of a fold dropped what the next manifest still showed"),
     (3046, "a producer's row that a cut-off fold had written was in no ledger"),
     (3136, "a deletion whose row was gone already was not published until the next write"),
+    (100_243, "a fold was published before the details said that it was sealed"),
 ];
 
 fn case(seed: u64) -> Case {

@@ -28,6 +28,25 @@ const FOUND: [(u64, &str); 16] = [
     (5005, "a fork's two names drove each other off a full shelf for ever"),
 ];
 
+/// The same with every fault there is, as a swarm draws them: defects, and what the model had not
+/// thought of.
+const SWARM: [(u64, &str); 6] = [
+    (200_437, "a stream that was trimmed and ended in one fold: what it had kept was never erased"),
+    (200_501, "the end of a wake that was sent before the model knew who holds it"),
+    (201_271, "a wake named a stream whose end could not be written down"),
+    (202_719, "a recovery to one of two states that look alike"),
+    (203_790, "a touch on a full disk was forgotten when its stream left memory"),
+    (203_914, "as 200501"),
+];
+
+#[test]
+fn seeds_of_swarms_hold() {
+    let case = |(seed, _): &(u64, &str)| Case::new(*seed, Over::Engine, Sabotage::None);
+    let cases: Vec<Case> = SWARM.iter().map(case).collect();
+    let swarm = common::cases(&cases, 2);
+    assert!(swarm.failures.is_empty(), "{}", swarm.reports);
+}
+
 #[test]
 fn seeds_that_found_defects_hold() {
     let case = |(seed, _): &(u64, &str)| {

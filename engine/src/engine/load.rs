@@ -8,6 +8,7 @@ use super::{durable, head_of};
 use crate::{
     core::Core,
     decide::expiry,
+    limits::TOUCHES_OWED_MAX,
     log::{
         gate::Gate,
         sequencer::{Expired, Missing, Source},
@@ -194,9 +195,23 @@ impl Core {
         if stream.durable.lock().state.deadline.is_some_and(|stored| stored >= end) {
             return;
         }
-        if let Ok(Some(gate)) = self.sequencer.renew(stream, now, ahead_ms) {
-            // A store that takes no writes can't remember touches: the old deadline stands.
-            drop(durable(&gate).await);
+        let noted = match self.sequencer.renew(stream, now, ahead_ms) {
+            Ok(Some(gate)) => durable(&gate).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if noted.is_err() {
+            self.owe(stream);
+        }
+    }
+
+    /// A touch could not be written down: the stream stays in memory, which knows of it, until the
+    /// log takes writes again. A restart goes by the old deadline.
+    pub(crate) fn owe(&self, stream: &Arc<Stream>) {
+        weir_io::sometimes!("a touch was remembered until the log took it");
+        let mut owed = self.owed.lock();
+        if owed.len() < TOUCHES_OWED_MAX {
+            owed.insert(stream.identity.id, Arc::clone(stream));
         }
     }
 

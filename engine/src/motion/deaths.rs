@@ -81,7 +81,8 @@ impl Ends {
         let folded = catalogue::meta_u64(conn, "folded_through").map(Lsn::new)?;
         for (stream, trimmed, all, fresh) in self.trimmed.drain(..) {
             if trimmed > folded {
-                self.dying.insert(stream, (all, fresh));
+                // One that ends in the same fold dies whole.
+                self.dying.entry(stream).or_insert((all, fresh));
             }
         }
         let trims = self.left_by_trim.drain(..).filter(|(_, _, trimmed)| *trimmed > folded);

@@ -83,17 +83,18 @@ pub(crate) async fn run(
     };
     let gone = replaced.iter().map(|row| row.id).collect();
     core.on_writer("finish", move |conn| finish(conn, &cut, ledger, &replaced)).await??;
-    core.files.lock().folded(cut, ledger);
-    core.ledgers_whole.store(ledger.is_some(), Ordering::Release);
-    super::ledgers::remove_files(core, gone).await;
     // From here on look-ups see the rows; whatever was looked up before must not be shelved when
     // memory has let go of what the rows have now.
     let names: Vec<_> = burials.iter().map(|burial| burial.name.clone()).collect();
     core.shelf.fold_finished(&names);
     release(core, through.lsn, snapshots.iter().chain(&dead));
+    // Only now is it shown to the publisher: what is published is sealed for everybody (INV-46).
+    core.files.lock().folded(cut, ledger);
+    core.ledgers_whole.store(ledger.is_some(), Ordering::Release);
     core.moves.send_modify(|moves| *moves += 1);
     core.unfolded.lock().folding.clear();
     core.publisher.notify_one();
+    super::ledgers::remove_files(core, gone).await;
     if let Err(error) = trim(core, through.lsn).await {
         // The fold is done: to undo it now would bury the same streams twice (INV-11).
         weir_io::sometimes!("folded log rows stayed until the next fold");

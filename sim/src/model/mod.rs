@@ -101,6 +101,8 @@ pub struct Ticket {
     /// It may have had forks.
     forked: bool,
     plans: u64,
+    /// The store took writes.
+    pub serving: bool,
 }
 
 impl Ticket {
@@ -155,6 +157,7 @@ impl Model {
             keeper,
             forked,
             plans: self.plans,
+            serving: false,
         }
     }
 
@@ -177,6 +180,7 @@ impl Model {
             keeper: None,
             forked: false,
             plans: 0,
+            serving: false,
         }
     }
 

@@ -36,6 +36,8 @@ pub struct Life {
     /// Acks that were sent by somebody who may have been heard.
     sent: BTreeMap<StreamName, Offset>,
     hold: Option<Hold>,
+    /// Generations of which somebody may have said that they are over.
+    ended: BTreeSet<u64>,
 }
 
 /// Who is at work for certain.
@@ -44,8 +46,6 @@ struct Hold {
     generation: u64,
     /// The lease does not end before.
     until_ms: u64,
-    /// The holder may have given it back.
-    ended: bool,
 }
 
 /// What is known under an id.
@@ -218,6 +218,7 @@ impl Model {
         for link in &links.listed {
             if link.tail.next.get() > 0
                 && let Some(ticket) = asked.streams.iter().find(|it| it.name == link.path)
+                && !self.is_lapsed(link)
             {
                 self.saw_tail(ticket, link.tail)?;
             }
@@ -227,6 +228,13 @@ impl Model {
         let told = usize::try_from(links.pending).unwrap_or(usize::MAX);
         require!(pending == told, checks::WOKEN, "'{id}' counts {told} streams, lists {pending}");
         self.check_needs(asked, links)
+    }
+
+    /// Whether the window of a linked stream's life is known to have passed: nobody reads it any
+    /// more, and it is work until its end can be written down.
+    fn is_lapsed(&self, link: &Link) -> bool {
+        let named = self.names.get(&link.path);
+        named.and_then(|it| it.lives.get(&link.tail.epoch.get())).is_some_and(|life| life.lapsed)
     }
 
     /// Nothing is pending, an answer said.
@@ -363,10 +371,10 @@ impl Model {
             return Ok(());
         }
         let until_ms = asked.began_ms + known.lease_ms;
-        let next = Hold { generation, until_ms, ended: false };
-        if let Some(hold) = life.hold.replace(next) {
+        if let Some(hold) = life.hold.replace(Hold { generation, until_ms }) {
+            let ended = life.ended.contains(&hold.generation);
             require!(
-                hold.ended || hold.until_ms <= now_ms + 2 || hold.generation == generation,
+                ended || hold.until_ms <= now_ms + 2 || hold.generation == generation,
                 checks::HOLDER,
                 "'{id}' gave {generation} away at {now_ms} ms, {hold:?} is at work"
             );
@@ -392,10 +400,9 @@ impl Model {
             let sent = life.sent.entry(stream.clone()).or_insert(*offset);
             *sent = (*sent).max(*offset);
         }
-        let own = life.incarnation.is_none_or(|it| it == wake.incarnation);
-        let hold = life.hold.as_mut().filter(|hold| own && hold.generation == wake.generation);
-        if let Some(hold) = hold {
-            hold.ended |= done;
+        // Whether that generation is known to be held may be seen only later.
+        if done && life.incarnation.is_none_or(|it| it == wake.incarnation) {
+            life.ended.insert(wake.generation);
         }
     }
 
@@ -435,14 +442,9 @@ impl Model {
         }
         let until_ms = asked.began_ms + known.lease_ms;
         match life.hold.as_mut().filter(|hold| hold.generation == wake.generation) {
-            Some(hold) => {
-                hold.until_ms = hold.until_ms.max(until_ms);
-                hold.ended |= done;
-            }
+            Some(hold) => hold.until_ms = hold.until_ms.max(until_ms),
             None if done => {}
-            None => {
-                life.hold = Some(Hold { generation: wake.generation, until_ms, ended: false });
-            }
+            None => life.hold = Some(Hold { generation: wake.generation, until_ms }),
         }
         Ok(())
     }
@@ -457,9 +459,12 @@ impl Model {
         }
         let life = self.subscriptions[&asked.id].life.as_ref();
         let own = life.filter(|life| life.incarnation == Some(wake.incarnation));
-        let Some(hold) = own.and_then(|life| life.hold) else { return Ok(()) };
+        let Some((life, hold)) = own.and_then(|life| Some((life, life.hold?))) else {
+            return Ok(());
+        };
+        let ended = life.ended.contains(&hold.generation);
         require!(
-            hold.generation != wake.generation || hold.ended || hold.until_ms <= now_ms + 2,
+            hold.generation != wake.generation || ended || hold.until_ms <= now_ms + 2,
             checks::HOLDER,
             "'{}' fenced generation {} at {now_ms} ms, {hold:?}",
             asked.id,

@@ -40,7 +40,9 @@ impl Host {
     #[must_use]
     pub fn ticket(&self, target: &Target) -> Ticket {
         let now_ms = self.sim.now_ms();
-        self.sim.model.borrow_mut().ticket(&target.name, now_ms)
+        let mut ticket = self.sim.model.borrow_mut().ticket(&target.name, now_ms);
+        ticket.serving = self.door.health() == Health::Serving;
+        ticket
     }
 
     /// Sorts an answer by what it means; absences and impossible errors are checked here.
@@ -171,7 +173,7 @@ impl Host {
     /// A store that takes no writes can't write a window's new end down: what it still serves
     /// touches nothing that a restart would know of.
     pub(super) fn touched(&self, model: &mut Model, ticket: &Ticket, epoch: u32) {
-        if self.door.health() == Health::Serving {
+        if ticket.serving && self.door.health() == Health::Serving {
             model.touched(ticket, epoch);
         }
     }

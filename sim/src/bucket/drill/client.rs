@@ -16,7 +16,7 @@ use weir_engine::{
 
 use super::{
     Drill,
-    truth::{Place, Seen, Stream},
+    truth::{Place, Seen, State, Stream},
 };
 use crate::{
     checks::{self, Breach},
@@ -55,6 +55,17 @@ fn parts(offset: Offset) -> (u32, u64) {
 
 fn body(record: u32) -> Bytes {
     format!("{record:0RECORD_BYTES$}").into()
+}
+
+/// Whether an answer to a read says that an offset means this.
+fn is_answer(stream: &Stream, place: Place, said: &Result<Page, Error>) -> bool {
+    match (place, said) {
+        (Place::Lost(next), Err(Error::Rejected(Rejection::OffsetLost { next: told }))) => {
+            parts(*told) == stream.offset(next)
+        }
+        (Place::At(at), Ok(page)) => page.start.next.get() == at && !page.beyond_tail,
+        _ => false,
+    }
 }
 
 fn records(page: &Page) -> Result<Vec<u32>, Breach> {
@@ -123,12 +134,41 @@ impl<'a> Client<'a> {
             checks::RECOVERED,
             "recovered for the {recoveries}th time, and the store says {told}"
         );
-        let lost = self.drill.truth.borrow_mut().recovered(&seen, told)?;
+        let state = self.state(&seen, told).await?;
+        let lost = self.drill.truth.borrow_mut().recovered(state, &seen, told)?;
         self.drill.note(&format!("{lost} requests are lost"));
         if lost > 0 {
             weir_io::sometimes!("a drill lost what was not published");
         }
         self.retry().await
+    }
+
+    /// Which of the states that look like what came back it is: the newest of those in which every
+    /// offset that was ever told means what the store says. If there is none, the newest, and the
+    /// offset is named later.
+    async fn state(&self, seen: &Seen, recoveries: u32) -> Result<(usize, State), Breach> {
+        let mut alike = self.drill.truth.borrow().alike(seen, recoveries)?;
+        if alike.len() > 1 {
+            for at in 0..alike.len() {
+                if self.means(&alike[at].1).await {
+                    return Ok(alike.swap_remove(at));
+                }
+            }
+        }
+        Ok(alike.swap_remove(0))
+    }
+
+    /// Whether every offset that was ever told means in a state what the store says.
+    async fn means(&self, state: &State) -> bool {
+        let tokens = self.drill.truth.borrow().tokens();
+        for (text, token) in tokens {
+            let Some(stream) = state.get(&text) else { continue };
+            let said = self.page(&text, From::At(offset(token)), RECORD_BYTES).await;
+            if !is_answer(stream, stream.place(token), &said) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Producers repeat what was kept, which is a duplicate, and go on, which is not.
@@ -180,14 +220,12 @@ impl<'a> Client<'a> {
             let none = matches!(said, Err(Error::Rejected(Rejection::NotFound)));
             return if none { Ok(()) } else { broken("of a stream that is not there") };
         };
-        match (stream.place(token), &said) {
-            (Place::Lost(next), Err(Error::Rejected(Rejection::OffsetLost { next: told })))
-                if parts(*told) == stream.offset(next) =>
-            {
-                weir_io::sometimes!("an offset of a lost range was named as lost");
-                Ok(())
-            }
-            (Place::At(at), Ok(page)) if page.start.next.get() == at && !page.beyond_tail => {
+        let place = stream.place(token);
+        if !is_answer(&stream, place, &said) {
+            return broken(&format!("{place:?}"));
+        }
+        match (place, &said) {
+            (Place::At(at), Ok(page)) => {
                 let shown = records(page)?;
                 let index = usize::try_from(at).expect("drills are short");
                 let expected = stream.records.get(index);
@@ -199,7 +237,10 @@ impl<'a> Client<'a> {
                     None => Ok(()),
                 }
             }
-            (place, _) => broken(&format!("{place:?}")),
+            _ => {
+                weir_io::sometimes!("an offset of a lost range was named as lost");
+                Ok(())
+            }
         }
     }
 

@@ -210,11 +210,35 @@ impl Truth {
         Ok(())
     }
 
-    /// The store was recovered: it is as it was at one moment, not before everything that was
-    /// known to be in the bucket.
-    pub(super) fn recovered(&mut self, seen: &Seen, recoveries: u32) -> Result<u64, Breach> {
+    /// The states that a recovered store may be in, newest first, by number: they look alike, and are
+    /// not before everything that was known to be in the bucket. A name that was made anew and is as
+    /// empty as before has other epochs.
+    pub(super) fn alike(
+        &self,
+        seen: &Seen,
+        recoveries: u32,
+    ) -> Result<Vec<(usize, State)>, Breach> {
+        let last = self.find(seen, self.kept..self.history.len())?;
+        let mut found: Vec<(usize, State)> = Vec::new();
+        for index in (self.kept..last + 1).rev().filter(|it| is_like(&self.history[*it], seen)) {
+            let mut state = self.history[index].clone();
+            state.values_mut().for_each(|stream| stream.raise(recoveries));
+            if found.last().is_none_or(|(_, newer)| *newer != state) {
+                found.push((index, state));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The store was recovered: it is as it was at one moment, in one of the states of
+    /// [`Truth::alike`].
+    pub(super) fn recovered(
+        &mut self,
+        (index, state): (usize, State),
+        seen: &Seen,
+        recoveries: u32,
+    ) -> Result<u64, Breach> {
         let last = self.history.len() - 1;
-        let index = self.find(seen, self.kept..last + 1)?;
         require!(
             recoveries > self.recoveries,
             checks::RECOVERED,
@@ -222,8 +246,6 @@ impl Truth {
             self.recoveries
         );
         self.recoveries = recoveries;
-        let mut state = self.history[index].clone();
-        state.values_mut().for_each(|stream| stream.raise(recoveries));
         for (name, stream) in &state {
             let tail = stream.offset(stream.tail());
             require!(
@@ -249,13 +271,7 @@ impl Truth {
 
     /// The newest of some states that looks like this.
     fn find(&self, seen: &Seen, range: std::ops::Range<usize>) -> Result<usize, Breach> {
-        let alike = |state: &State| {
-            state.len() == seen.len()
-                && state.iter().zip(seen).all(|((name, stream), (shown, (_, records, closed)))| {
-                    (name, &stream.records, stream.closed) == (shown, records, *closed)
-                })
-        };
-        match range.clone().rev().find(|index| alike(&self.history[*index])) {
+        match range.clone().rev().find(|index| is_like(&self.history[*index], seen)) {
             Some(index) => Ok(index),
             None => {
                 let near = &self.history[range.end - 1];
@@ -275,4 +291,12 @@ impl Truth {
             }
         }
     }
+}
+
+/// Whether a state looks like what is seen from outside.
+fn is_like(state: &State, seen: &Seen) -> bool {
+    state.len() == seen.len()
+        && state.iter().zip(seen).all(|((name, stream), (shown, (_, records, closed)))| {
+            (name, &stream.records, stream.closed) == (shown, records, *closed)
+        })
 }
