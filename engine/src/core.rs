@@ -84,6 +84,8 @@ pub(crate) struct Core {
     pub(crate) durable: Mutex<Link>,
     /// Bytes in the WAL since it last started over, as SQLite counts them.
     pub(crate) wal_bytes: AtomicU64,
+    /// A sync of the database file failed: no checkpoint may follow in this process.
+    pub(crate) unsynced: AtomicBool,
     /// Streams with a sliding window and attached readers.
     pub(crate) watched: Mutex<BTreeMap<StreamId, Arc<Stream>>>,
     /// Streams with a touch that the log could not take: they stay in memory until it does.

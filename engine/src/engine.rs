@@ -345,13 +345,14 @@ impl Engine {
         if let Ok(Err(error)) = noted.await {
             tracing::warn!(%error, "the store's running time was not noted");
         }
+        // The writer's connection is to be the last: it moves the WAL into the database.
+        core.readers.lock().clear();
+        core.rack.close();
         core.writer_may_end.store(true, Ordering::Release);
         core.sequencer.work.notify_one();
         let mut ended = core.ended.subscribe();
         // Only fails if the lane is gone already.
         drop(ended.wait_for(|ended| *ended).await);
-        core.readers.lock().clear();
-        core.rack.close();
     }
 }
 

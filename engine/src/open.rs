@@ -341,6 +341,7 @@ fn assemble(
         unfolded: Mutex::new(found.unfolded),
         memtable_bytes: AtomicUsize::new(found.memtable_bytes),
         log_bytes: AtomicU64::new(found.log_bytes),
+        unsynced: AtomicBool::new(false),
         watched: Mutex::default(),
         owed: Mutex::default(),
         durable: Mutex::new(found.link),

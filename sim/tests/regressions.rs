@@ -30,13 +30,22 @@ const FOUND: [(u64, &str); 16] = [
 
 /// The same with every fault there is, as a swarm draws them: defects, and what the model had not
 /// thought of.
-const SWARM: [(u64, &str); 6] = [
+const SWARM: [(u64, &str); 15] = [
     (200_437, "a stream that was trimmed and ended in one fold: what it had kept was never erased"),
     (200_501, "the end of a wake that was sent before the model knew who holds it"),
     (201_271, "a wake named a stream whose end could not be written down"),
     (202_719, "a recovery to one of two states that look alike"),
     (203_790, "a touch on a full disk was forgotten when its stream left memory"),
     (203_914, "as 200501"),
+    (206_347, "a database without pages whose sync had failed"),
+    (206_497, "a window's end that could not be written down, and a restart"),
+    (206_560, "as 206347"),
+    (208_232, "a fork made after a recovery met an offset of a life that was lost"),
+    (208_385, "a fork whose window had passed, which could not be written down"),
+    (209_192, "a commit that a full disk had refused was there after a restart"),
+    (209_888, "as 208232"),
+    (210_406, "as 208232"),
+    (212_187, "each try to seal on a full disk left a file behind"),
 ];
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use rusqlite::Connection;
+use rusqlite::{Connection, config::DbConfig};
 use tokio::sync::mpsc;
 use weir_io::Sabotage;
 
@@ -70,10 +70,22 @@ impl Writer {
             }
             if idle {
                 if self.core.writer_may_end.load(Ordering::Acquire) {
-                    return;
+                    return self.leave();
                 }
                 self.core.sequencer.work.notified().await;
             }
+        }
+    }
+
+    /// Closing the connection checkpoints, which must not happen once a sync of the database failed.
+    fn leave(self) {
+        if self.core.unsynced.load(Ordering::Acquire)
+            && let Err(error) =
+                self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        {
+            // Rather no clean end than a database without its last pages.
+            tracing::error!(%error, "the database is left as it is");
+            std::mem::forget(self.conn);
         }
     }
 
@@ -103,7 +115,7 @@ impl Writer {
                 self.link = link;
                 settle(&core, group, link);
             }
-            Err(error) if is_full(&error) && self.conn.is_autocommit() => {
+            Err(error) if catalogue::is_full(&error) && self.conn.is_autocommit() => {
                 core.metrics.commits_failed.inc();
                 tracing::warn!(lsn = %group.lsn, "disk full: commit refused, nothing of it is stored");
                 weir_io::sometimes!("a commit was refused by a full disk");
@@ -143,10 +155,6 @@ impl Writer {
             std::future::pending::<()>().await;
         }
     }
-}
-
-fn is_full(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
 }
 
 /// Makes a durable group visible, then answers and wakes: in this order (INV-2, INV-32).

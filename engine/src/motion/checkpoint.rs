@@ -5,6 +5,11 @@
 //! each over what came during the one before, until little is left; that the writer moves itself
 //! between two commits, and the next commit starts the WAL over, in place. A disk on which passes
 //! don't catch up is the bottleneck anyway: then the writer waits for them.
+//!
+//! A pass that is not the last writes pages without a sync, and SQLite counts them as moved: a later
+//! pass syncs them. If that sync fails, the kernel may have dropped them, and no further pass would
+//! write them again. So after such a failure there is none, and no writes, until a restart moves the
+//! whole WAL once more.
 
 use std::{
     path::PathBuf,
@@ -21,6 +26,8 @@ use crate::core::Core;
 const REST_BYTES_MAX: u64 = 128 << 10;
 /// Passes in one round; commits outrun them rarely, and then the next round goes on.
 const PASSES_MAX: usize = 16;
+/// What SQLite says of a sync that failed.
+const SYNC_FAILED: i32 = rusqlite::ffi::SQLITE_IOERR_FSYNC;
 /// How often the checkpointer looks around.
 const ROUND: Duration = Duration::from_millis(50);
 
@@ -34,7 +41,7 @@ struct Progress {
 /// Runs until the store stops.
 pub(crate) async fn run(core: Arc<Core>) {
     let mut conn: Option<Connection> = None;
-    while !core.stopping.load(Ordering::Acquire) {
+    while !core.stopping.load(Ordering::Acquire) && !core.unsynced.load(Ordering::Acquire) {
         tokio::time::sleep(ROUND).await;
         let few = core.wal_bytes.load(Ordering::Relaxed) < core.config.wal_checkpoint_bytes;
         if few && !core.shortened.swap(false, Ordering::Relaxed) {
@@ -42,6 +49,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         }
         conn = match round(&core, conn.take()).await {
             Ok(conn) => Some(conn),
+            Err(_) if core.unsynced.load(Ordering::Acquire) => None,
             Err(error) => {
                 tracing::warn!(%error, "checkpoint failed and will be tried again");
                 None
@@ -76,13 +84,13 @@ async fn beside_writer(
     core: &Arc<Core>,
     conn: Option<Connection>,
 ) -> Result<Connection, why::Failed> {
-    let (world, path) = (core.world.clone(), core.database());
+    let shared = Arc::clone(core);
     let conn = tasks::run(&*core.world.blocking, move || {
         let conn = match conn {
             Some(conn) => conn,
-            None => world.sqlite.open(&path, Role::Checkpointer)?,
+            None => shared.world.sqlite.open(&shared.database(), Role::Checkpointer)?,
         };
-        checkpoint(&conn)?;
+        checkpoint(&shared, &conn)?;
         Ok::<_, rusqlite::Error>(conn)
     })
     .await??;
@@ -93,7 +101,7 @@ async fn beside_writer(
 async fn finish(core: &Arc<Core>) -> Result<(), why::Failed> {
     let shared = Arc::clone(core);
     core.on_writer("checkpoint", move |conn| -> rusqlite::Result<()> {
-        let left = checkpoint(conn)?;
+        let left = checkpoint(&shared, conn)?;
         if left.frames == left.moved {
             // The next commit starts it over.
             shared.wal_bytes.store(0, Ordering::Relaxed);
@@ -105,8 +113,25 @@ async fn finish(core: &Arc<Core>) -> Result<(), why::Failed> {
     Ok(())
 }
 
-/// Moves what can be moved without waiting for anybody. Steps the pragma to its end.
-fn checkpoint(conn: &Connection) -> rusqlite::Result<Progress> {
+/// Moves what can be moved without waiting for anybody. A sync that fails ends all writing.
+fn checkpoint(core: &Core, conn: &Connection) -> rusqlite::Result<Progress> {
+    let moved = if core.unsynced.load(Ordering::Acquire) { Err(unsynced()) } else { pass(conn) };
+    moved.inspect_err(|error| {
+        let failed = error.sqlite_error().is_some_and(|it| it.extended_code == SYNC_FAILED);
+        if failed && !core.unsynced.swap(true, Ordering::AcqRel) {
+            weir_io::sometimes!("a checkpoint's sync failed, and writes ended");
+            tracing::error!(%error, "the database could not be synced: no writes until a restart");
+            core.sequencer.fence("the database could not be synced");
+        }
+    })
+}
+
+fn unsynced() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(SYNC_FAILED), None)
+}
+
+/// Steps the pragma to its end.
+fn pass(conn: &Connection) -> rusqlite::Result<Progress> {
     let mut pragma = conn.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?;
     let mut rows = pragma.query([])?;
     let mut progress = Progress { frames: 0, moved: 0 };

@@ -21,7 +21,7 @@ use crate::{
         files::{Cut, Fresh},
     },
     subscribe::fold as subscriptions,
-    types::{Lsn, ProducerId, StreamId},
+    types::{Lsn, ProducerId, SegmentId, StreamId},
 };
 
 /// Rows written in one slice at most.
@@ -108,17 +108,27 @@ async fn register(core: &Arc<Core>, files: &[NewSegment]) -> Result<(), Failed> 
     if rows.is_empty() {
         return Ok(());
     }
-    for row in &rows {
-        stow::run(core, row.id).await?;
+    let ids: Vec<SegmentId> = rows.iter().map(|row| row.id).collect();
+    for id in &ids {
+        if let Err(error) = stow::run(core, *id).await {
+            stow::give_up(core, ids).await;
+            return Err(error);
+        }
     }
-    core.on_writer("register", move |conn| -> Result<(), Failure> {
+    let registered = core.on_writer("register", move |conn| -> Result<(), Failure> {
         let tx = conn.transaction()?;
         for row in &rows {
             catalogue::put_segment(&tx, row)?;
         }
         Ok(tx.commit()?)
-    })
-    .await??;
+    });
+    if let Err(error) = registered.await? {
+        // After any other error a crash may still bring the rows back.
+        if error.is_full() {
+            stow::give_up(core, ids).await;
+        }
+        return Err(error.into());
+    }
     core.files.lock().add_segments(files.iter().map(NewSegment::held));
     Ok(())
 }

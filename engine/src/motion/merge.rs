@@ -296,7 +296,7 @@ async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed
     }
     // What may still be in there is looked for again in time.
     let left = deaths::left(core, &old).filter(|_| !sure && !empty);
-    core.on_writer("merge", move |conn| -> Result<(), Failure> {
+    let stored = core.on_writer("merge", move |conn| -> Result<(), Failure> {
         let tx = conn.transaction()?;
         if !empty {
             catalogue::put_segment(&tx, &row)?;
@@ -312,8 +312,14 @@ async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed
             catalogue::add_death(&tx, row.id, death)?;
         }
         Ok(tx.commit()?)
-    })
-    .await??;
+    });
+    if let Err(error) = stored.await? {
+        // As with those of a fold.
+        if error.is_full() {
+            stow::give_up(core, vec![row.id]).await;
+        }
+        return Err(error.into());
+    }
     let mut gone = old.clone();
     if empty {
         weir_io::sometimes!("a segment went because nobody could read anything in it");

@@ -64,6 +64,14 @@ pub(super) async fn remove(core: &Arc<Core>, ids: Vec<SegmentId>) -> Result<(), 
     Ok(removed.await??)
 }
 
+/// Removes new segments that the catalogue did not take, so that a disk that is full does not keep
+/// what each try has left.
+pub(super) async fn give_up(core: &Arc<Core>, ids: Vec<SegmentId>) {
+    if let Err(error) = remove(core, ids).await {
+        tracing::warn!(%error, "a segment that nothing names stays until the next start");
+    }
+}
+
 /// Takes out what nobody reads any more, and gives back what the file has too much.
 pub(super) async fn tidy(core: &Arc<Core>) {
     let Rack::Pieces(rack) = &core.rack else { return };

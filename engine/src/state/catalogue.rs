@@ -72,6 +72,18 @@ pub(crate) enum Failure {
     Damaged(String),
 }
 
+impl Failure {
+    /// The disk is full: nothing of the transaction is stored.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Sqlite(error) if is_full(error))
+    }
+}
+
+/// Whether SQLite found no room, and rolled the transaction back.
+pub(crate) fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+}
+
 type Outcome<T> = Result<T, Failure>;
 
 /// What is known of a name that is not in memory.

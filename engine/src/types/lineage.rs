@@ -40,9 +40,9 @@ impl Lineage {
 
     /// What a fork inherits before `at`, under a name that was last used under `last`.
     ///
-    /// A name that was never used shares its source's epochs. One that was gets a new epoch for the
-    /// whole: the source's may be those of its own earlier lives, whose offsets, and pages that
-    /// caches keep for ever, must not meet the fork (INV-10).
+    /// A name that was never used shares its source's epochs, those of this era. One that was gets a
+    /// new epoch for the whole: the source's may be those of its own earlier lives, whose offsets,
+    /// and pages that caches keep for ever, must not meet the fork (INV-10).
     /// `floor`: the first epoch that was never used before the last recovery.
     pub(crate) fn inherited(&self, at: Seq, last: Option<Epoch>, floor: Epoch) -> Self {
         if let Some(last) = last {
@@ -51,8 +51,11 @@ impl Lineage {
         }
         let parts = self.0.iter().copied().filter(|(_, first)| *first <= at);
         let mut inherited = Self(parts.collect());
-        // The lost life of the fork may have used the epoch of its source.
         inherited.raise(floor, at);
+        // A life of the fork's name that a recovery lost may have used any epoch of the eras before: an
+        // offset, or a cached page, of that life must not meet the fork.
+        inherited.0.retain(|(epoch, _)| epoch.era() >= floor.era());
+        inherited.0.first_mut().expect("it was raised to this era").1 = Seq::ZERO;
         inherited
     }
 
@@ -92,5 +95,35 @@ impl Lineage {
             None if offset.next > tail => Place::Beyond,
             _ => Place::At(offset.next),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Lineage;
+    use crate::types::{Epoch, Offset, Seq, lineage::Place};
+
+    #[test]
+    fn a_fork_made_after_a_recovery_meets_no_offset_of_a_life_that_was_lost() {
+        let (epoch, seq) = (Epoch::new, Seq::new);
+        let floor = Epoch::first_of(2);
+        let mut source = Lineage::starting(Epoch::ZERO);
+        source.raise(floor, seq(10));
+        for at in [0, 4, 10, 15] {
+            let fork = source.inherited(seq(at), None, floor);
+            // Whatever the name was used for before, it was under one of these.
+            for lost in [epoch(0), epoch(1), Epoch::first_of(1)] {
+                for next in 1..=at {
+                    let offset = Offset { epoch: lost, next: seq(next) };
+                    assert_eq!(fork.place(offset, seq(20)), Place::Lost(Seq::ZERO), "{offset:?}");
+                }
+            }
+            let own = Offset { epoch: floor, next: seq(at) };
+            assert_eq!(fork.place(own, seq(20)), Place::At(seq(at)));
+            assert_eq!(fork.offset(Seq::ZERO).epoch, floor);
+        }
+        // Without a recovery a fork shares what its source has.
+        let source = Lineage::starting(epoch(3));
+        assert_eq!(source.inherited(seq(4), None, Epoch::ZERO), source);
     }
 }

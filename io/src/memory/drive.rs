@@ -65,6 +65,12 @@ impl Drive {
         MemoryDisk::new(Arc::clone(&self.state), state.life)
     }
 
+    /// The faults of now.
+    #[must_use]
+    pub fn faults(&self) -> Faults {
+        self.state.lock().faults
+    }
+
     /// Sets the faults from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.state.lock().faults = faults;
@@ -394,8 +400,12 @@ impl State {
         let grown = u64::try_from(grown).expect("lengths fit 64 bits");
         if self.roll(self.faults.full) || self.lacks(grown) {
             if self.chance.random_bool(0.5) && !bytes.is_empty() {
-                // Never more than the free space: the part is drawn from what would fit.
-                let fits = if self.lacks(grown) { 0 } else { bytes.len() };
+                // Never more than the free space, never all of it, and nothing where the file has bytes
+                // already: in place there is no lack of room, and elsewhere the new bytes are
+                // allotted before the old ones go. SQLite's commits count on that: what is left of a
+                // refused one must not be whole.
+                let inside = at + bytes.len() <= self.content(id).len();
+                let fits = if self.lacks(grown) || inside { 0 } else { bytes.len() - 1 };
                 let part = self.chance.random_range(0..=fits);
                 self.write_within(id, at, &bytes[..part]);
             }

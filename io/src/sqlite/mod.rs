@@ -18,11 +18,12 @@ use rusqlite::Connection;
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The one connection that writes; creates the database.
+    /// The one connection that writes; creates the database. Closed last, it moves the WAL into the
+    /// database file.
     Writer,
-    /// Reads only (`query_only`).
+    /// Reads only (`query_only`), and leaves the WAL alone.
     Reader,
-    /// Moves the WAL into the database file.
+    /// Moves the WAL into the database file when it is told to.
     Checkpointer,
     /// Reads, and leaves the database and its WAL as they are, also as the last to close them. It
     /// proves nothing: the mode may be another one.
@@ -39,6 +40,10 @@ pub enum Role {
 /// A writer also begins the log anew, because a sync that failed earlier may have left a hole
 /// in it. This needs every reader to be between transactions; one that is not makes `open` fail
 /// with `SQLITE_BUSY` after the busy timeout.
+///
+/// After a checkpoint whose sync failed the database file may lack pages which the cache still shows,
+/// and of which SQLite believes that they need not be written again: only connections of another
+/// process, or of this one after all of its own were closed without a checkpoint, write them anew.
 ///
 /// After any error but a full disk the outcome of the commit is unknown. Drop all connections,
 /// open them again, sync the directory and commit something (a boot counter will do) before

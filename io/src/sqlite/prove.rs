@@ -35,8 +35,13 @@ pub(crate) fn open(path: &Path, vfs: &str, role: Role) -> rusqlite::Result<Conne
     // also syncs the directory after removing it: without that a crash brings the journal
     // back, and the journal rolls acknowledged commits back.
     run(&connection, "PRAGMA synchronous=EXTRA")?;
-    if role == Role::Writer {
-        create(&connection)?;
+    match role {
+        Role::Writer => create(&connection)?,
+        // Whoever closes last would move the log into the database: the writer alone may, which
+        // knows whether that is safe.
+        Role::Reader | Role::Checkpointer | Role::Looker => {
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        }
     }
     // Checkpoints have a connection of their own: in the commit path they make the tail
     // latency, and SQLite swallows their errors there.
@@ -109,7 +114,7 @@ fn prove_wal(connection: &Connection, role: Role) -> rusqlite::Result<()> {
     // database, by writes of its own, and begins the log anew.
     let sql = match role {
         Role::Writer => "PRAGMA wal_checkpoint(TRUNCATE)",
-        Role::Reader | Role::Checkpointer | Role::Looker => "PRAGMA wal_checkpoint(PASSIVE)",
+        Role::Reader | Role::Checkpointer | Role::Looker => "PRAGMA wal_checkpoint(NOOP)",
     };
     let row = integers(connection, sql)?;
     let [busy, log, _] = row[..] else {

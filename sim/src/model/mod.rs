@@ -52,6 +52,8 @@ pub struct Incarnation {
     /// It was not there any more because its window had passed. That is told although it can't be
     /// written down while the disk does not read; until it is, what the life comes from is kept.
     pub lapsed: bool,
+    /// That may not have been written down: after a restart it may be there for a while.
+    unwritten: bool,
     pub created: Option<u64>,
     /// What can be read begins here or later.
     pub earliest: u64,
@@ -79,6 +81,17 @@ pub struct Named {
     pub limits: Vec<Retention>,
     /// The instant at which the next life is to expire, for dated streams.
     pub dated: Option<u64>,
+}
+
+/// How far an answer that something is absent can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// It can't come back.
+    Final,
+    /// It can't until a restart: that a window has passed is told although it can't be written down.
+    Lapsed,
+    /// The store can't write down what it says.
+    Unwritten,
 }
 
 /// What was known when a request began.
@@ -196,6 +209,10 @@ impl Model {
             }
             named.creations += u64::from(std::mem::take(&mut named.creations_open));
             named.lives.values_mut().for_each(|life| life.kept = life.tail);
+            let Some((epoch, life)) = named.lives.iter_mut().next_back() else { continue };
+            if std::mem::take(&mut life.unwritten) && named.floor == epoch + 1 {
+                (named.floor, named.free) = (*epoch, named.free.min(*epoch));
+            }
         }
     }
 
@@ -331,14 +348,17 @@ impl Model {
         life.touched_ms = Some(life.touched_ms.map_or(began, |before| before.max(began)));
     }
 
-    /// An answer said that there is no such stream. `final_word`: it can't come back.
-    pub fn saw_absence(&mut self, ticket: &Ticket, now_ms: u64, final_word: bool) -> Checked {
+    /// An answer said that there is no such stream.
+    pub fn saw_absence(&mut self, ticket: &Ticket, now_ms: u64, word: Word) -> Checked {
         self.check_absence(ticket, now_ms)?;
-        if final_word {
+        if word != Word::Unwritten {
             self.check_free(ticket)?;
             let named = self.names.entry(ticket.name.clone()).or_default();
-            if let Some(life) = ticket.alive.and_then(|epoch| named.lives.get_mut(&epoch)) {
-                life.lapsed |= life.expiry != Some(Expiry::Never);
+            let over = if word == Word::Final { ticket.alive } else { ticket.newest };
+            let over = over.and_then(|epoch| named.lives.get_mut(&epoch));
+            if let Some(life) = over.filter(|life| life.expiry != Some(Expiry::Never)) {
+                life.lapsed = true;
+                life.unwritten |= word == Word::Lapsed;
             }
             named.bury(ticket.newest);
             named.free = named.free.max(ticket.newest.map_or(0, |newest| newest + 1));

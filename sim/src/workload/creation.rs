@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     checks::{self, Breach},
-    model::{Asked, Doubt, Model, Ticket},
+    model::{Asked, Doubt, Model, Ticket, Word},
     require,
     world::Host,
 };
@@ -127,7 +127,7 @@ impl Host {
         let (epoch, next) = (created.head.next.epoch.get(), created.head.next.next.get());
         let new = created.outcome == CreateOutcome::New;
         if new {
-            model.saw_absence(ticket, self.sim.now_ms(), true)?;
+            model.saw_absence(ticket, self.sim.now_ms(), Word::Final)?;
         }
         model.meet(&ticket.name, epoch)?;
         if new {

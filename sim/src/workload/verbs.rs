@@ -11,7 +11,7 @@ use weir_engine::{
 use super::{Class, Client, Target};
 use crate::{
     checks::{self, Breach},
-    model::{Mark, Model, Ticket},
+    model::{Mark, Model, Ticket, Word},
     payload, require, verify,
     world::Host,
 };
@@ -97,11 +97,16 @@ impl Host {
     /// An answer said that a name is absent.
     pub(super) fn absent(&self, ticket: &Ticket, how: Absence) {
         let sim = &self.sim;
-        let written = matches!(self.door.health(), Health::Serving | Health::DiskFull);
+        let reads = sim.machine.drive().faults().read == 0.0;
+        let word = match self.door.health() {
+            Health::Serving if reads => Word::Final,
+            Health::Serving | Health::DiskFull => Word::Lapsed,
+            _ => Word::Unwritten,
+        };
         let mut model = sim.model.borrow_mut();
         let checked = match how {
-            Absence::Free => model.saw_absence(ticket, sim.now_ms(), written),
-            Absence::Kept => model.saw_gone(ticket, sim.now_ms(), written),
+            Absence::Free => model.saw_absence(ticket, sim.now_ms(), word),
+            Absence::Kept => model.saw_gone(ticket, sim.now_ms(), word != Word::Unwritten),
         };
         drop(model);
         sim.check(checked);

@@ -180,8 +180,8 @@ impl Sequencer {
         self.work.notify_one();
     }
 
-    /// Another process owns the store now: refuses every write until a restart. What was admitted
-    /// goes on.
+    /// Refuses every write until a restart: another process owns the store now, or the database can't
+    /// be synced. What was admitted goes on.
     pub(crate) fn fence(&self, reason: &str) {
         self.inner.lock().mode = Mode::Failed(reason.to_owned());
     }

@@ -92,6 +92,8 @@ impl Stream {
             ..Self::default()
         };
         fork.raise(era);
+        fork.lineage.retain(|(epoch, _)| epoch / ERA_EPOCHS >= era);
+        fork.lineage[0].1 = 0;
         fork
     }
 }
