@@ -57,6 +57,8 @@ pub struct Incarnation {
     pub earliest: u64,
     /// Where it begins, of a life without limits of its own.
     pub begins: Option<u64>,
+    /// Its limits, while it is known which of those that were asked for are in force.
+    pub retention: Option<Retention>,
 }
 
 /// What is known of a name.
@@ -77,6 +79,9 @@ pub struct Named {
     pub plan: Option<Plan>,
     /// Limits of what it keeps that were ever asked for.
     pub limits: Vec<Retention>,
+    pub changes_open: u32,
+    /// How many changes of limits began or came to an end by themselves.
+    pub changes: u64,
     /// The instant at which the next life is to expire, for dated streams.
     pub dated: Option<u64>,
 }
@@ -96,6 +101,10 @@ pub struct Ticket {
     deletions: u64,
     creations: u64,
     creations_open: bool,
+    /// Limits that were known to be in force.
+    retention: Option<Retention>,
+    changes: u64,
+    changes_open: bool,
     /// A live fork that keeps the name.
     keeper: Option<(StreamName, u32)>,
     /// It may have had forks.
@@ -108,6 +117,12 @@ impl Ticket {
     #[must_use]
     pub const fn earliest(&self) -> u64 {
         self.earliest
+    }
+
+    /// The same of one life of it.
+    #[must_use]
+    pub fn earliest_of(&self, epoch: u32) -> u64 {
+        if self.newest == Some(epoch) { self.earliest } else { 0 }
     }
 
     /// Whether the stream was known to live.
@@ -152,6 +167,9 @@ impl Model {
             deletions: named.deletions,
             creations: named.creations,
             creations_open: named.creations_open > 0,
+            retention: newest.and_then(|(_, life)| life.retention),
+            changes: named.changes,
+            changes_open: named.changes_open > 0,
             keeper,
             forked,
             plans: self.plans,
@@ -174,6 +192,9 @@ impl Model {
             deletions: 0,
             creations: 0,
             creations_open: false,
+            retention: None,
+            changes: 0,
+            changes_open: false,
             keeper: None,
             forked: false,
             plans: 0,
@@ -191,6 +212,7 @@ impl Model {
                 named.deletions += 1;
             }
             named.creations += u64::from(std::mem::take(&mut named.creations_open));
+            named.changes += u64::from(std::mem::take(&mut named.changes_open));
             named.lives.values_mut().for_each(|life| life.kept = life.tail);
         }
     }
