@@ -13,6 +13,8 @@ pub enum Doubt {
     Deletion(StreamName),
     /// Made a stream.
     Creation(StreamName),
+    /// Wrote its records.
+    Records(usize),
     /// Gave a stream other limits.
     Limits(StreamName),
     /// Made or ended a subscription, or changed its links.
@@ -37,6 +39,7 @@ impl Model {
                     plan.doubts = plan.doubts.saturating_sub(1);
                 }
             }
+            Doubt::Records(id) => self.answered(*id),
             Doubt::Limits(name) => {
                 weir_io::sometimes!("what nobody was told of limits was over");
                 let named = self.names.entry(name.clone()).or_default();

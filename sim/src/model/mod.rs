@@ -13,7 +13,7 @@ mod recovered;
 mod retention;
 mod subscriptions;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use weir_engine::{
     subscribe::SubscriptionId,
@@ -137,8 +137,8 @@ impl Ticket {
 pub struct Model {
     pub names: BTreeMap<StreamName, Named>,
     pub requests: Vec<Request>,
-    /// Those on their way.
-    pending: BTreeSet<usize>,
+    /// Those on their way, and how often each of them is.
+    pending: BTreeMap<usize, u32>,
     /// The latest wall time any engine has seen.
     pub wall_max: u64,
     /// How many creations of streams that may be forks began.
@@ -203,7 +203,7 @@ impl Model {
 
     /// The machine died or was restarted: whatever was on its way may have happened.
     pub fn restart(&mut self) {
-        for id in std::mem::take(&mut self.pending) {
+        for (id, _) in std::mem::take(&mut self.pending) {
             self.doubt(id);
         }
         for named in self.names.values_mut() {

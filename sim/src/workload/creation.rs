@@ -95,7 +95,7 @@ impl Host {
                 }
             }
             Said::Nothing => id.into_iter().for_each(|id| sim.model.borrow_mut().refuse(id)),
-            Said::Unknown => id.into_iter().for_each(|id| sim.model.borrow_mut().doubt(id)),
+            Said::Unknown => id.into_iter().for_each(|id| sim.doubt_records(id)),
         }
         said
     }

@@ -253,7 +253,10 @@ impl Host {
                 tail.map(|seen| sim.check(seen));
             }
             Said::Nothing => model.refuse(id),
-            Said::Unknown => model.doubt(id),
+            Said::Unknown => {
+                drop(model);
+                sim.doubt_records(id);
+            }
         }
         said
     }
@@ -272,7 +275,6 @@ impl Host {
         let first = next.checked_sub(u64::try_from(count).expect("small")).unwrap_or(u64::MAX);
         match appended.outcome {
             AppendOutcome::Written => {
-                model.written_by(id, self.sim.wall_ms());
                 model.saw_open(ticket, epoch)?;
                 model.saw_tail(ticket, Offset { next: Seq::new(first), ..appended.next })?;
                 model.place(id, epoch, first)?;
