@@ -2,16 +2,24 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use support::{End, live, name};
+use support::{End, live, live_in, name};
 use weir_engine::{
     Config, Engine, Health,
     request::{Append, Create, Error, From, Read, Rejection},
     types::ContentType,
 };
-use weir_io::memory::{Faults, Machine};
+use weir_io::{
+    Blocking, World,
+    memory::{Faults, Machine},
+    sqlite::Role,
+    tasks::Job,
+};
 
 async fn create(engine: &Engine, text: &str) -> Result<(), Error> {
     let create = Create::new(name(text), ContentType::parse("text/plain"));
@@ -83,6 +91,57 @@ fn after_a_failed_sync_reads_go_on_and_writes_wait_for_a_restart() {
             assert_eq!(length(&engine, "s").await, found + 5);
         });
     }
+}
+
+/// Jobs that begin a second late; who writes the log does not wait.
+struct Late(Arc<dyn Blocking>);
+
+impl Blocking for Late {
+    fn submit(&self, job: Job) {
+        let inner = Arc::clone(&self.0);
+        drop(tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            inner.submit(job);
+        }));
+    }
+
+    fn is_dead(&self) -> bool {
+        self.0.is_dead()
+    }
+}
+
+#[test]
+fn a_log_that_can_not_start_over_is_moved_as_soon_as_it_can() {
+    let machine = Machine::new(9);
+    let config = Config::new("/data/store");
+    let database = config.dir.join(config.layout.database());
+    let sqlite = OnceLock::new();
+    let late = |world: World| {
+        sqlite.get_or_init(|| Arc::clone(&world.sqlite));
+        World { blocking: Arc::new(Late(world.blocking)), ..world }
+    };
+    live_in(&machine, End::Clean, config, late, async |engine| {
+        create(&engine, "s").await.expect("creates");
+        // Somebody looks at the database and does not go: what comes now can't be moved.
+        let sqlite = sqlite.get().expect("set as the world was made");
+        let guest = sqlite.open(&database, Role::Reader).expect("opens");
+        guest.execute_batch("BEGIN; SELECT id FROM streams;").expect("looks");
+        // Three MiB in each pass of the checkpointer, for more passes than there are in a round.
+        for _ in 0..100 {
+            append(&engine, "s", Bytes::from(vec![b'a'; 600 << 10])).await.expect("appends");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let mark = "commits outran the checkpointer";
+        assert!(weir_io::sometimes::reached().contains(mark), "a round came to its end");
+        assert_eq!(engine.metrics().checkpoints.get(), 0);
+        drop(guest);
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert!(engine.metrics().checkpoints.get() > 0, "the next round moves the rest");
+        assert_eq!(length(&engine, "s").await, 100 * (600 << 10));
+    });
+    live(&machine, End::Clean, async |engine| {
+        assert_eq!(length(&engine, "s").await, 100 * (600 << 10));
+    });
 }
 
 #[test]

@@ -321,6 +321,33 @@ async fn merge(engine: &Engine) {
 }
 
 #[test]
+fn a_read_that_a_trim_and_a_merge_overtake_is_told_where_to_go_on() {
+    let machine = Machine::new(8);
+    live(&machine, End::Clean, async |engine| {
+        make(&engine, "s", Retention::NONE).await;
+        fill(&engine, "s", 0..40).await;
+        seal().await;
+        machine.set_latency(HOUR..HOUR);
+        let reader = engine.clone();
+        let from = From::At(Offset { epoch: Epoch::ZERO, next: Seq::ZERO });
+        let late = tokio::spawn(async move { read(&reader, "s", from).await });
+        tokio::task::yield_now().await;
+        // Its job begins in an hour; what comes now does not wait.
+        machine.set_latency(Duration::ZERO..Duration::ZERO);
+        engine.retain(&name("s"), by_bytes(100)).await.expect("retains");
+        seal().await;
+        assert_eq!(earliest(&engine, "s").await, 30);
+        merge(&engine).await;
+        assert!(!on_disk(&machine, &record(20)), "the merge left it out");
+        assert!(!late.is_finished(), "the read is under way");
+        let told = late.await.expect("ends by itself");
+        assert_eq!(told, Err(Rejection::OffsetTrimmed { next: at(30) }));
+    });
+    let mark = "a read was overtaken by a trim and a merge";
+    assert!(weir_io::sometimes::reached().contains(mark), "the read found what was merged");
+}
+
+#[test]
 fn what_was_deleted_or_let_go_of_leaves_the_disk_in_time() {
     let machine = Machine::new(7);
     let config = || Config { erase_within: HOUR * 3, ..Config::new("/data/store") };

@@ -121,6 +121,8 @@ pub enum Sabotage {
     DeafAfterMany,
     /// Every second webhook is said to be done, and nobody is called.
     CallsFeigned,
+    /// Answers say of every stream that it begins with its very first record.
+    BeginningsUntold,
 }
 
 impl Sabotage {
@@ -200,7 +202,8 @@ impl Sabotage {
             | Sabotage::EndlessBuffers
             | Sabotage::WritersWait
             | Sabotage::DeafAfterMany
-            | Sabotage::CallsFeigned => {}
+            | Sabotage::CallsFeigned
+            | Sabotage::BeginningsUntold => {}
             Sabotage::NoDirectorySync
             | Sabotage::NoSegmentSync
             | Sabotage::NothingRemoved

@@ -62,13 +62,13 @@ pub fn page(
             "asked '{name}' for {offset:?}, got {start}"
         );
     }
-    if from == From::Start && !told {
-        require!(start == 0, checks::DENSE, "'{name}' starts at {start}");
-    }
-    if from == From::Start && told {
+    // By key, or of what nobody knows, it is not told and can't be reckoned.
+    let begins = told || (key.is_none() && !model.is_murky(name, epoch));
+    if from == From::Start && begins {
         model.saw_earliest(ticket, epoch, start)?;
     }
-    if from != From::Now && ticket.newest == Some(epoch) {
+    let begins = begins || from != From::Start;
+    if from != From::Now && begins && ticket.newest == Some(epoch) {
         let earliest = ticket.earliest();
         require!(start >= earliest, checks::LIMITS, "'{name}' shows {start}, begins at {earliest}");
     }
@@ -89,6 +89,10 @@ pub fn page(
     let counted = count == page.records || (!told && key.is_some());
     require!(counted, checks::SENT, "{count} records, said to be {}", page.records);
     if key.is_some() {
+        let start = match from {
+            From::Start if !told => passed_over(model, ticket, key, &seen, (epoch, next))?,
+            _ => Some(start),
+        };
         keyed(model, ticket, key, &seen, (epoch, start, next))?;
     } else {
         in_place(model, ticket, page, &seen)?;
@@ -128,7 +132,7 @@ fn placed(
     key: &Option<Bytes>,
     page: &Page,
 ) -> Result<Option<Page>, Breach> {
-    let untold = matches!(from, From::Since(_) | From::Now) && page.bytes > 0;
+    let untold = !matches!(from, From::At(_)) && page.bytes > 0;
     if !untold || key.is_some() || model.is_murky(&ticket.name, page.tail.epoch.get()) {
         return Ok(None);
     }
@@ -241,19 +245,50 @@ fn cuts(model: &Model, ticket: &Ticket, page: &Page, seen: &[Mark]) -> Vec<Mark>
     known.filter(|mark| model.requests[mark.0].is_cut && !seen.contains(mark)).collect()
 }
 
+/// Where a page by key from the beginning begins that does not say it: what of the key it leaves out
+/// before the first that it shows is gone. `None`: nobody knows where that lies.
+fn passed_over(
+    model: &mut Model,
+    ticket: &Ticket,
+    key: &Option<Bytes>,
+    seen: &[Mark],
+    (epoch, next): (u32, u64),
+) -> Result<Option<u64>, Breach> {
+    let name = &ticket.name;
+    if !model.lets_go(name, epoch) {
+        return Ok(Some(0));
+    }
+    let known = |at: &u64| model.known(name, epoch, *at);
+    let first = match seen.first() {
+        None => next,
+        Some(shown) => match (0..next).find(|at| known(at) == Some(*shown)) {
+            Some(first) => first,
+            None => return Ok(None),
+        },
+    };
+    let has_key = |at: &u64| known(at).is_some_and(|(id, _)| model.requests[id].key == *key);
+    let start = (0..first).rev().find(has_key).map_or(0, |last| last + 1);
+    let known = ticket.earliest_of(epoch);
+    if start > known {
+        model.saw_omitted(ticket, epoch, start)?;
+    }
+    Ok(Some(start.max(known)))
+}
+
 /// Every record has the key, they come in order, and none that is known to lie there is missing.
 fn keyed(
     model: &Model,
     ticket: &Ticket,
     key: &Option<Bytes>,
     seen: &[Mark],
-    (epoch, start, next): (u32, u64, u64),
+    (epoch, start, next): (u32, Option<u64>, u64),
 ) -> Result<(), Breach> {
     let name = &ticket.name;
     for (request, _) in seen {
         let has = &model.requests[*request].key;
         require!(has == key, checks::KEYED, "'{name}' asked for {key:?}, got one of {has:?}");
     }
+    let Some(start) = start else { return Ok(()) };
     let known: Vec<_> = (start..next).map(|at| model.known(name, epoch, at)).collect();
     let expect: Vec<Mark> = known
         .iter()

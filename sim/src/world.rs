@@ -123,6 +123,17 @@ impl Sim {
         }
     }
 
+    /// A request with records ended without an answer. In a town it may still be heard.
+    pub fn doubt_records(&self, id: usize) {
+        let mut model = self.model.borrow_mut();
+        if self.town.get().is_some() {
+            model.give_up(id);
+            self.doubts.open(Doubt::Records(id), self.boots());
+        } else {
+            model.doubt(id);
+        }
+    }
+
     /// Closes the doubts about requests that can have no effect any more.
     pub fn close_doubts(&self) {
         let closed = self.doubts.close(&mut self.model.borrow_mut(), self.boots());

@@ -51,7 +51,7 @@ const ELSEWHERE: [(&str, &str); 26] = [
     ("a manifest named a segment that could not be read as a hole", HISTORY),
     (
         "a read was overtaken by a trim and a merge",
-        "no seed of 700 since merges have a task of their own: both must fall into one read",
+        "engine/tests/retention.rs: here no read is so late that both fall into it",
     ),
     (
         "a recovery was cut off when it was done",
@@ -67,7 +67,10 @@ const ELSEWHERE: [(&str, &str); 26] = [
     ("an event stream broke", TOWN),
     ("an event stream was ended by the server", TOWN),
     ("an object was found damaged", DAMAGE),
-    ("commits outran the checkpointer", "needs more commits a second than clients here make"),
+    (
+        "commits outran the checkpointer",
+        "engine/tests/faults.rs: jobs here are done at once, so the WAL starts over after each pass",
+    ),
     ("more was to be collected than goes in one turn", HISTORY),
     ("retention went by the index over damaged records", HISTORY),
     ("what nobody was told of a creation was seen later", TOWN),

@@ -5,7 +5,7 @@ mod common;
 use sim::{case::Case, run::Over, sabotage::Sabotage};
 
 /// Rare things that these seeds must do.
-const MARKS: [&str; 23] = [
+const MARKS: [&str; 29] = [
     "a connection was reset in the middle of a request",
     "a connection was reset in the middle of an answer",
     "a deletion that nobody answered was over",
@@ -14,9 +14,14 @@ const MARKS: [&str; 23] = [
     "a lease ended and its work was woken again",
     "a link lost packets",
     "a link was slow for a while",
+    "a live reader was overtaken by a trim",
+    "a poll was overtaken by a trim",
+    "a reader of events was overtaken by a trim",
+    "a reader was told that what it asked for was let go of",
     "a receiver crashed",
     "a receiver had worked and its answer was lost",
     "a receiver took longer than it was waited for",
+    "a stream had let go of its oldest records",
     "a thousand short connections came and went",
     "a worker reported on a wake that was over",
     "an answer was lost on the network",
@@ -29,6 +34,7 @@ const MARKS: [&str; 23] = [
     "the server waited for a reader to take what was sent",
     "the server's process stopped and went on",
     "what nobody was told of a creation was seen later",
+    "what nobody was told of limits was over",
 ];
 
 #[test]
@@ -55,8 +61,8 @@ const NO_RESTARTS: [(&str, &str); 4] = [
     ("graceful", "false"),
 ];
 
-/// One of the seeds catches the defect, as one of these invariants.
-fn check(defect: Sabotage, seeds: &[u64], set: &[(&str, &str)], invariants: &[&str]) {
+/// One of the seeds catches the defect, as one of these invariants. What was said of it.
+fn check(defect: Sabotage, seeds: &[u64], set: &[(&str, &str)], invariants: &[&str]) -> String {
     let case = |seed: &u64| {
         let case = Case::new(*seed, Over::Http, defect);
         set.iter().fold(case, |case, (name, value)| case.with(name, value))
@@ -67,6 +73,7 @@ fn check(defect: Sabotage, seeds: &[u64], set: &[(&str, &str)], invariants: &[&s
         .values()
         .any(|what| invariants.iter().any(|id| what.starts_with(&format!("{id} "))));
     assert!(caught, "{defect:?}: {:?}", swarm.failures);
+    swarm.reports
 }
 
 #[test]
@@ -84,4 +91,13 @@ fn defects_of_stopped_processes_and_of_webhooks_are_caught() {
     let pauses = [&NO_RESTARTS[..], &[("pauses", "true")]].concat();
     check(Sabotage::TasksOversleep, &[8, 10], &pauses, &["INV-18", "INV-20"]);
     check(Sabotage::CallsFeigned, &[0, 1], &[], &["INV-25", "INV-28"]);
+}
+
+#[test]
+fn defects_of_limits_are_caught_by_what_clients_see() {
+    check(Sabotage::BeginningsUntold, &[1, 2], &[], &["INV-31"]);
+    // There the server does not say what is wrong with the stream.
+    check(Sabotage::BeginningsTooLate, &[1, 3], &[], &["INV-21", "INV-31"]);
+    let said = check(Sabotage::TrimsForgotten, &[1, 2], &[], &["INV-31"]);
+    assert!(said.contains("what streams keep is looked at from another machine"), "{said}");
 }

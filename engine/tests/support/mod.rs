@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::task::LocalSet;
 use weir_engine::{Config, Engine, types::StreamName};
-use weir_io::memory::Machine;
+use weir_io::{World, memory::Machine};
 
 /// How a life ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,10 +34,24 @@ pub(crate) fn live_with<F>(
 ) where
     F: Future<Output = ()>,
 {
+    live_in(machine, end, config, |world| world, life);
+}
+
+/// The same in a world that was changed.
+#[allow(dead_code, reason = "every test file uses a part")]
+pub(crate) fn live_in<F>(
+    machine: &Machine,
+    end: End,
+    config: Config,
+    change: impl FnOnce(World) -> World,
+    life: impl FnOnce(Engine) -> F,
+) where
+    F: Future<Output = ()>,
+{
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
     LocalSet::new().block_on(&runtime, async {
-        let world = machine.boot(Duration::ZERO);
+        let world = change(machine.boot(Duration::ZERO));
         let engine = Engine::open(world, config, "test").await.expect("opens");
         life(engine.clone()).await;
         if end == End::Clean {

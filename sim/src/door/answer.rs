@@ -10,6 +10,8 @@ use weir_engine::{
     types::{ContentType, Epoch, Expiry, Form, Offset, Retention, Seq, StreamName, WallMs},
 };
 
+use super::retention;
+
 /// An answer that arrived whole.
 #[derive(Debug)]
 pub struct Reply {
@@ -25,7 +27,7 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     text(headers, name)?.parse().ok()
 }
 
-fn offset(headers: &HeaderMap, name: &str) -> Option<Offset> {
+pub(super) fn offset(headers: &HeaderMap, name: &str) -> Option<Offset> {
     Offset::parse(text(headers, name)?).ok()
 }
 
@@ -39,7 +41,7 @@ fn needed<T>(found: Option<T>, what: &str, reply: &Reply) -> Result<T, Error> {
 }
 
 /// An answer that this server must never give.
-fn strange(reply: &Reply, why: &str) -> Error {
+pub(super) fn strange(reply: &Reply, why: &str) -> Error {
     let body = String::from_utf8_lossy(&reply.body[..reply.body.len().min(200)]).into_owned();
     Error::Corrupt(format!("answer {} {why}: {body}", reply.parts.status))
 }
@@ -70,12 +72,13 @@ pub fn created(create: &Create, reply: &Reply) -> Result<Created, Error> {
     };
     let headers = &reply.parts.headers;
     let head = head_of(&create.name, reply)?;
-    // A creation's answer does not name the window.
+    // A creation's answer does not name the window, and neither limits nor where the stream begins;
+    // the limits are those that were asked for.
     let expiry = match (create.expiry, expiry(headers)) {
         (Some(asked), _) => asked,
         (None, shown) => shown,
     };
-    Ok(Created { outcome, head: Head { expiry, ..head } })
+    Ok(Created { outcome, head: Head { expiry, retention: create.retention, ..head } })
 }
 
 fn head_of(name: &StreamName, reply: &Reply) -> Result<Head, Error> {
@@ -85,7 +88,7 @@ fn head_of(name: &StreamName, reply: &Reply) -> Result<Head, Error> {
         content: needed(content(headers), "content-type", reply)?,
         expiry: expiry(headers),
         next: needed(offset(headers, "stream-next-offset"), "stream-next-offset", reply)?,
-        retention: Retention::NONE,
+        retention: needed(retention::shown(headers), "limits that can be read", reply)?,
         earliest: offset(headers, "stream-earliest-offset").unwrap_or(Offset::START),
         closed: is_true(headers, "stream-closed"),
         created: WallMs::ZERO,
@@ -99,7 +102,11 @@ fn head_of(name: &StreamName, reply: &Reply) -> Result<Head, Error> {
 /// As [`created`].
 pub fn head(name: &StreamName, reply: &Reply) -> Result<Head, Error> {
     match reply.parts.status {
-        StatusCode::OK => head_of(name, reply),
+        StatusCode::OK => {
+            let begins = offset(&reply.parts.headers, "stream-earliest-offset");
+            needed(begins, "stream-earliest-offset", reply)?;
+            head_of(name, reply)
+        }
         StatusCode::NOT_FOUND => Err(Rejection::NotFound.into()),
         StatusCode::GONE => Err(Rejection::Gone.into()),
         // Such an answer has no body that would say more.
@@ -206,10 +213,11 @@ pub fn page(read: &Read, reply: &Reply) -> Result<Page, Error> {
         _ => reply.body.clone(),
     };
     let start = match read.from {
-        From::Start => Some(0),
+        // By key nobody can tell what was passed over.
+        From::Start if read.key.is_some() => Some(0),
         From::At(offset) => Some(offset.next.get()),
         From::Now => Some(next.next.get()),
-        From::Since(_) => None,
+        From::Start | From::Since(_) => None,
     };
     let counted = count(form, &body);
     let records = match (start, &read.key) {

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::{Response, body::Incoming};
 use tokio::time::timeout;
-use weir_engine::types::{Epoch, Offset};
+use weir_engine::types::Offset;
 
 use super::outside::Sender;
 
@@ -44,7 +44,8 @@ pub struct Events {
     body: Incoming,
     base64: bool,
     json: bool,
-    life: Option<Epoch>,
+    start: Option<Offset>,
+    end: Option<Offset>,
     buffer: BytesMut,
 }
 
@@ -52,17 +53,17 @@ impl Events {
     pub(super) fn new(sender: Sender, response: Response<Incoming>) -> Self {
         let header = |name: &str| response.headers().get(name).map(|it| it.as_bytes().to_vec());
         let base64 = header("stream-sse-data-encoding").as_deref() == Some(b"base64");
-        let end = header("stream-end-offset").and_then(|it| String::from_utf8(it).ok());
-        let life = end.and_then(|end| Offset::parse(&end).ok()).map(|end| end.epoch);
+        let offset = |name| Offset::parse(&String::from_utf8(header(name)?).ok()?).ok();
+        let (start, end) = (offset("stream-next-offset"), offset("stream-end-offset"));
         let body = response.into_body();
-        Self { _sender: sender, body, base64, json: false, life, buffer: BytesMut::new() }
+        Self { _sender: sender, body, base64, json: false, start, end, buffer: BytesMut::new() }
     }
 
-    /// Which life of the stream is followed: the epoch of its tail as the answer began. The
-    /// events of a fork may be of epochs that it inherited.
+    /// Where the events begin, and the tail as the answer began: its epoch is the life of the stream
+    /// that is followed. The events of a fork may be of epochs that it inherited.
     #[must_use]
-    pub const fn life(&self) -> Option<Epoch> {
-        self.life
+    pub fn told(&self) -> Option<(Offset, Offset)> {
+        self.start.zip(self.end)
     }
 
     /// Events of a JSON stream are arrays.

@@ -6,6 +6,7 @@ pub mod answer;
 pub mod events;
 pub mod outside;
 pub mod request;
+pub mod retention;
 pub mod subscriptions;
 
 use weir_engine::{
@@ -15,10 +16,10 @@ use weir_engine::{
         Credential, Report, Reported, Subscribe, Subscribed, SubscriptionId, SubscriptionView, Via,
         Wake, WakeId,
     },
-    types::{Offset, StreamName},
+    types::{Offset, Retention, StreamName},
 };
 
-pub use outside::Outside;
+pub use self::{outside::Outside, retention::Kept};
 
 /// A way to the store.
 #[derive(Clone)]
@@ -109,6 +110,21 @@ impl Door {
                 client.head(name).await?;
                 Ok(Watch::Outside { client: client.clone(), name: name.clone() })
             }
+        }
+    }
+
+    /// Gives a stream other limits.
+    ///
+    /// # Errors
+    /// As [`Door::create`].
+    pub async fn retain(&self, name: &StreamName, retention: Retention) -> Answer<Kept> {
+        match self {
+            Door::Inside(engine) => {
+                let head = engine.retain(name, retention).await?;
+                let (retention, earliest) = (head.retention, head.earliest);
+                Ok(Kept { retention, earliest, head: Some(head) })
+            }
+            Door::Outside(client) => client.retain(name, retention).await,
         }
     }
 

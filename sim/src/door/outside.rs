@@ -188,12 +188,25 @@ impl Outside {
     }
 
     /// A reader of events from a position on, while the connection lasts.
-    pub(crate) async fn events(&self, name: &StreamName, from: From) -> Option<Events> {
-        let Connected { mut sender, .. } = self.connected().await.ok()?;
+    ///
+    /// # Errors
+    /// As [`Outside::read`].
+    pub(crate) async fn events(&self, name: &StreamName, from: From) -> Result<Events, Error> {
+        let lost = |_| Error::Draining;
+        let Connected { mut sender, .. } = self.connected().await.map_err(lost)?;
         let read = Read { name: name.clone(), from, key: None, bytes_max: 0 };
-        let response = sender.send_request(request::read(&read, "&live=sse"));
-        let response = timeout(ANSWER_MAX, response).await.ok()?.ok()?;
-        (response.status() == StatusCode::OK).then(|| Events::new(sender, response))
+        let exchange = async {
+            let response = sender.send_request(request::read(&read, "&live=sse"));
+            let response = response.await.map_err(|_| Lost::Unanswered)?;
+            if response.status() == StatusCode::OK {
+                return Ok(Ok(Events::new(sender, response)));
+            }
+            let (parts, body) = response.into_parts();
+            let body = body.collect().await.map_err(|_| Lost::Unanswered)?.to_bytes();
+            Ok(Err(answer::refused(name, &Reply { parts, body })))
+        };
+        let answer = timeout(ANSWER_MAX, exchange).await.unwrap_or(Err(Lost::Unanswered));
+        answer.map_err(lost)?
     }
 
     /// Long-polls until there is something other than an open tail.
@@ -216,6 +229,11 @@ impl Outside {
                 StatusCode::OK => return Change::Data,
                 StatusCode::NO_CONTENT if closed => return Change::Closed,
                 StatusCode::NO_CONTENT => {}
+                // What it was to go on with is gone, and the stream goes on.
+                StatusCode::GONE if head.headers.contains_key("stream-next-offset") => {
+                    weir_io::sometimes!("a poll was overtaken by a trim");
+                    return Change::Data;
+                }
                 StatusCode::NOT_FOUND | StatusCode::GONE => return Change::Gone,
                 _ => tokio::time::sleep(AGAIN).await,
             }

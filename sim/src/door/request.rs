@@ -8,6 +8,8 @@ use weir_engine::{
     types::{Closing, Expiry, Offset, OffsetFormat, StreamName, WallMs},
 };
 
+use super::retention;
+
 /// What goes over the wire.
 pub type Outgoing = Request<Full<Bytes>>;
 
@@ -68,6 +70,9 @@ pub fn create(create: &Create) -> Outgoing {
     }
     if create.closing == Closing::Close {
         put(&mut headers, "stream-closed", "true");
+    }
+    if let Some(limits) = retention::header(create.retention) {
+        headers.insert("stream-retention", limits);
     }
     if let Some(key) = &create.key {
         put_bytes(&mut headers, "stream-key", key);

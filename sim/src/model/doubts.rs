@@ -13,6 +13,10 @@ pub enum Doubt {
     Deletion(StreamName),
     /// Made a stream.
     Creation(StreamName),
+    /// Wrote its records.
+    Records(usize),
+    /// Gave a stream other limits.
+    Limits(StreamName),
     /// Made or ended a subscription, or changed its links.
     Change(SubscriptionId),
 }
@@ -34,6 +38,13 @@ impl Model {
                 if let Some(plan) = &mut named.plan {
                     plan.doubts = plan.doubts.saturating_sub(1);
                 }
+            }
+            Doubt::Records(id) => self.answered(*id),
+            Doubt::Limits(name) => {
+                weir_io::sometimes!("what nobody was told of limits was over");
+                let named = self.names.entry(name.clone()).or_default();
+                named.changes_open = named.changes_open.saturating_sub(1);
+                named.changes += 1;
             }
             Doubt::Change(id) => {
                 if let Some(known) = self.subscriptions.get_mut(id) {

@@ -13,7 +13,7 @@ mod recovered;
 mod retention;
 mod subscriptions;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use weir_engine::{
     subscribe::SubscriptionId,
@@ -59,6 +59,8 @@ pub struct Incarnation {
     pub earliest: u64,
     /// Where it begins, of a life without limits of its own.
     pub begins: Option<u64>,
+    /// Its limits, while it is known which of those that were asked for are in force.
+    pub retention: Option<Retention>,
 }
 
 /// What is known of a name.
@@ -79,6 +81,9 @@ pub struct Named {
     pub plan: Option<Plan>,
     /// Limits of what it keeps that were ever asked for.
     pub limits: Vec<Retention>,
+    pub changes_open: u32,
+    /// How many changes of limits began or came to an end by themselves.
+    pub changes: u64,
     /// The instant at which the next life is to expire, for dated streams.
     pub dated: Option<u64>,
 }
@@ -109,6 +114,10 @@ pub struct Ticket {
     deletions: u64,
     creations: u64,
     creations_open: bool,
+    /// Limits that were known to be in force.
+    retention: Option<Retention>,
+    changes: u64,
+    changes_open: bool,
     /// A live fork that keeps the name.
     keeper: Option<(StreamName, u32)>,
     /// It may have had forks.
@@ -125,6 +134,12 @@ impl Ticket {
         self.earliest
     }
 
+    /// The same of one life of it.
+    #[must_use]
+    pub fn earliest_of(&self, epoch: u32) -> u64 {
+        if self.newest == Some(epoch) { self.earliest } else { 0 }
+    }
+
     /// Whether the stream was known to live.
     #[must_use]
     pub fn is_alive(&self) -> bool {
@@ -137,8 +152,8 @@ impl Ticket {
 pub struct Model {
     pub names: BTreeMap<StreamName, Named>,
     pub requests: Vec<Request>,
-    /// Those on their way.
-    pending: BTreeSet<usize>,
+    /// Those on their way, and how often each of them is.
+    pending: BTreeMap<usize, u32>,
     /// The latest wall time any engine has seen.
     pub wall_max: u64,
     /// How many creations of streams that may be forks began.
@@ -167,6 +182,9 @@ impl Model {
             deletions: named.deletions,
             creations: named.creations,
             creations_open: named.creations_open > 0,
+            retention: newest.and_then(|(_, life)| life.retention),
+            changes: named.changes,
+            changes_open: named.changes_open > 0,
             keeper,
             forked,
             plans: self.plans,
@@ -190,6 +208,9 @@ impl Model {
             deletions: 0,
             creations: 0,
             creations_open: false,
+            retention: None,
+            changes: 0,
+            changes_open: false,
             keeper: None,
             forked: false,
             plans: 0,
@@ -199,7 +220,7 @@ impl Model {
 
     /// The machine died or was restarted: whatever was on its way may have happened.
     pub fn restart(&mut self) {
-        for id in std::mem::take(&mut self.pending) {
+        for (id, _) in std::mem::take(&mut self.pending) {
             self.doubt(id);
         }
         for named in self.names.values_mut() {
@@ -208,6 +229,7 @@ impl Model {
                 named.deletions += 1;
             }
             named.creations += u64::from(std::mem::take(&mut named.creations_open));
+            named.changes += u64::from(std::mem::take(&mut named.changes_open));
             named.lives.values_mut().for_each(|life| life.kept = life.tail);
             let Some((epoch, life)) = named.lives.iter_mut().next_back() else { continue };
             if std::mem::take(&mut life.unwritten) && named.floor == epoch + 1 {

@@ -74,18 +74,22 @@ impl Model {
         let request = &mut self.requests[id];
         if request.fate != Fate::Acked {
             request.fate = Fate::Pending;
-            self.pending.insert(id);
         }
+        *self.pending.entry(id).or_default() += 1;
         if request.at.is_none() {
             request.wall = (request.wall.0.min(wall), request.wall.1.max(wall));
         }
     }
 
-    /// The wall clock moved or time passed: requests on their way may get this timestamp.
+    /// The wall clock moved or time passed: requests on their way may get this timestamp, unless they
+    /// are known to have happened.
     pub fn wall_is(&mut self, wall: u64) {
         self.wall_max = self.wall_max.max(wall);
-        for id in &self.pending {
+        for id in self.pending.keys() {
             let request = &mut self.requests[*id];
+            if request.at.is_some() {
+                continue;
+            }
             request.wall = (request.wall.0.min(wall), request.wall.1.max(wall));
         }
     }
@@ -96,28 +100,32 @@ impl Model {
         if request.fate == Fate::Pending {
             request.fate = if request.in_doubt { Fate::Maybe } else { Fate::Refused };
         }
-        self.pending.remove(&id);
+        self.answered(id);
     }
 
-    /// The request's outcome is unknown.
+    /// The request's outcome is unknown, and nothing comes of it any more.
     pub fn doubt(&mut self, id: usize) {
+        self.give_up(id);
+        self.answered(id);
+    }
+
+    /// The request's outcome is unknown, and it may still be heard.
+    pub fn give_up(&mut self, id: usize) {
         let request = &mut self.requests[id];
         request.in_doubt = true;
         if request.fate == Fate::Pending {
             request.fate = Fate::Maybe;
         }
-        self.pending.remove(&id);
     }
 
-    /// The request was answered.
+    /// The request was answered. What was sent twice at once is still on its way.
     pub fn answered(&mut self, id: usize) {
-        self.pending.remove(&id);
-    }
-
-    /// The answer is that of the writing: what was written was written by now.
-    pub fn written_by(&mut self, id: usize, wall: u64) {
-        let request = &mut self.requests[id];
-        request.wall.1 = request.wall.1.max(wall);
+        if let Some(times) = self.pending.get_mut(&id) {
+            *times -= 1;
+            if *times == 0 {
+                self.pending.remove(&id);
+            }
+        }
     }
 
     /// After a restart the whole of a name was read: what was not there never will be.
@@ -199,5 +207,49 @@ impl Model {
             .filter(|(_, origin)| origin.point.is_none_or(|point| position >= point));
         let latest = own.map(|(_, origin)| origin.wall_max).max().unwrap_or(0);
         Some((bounds.0, bounds.1.max(latest)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// When a request that was sent twice at once may have been written, once the first of the two
+    /// came to its end and time went on to 50.
+    fn check(end: impl FnOnce(&mut Model, usize), expect: (u64, u64)) {
+        let name = StreamName::new("a").expect("a good name");
+        let mut model = Model::default();
+        let id = model.request(&name, 10, |_| vec![b"r".to_vec()]);
+        model.requests[id].in_doubt = true;
+        model.attempt(id, 10);
+        model.attempt(id, 10);
+        end(&mut model, id);
+        model.wall_is(50);
+        assert_eq!(model.requests[id].wall, expect);
+    }
+
+    #[test]
+    fn what_may_still_be_heard_may_still_be_written() {
+        check(|model, id| model.refuse(id), (10, 50));
+        check(|model, id| model.doubt(id), (10, 50));
+        let given_up = |model: &mut Model, id| {
+            model.refuse(id);
+            model.give_up(id);
+        };
+        check(given_up, (10, 50));
+    }
+
+    #[test]
+    fn what_has_happened_or_is_over_is_not_written_later() {
+        let placed = |model: &mut Model, id| {
+            model.answered(id);
+            model.place(id, 0, 0).expect("a place");
+        };
+        check(placed, (10, 10));
+        let over = |model: &mut Model, id| {
+            model.doubt(id);
+            model.doubt(id);
+        };
+        check(over, (10, 10));
     }
 }

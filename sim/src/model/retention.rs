@@ -2,12 +2,118 @@
 //! what can be read begins at least. A position that nobody can read any more is neither missing
 //! nor free: what was sent there may have happened and be gone.
 
-use weir_engine::types::{Offset, Retention, StreamName};
+use weir_engine::types::{Expiry, Offset, Retention, StreamName};
 
 use super::{Checked, Model, Ticket};
 use crate::{checks, require};
 
 impl Model {
+    /// A change of limits begins.
+    pub fn change_begins(&mut self, name: &StreamName, retention: Retention) {
+        self.limits_asked(name, retention);
+        let named = self.names.entry(name.clone()).or_default();
+        named.changes += 1;
+        named.changes_open += 1;
+        named.lives.values_mut().for_each(|life| life.retention = None);
+    }
+
+    /// A change of limits was answered for certain. `done`: with these, which are in force if it was
+    /// the only change.
+    ///
+    /// # Errors
+    /// The answer shows others.
+    pub fn change_ends(
+        &mut self,
+        ticket: &Ticket,
+        asked: Retention,
+        done: Option<Retention>,
+    ) -> Checked {
+        let named = self.names.entry(ticket.name.clone()).or_default();
+        named.changes_open = named.changes_open.saturating_sub(1);
+        let alone = !ticket.changes_open && named.changes == ticket.changes + 1;
+        let Some(shown) = done.filter(|_| alone) else { return Ok(()) };
+        let name = &ticket.name;
+        require!(shown == asked, checks::LIMITS, "'{name}' was given {asked:?} and says {shown:?}");
+        if let Some(epoch) = self.same_life(ticket) {
+            self.life(name, epoch).retention = Some(asked);
+        }
+        Ok(())
+    }
+
+    /// An answer showed the limits of a life.
+    ///
+    /// # Errors
+    /// They are not those that are in force, or were never asked for.
+    pub fn saw_limits(&mut self, ticket: &Ticket, epoch: u32, shown: Retention) -> Checked {
+        let name = &ticket.name;
+        let named = self.names.entry(name.clone()).or_default();
+        require!(
+            shown.is_none() || named.limits.contains(&shown),
+            checks::LIMITS,
+            "'{name}' has limits that nobody gave it: {shown:?}"
+        );
+        if ticket.changes_open || ticket.changes != named.changes {
+            return Ok(());
+        }
+        if let Some(known) = ticket.retention.filter(|_| ticket.newest == Some(epoch)) {
+            require!(
+                shown == known,
+                checks::LIMITS,
+                "'{name}' epoch {epoch} has {shown:?}, it was given {known:?}"
+            );
+        }
+        self.life(name, epoch).retention = Some(shown);
+        Ok(())
+    }
+
+    /// Whether these limits were in force from the moment of a ticket until now.
+    #[must_use]
+    pub fn had_limits(&self, ticket: &Ticket, retention: Retention) -> bool {
+        let changes = self.names.get(&ticket.name).map_or(0, |named| named.changes);
+        !ticket.changes_open && ticket.changes == changes && ticket.retention == Some(retention)
+    }
+
+    /// An answer that names no life showed what a stream keeps, and not how much it has.
+    ///
+    /// # Errors
+    /// It can't be.
+    pub fn saw_kept(&mut self, ticket: &Ticket, retention: Retention, earliest: u64) -> Checked {
+        let Some(epoch) = self.same_life(ticket) else { return Ok(()) };
+        self.saw_limits(ticket, epoch, retention)?;
+        self.begins_no_earlier(ticket, epoch, earliest)?;
+        let life = self.life(&ticket.name, epoch);
+        life.earliest = life.earliest.max(earliest);
+        Ok(())
+    }
+
+    fn begins_no_earlier(&self, ticket: &Ticket, epoch: u32, earliest: u64) -> Checked {
+        require!(
+            earliest >= ticket.earliest || ticket.newest != Some(epoch),
+            checks::LIMITS,
+            "'{}' begins at {earliest}, it had begun at {} before",
+            ticket.name,
+            ticket.earliest
+        );
+        Ok(())
+    }
+
+    /// A read from the beginning left out what lies before a position and is known to be there.
+    ///
+    /// # Errors
+    /// It is within every limit there ever was.
+    pub fn saw_omitted(&mut self, ticket: &Ticket, epoch: u32, before: u64) -> Checked {
+        require!(
+            self.may_be_gone(&ticket.name, epoch, before),
+            checks::KEYED,
+            "'{}' epoch {epoch} leaves out {}, which is within its limits",
+            ticket.name,
+            before.saturating_sub(1)
+        );
+        let life = self.life(&ticket.name, epoch);
+        life.earliest = life.earliest.max(before);
+        Ok(())
+    }
+
     /// Limits were asked for: they may be in force from now on.
     pub fn limits_asked(&mut self, name: &StreamName, retention: Retention) {
         let limits = &mut self.names.entry(name.clone()).or_default().limits;
@@ -35,14 +141,7 @@ impl Model {
     /// It began later before, or something before it is within every limit there ever was.
     pub fn saw_earliest(&mut self, ticket: &Ticket, epoch: u32, earliest: u64) -> Checked {
         let name = &ticket.name;
-        if ticket.newest == Some(epoch) {
-            require!(
-                earliest >= ticket.earliest,
-                checks::LIMITS,
-                "'{name}' begins at {earliest}, it had begun at {} before",
-                ticket.earliest
-            );
-        }
+        self.begins_no_earlier(ticket, epoch, earliest)?;
         require!(
             self.may_be_gone(name, epoch, earliest),
             checks::LIMITS,
@@ -78,7 +177,8 @@ impl Model {
             checks::LIMITS,
             "{asked:?} of '{name}' is gone, what is kept begins at {next:?}"
         );
-        let Some(epoch) = ticket.alive.filter(|_| self.same_life(ticket)) else { return Ok(()) };
+        let Some(epoch) = self.same_life(ticket) else { return Ok(()) };
+        weir_io::sometimes!("a reader was told that what it asked for was let go of");
         require!(
             self.lets_go(name, epoch) || self.is_murky(name, epoch),
             checks::LIMITS,
@@ -89,14 +189,15 @@ impl Model {
         Ok(())
     }
 
-    /// Whether the life that a ticket was taken for is still the newest and nobody began to end it.
-    fn same_life(&self, ticket: &Ticket) -> bool {
-        self.names.get(&ticket.name).is_some_and(|named| {
-            let newest = named.lives.last_key_value();
-            let alive =
-                newest.is_some_and(|(epoch, life)| life.alive && ticket.alive == Some(*epoch));
-            alive && named.deletions == ticket.deletions
-        })
+    /// The life that a ticket was taken for, if it is still the newest, nobody began to end it, and, if
+    /// it may end by itself, nobody to make another one.
+    fn same_life(&self, ticket: &Ticket) -> Option<u32> {
+        let named = self.names.get(&ticket.name)?;
+        let (epoch, life) = named.lives.last_key_value()?;
+        let alive = life.alive && ticket.alive == Some(*epoch);
+        let made = named.creations != ticket.creations || ticket.creations_open;
+        let stays = life.expiry == Some(Expiry::Never) || !made;
+        (alive && stays && named.deletions == ticket.deletions).then_some(*epoch)
     }
 
     /// Whether everything before a position may be beyond some limit that was ever asked for.

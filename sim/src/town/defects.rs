@@ -55,6 +55,20 @@ fn length(head: &[u8]) -> usize {
     value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
 }
 
+/// The header that says where a stream begins.
+const BEGINS: &[u8] = b"stream-earliest-offset: ";
+
+/// What a server writes that lets go of nothing: every stream begins at position zero.
+pub(super) fn begun(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    if let Some(at) = bytes.windows(BEGINS.len()).position(|it| it == BEGINS) {
+        let value = bytes[at + BEGINS.len()..].iter_mut().take_while(|byte| **byte != b'\r');
+        // The epoch stands before the position.
+        value.skip_while(|byte| **byte != b'_').skip(1).for_each(|digit| *digit = b'0');
+    }
+    bytes
+}
+
 /// Lets one connection after the other write.
 #[derive(Debug, Default)]
 pub(super) struct Turnstile {
@@ -138,6 +152,14 @@ impl AsyncWrite for Feigned {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_beginning_is_hidden_and_nothing_else() {
+        let head = b"HTTP/1.1 200 OK\r\nstream-earliest-offset: 01_07\r\nstream-ttl: 17\r\n\r\n";
+        let hidden = b"HTTP/1.1 200 OK\r\nstream-earliest-offset: 01_00\r\nstream-ttl: 17\r\n\r\n";
+        assert_eq!(begun(head), hidden);
+        assert_eq!(begun(b"stream-ttl: 1\r\n"), b"stream-ttl: 1\r\n");
+    }
 
     #[test]
     fn what_is_missing_of_a_body_is_what_its_head_promised() {

@@ -20,7 +20,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::TcpStream;
 
-use super::defects::{Torn, Turnstile};
+use super::defects::{self, Torn, Turnstile};
 use crate::sabotage::Sabotage;
 
 /// Connections after which a server with that defect is deaf.
@@ -251,6 +251,7 @@ impl AsyncWrite for ServerEnd {
         match this.lines.defect {
             Sabotage::EndlessBuffers => this.hoard(cx, bytes),
             Sabotage::WritersWait => this.queue(cx, bytes),
+            Sabotage::BeginningsUntold => this.write(cx, &defects::begun(bytes)),
             _ => this.write(cx, bytes),
         }
     }

@@ -34,6 +34,11 @@ const LOOK: Duration = Duration::from_millis(500);
 /// the growth of their encoding, and the records that stand over.
 const BESIDE_BYTES_MAX: usize = 512 << 10;
 
+/// How long after a seal of the seed's age what is beyond its limits may be there.
+const TRIMMED_MAX: Duration = Duration::from_secs(5);
+/// Seal ages that are waited for; the store by itself is looked at with longer ones.
+const SEAL_AGE_MAX: Duration = Duration::from_secs(2);
+
 /// A client that nobody disturbs.
 pub fn host(sim: &Rc<Sim>, post: &Rc<Post>) -> Host {
     let dial = wire::dial(post, sim.chance(902));
@@ -64,6 +69,20 @@ pub async fn judge(host: Rc<Host>, post: Rc<Post>, read_bytes_max: usize, mut c:
     }
     let woken = woken(&host).await;
     host.sim.check(woken);
+    let trimmed = trimmed(&host).await;
+    host.sim.check(trimmed);
+}
+
+/// What is beyond limits has gone.
+async fn trimmed(host: &Host) -> Result<(), Breach> {
+    let age = host.sim.options.seal_age;
+    if age > SEAL_AGE_MAX {
+        return Ok(());
+    }
+    sleep(age + TRIMMED_MAX).await;
+    host.sim.note("what streams keep is looked at from another machine");
+    let late_ms = u64::try_from((age + TRIMMED_MAX).as_millis()).expect("short");
+    host.are_trimmed(late_ms).await
 }
 
 /// Small requests are answered at once, whoever else reads however slowly.

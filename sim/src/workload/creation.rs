@@ -95,7 +95,7 @@ impl Host {
                 }
             }
             Said::Nothing => id.into_iter().for_each(|id| sim.model.borrow_mut().refuse(id)),
-            Said::Unknown => id.into_iter().for_each(|id| sim.model.borrow_mut().doubt(id)),
+            Said::Unknown => id.into_iter().for_each(|id| sim.doubt_records(id)),
         }
         said
     }
@@ -155,7 +155,9 @@ impl Host {
         self.touched(&mut model, ticket, epoch);
         let window = self.window(&model, asked, created);
         drop(model);
-        self.saw_state(ticket, &created.head, window)
+        // Over HTTP the answer to a creation does not tell where the stream begins.
+        let earliest = (!self.door.may_lose()).then_some(created.head.earliest);
+        self.saw_state(ticket, &created.head, window, earliest)
     }
 
     /// The window of a stream that was made. Over HTTP the answer to the creation of a fork does

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rand::RngExt;
 use weir_engine::{
-    request::{From, Page},
-    types::{Epoch, Form, Offset, Retention, Seq},
+    request::{Error, From, Page, Rejection},
+    types::{Epoch, Form, Offset, Retention},
 };
 
 use super::{Client, Target};
@@ -16,7 +16,10 @@ use crate::{
         Door,
         events::{Batch, Over},
     },
+    model::Ticket,
+    require,
     verify::TAIL_UNTOLD,
+    world::Host,
 };
 
 /// Follows one stream after the other.
@@ -41,18 +44,28 @@ impl Client {
             // An event says how things were when it was sent, which may be long ago: all that is
             // certain is that it was after the request.
             let ticket = host.ticket(target);
-            let Some(mut events) = door.events(&target.name, from).await else {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
+            let mut events = match door.events(&target.name, from).await {
+                Ok(events) => events,
+                Err(error) => {
+                    from = host.refused_events(&ticket, from, &error);
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
             };
             if target.form() == Form::Json {
                 events.of_json();
             }
-            let Some(life) = events.life() else {
-                let what = format!("'{}' sends events and does not say its end", target.name);
+            let Some((start, end)) = events.told() else {
+                let what = format!("'{}' sends events and does not say of what", target.name);
                 host.sim.check::<()>(Breach::of(checks::LIVE, what));
                 return;
             };
+            let life = end.epoch;
+            if host.sim.check(host.saw_events_begin(&ticket, from, (start, end))).is_none() {
+                return;
+            }
+            let mut at = start;
+            from = From::At(at);
             let mut over = false;
             loop {
                 let batch = match events.next().await {
@@ -78,16 +91,16 @@ impl Client {
                     return;
                 }
                 over = batch.data.is_empty() && !batch.up_to_date;
-                if over && From::At(batch.next) == from {
+                if over && batch.next == at {
                     continue;
                 }
-                let page = page(target, from, life, &batch);
-                host.sim.note(&format!("events {} {from:?} to {:?}", target.name, batch.next));
-                let seen = host.take(&ticket, from, &None, &page);
+                let page = page(target, at, life, &batch);
+                host.sim.note(&format!("events {} {at:?} to {:?}", target.name, batch.next));
+                let seen = host.take(&ticket, From::At(at), &None, &page);
                 if host.sim.check(seen).is_none() || batch.closed {
                     return;
                 }
-                from = From::At(batch.next);
+                (at, from) = (batch.next, From::At(batch.next));
                 if host.stop.get() {
                     return;
                 }
@@ -96,25 +109,58 @@ impl Client {
     }
 }
 
+impl Host {
+    /// No events are sent from there. Where to ask next.
+    fn refused_events(&self, ticket: &Ticket, from: From, error: &Error) -> From {
+        let (From::At(asked), Error::Rejected(Rejection::OffsetTrimmed { next })) = (from, error)
+        else {
+            return from;
+        };
+        weir_io::sometimes!("a reader of events was overtaken by a trim");
+        let seen = self.sim.model.borrow_mut().saw_trimmed(ticket, asked, *next);
+        self.sim.check(seen);
+        From::At(*next)
+    }
+
+    /// The head of an answer says where its events begin, and where the stream ended then.
+    fn saw_events_begin(
+        &self,
+        ticket: &Ticket,
+        from: From,
+        (start, end): (Offset, Offset),
+    ) -> Result<(), Breach> {
+        let mut model = self.sim.model.borrow_mut();
+        let name = &ticket.name;
+        self.sim.note(&format!("events {name} {from:?}: from {start:?} of {end:?}"));
+        model.saw_tail(ticket, end)?;
+        match from {
+            From::Start => model.saw_earliest(ticket, end.epoch.get(), start.next.get()),
+            From::At(asked) => {
+                let there = start.next == asked.next;
+                require!(there, checks::DENSE, "'{name}' sends {start:?}, asked for {asked:?}");
+                Ok(())
+            }
+            From::Now | From::Since(_) => {
+                require!(start == end, checks::DENSE, "'{name}' sends {start:?}, ends at {end:?}");
+                Ok(())
+            }
+        }
+    }
+}
+
 /// A batch as the page it would have been.
-fn page(target: &Target, from: From, life: Epoch, batch: &Batch) -> Page {
+fn page(target: &Target, start: Offset, life: Epoch, batch: &Batch) -> Page {
     let form = target.form();
     let separator: &[u8] = if form == Form::Json { b"," } else { b"" };
     let whole = batch.data.join(separator);
     let next = batch.next;
-    let records = crate::door::answer::count(form, &whole);
-    let start = match from {
-        From::At(offset) => offset.next,
-        From::Start => Seq::ZERO,
-        From::Now | From::Since(_) => Seq::new(next.next.get().saturating_sub(records)),
-    };
     let untold = Offset { epoch: life, next: TAIL_UNTOLD };
     let tail = if batch.up_to_date { next } else { untold };
     Page {
         content: target.content.clone(),
         expiry: target.expiry(),
         retention: Retention::NONE,
-        start: Offset { next: start, ..next },
+        start: Offset { next: start.next, ..next },
         next,
         tail,
         up_to_date: batch.up_to_date,
@@ -122,7 +168,7 @@ fn page(target: &Target, from: From, life: Epoch, batch: &Batch) -> Page {
         beyond_tail: false,
         bytes: whole.len(),
         pieces: vec![whole.into()],
-        records: next.next.since(start),
+        records: next.next.since(start.next),
         incarnation: 0,
     }
 }

@@ -100,12 +100,14 @@ impl Client {
     /// Confirms what is there.
     async fn again(&mut self, target: &Target, wish: Wish) {
         let ticket = self.host.ticket(target);
+        let retention = wish.retention;
         let said = self.born(target, self.renewed(wish), 1).await;
         let same = {
             let model = self.host.sim.model.borrow();
+            let same = model.had_limits(&ticket, retention);
             let lives = model.names.get(&target.name).map(|named| &named.lives);
             let life = ticket.newest.and_then(|epoch| lives?.get(&epoch));
-            life.is_some_and(|life| life.alive && life.closed.is_none())
+            same && life.is_some_and(|life| life.alive && life.closed.is_none())
         };
         let differs = matches!(said, Said::No(Rejection::ConfigurationDiffers));
         if ticket.is_alive() && same && differs && self.host.ticket(target).newest == ticket.newest
@@ -181,7 +183,7 @@ impl Client {
         let asked = Asked { source: source.name, ticket, at, sub_offset, point, cut, expiry, good };
         let closing = if closes { Closing::Close } else { Closing::KeepOpen };
         // Some names only: of a fork without limits more is known.
-        let limited = target.number.is_multiple_of(4) && self.chance.random_bool(0.5);
+        let limited = target.has_limits() && self.chance.random_bool(0.5);
         let retention = if limited { self.limits() } else { Retention::NONE };
         Wish { content, expiry, retention, closing, body, asked: Some(asked) }
     }

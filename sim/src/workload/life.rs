@@ -21,7 +21,11 @@ pub(super) async fn creator(mut client: Client) {
     }
     while client.think().await {
         let target = client.any();
-        if target.class == Class::Trimmed && client.chance.random_bool(0.7) {
+        // Limits of forks change over HTTP.
+        let away = client.host.door.may_lose();
+        let changes =
+            if target.class == Class::Trimmed || away { target.has_limits() } else { false };
+        if changes && client.chance.random_bool(0.7) {
             client.retain(&target).await;
         } else {
             client.create(&target).await;

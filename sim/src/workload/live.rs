@@ -49,6 +49,7 @@ impl Client {
             {
                 let seen = host.sim.model.borrow_mut().saw_trimmed(&ticket, asked, *next);
                 host.sim.check(seen);
+                weir_io::sometimes!("a live reader was overtaken by a trim");
                 from = From::At(*next);
                 continue;
             }

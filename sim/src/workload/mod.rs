@@ -106,16 +106,6 @@ pub fn targets() -> Vec<Target> {
     all
 }
 
-/// The streams that clients of a host use. Answers over HTTP do not say where a page begins, as the
-/// model of what is gone wants to know.
-fn targets_of(host: &Host) -> Vec<Target> {
-    let mut targets = targets();
-    if host.door.may_lose() {
-        targets.retain(|target| target.class != Class::Trimmed);
-    }
-    targets
-}
-
 /// A client at work.
 pub struct Client {
     pub host: Rc<Host>,
@@ -181,7 +171,7 @@ pub fn start(host: &Rc<Host>) -> Vec<tokio::task::JoinHandle<()>> {
 #[must_use]
 pub fn one(host: &Rc<Host>, no: u32) -> Pin<Box<dyn Future<Output = ()>>> {
     let chance = host.sim.chance(no);
-    let targets = Rc::new(targets_of(host));
+    let targets = Rc::new(targets());
     let client = Client { host: Rc::clone(host), no, chance, targets };
     let roles = if host.door.may_lose() { &AWAY[..] } else { &ROLES[..] };
     roles[usize::try_from(no).expect("small") % roles.len()](client)

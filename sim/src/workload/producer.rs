@@ -106,12 +106,7 @@ impl Client {
     /// The same request twice at once: one of them is the duplicate.
     async fn twins(&mut self, target: &Target) {
         let (id, append) = self.next(target);
-        let wall = self.host.sim.wall_ms();
-        {
-            let mut model = self.host.sim.model.borrow_mut();
-            model.attempt(id, wall);
-            model.requests[id].in_doubt = true;
-        }
+        self.host.sim.model.borrow_mut().requests[id].in_doubt = true;
         let (one, two) = tokio::join!(
             self.host.append(target, append.clone(), id),
             self.host.append(target, append, id)

@@ -23,6 +23,9 @@ pub(super) async fn scanner(mut client: Client) {
         let target = client.any();
         if client.chance.random_bool(0.2) {
             client.host.head(&target).await;
+            if client.host.door.may_lose() {
+                client.look_at_limits(&target).await;
+            }
         }
         let from = match client.chance.random_range(0..5) {
             0 => From::Now,
@@ -130,6 +133,10 @@ impl Client {
                         self.host.sim.check::<()>(Breach::of(checks::SAME, what));
                     }
                     return;
+                }
+                // From another machine somebody who was overtaken goes on where there is something.
+                Said::No(Rejection::OffsetTrimmed { next }) if self.host.door.may_lose() => {
+                    from = From::At(next);
                 }
                 Said::No(_) | Said::Nothing | Said::Unknown => return,
             }

@@ -5,10 +5,11 @@ use std::num::NonZeroU64;
 use rand::RngExt;
 use weir_engine::types::Retention;
 
-use super::{Client, Target, verbs::Said};
+use super::{Class, Client, Target, verbs::Said};
 use crate::{
     checks::{self, Breach},
-    door::Door,
+    door::{Door, Kept},
+    model::{Doubt, Ticket},
     world::Host,
 };
 
@@ -37,23 +38,82 @@ impl Client {
         limits(age_ms, bytes)
     }
 
-    /// Gives a stream other limits.
+    /// Gives a stream other limits. A client on another machine looks at what came of it.
     pub(super) async fn retain(&mut self, target: &Target) {
         let retention = self.limits();
         self.host.retain(target, retention).await;
+        if self.host.door.may_lose() && self.chance.random_bool(0.5) {
+            self.look_at_limits(target).await;
+        }
+    }
+
+    /// Asks what a stream keeps, in one of the ways in which it can be asked.
+    pub(super) async fn look_at_limits(&mut self, target: &Target) {
+        let details = self.chance.random_bool(0.5);
+        self.host.kept(target, details).await;
+    }
+}
+
+impl Target {
+    /// Whether it has limits some time.
+    #[must_use]
+    pub fn has_limits(&self) -> bool {
+        match self.class {
+            Class::Trimmed => true,
+            Class::Forked => self.number.is_multiple_of(4),
+            _ => false,
+        }
     }
 }
 
 impl Host {
     async fn retain(&self, target: &Target, retention: Retention) {
-        let Door::Inside(engine) = &self.door else { return };
+        let sim = &self.sim;
         let ticket = self.ticket(target);
-        self.sim.model.borrow_mut().limits_asked(&target.name, retention);
+        sim.model.borrow_mut().change_begins(&target.name, retention);
         let note = format!("retain {} {retention:?}", target.name);
-        self.sim.note(&note);
-        let answer = engine.retain(&target.name, retention).await;
-        if let Said::Yes(head) = self.sort(&ticket, &note, answer) {
-            self.sim.check(self.saw_head(&ticket, &head));
+        sim.note(&note);
+        let answer = self.door.retain(&target.name, retention).await;
+        let said = self.sort(&ticket, &note, answer);
+        let done = match &said {
+            Said::Yes(kept) => Some(kept.retention),
+            Said::No(_) | Said::Nothing => None,
+            // Open until it is known to be over.
+            Said::Unknown => return sim.doubt(Doubt::Limits(target.name.clone())),
+        };
+        let ended = sim.model.borrow_mut().change_ends(&ticket, retention, done);
+        sim.check(ended);
+        if let Said::Yes(kept) = said {
+            sim.check(self.saw_kept(&ticket, &kept));
+        }
+    }
+
+    /// Asks what a stream keeps. From within it is told with everything else.
+    async fn kept(&self, target: &Target, details: bool) {
+        let Door::Outside(client) = &self.door else { return };
+        let ticket = self.ticket(target);
+        let answer = match details {
+            true => client.details(&target.name).await,
+            false => client.kept(&target.name).await,
+        };
+        let note = format!("kept {}", target.name);
+        if let Said::Yes(kept) = self.sort(&ticket, &note, answer) {
+            self.sim.note(&format!("{note}: {:?} from {:?}", kept.retention, kept.earliest));
+            self.sim.check(self.saw_kept(&ticket, &kept));
+        }
+    }
+
+    fn saw_kept(&self, ticket: &Ticket, kept: &Kept) -> Result<(), Breach> {
+        let earliest = kept.earliest;
+        match &kept.head {
+            Some(head) if self.door.may_lose() => {
+                self.saw_state(ticket, head, None, Some(earliest))
+            }
+            Some(head) => self.saw_head(ticket, head),
+            None => {
+                let mut model = self.sim.model.borrow_mut();
+                model.saw_kept(ticket, kept.retention, earliest.next.get())
+            }
         }
     }
 

@@ -197,15 +197,17 @@ impl Host {
     }
 
     pub(super) fn saw_head(&self, ticket: &Ticket, head: &Head) -> Result<(), Breach> {
-        self.saw_state(ticket, head, Some(head.expiry))
+        self.saw_state(ticket, head, Some(head.expiry), Some(head.earliest))
     }
 
-    /// An answer showed where a stream ends, and perhaps its window.
+    /// An answer showed where a stream ends and what limits it has, and perhaps its window and where it
+    /// begins.
     pub(super) fn saw_state(
         &self,
         ticket: &Ticket,
         head: &Head,
         window: Option<Expiry>,
+        earliest: Option<Offset>,
     ) -> Result<(), Breach> {
         let mut model = self.sim.model.borrow_mut();
         model.saw_tail(ticket, head.next)?;
@@ -213,8 +215,9 @@ impl Host {
         let life = model.life(&ticket.name, epoch);
         life.expiry = window.or(life.expiry);
         life.created = Some(head.created.get());
-        if !self.door.may_lose() {
-            model.saw_earliest(ticket, epoch, head.earliest.next.get())?;
+        model.saw_limits(ticket, epoch, head.retention)?;
+        if let Some(earliest) = earliest {
+            model.saw_earliest(ticket, epoch, earliest.next.get())?;
         }
         if head.closed {
             model.saw_closed(ticket, head.next)
@@ -257,7 +260,10 @@ impl Host {
                 tail.map(|seen| sim.check(seen));
             }
             Said::Nothing => model.refuse(id),
-            Said::Unknown => model.doubt(id),
+            Said::Unknown => {
+                drop(model);
+                sim.doubt_records(id);
+            }
         }
         said
     }
@@ -276,7 +282,6 @@ impl Host {
         let first = next.checked_sub(u64::try_from(count).expect("small")).unwrap_or(u64::MAX);
         match appended.outcome {
             AppendOutcome::Written => {
-                model.written_by(id, self.sim.wall_ms());
                 model.saw_open(ticket, epoch)?;
                 model.saw_tail(ticket, Offset { next: Seq::new(first), ..appended.next })?;
                 model.place(id, epoch, first)?;
