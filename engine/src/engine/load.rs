@@ -215,6 +215,29 @@ impl Core {
         }
     }
 
+    /// Writes the deadlines of windows that were touched while the log took no writes.
+    pub(crate) async fn renew_owed(&self) {
+        let owed = std::mem::take(&mut *self.owed.lock());
+        let mut renewed = Vec::with_capacity(owed.len());
+        for stream in owed.into_values() {
+            let (now, deadline) = (self.now(), stream.durable.lock().state.deadline);
+            if stream.is_absent() || stream.has_expired(deadline, now) {
+                continue;
+            }
+            match self.sequencer.renew(&stream, now, 0) {
+                Ok(gate) => renewed.push((stream, gate)),
+                Err(_) => self.owe(&stream),
+            }
+        }
+        for (stream, gate) in renewed {
+            if let Some(gate) = gate
+                && durable(&gate).await.is_err()
+            {
+                self.owe(&stream);
+            }
+        }
+    }
+
     /// The catalogue's rows, corrected by what it does not know yet.
     pub(crate) async fn list(self: &Arc<Self>, list: List) -> Result<Vec<ListRow>, Error> {
         let mut rows = Vec::new();

@@ -9,8 +9,7 @@ use weir_io::disk::Create;
 
 use super::{seal, stow};
 use crate::{
-    Layout, core::Core, engine::durable, history, log::sequencer::Mode, state::catalogue,
-    types::StreamName,
+    Layout, core::Core, history, log::sequencer::Mode, state::catalogue, types::StreamName,
 };
 
 /// How often the keeper looks around unrung.
@@ -35,7 +34,7 @@ pub(crate) async fn run(core: Arc<Core>) {
             probe_for_space(&core).await;
         }
         renew_watched(&core);
-        renew_owed(&core).await;
+        core.renew_owed().await;
         end_expired(&core).await;
         tokio::select! {
             biased;
@@ -76,29 +75,6 @@ fn renew_watched(core: &Core) {
         if let Err(error) = core.sequencer.renew(&stream, core.now(), WATCHED_AHEAD_MS) {
             tracing::debug!(%error, "windows of attached readers were not renewed");
             return;
-        }
-    }
-}
-
-/// Writes the deadlines of windows that were touched while the log took no writes.
-async fn renew_owed(core: &Core) {
-    let owed = std::mem::take(&mut *core.owed.lock());
-    let mut renewed = Vec::with_capacity(owed.len());
-    for stream in owed.into_values() {
-        let (now, deadline) = (core.now(), stream.durable.lock().state.deadline);
-        if stream.is_absent() || stream.has_expired(deadline, now) {
-            continue;
-        }
-        match core.sequencer.renew(&stream, now, 0) {
-            Ok(gate) => renewed.push((stream, gate)),
-            Err(_) => core.owe(&stream),
-        }
-    }
-    for (stream, gate) in renewed {
-        if let Some(gate) = gate
-            && durable(&gate).await.is_err()
-        {
-            core.owe(&stream);
         }
     }
 }

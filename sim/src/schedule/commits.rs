@@ -31,10 +31,6 @@ pub(super) async fn furnished(life: Life) -> Life {
     life
 }
 
-/// To look opens a reader, which moves the whole log into the database: the next commit begins it
-/// anew and syncs its header first.
-const AFTER_HEADER: u64 = 2;
-
 async fn die_in_append(life: &Life, what: &str, (op, nth): (Op, u64)) {
     life.say(&format!("the machine will die {what}"));
     life.drive().kill_at(Moment { op, path: WAL, nth, side: Side::Before });
@@ -58,14 +54,14 @@ pub(super) fn before(stage: &mut Stage) {
     stage.boot(lose_all, async |life| {
         let life = life.opened().await;
         life.look("the commit was never written").await;
-        let synced = (Op::Sync, AFTER_HEADER);
+        let synced = (Op::Sync, 1);
         die_in_append(&life, "before a written commit is synced", synced).await;
     });
     stage.boot(Drive::restart_process, async |life| {
         let life = life.opened().await;
         life.look("the commit was written, and lost with the power").await;
         life.say("now only the process dies, and what it wrote stays");
-        let synced = (Op::Sync, AFTER_HEADER);
+        let synced = (Op::Sync, 1);
         die_in_append(&life, "before a written commit is synced", synced).await;
     });
     stage.boot(lose_all, check);
@@ -97,8 +93,7 @@ pub(super) fn torn(stage: &mut Stage) {
         stage.boot(tear, async |life| {
             let life = life.opened().await;
             life.look("after a torn commit").await;
-            let moment =
-                Moment { op: Op::Sync, path: WAL, nth: AFTER_HEADER + 1, side: Side::Before };
+            let moment = Moment { op: Op::Sync, path: WAL, nth: 2, side: Side::Before };
             life.say("the machine will die before the commit after the next is synced");
             life.drive().kill_at(moment);
             drop(life.append("b/text", 1).await);
