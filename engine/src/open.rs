@@ -31,7 +31,7 @@ use crate::{
         publish::{self, chain},
         retention, seal,
     },
-    rack::Rack,
+    rack::{self, Rack},
     read::segments::SegmentSet,
     segment::{BlockCache, Remote, Segment},
     state::{
@@ -233,7 +233,7 @@ fn open_locked(
     if config.bucket_is_volatile {
         forget_bucket(&mut conn)?;
     }
-    let rack = Rack::new(&world, &config);
+    let rack = Rack::new(&world, &config, Role::Reader);
     let (mut files, segments) = open_files(&world, &config, &rack, &conn, store)?;
     let seed = std::array::from_fn(|_| world.entropy.next_u64());
     let shelf = Arc::new(Shelf::new(config.streams_cached_max, seed));
@@ -459,10 +459,7 @@ fn open_files(
     let mut held = Vec::with_capacity(rows.len());
     let mut named = BTreeSet::new();
     for row in rows {
-        let shown = match config.layout {
-            Layout::Tree => segment_path(config, row.id).display().to_string(),
-            Layout::OneFile => format!("segment {} in {}", row.id, database(config).display()),
-        };
+        let shown = rack::shown(config, row.id);
         let file = rack.open(row.id).map_err(io_error(format!("opening {shown}")))?;
         let segment =
             Segment::open(file).map_err(|bad| OpenError::Corrupt(format!("{shown}: {bad}")))?;

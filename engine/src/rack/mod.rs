@@ -12,14 +12,22 @@ mod pieces;
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use weir_io::{Disk, File, World, disk::Create};
+use weir_io::{Disk, File, World, disk::Create, sqlite::Role};
 
 pub(crate) use self::pieces::Pieces;
 use crate::{
     Config, Layout,
-    core::{segment_dir, segment_path},
+    core::{database, segment_dir, segment_path},
     types::SegmentId,
 };
+
+/// What a segment is called where people read it.
+pub(crate) fn shown(config: &Config, id: SegmentId) -> String {
+    match config.layout {
+        Layout::Tree => segment_path(config, id).display().to_string(),
+        Layout::OneFile => format!("segment {id} in {}", database(config).display()),
+    }
+}
 
 /// Where segments lie.
 pub(crate) enum Rack {
@@ -36,12 +44,13 @@ pub(crate) struct Files {
 }
 
 impl Rack {
-    pub(crate) fn new(world: &World, config: &Config) -> Self {
+    /// `role`: what for pieces are read.
+    pub(crate) fn new(world: &World, config: &Config, role: Role) -> Self {
         match config.layout {
             Layout::Tree => {
                 Self::Files(Files { disk: Arc::clone(&world.disk), config: config.clone() })
             }
-            Layout::OneFile => Self::Pieces(Arc::new(Pieces::new(world, config))),
+            Layout::OneFile => Self::Pieces(Arc::new(Pieces::new(world, config, role))),
         }
     }
 

@@ -25,11 +25,12 @@ pub(crate) use self::{
     readable::{lets_go, readable},
     subscriptions::{
         drop_links, drop_subscription, matching, put_link, put_subscription, scan_links,
-        scan_subscriptions, tails,
+        scan_subscriptions, scan_subscriptions_after, tails,
     },
     whole::{
         count_rows, forks, link, put_tombstone, scan_links_of, scan_log_between, scan_producers,
-        scan_streams, scan_tombstones, subscription, subscription_named, tombstone,
+        scan_streams, scan_streams_after, scan_tombstones, scan_tombstones_after, subscription,
+        subscription_named, tombstone,
     },
 };
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use weir_io::{World, retry::Retrying};
 
-use super::{Findings, VerifyError, chain::Remote, damage, local::Rows};
+use super::{Findings, VerifyError, chain::Remote, compare::Rows, damage};
 use crate::{
     ledger::{Below, Change, Ledger, Merge, Row, Source},
     publish::listing::{Entry, Presence},

@@ -2,6 +2,7 @@
 //! somebody looks.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
+mod beside;
 mod crashes;
 mod damage;
 mod looking;
