@@ -106,6 +106,14 @@ pub enum RestoreError {
         /// Its directory.
         dir: String,
     },
+    /// There is a store in one file, which no bucket has anything of.
+    #[error(
+        "{file} is a store in one file: it has no bucket, and a bootstrap leaves its directory alone"
+    )]
+    OneFile {
+        /// The file.
+        file: String,
+    },
     /// Some of it can't be restored, and nobody said that the rest is enough.
     #[error("{} of what was published can't be restored; --partial restores the rest", findings(.0))]
     Damaged(Box<Report>),
