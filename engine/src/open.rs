@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -29,7 +29,7 @@ use crate::{
     motion::{
         checkpoint, keeper, merge,
         publish::{self, chain},
-        retention, seal,
+        retention, seal, wipe,
     },
     rack::{self, Rack},
     read::segments::SegmentSet,
@@ -219,8 +219,9 @@ fn open_locked(
         return Err(foreign(&path));
     }
     if config.layout == Layout::OneFile {
-        catalogue::keep_log_short(&conn, config.wal_checkpoint_bytes).map_err(failure)?;
+        catalogue::keep_log_short(&conn, Some(config.wal_checkpoint_bytes)).map_err(failure)?;
     }
+    catalogue::wipe_deleted(&conn).map_err(failure)?;
     if origin == Origin::New {
         let mut id = [0; 16];
         world.entropy.fill(&mut id);
@@ -261,6 +262,8 @@ fn open_locked(
     let world = (world, config, bucket);
     let core = assemble(world, store, (seed, shelf, floor), found, slices, files);
     core.put_segments(SegmentSet::new(segments));
+    let wiped = catalogue::meta_u64(&conn, wipe::WIPED).map_err(failure)?;
+    core.wiped.store(wiped, Ordering::Relaxed);
     let deaths = catalogue::deaths(&conn).map_err(failure)?.into_iter();
     *core.deaths.lock() = deaths.map(|(id, death)| (id, death.into())).collect();
     Ok(Opened { core, lock, conn, link, writer_epoch, slices: received })
@@ -365,6 +368,8 @@ fn assemble(
         files: Mutex::new(files),
         ledgers_whole: AtomicBool::new(ledgers_whole),
         ledgers_counted: AtomicU64::new(0),
+        tails: Mutex::default(),
+        wiped: AtomicU64::new(0),
         recoveries: floor.era(),
         writer_epoch,
         chain: tokio::sync::Mutex::default(),

@@ -26,9 +26,16 @@ const ROUND: Duration = Duration::from_millis(50);
 
 /// What a checkpoint saw and moved, in frames.
 #[derive(Clone, Copy, Debug)]
-struct Progress {
+pub(super) struct Progress {
     frames: i64,
     moved: i64,
+}
+
+impl Progress {
+    /// Whether the next commit starts the WAL over, if nobody reads it.
+    pub(super) const fn is_all(self) -> bool {
+        self.frames == self.moved
+    }
 }
 
 /// Runs until the store stops.
@@ -94,7 +101,7 @@ async fn finish(core: &Arc<Core>) -> Result<(), why::Failed> {
     let shared = Arc::clone(core);
     core.on_writer("checkpoint", move |conn| -> rusqlite::Result<()> {
         let left = checkpoint(conn)?;
-        if left.frames == left.moved {
+        if left.is_all() {
             // The next commit starts it over.
             shared.wal_bytes.store(0, Ordering::Relaxed);
             shared.metrics.checkpoints.inc();
@@ -106,7 +113,7 @@ async fn finish(core: &Arc<Core>) -> Result<(), why::Failed> {
 }
 
 /// Moves what can be moved without waiting for anybody. Steps the pragma to its end.
-fn checkpoint(conn: &Connection) -> rusqlite::Result<Progress> {
+pub(super) fn checkpoint(conn: &Connection) -> rusqlite::Result<Progress> {
     let mut pragma = conn.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?;
     let mut rows = pragma.query([])?;
     let mut progress = Progress { frames: 0, moved: 0 };
@@ -116,11 +123,15 @@ fn checkpoint(conn: &Connection) -> rusqlite::Result<Progress> {
     Ok(progress)
 }
 
-async fn wal_len(core: &Arc<Core>) -> Result<u64, why::Failed> {
-    let disk = Arc::clone(&core.world.disk);
+/// The WAL's file.
+pub(super) fn wal(core: &Core) -> PathBuf {
     let mut path = core.database().into_os_string();
     path.push("-wal");
-    let path = PathBuf::from(path);
+    PathBuf::from(path)
+}
+
+async fn wal_len(core: &Arc<Core>) -> Result<u64, why::Failed> {
+    let (disk, path) = (Arc::clone(&core.world.disk), wal(core));
     Ok(tasks::run(&*core.world.blocking, move || disk.open(&path)?.len()).await??)
 }
 

@@ -5,6 +5,7 @@
 mod beside;
 mod crashes;
 mod damage;
+mod erased;
 mod looking;
 mod published;
 mod subscriptions;
