@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use rusqlite::Connection;
@@ -19,7 +20,7 @@ use weir_engine::{
 use weir_io::{
     Disk, File, Sqlite, World,
     disk::{Create as How, Lock},
-    memory::Machine,
+    memory::{BucketFaults, Machine},
     sqlite::Role,
 };
 
@@ -173,7 +174,7 @@ fn a_fold_that_was_cut_short_is_no_damage() {
     for k in (1..).step_by(2) {
         let machine = Machine::new(202);
         let ended = life(&machine, async |world| {
-            let config = || Config { seal_age: std::time::Duration::from_secs(5), ..config() };
+            let config = || Config { seal_age: Duration::from_secs(5), ..config() };
             let engine = Engine::open(world, config(), "a test").await.unwrap();
             create(&engine, "source").await;
             pass(15).await;
@@ -184,7 +185,7 @@ fn a_fold_that_was_cut_short_is_no_damage() {
             let fork = Create { fork: Some(fork), ..Create::new(name("fork"), None) };
             engine.create(fork).await.unwrap();
             machine.drive().kill_in(k);
-            tokio::time::timeout(std::time::Duration::from_secs(60), async {
+            tokio::time::timeout(Duration::from_secs(60), async {
                 pass(15).await;
                 engine.close().await;
             })
@@ -205,4 +206,42 @@ fn a_fold_that_was_cut_short_is_no_damage() {
         }
     }
     assert!(halves > 0, "some kill came between two slices");
+}
+
+#[test]
+fn what_a_server_collects_meanwhile_is_not_missing() {
+    let machine = Machine::new(203);
+    life(&machine, async |world| {
+        let bucket = || machine.bucket().client(world.clock.clone());
+        let config = || Config { gc_grace: Duration::from_secs(60), ..config() };
+        let opened = Engine::open_with(world.clone(), config(), Some(bucket()), "a test").await;
+        let engine = opened.unwrap();
+        create(&engine, "a").await;
+        let (mut looks, done) = (0, std::cell::Cell::new(false));
+        let appends = async {
+            while !done.get() {
+                append(&engine, "a", "more ").await;
+                pass(3).await;
+            }
+        };
+        let verify = async {
+            pass(200).await;
+            machine.bucket().set_faults(BucketFaults {
+                latency: Duration::from_secs(4)..Duration::from_secs(6),
+                ..BucketFaults::default()
+            });
+            for depth in [Depth::Remote, Depth::Deep, Depth::Both, Depth::Remote] {
+                let found = Engine::verify(world.clone(), config(), Some(bucket()), depth).await;
+                let found = found.expect("there is something to look at");
+                assert_eq!(rules(&found), [""; 0], "{depth:?}");
+                assert!(found.checked.manifests > 0, "{:?}", found.checked);
+                looks += 1;
+            }
+            machine.bucket().set_faults(BucketFaults::default());
+            done.set(true);
+        };
+        tokio::join!(appends, verify);
+        assert_eq!(looks, 4);
+        engine.close().await;
+    });
 }
