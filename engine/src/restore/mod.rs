@@ -225,8 +225,8 @@ async fn bootstrap(
         let now = claimed.manifest.created;
         let plan = Arc::new(Plan { now, erase_within, choice, claimed, fetched });
         build::build(world, site.config(), &plan, &mut report).await?;
-        if !plan.fetched.lost.nothing() {
-            patch::lengthen(world, bucket, site.config(), &plan, &mut report).await?;
+        if !plan.fetched.lost.nothing() || !plan.fetched.tail_is_whole {
+            patch::align(world, bucket, site.config(), &plan, &mut report).await?;
         }
         site = site.fold(world).await?;
         settle::settle(world, site.config(), &mut report).await?;
