@@ -9,8 +9,8 @@ use crate::{
     request::{Append, AppendOutcome, Appended, Rejection},
     state::stream::{Identity, Producer, StreamState},
     types::{
-        Closing, ContentType, Epoch, Expiry, Lineage, Lsn, Offset, ProducerId, ProducerTuple,
-        Retention, Seq, StoreMs, StreamId, StreamName, WallMs,
+        Closing, ContentType, Epoch, Expiry, Lsn, Offset, ProducerId, ProducerTuple, Seq, StoreMs,
+        StreamName, WallMs,
     },
 };
 

@@ -163,3 +163,34 @@ impl Draft {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use weir_io::memory::Machine;
+
+    use super::*;
+
+    #[test]
+    fn what_is_discarded_is_gone_and_what_was_never_there_is_no_matter() {
+        const ID: SegmentId = SegmentId::new(7);
+        let world = Machine::new(1).boot(Duration::ZERO);
+        let config = Config::new("/data");
+        world.disk.create_dir_all(&segment_dir(&config)).unwrap();
+        let rack = Rack::new(&world, &config, Role::Reader);
+        rack.discard(ID);
+        let mut draft = rack.draft(ID).unwrap();
+        draft.write(b"bytes").unwrap();
+        let file = draft.finish().unwrap();
+        rack.sync().unwrap();
+        rack.discard(SegmentId::new(8));
+        assert_eq!(rack.open(ID).unwrap().len().unwrap(), 5, "another one's discard");
+        rack.discard(ID);
+        assert_eq!(rack.open(ID).err().map(|it| it.kind()), Some(io::ErrorKind::NotFound));
+        let mut start = [0; 5];
+        file.read_exact_at(&mut start, 0).unwrap();
+        assert_eq!(&start, b"bytes", "whoever has it open reads it");
+        assert_eq!(world.disk.list(&segment_dir(&config)).unwrap(), [""; 0].map(PathBuf::from));
+    }
+}

@@ -61,7 +61,8 @@ impl Local<'_> {
     /// different moments can't be compared.
     pub(super) fn rows(&mut self, mut keep: impl FnMut(Change)) -> Result<(), VerifyError> {
         self.found.checked.streams = self.slices(StreamId::new(0), streams, &mut keep)?;
-        self.slices(String::new(), tombstones, &mut keep)?;
+        let names = |conn: &Connection, after: &String| tombstones(conn, after);
+        self.slices(String::new(), names, &mut keep)?;
         self.slices(Number::new(0), subscriptions, &mut keep)?;
         Ok(())
     }
@@ -116,7 +117,7 @@ fn streams(conn: &Connection, after: &StreamId) -> Result<Slice<StreamId>, Failu
     Ok(slice)
 }
 
-fn tombstones(conn: &Connection, after: &String) -> Result<Slice<String>, Failure> {
+fn tombstones(conn: &Connection, after: &str) -> Result<Slice<String>, Failure> {
     let mut slice = Slice::new();
     catalogue::scan_tombstones_after(conn, after, ROWS_PER_SLICE, |name, epoch| {
         slice.next(name.as_str().to_owned());
