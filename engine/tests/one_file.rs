@@ -148,7 +148,8 @@ fn damage_in_the_one_file_is_found() {
     let sql = |sql: &'static str| {
         move |conn: &Connection| assert!(conn.execute(sql, []).expect("is changed") > 0)
     };
-    let changes: [(&str, Box<dyn Fn(&Connection)>); 7] = [
+    type Change = Box<dyn Fn(&Connection)>;
+    let changes: [(&str, Change); 7] = [
         ("block", Box::new(|conn| flip(conn, "ASC"))),
         ("file", Box::new(|conn| flip(conn, "DESC"))),
         (

@@ -1,9 +1,6 @@
 //! Exactly once, and of which input: what has grown, what is another, what has a bad line.
 
-use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    path::Path,
-};
+use std::io::{BufRead as _, BufReader, Write as _};
 
 use crate::{
     bench::{Liar, Lie},

@@ -1,6 +1,6 @@
 //! Commands that are killed, and networks that lose answers: nothing twice, nothing lost.
 
-use std::{path::Path, sync::atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use crate::{
     command, end, lines,
