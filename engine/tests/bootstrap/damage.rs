@@ -216,8 +216,8 @@ fn a_tail_that_is_lost_costs_no_record_that_a_segment_has() {
     let (written, ledger) = fill_a_tail(&machine);
     let bytes = machine.bucket().peek(&ledger).unwrap();
     // A block behind those of the rows.
-    let tail = bytes.windows(4).enumerate().filter(|(_, it)| *it == b"WLOG").map(|(at, _)| at);
-    let tail = tail.last().expect("it has blocks");
+    let mut tail = bytes.windows(4).enumerate().filter(|(_, it)| *it == b"WLOG").map(|(at, _)| at);
+    let tail = tail.next_back().expect("it has blocks");
     assert!(machine.bucket().flip_bit(&ledger, tail + 60, 0));
     let other = another(&machine, 58);
     life(&other, async |world| {
