@@ -131,6 +131,10 @@ pub(crate) struct Core {
     pub(crate) ledgers_whole: AtomicBool,
     /// Changes in all ledgers when the rows of the catalogue were last counted.
     pub(crate) ledgers_counted: AtomicU64,
+    /// When the tail of each ledger begins, if it has one.
+    pub(crate) tails: Mutex<BTreeMap<SegmentId, Option<WallMs>>>,
+    /// When what the database no longer holds was last wiped out of its files.
+    pub(crate) wiped: AtomicU64,
     /// How many recoveries from a bucket the store has behind it.
     pub(crate) recoveries: u32,
     /// Counts the processes that opened the store.

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -29,9 +29,9 @@ use crate::{
     motion::{
         checkpoint, keeper, merge,
         publish::{self, chain},
-        retention, seal,
+        retention, seal, wipe,
     },
-    rack::Rack,
+    rack::{self, Rack},
     read::segments::SegmentSet,
     segment::{BlockCache, Remote, Segment},
     state::{
@@ -219,8 +219,9 @@ fn open_locked(
         return Err(foreign(&path));
     }
     if config.layout == Layout::OneFile {
-        catalogue::keep_log_short(&conn, config.wal_checkpoint_bytes).map_err(failure)?;
+        catalogue::keep_log_short(&conn, Some(config.wal_checkpoint_bytes)).map_err(failure)?;
     }
+    catalogue::wipe_deleted(&conn).map_err(failure)?;
     if origin == Origin::New {
         let mut id = [0; 16];
         world.entropy.fill(&mut id);
@@ -233,7 +234,7 @@ fn open_locked(
     if config.bucket_is_volatile {
         forget_bucket(&mut conn)?;
     }
-    let rack = Rack::new(&world, &config);
+    let rack = Rack::new(&world, &config, Role::Reader);
     let (mut files, segments) = open_files(&world, &config, &rack, &conn, store)?;
     let seed = std::array::from_fn(|_| world.entropy.next_u64());
     let shelf = Arc::new(Shelf::new(config.streams_cached_max, seed));
@@ -261,6 +262,8 @@ fn open_locked(
     let world = (world, config, bucket);
     let core = assemble(world, store, (seed, shelf, floor), found, slices, files);
     core.put_segments(SegmentSet::new(segments));
+    let wiped = catalogue::meta_u64(&conn, wipe::WIPED).map_err(failure)?;
+    core.wiped.store(wiped, Ordering::Relaxed);
     let deaths = catalogue::deaths(&conn).map_err(failure)?.into_iter();
     *core.deaths.lock() = deaths.map(|(id, death)| (id, death.into())).collect();
     Ok(Opened { core, lock, conn, link, writer_epoch, slices: received })
@@ -367,6 +370,8 @@ fn assemble(
         files: Mutex::new(files),
         ledgers_whole: AtomicBool::new(ledgers_whole),
         ledgers_counted: AtomicU64::new(0),
+        tails: Mutex::default(),
+        wiped: AtomicU64::new(0),
         recoveries: floor.era(),
         writer_epoch,
         chain: tokio::sync::Mutex::default(),
@@ -461,10 +466,7 @@ fn open_files(
     let mut held = Vec::with_capacity(rows.len());
     let mut named = BTreeSet::new();
     for row in rows {
-        let shown = match config.layout {
-            Layout::Tree => segment_path(config, row.id).display().to_string(),
-            Layout::OneFile => format!("segment {} in {}", row.id, database(config).display()),
-        };
+        let shown = rack::shown(config, row.id);
         let file = rack.open(row.id).map_err(io_error(format!("opening {shown}")))?;
         let segment =
             Segment::open(file).map_err(|bad| OpenError::Corrupt(format!("{shown}: {bad}")))?;

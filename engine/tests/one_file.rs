@@ -6,11 +6,13 @@ mod support;
 use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
+use rusqlite::Connection;
 use support::{End, live_with, name};
 use weir_engine::{
     BadConfig, Config, Engine, OpenError,
     request::{Append, Create, From, Read},
     types::ContentType,
+    verify::Depth,
 };
 use weir_io::{
     Disk as _,
@@ -67,6 +69,39 @@ fn file_bytes(machine: &Machine) -> u64 {
     machine.drive().mount().open(Path::new(FILE)).expect("there").len().expect("has a length")
 }
 
+/// What is found by who looks, and how many blocks were looked at.
+fn verified(machine: &Machine) -> (Vec<&'static str>, u64) {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
+    runtime.block_on(async {
+        let world = machine.boot(Duration::ZERO);
+        let before = machine.drive().mutations();
+        let found = Engine::verify(world, config(), None, Depth::Deep).await.expect("looks");
+        assert_eq!(machine.drive().mutations(), before, "INV-45 who looks changes nothing");
+        found.findings.iter().for_each(|finding| println!("{finding}"));
+        let rules = found.findings.iter().map(|it| it.rule).collect();
+        (rules, found.checked.blocks)
+    })
+}
+
+/// Changes what is stored behind the store's back.
+fn tamper(machine: &Machine, change: impl FnOnce(&Connection)) {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
+    let world = runtime.block_on(async { machine.boot(Duration::ZERO) });
+    change(&world.sqlite.open(Path::new(FILE), Role::Writer).expect("opens"));
+}
+
+/// Flips a bit of the piece that `order` puts first.
+fn flip(conn: &Connection, order: &str) {
+    let sql = format!("SELECT at, body FROM pieces WHERE at > 0 ORDER BY at {order} LIMIT 1");
+    let found = conn.query_row(&sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)));
+    let (at, mut body): (i64, Vec<u8>) = found.expect("there is one");
+    *body.last_mut().expect("it is not empty") ^= 1;
+    let changed = conn.execute("UPDATE pieces SET body = ?2 WHERE at = ?1", (at, body));
+    assert_eq!(changed.expect("is changed"), 1);
+}
+
 /// How many pieces there are of how many segments, and how many segments have a row.
 fn counts(machine: &Machine) -> (u64, u64, u64) {
     let mut builder = tokio::runtime::Builder::new_current_thread();
@@ -106,6 +141,69 @@ fn what_is_sealed_lies_in_the_one_file_and_nothing_beside_it() {
     let (pieces, segments, rows) = counts(&machine);
     assert!(pieces >= 1, "they are there");
     assert_eq!((segments, rows), (1, 1));
+}
+
+#[test]
+fn damage_in_the_one_file_is_found() {
+    let sql = |sql: &'static str| {
+        move |conn: &Connection| assert!(conn.execute(sql, []).expect("is changed") > 0)
+    };
+    type Change = Box<dyn Fn(&Connection)>;
+    let changes: [(&str, Change); 7] = [
+        ("block", Box::new(|conn| flip(conn, "ASC"))),
+        ("file", Box::new(|conn| flip(conn, "DESC"))),
+        (
+            "block",
+            Box::new(sql(
+                "DELETE FROM pieces WHERE at = (SELECT min(at) FROM pieces WHERE at > 0)",
+            )),
+        ),
+        ("file", Box::new(sql("DELETE FROM pieces WHERE at = (SELECT max(at) FROM pieces)"))),
+        ("file", Box::new(sql("DELETE FROM pieces"))),
+        ("log", Box::new(sql("DELETE FROM log WHERE lsn = (SELECT max(lsn) - 1 FROM log)"))),
+        ("row", Box::new(sql("UPDATE streams SET row = x'00'"))),
+    ];
+    for (expected, change) in changes {
+        let machine = Machine::new(6);
+        live_with(&machine, End::PowerCut, config(), async |engine| {
+            make(&engine, "s").await;
+            for round in 0..20 {
+                say(&engine, "s", &format!("{round}").repeat(50_000)).await;
+            }
+            seal().await;
+            for _ in 0..3 {
+                say(&engine, "s", "in the log").await;
+            }
+        });
+        let (rules, blocks) = verified(&machine);
+        assert!(rules.is_empty() && blocks > 10, "{rules:?}, {blocks} blocks");
+        tamper(&machine, change);
+        let (rules, _) = verified(&machine);
+        assert!(
+            !rules.is_empty() && rules.iter().all(|it| *it == expected),
+            "{expected}: {rules:?}"
+        );
+    }
+}
+
+#[test]
+fn a_running_store_in_one_file_is_verified_whatever_it_does() {
+    let machine = Machine::new(7);
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let world = machine.boot(Duration::ZERO);
+        let engine = Engine::open(world.clone(), config(), "test").await.expect("opens");
+        make(&engine, "s").await;
+        for round in 0..20 {
+            say(&engine, "s", &format!("{round}").repeat(30_000)).await;
+            let found = Engine::verify(world.clone(), config(), None, Depth::Deep).await;
+            assert_eq!(found.expect("looks").findings, [], "round {round}");
+            tokio::time::sleep(Duration::from_secs(7)).await;
+        }
+        engine.close().await;
+    });
+    assert_eq!(verified(&machine).0, [""; 0]);
 }
 
 #[test]
@@ -236,4 +334,10 @@ async fn a_file_of_another_program_and_a_bucket_are_refused() {
     let bucket = machine.bucket().client(std::sync::Arc::clone(&world.clock));
     let refused = Engine::open_with(world, config(), Some(bucket), "test").await.err();
     assert!(matches!(refused, Some(OpenError::Config(BadConfig::Bucket))), "{refused:?}");
+    let world = machine.boot(Duration::ZERO);
+    let looked = Engine::verify(world.clone(), config(), None, Depth::Local).await;
+    let text = looked.expect_err("it is no store").to_string();
+    assert!(text.contains("another program"), "{text}");
+    let looked = Engine::verify(world, config(), None, Depth::Remote).await;
+    assert!(looked.is_err_and(|error| error.to_string().contains("no bucket")));
 }

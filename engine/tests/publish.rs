@@ -421,3 +421,56 @@ fn who_collects_is_sure_once_for_a_few_objects() {
         engine.close().await;
     });
 }
+
+#[test]
+fn ledgers_that_say_much_of_what_is_gone_become_one() {
+    use weir_engine::types::{ProducerId, ProducerTuple};
+    let machine = Machine::new(40);
+    simulate(&machine, async |world| {
+        let engine = open(&world, &machine).await;
+        let mut state = 1_u64;
+        let mut id = || {
+            let digit = |_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                format!("{state:016x}")
+            };
+            ProducerId::new(&(0..15).map(digit).collect::<String>()).expect("an id")
+        };
+        for stream in ["a", "b", "c"] {
+            create(&engine, stream).await;
+            for _ in 0..9000 {
+                let producer = Some(ProducerTuple { id: id(), epoch: 1, seq: 0 });
+                let append = Append::new(name(stream), text(), "x".into());
+                engine.append(Append { producer, ..append }).await.expect("appends");
+            }
+            pass(15).await;
+        }
+        let ledgers = || -> usize {
+            let list = world.disk.list(std::path::Path::new("/weir/store/rows"));
+            let files = list.expect("is there").into_iter();
+            let len = |path: std::path::PathBuf| {
+                let len = world.disk.open(&path).and_then(|file| file.len());
+                usize::try_from(len.expect("is there")).expect("small")
+            };
+            files.map(len).sum()
+        };
+        let before = ledgers();
+        assert!(before > 2 << 20, "{before} bytes of ledgers");
+        // Nine thousand rows each go by one change.
+        for stream in ["a", "b", "c"] {
+            engine.delete(&name(stream)).await.expect("deletes");
+        }
+        pass(15).await;
+        engine.close().await;
+        drop(engine);
+        // A start counts the rows anew.
+        let engine = open(&world, &machine).await;
+        create(&engine, "d").await;
+        pass(15).await;
+        let after = ledgers();
+        assert!(after < 100_000, "{after} of {before} bytes say that nothing is there");
+        engine.close().await;
+    });
+}

@@ -356,6 +356,70 @@ fn what_can_not_be_done_says_what_to_do() {
     assert!(ok && stdout.contains("weir local status"), "{stdout}");
 }
 
+/// Runs `weir` itself: its exit code and what it said.
+fn offline(args: &[&str], data: &Path) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    let output = command.args(args).arg("--data").arg(data).output().expect("runs");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[test]
+fn a_store_in_one_file_is_verified_and_nothing_else_is_made_of_it() {
+    let root = fresh_dir();
+    let running = Running::start(&root, "a");
+    assert_eq!(ask(running.url(), "PUT", "/v1/stream/s", "kept").0, 201);
+    let dir = root.join("a");
+    let file = dir.join("durable-streams.sqlite");
+    let all = [
+        (&["local", "verify", "--name", "a"][..], None),
+        (&["verify"], Some(&dir)),
+        (&["verify", "--local"], Some(&dir)),
+        (&["verify", "--deep"], Some(&file)),
+    ];
+    let verified = || {
+        for (args, data) in &all {
+            let (code, said) = match data {
+                Some(data) => offline(args, data),
+                None => {
+                    let output = weir(&root, &args[1..]).output().expect("runs");
+                    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+                    (output.status.code(), said)
+                }
+            };
+            assert!(code == Some(0) && said.contains("1 commits in the log"), "{args:?}: {said}");
+        }
+    };
+    verified();
+    drop(running);
+    verified();
+    let before = names(&dir);
+    for args in [
+        &["verify", "--remote"][..],
+        &["bootstrap"],
+        &["bootstrap", "--force"],
+        &["bootstrap", "--check"],
+        &["serve", "--port", "0", "--bootstrap"],
+        &["gc", "--dry-run"],
+    ] {
+        for data in [&dir, &file] {
+            let (code, said) = offline(args, data);
+            assert!(code == Some(1) && said.contains("is a store in one file"), "{args:?}: {said}");
+        }
+    }
+    let none = answer_of_verify(&root, "none");
+    assert!(none.0 == Some(1) && none.1.contains("there is no store"), "{none:?}");
+    assert_eq!(names(&dir), before, "nothing was made");
+    let mut inspect = Command::new(env!("CARGO_BIN_EXE_weir"));
+    let said = inspect.args(["inspect", "segment"]).arg(&file).output().expect("runs").stderr;
+    assert!(String::from_utf8_lossy(&said).contains("weir verify"), "{said:?}");
+}
+
+fn answer_of_verify(root: &Path, name: &str) -> (Option<i32>, String) {
+    let output = weir(root, &["verify", "--name", name]).output().expect("runs");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
 #[test]
 fn reset_deletes_everything_but_not_under_a_running_server() {
     let root = fresh_dir();

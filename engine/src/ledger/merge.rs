@@ -26,6 +26,14 @@ pub(crate) enum Below {
     Nothing,
 }
 
+/// Whether the commits behind the newest input are written, too. Only the newest ledger's are ever
+/// replayed; all others keep what may long be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tail {
+    Keep,
+    Drop,
+}
+
 /// Why a merge has no result. What it wrote so far is to be thrown away.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MergeError {
@@ -40,14 +48,18 @@ pub(crate) enum MergeError {
     Write(#[from] io::Error),
 }
 
-/// Writes what `inputs`, oldest first, say together into `target`, with the tail of the newest.
+/// Writes what `inputs`, oldest first, say together into `target`.
 pub(crate) fn merge(
     inputs: &[Arc<Ledger>],
     below: Below,
+    tail: Tail,
     target: &mut Builder<'_>,
 ) -> Result<(), MergeError> {
     for change in Merge::new(inputs, below) {
         target.push(&change.map_err(Box::new)?)?;
+    }
+    if tail == Tail::Drop {
+        return Ok(());
     }
     let newest = inputs.last().expect("a merge has inputs");
     for commit in newest.commits() {

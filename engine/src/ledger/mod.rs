@@ -24,7 +24,7 @@ pub(crate) use builder::Builder;
 pub(crate) use change::{Change, Op};
 pub(crate) use format::{Footer, ReadError};
 pub(crate) use key::{Address, Key};
-pub(crate) use merge::{Below, Merge, MergeError, merge};
+pub(crate) use merge::{Below, Merge, MergeError, Tail, merge};
 pub(crate) use reader::{Ledger, Source};
 pub(crate) use row::Row;
 

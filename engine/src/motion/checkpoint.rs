@@ -33,9 +33,16 @@ const ROUND: Duration = Duration::from_millis(50);
 
 /// What a checkpoint saw and moved, in frames.
 #[derive(Clone, Copy, Debug)]
-struct Progress {
+pub(super) struct Progress {
     frames: i64,
     moved: i64,
+}
+
+impl Progress {
+    /// Whether the next commit starts the WAL over, if nobody reads it.
+    pub(super) const fn is_all(self) -> bool {
+        self.frames == self.moved
+    }
 }
 
 /// Runs until the store stops.
@@ -102,7 +109,7 @@ async fn finish(core: &Arc<Core>) -> Result<(), why::Failed> {
     let shared = Arc::clone(core);
     core.on_writer("checkpoint", move |conn| -> rusqlite::Result<()> {
         let left = checkpoint(&shared, conn)?;
-        if left.frames == left.moved {
+        if left.is_all() {
             // The next commit starts it over.
             shared.wal_bytes.store(0, Ordering::Relaxed);
             shared.metrics.checkpoints.inc();
@@ -114,7 +121,7 @@ async fn finish(core: &Arc<Core>) -> Result<(), why::Failed> {
 }
 
 /// Moves what can be moved without waiting for anybody. A sync that fails ends all writing.
-fn checkpoint(core: &Core, conn: &Connection) -> rusqlite::Result<Progress> {
+pub(super) fn checkpoint(core: &Core, conn: &Connection) -> rusqlite::Result<Progress> {
     let moved = if core.unsynced.load(Ordering::Acquire) { Err(unsynced()) } else { pass(conn) };
     moved.inspect_err(|error| {
         let failed = error.sqlite_error().is_some_and(|it| it.extended_code == SYNC_FAILED);
@@ -141,11 +148,15 @@ fn pass(conn: &Connection) -> rusqlite::Result<Progress> {
     Ok(progress)
 }
 
-async fn wal_len(core: &Arc<Core>) -> Result<u64, why::Failed> {
-    let disk = Arc::clone(&core.world.disk);
+/// The WAL's file.
+pub(super) fn wal(core: &Core) -> PathBuf {
     let mut path = core.database().into_os_string();
     path.push("-wal");
-    let path = PathBuf::from(path);
+    PathBuf::from(path)
+}
+
+async fn wal_len(core: &Arc<Core>) -> Result<u64, why::Failed> {
+    let (disk, path) = (Arc::clone(&core.world.disk), wal(core));
     Ok(tasks::run(&*core.world.blocking, move || disk.open(&path)?.len()).await??)
 }
 

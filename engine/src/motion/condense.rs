@@ -10,6 +10,10 @@
 //! as the base itself, or the base says much that is not true any more, all become one: so they
 //! are at most some times as large as what they say.
 //!
+//! What lies behind the rows of a ledger, its tail, is replayed of the newest one alone. A merge
+//! leaves out that of any other, and one that nothing merges in time is written anew without it:
+//! what was deleted must not stay there (INV-30).
+//!
 //! Ledgers never change, so they are read without holding anybody up; only the moment in which the
 //! new one takes the place of the old ones is a moment in which no fold may write another.
 
@@ -25,9 +29,10 @@ use super::{
 };
 use crate::{
     core::Core,
-    ledger::{self, Below},
+    ledger::{self, Below, Tail},
+    log::commit,
     state::catalogue::{self, Failure, LedgerRow},
-    types::SegmentId,
+    types::{SegmentId, WallMs},
 };
 
 /// Changes in ledgers for each row of the catalogue at which all become one.
@@ -58,7 +63,10 @@ pub(super) async fn all(core: &Arc<Core>) -> Result<bool, Failed> {
             ledgers.iter().map(|row| Size { bytes: row.bytes, changes: row.rows }).collect();
         let chosen = match choose(&sizes) {
             Some(range) => Some(range),
-            None => stale(core, &sizes).await?,
+            None => match stale(core, &sizes).await? {
+                Some(range) => Some(range),
+                None => overdue(core).map(|at| at..at + 1),
+            },
         };
         let Some(range) = chosen else { return Ok(merged) };
         let below = if range.start == 0 { Below::Nothing } else { Below::Others };
@@ -118,6 +126,59 @@ async fn stale(core: &Arc<Core>, ledgers: &[Size]) -> Result<Option<Range<usize>
     Ok((changes > rows.saturating_mul(CHANGES_PER_ROW_MAX)).then_some(0..ledgers.len()))
 }
 
+/// Whether a ledger has a tail that nobody replays and that must go.
+pub(super) async fn is_overdue(core: &Arc<Core>) -> bool {
+    learn(core).await;
+    overdue(core).is_some()
+}
+
+/// The first ledger behind whose rows commits lie that may have been deleted for as long as
+/// anything may stay: a record can't have died before the commit that brought it. The newest
+/// ledger's are needed; when something in them dies, the fold of that death makes a newer one.
+fn overdue(core: &Core) -> Option<usize> {
+    let within_ms = u64::try_from(core.config.erase_within.as_millis()).unwrap_or(u64::MAX);
+    let now = core.now().wall;
+    let files = core.files.lock();
+    let (_, older) = files.ledgers().split_last()?;
+    let tails = core.tails.lock();
+    older.iter().position(|row| {
+        let began = tails.get(&row.id).copied().flatten();
+        began.is_some_and(|began| began.get().saturating_add(within_ms) <= now.get())
+    })
+}
+
+/// Looks since when ledgers that are new have their tails. What can't be read is looked at again.
+async fn learn(core: &Arc<Core>) {
+    let live: Vec<SegmentId> = core.files.lock().ledgers().iter().map(|row| row.id).collect();
+    let new: Vec<SegmentId> = {
+        let mut tails = core.tails.lock();
+        tails.retain(|id, _| live.contains(id));
+        live.into_iter().filter(|id| !tails.contains_key(id)).collect()
+    };
+    if new.is_empty() {
+        return;
+    }
+    let shared = Arc::clone(core);
+    let read = weir_io::tasks::run(&*core.world.blocking, move || {
+        new.into_iter().map(|id| (id, began(&shared, id))).collect::<Vec<_>>()
+    });
+    for (id, began) in read.await.unwrap_or_default() {
+        match began {
+            Ok(began) => drop(core.tails.lock().insert(id, began)),
+            Err(error) => tracing::debug!(ledger = %id, %error, "its tail can't be read"),
+        }
+    }
+}
+
+/// When the first commit of a ledger's tail was made; `None`: it has no tail.
+fn began(core: &Core, id: SegmentId) -> Result<Option<WallMs>, Failed> {
+    let ledger = Arc::new(ledgers::open_file(core, id)?);
+    let Some(first) = ledger.commits().next() else { return Ok(None) };
+    let (_, bytes) = first.map_err(|lost| lost.error)?;
+    let (header, _, _) = commit::open(&bytes).map_err(Failure::from)?;
+    Ok(Some(header.wall))
+}
+
 /// Whether the ledgers are still in use.
 fn are_live(core: &Core, inputs: &[LedgerRow]) -> bool {
     let files = core.files.lock();
@@ -127,6 +188,11 @@ fn are_live(core: &Core, inputs: &[LedgerRow]) -> bool {
 /// Puts one ledger in the place of some: false if a fold has put one in the place of all.
 async fn merge(core: &Arc<Core>, inputs: &[LedgerRow], below: Below) -> Result<bool, Failed> {
     let (shared, rows) = (Arc::clone(core), inputs.to_vec());
+    let newest = core.files.lock().ledgers().last().map(|row| row.id);
+    let tail = if newest == inputs.last().map(|row| row.id) { Tail::Keep } else { Tail::Drop };
+    if inputs.len() == 1 {
+        weir_io::sometimes!("a ledger was written anew without its tail");
+    }
     let new = weir_io::tasks::run(&*core.world.blocking, move || {
         let mut open = Vec::with_capacity(rows.len());
         for row in &rows {
@@ -134,7 +200,9 @@ async fn merge(core: &Arc<Core>, inputs: &[LedgerRow], below: Below) -> Result<b
         }
         let range = (rows[0].first_lsn, rows[rows.len() - 1].last_lsn);
         let cut = || shared.stopping.load(Ordering::Acquire);
-        ledgers::file(&shared, range, cut, |builder| Ok(ledger::merge(&open, below, builder)?))
+        ledgers::file(&shared, range, cut, |builder| {
+            Ok(ledger::merge(&open, below, tail, builder)?)
+        })
     });
     let new = new.await??;
     let _turn = core.sealing.lock().await;

@@ -7,7 +7,7 @@ use std::{
 
 use weir_io::disk::Create;
 
-use super::{seal, stow};
+use super::{seal, stow, wipe};
 use crate::{
     Layout, core::Core, history, log::sequencer::Mode, state::catalogue, types::StreamName,
 };
@@ -30,6 +30,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         }
         history::tidy(&core).await;
         stow::tidy(&core).await;
+        wipe::run(&core).await;
         if core.sequencer.mode() == Mode::DiskFull {
             probe_for_space(&core).await;
         }

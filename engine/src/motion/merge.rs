@@ -58,7 +58,7 @@ pub(crate) async fn run(core: Arc<Core>) {
     while !is_stopping(&core) {
         if !matches!(core.sequencer.mode(), Mode::Failed(_)) {
             wanted |= heal::run(&core).await;
-            if wanted || deaths::is_overdue(&core) {
+            if wanted || deaths::is_overdue(&core) || condense::is_overdue(&core).await {
                 let rest = all(&core).await;
                 wanted = rest != Rest::Nothing;
                 pause = match rest {
@@ -222,11 +222,17 @@ fn choose(core: &Core) -> Choice {
 /// Bytes that merges may add to what waits for its upload: half of what would refuse appends, but
 /// something whenever nothing waits.
 fn room(core: &Core) -> u64 {
-    let waiting = core.backlog.load(Ordering::Relaxed);
-    if core.bucket.is_none() || waiting == 0 {
-        return u64::MAX;
+    match core.bucket {
+        Some(_) => spare(core.config.backlog_bytes_max, core.backlog.load(Ordering::Relaxed)),
+        None => u64::MAX,
     }
-    (core.config.backlog_bytes_max / 2).saturating_sub(waiting)
+}
+
+const fn spare(backlog_bytes_max: u64, waiting: u64) -> u64 {
+    match waiting {
+        0 => u64::MAX,
+        waiting => (backlog_bytes_max / 2).saturating_sub(waiting),
+    }
 }
 
 /// The first neighbours within the bounds that are small or of which none outweighs the rest.
@@ -368,4 +374,44 @@ fn build(
     })?;
     core.rack.sync().inspect_err(|_| core.rack.discard(new.row.id))?;
     Ok((new, sure.get()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// The first neighbours that are merged of files of one size, which the bucket has or not.
+    fn merged(uploaded: &[bool], uploaded_max: u64) -> Option<Range<usize>> {
+        let file = |uploaded: &bool| Candidate {
+            bytes: MIB,
+            uploaded: if *uploaded { MIB } else { 0 },
+            out: false,
+        };
+        let files: Vec<Candidate> = uploaded.iter().map(file).collect();
+        neighbours(&files, Bounds { bytes_max: 128 * MIB, uploaded_max })
+    }
+
+    #[test]
+    fn merges_leave_half_of_the_backlog_to_appends() {
+        assert_eq!(spare(64 * MIB, 1), 32 * MIB - 1);
+        assert_eq!(spare(64 * MIB, 28 * MIB), 4 * MIB);
+        for waiting in [32 * MIB, 33 * MIB, 64 * MIB] {
+            assert_eq!(spare(64 * MIB, waiting), 0, "{waiting}");
+        }
+        // Whenever nothing waits, something may be merged, however large.
+        assert_eq!(spare(64 * MIB, 0), u64::MAX);
+    }
+
+    #[test]
+    fn what_the_bucket_has_is_merged_only_if_there_is_room_for_its_upload() {
+        let (new, old) = ([false; FAN_IN], [true; FAN_IN]);
+        assert_eq!(merged(&new, 0), Some(0..FAN_IN), "it waits already");
+        assert_eq!(merged(&old, 8 * MIB - 1), None);
+        assert_eq!(merged(&old, 8 * MIB), Some(0..FAN_IN));
+        // Others have their turn.
+        assert_eq!(merged(&[old, new].concat(), 0), Some(8..16));
+        assert_eq!(merged(&[old, new].concat(), MIB), Some(7..15));
+    }
 }

@@ -16,3 +16,4 @@ pub(crate) mod retention;
 pub(crate) mod seal;
 mod stow;
 pub(crate) mod unreadable;
+pub(crate) mod wipe;

@@ -105,9 +105,16 @@ async fn shorten(core: &Arc<Core>) -> Result<(), Failed> {
     let is_idle = core.unfolded.lock().since.is_none();
     let log = u64::try_from(Core::unsealed_bytes_max(&core.config)).unwrap_or(u64::MAX);
     let kept = FREE_PAGES_KEPT + if is_idle { 0 } else { log / PAGE_BYTES };
+    shorten_to(core, kept).await.map(drop)
+}
+
+/// Takes free pages from the file until no more than `kept` are left, for as long as a round may
+/// take. Whether so few are left.
+pub(super) async fn shorten_to(core: &Arc<Core>, kept: u64) -> Result<bool, Failed> {
     if core.on_reader(pieces::free_pages).await? <= kept {
-        return Ok(());
+        return Ok(true);
     }
+    let mut is_done = false;
     let over = Arc::new(AtomicBool::new(false));
     for _ in 0..SLICES_PER_ROUND {
         let (clock, over) = (Arc::clone(&core.world.clock), Arc::clone(&over));
@@ -116,9 +123,13 @@ async fn shorten(core: &Arc<Core>) -> Result<(), Failed> {
             let tx = conn.transaction()?;
             let mut free = pieces::free_pages(&tx)?;
             while free > kept {
+                let before = free;
                 pieces::shorten(&tx, PAGES_PER_STEP.min(free - kept))?;
                 over.store(true, Ordering::Relaxed);
                 free = pieces::free_pages(&tx)?;
+                if free >= before {
+                    return Err(Failure::Damaged("the database does not become shorter".into()));
+                }
                 if clock.elapsed() - started >= SLICE_MAX {
                     break;
                 }
@@ -127,6 +138,7 @@ async fn shorten(core: &Arc<Core>) -> Result<(), Failed> {
             Ok(free > kept)
         };
         if !core.on_writer("shorten", slice).await?? {
+            is_done = true;
             break;
         }
     }
@@ -135,5 +147,5 @@ async fn shorten(core: &Arc<Core>) -> Result<(), Failed> {
         // The file itself becomes shorter when the log is moved into it.
         core.shortened.store(true, Ordering::Relaxed);
     }
-    Ok(())
+    Ok(is_done)
 }

@@ -12,14 +12,22 @@ mod pieces;
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use weir_io::{Disk, File, World, disk::Create};
+use weir_io::{Disk, File, World, disk::Create, sqlite::Role};
 
 pub(crate) use self::pieces::Pieces;
 use crate::{
     Config, Layout,
-    core::{segment_dir, segment_path},
+    core::{database, segment_dir, segment_path},
     types::SegmentId,
 };
+
+/// What a segment is called where people read it.
+pub(crate) fn shown(config: &Config, id: SegmentId) -> String {
+    match config.layout {
+        Layout::Tree => segment_path(config, id).display().to_string(),
+        Layout::OneFile => format!("segment {id} in {}", database(config).display()),
+    }
+}
 
 /// Where segments lie.
 pub(crate) enum Rack {
@@ -36,12 +44,13 @@ pub(crate) struct Files {
 }
 
 impl Rack {
-    pub(crate) fn new(world: &World, config: &Config) -> Self {
+    /// `role`: what for pieces are read.
+    pub(crate) fn new(world: &World, config: &Config, role: Role) -> Self {
         match config.layout {
             Layout::Tree => {
                 Self::Files(Files { disk: Arc::clone(&world.disk), config: config.clone() })
             }
-            Layout::OneFile => Self::Pieces(Arc::new(Pieces::new(world, config))),
+            Layout::OneFile => Self::Pieces(Arc::new(Pieces::new(world, config, role))),
         }
     }
 
@@ -152,5 +161,36 @@ impl Draft {
             }
             Self::Pieces(draft) => Ok(draft.finish()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use weir_io::memory::Machine;
+
+    use super::*;
+
+    #[test]
+    fn what_is_discarded_is_gone_and_what_was_never_there_is_no_matter() {
+        const ID: SegmentId = SegmentId::new(7);
+        let world = Machine::new(1).boot(Duration::ZERO);
+        let config = Config::new("/data");
+        world.disk.create_dir_all(&segment_dir(&config)).unwrap();
+        let rack = Rack::new(&world, &config, Role::Reader);
+        rack.discard(ID);
+        let mut draft = rack.draft(ID).unwrap();
+        draft.write(b"bytes").unwrap();
+        let file = draft.finish().unwrap();
+        rack.sync().unwrap();
+        rack.discard(SegmentId::new(8));
+        assert_eq!(rack.open(ID).unwrap().len().unwrap(), 5, "another one's discard");
+        rack.discard(ID);
+        assert_eq!(rack.open(ID).err().map(|it| it.kind()), Some(io::ErrorKind::NotFound));
+        let mut start = [0; 5];
+        file.read_exact_at(&mut start, 0).unwrap();
+        assert_eq!(&start, b"bytes", "whoever has it open reads it");
+        assert_eq!(world.disk.list(&segment_dir(&config)).unwrap(), [""; 0].map(PathBuf::from));
     }
 }

@@ -42,6 +42,7 @@ pub(crate) struct Piece {
 pub(crate) struct Pieces {
     sqlite: Arc<dyn Sqlite>,
     path: PathBuf,
+    role: Role,
     /// Connections not in use.
     readers: Mutex<Vec<Connection>>,
     held: Mutex<Held>,
@@ -57,10 +58,11 @@ struct Held {
 }
 
 impl Pieces {
-    pub(super) fn new(world: &World, config: &Config) -> Self {
+    pub(super) fn new(world: &World, config: &Config, role: Role) -> Self {
         Self {
             sqlite: Arc::clone(&world.sqlite),
             path: database(config),
+            role,
             readers: Mutex::default(),
             held: Mutex::default(),
         }
@@ -116,7 +118,7 @@ impl Pieces {
         let kept = self.readers.lock().pop();
         let conn = match kept {
             Some(conn) => conn,
-            None => self.sqlite.open(&self.path, Role::Reader).map_err(io::Error::other)?,
+            None => self.sqlite.open(&self.path, self.role).map_err(io::Error::other)?,
         };
         let answer = question(&conn).map_err(io::Error::other)?;
         let mut readers = self.readers.lock();

@@ -106,6 +106,14 @@ pub enum RestoreError {
         /// Its directory.
         dir: String,
     },
+    /// There is a store in one file, which no bucket has anything of.
+    #[error(
+        "{file} is a store in one file: it has no bucket, and a bootstrap leaves its directory alone"
+    )]
+    OneFile {
+        /// The file.
+        file: String,
+    },
     /// Some of it can't be restored, and nobody said that the rest is enough.
     #[error("{} of what was published can't be restored; --partial restores the rest", findings(.0))]
     Damaged(Box<Report>),
@@ -217,8 +225,8 @@ async fn bootstrap(
         let now = claimed.manifest.created;
         let plan = Arc::new(Plan { now, erase_within, choice, claimed, fetched });
         build::build(world, site.config(), &plan, &mut report).await?;
-        if !plan.fetched.lost.nothing() {
-            patch::lengthen(world, bucket, site.config(), &plan, &mut report).await?;
+        if !plan.fetched.lost.nothing() || !plan.fetched.tail_is_whole {
+            patch::align(world, bucket, site.config(), &plan, &mut report).await?;
         }
         site = site.fold(world).await?;
         settle::settle(world, site.config(), &mut report).await?;

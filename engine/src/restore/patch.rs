@@ -75,9 +75,14 @@ pub(super) fn patch(
     findings: &mut Vec<Finding>,
 ) -> Result<(), Failure> {
     let tx = conn.transaction()?;
-    stand_in(&tx, through, findings)?;
-    while recount(&tx, findings)? {}
+    whole(&tx, through, findings)?;
     Ok(tx.commit()?)
+}
+
+fn whole(conn: &Connection, through: Lsn, findings: &mut Vec<Finding>) -> Result<(), Failure> {
+    stand_in(conn, through, findings)?;
+    while recount(conn, findings)? {}
+    Ok(())
 }
 
 fn each_stream(
@@ -99,29 +104,40 @@ fn is_doubtful(lost: &Lost, id: StreamId) -> bool {
     lost.any || lost.ranges.iter().any(|(first, last)| (first..=last).contains(&&key))
 }
 
-/// Lets streams whose rows are old end where their records do: those that segments have beyond
-/// would meet others of the same positions.
-pub(super) async fn lengthen(
+/// Lets streams end where their records do. Of those whose rows are old segments have records
+/// beyond, which would meet others of the same positions; and rows that are ahead of the cut show
+/// records that only the tail had, if that is lost: that of a stream does which was deleted between
+/// the commit that the fold ends with and its turn in it.
+pub(super) async fn align(
     world: &World,
     bucket: &Retrying,
     config: &Config,
     plan: &Arc<Plan>,
     report: &mut Report,
 ) -> Result<(), RestoreError> {
+    let through = plan.choice.chosen.manifest.through.lsn;
     let (shared, config, plan) = (world.clone(), config.clone(), Arc::clone(plan));
     let found = blocking(world, move || {
         let conn = open_tables(&shared, &config)?;
-        let mut doubtful = Vec::new();
+        let (mut doubtful, mut ahead) = (Vec::new(), Vec::new());
         let lost = &plan.fetched.lost;
         let each = |row: StreamRow| {
-            doubtful.extend(is_doubtful(lost, row.identity.id).then_some(row));
+            if !plan.fetched.tail_is_whole && row.state.next > row.sealed {
+                ahead.push(row);
+            } else if is_doubtful(lost, row.identity.id) {
+                doubtful.push(row);
+            }
             Ok(())
         };
         each_stream(&conn, each).map_err(failure)?;
         let segments = open_segments(&*shared.disk, &config, &plan).map_err(failure)?;
-        Ok((conn, doubtful, segments))
+        Ok((conn, doubtful, ahead, segments))
     });
-    let (conn, mut doubtful, segments) = found.await?;
+    let (conn, mut doubtful, mut ahead, segments) = found.await?;
+    for row in &mut ahead {
+        weir_io::sometimes!("a bootstrap cut a stream back to what is left of it");
+        cut_back(bucket, &segments, row, &mut report.findings).await?;
+    }
     for row in &mut doubtful {
         let before = row.state.next;
         let id = row.identity.id;
@@ -142,10 +158,78 @@ pub(super) async fn lengthen(
         };
         report.findings.push(Finding::new("row", stream(row), text));
     }
-    let rows = move || -> Result<(), Failure> {
-        doubtful.iter().try_for_each(|row| catalogue::put_stream(&conn, row))
+    let rows = move || -> Result<Vec<Finding>, Failure> {
+        let mut findings = Vec::new();
+        let tx = conn.unchecked_transaction()?;
+        let rows = doubtful.iter().chain(&ahead);
+        rows.into_iter().try_for_each(|row| catalogue::put_stream(&tx, row))?;
+        if let_go_beyond(&tx, &mut findings)? {
+            whole(&tx, through, &mut findings)?;
+        }
+        tx.commit()?;
+        Ok(findings)
     };
-    blocking(world, move || rows().map_err(failure)).await
+    report.findings.extend(blocking(world, move || rows().map_err(failure)).await?);
+    Ok(())
+}
+
+/// Lets a stream whose row is ahead of the cut end with what segments have of it, and counts
+/// anew what it keeps: nobody knows how much of that was in the tail.
+async fn cut_back(
+    bucket: &Retrying,
+    segments: &[(Key, Segment)],
+    row: &mut StreamRow,
+    findings: &mut Vec<Finding>,
+) -> Result<(), RestoreError> {
+    let (said, sealed, own) = (row.state.next, row.sealed, row.identity.own_start());
+    let kept = &mut row.state.kept;
+    let first = own.max(kept.earliest);
+    (kept.bytes, kept.head_bytes) = (0, 0);
+    if kept.earliest >= own {
+        kept.oldest = None;
+    }
+    row.state.bytes = kept.dropped;
+    row.state.next = first;
+    let id = row.identity.id;
+    for (key, segment) in segments.iter().filter(|(_, it)| it.holds(id)) {
+        match catch_up(bucket, key, segment, row).await {
+            Ok(()) => {}
+            Err(Bad::Unknown(error)) => return Err(error),
+            Err(bad) => {
+                let text = format!("'{key}': {bad}; records in it may be lost");
+                findings.push(Finding::new("row", stream(row), text));
+            }
+        }
+    }
+    // What a segment had that is lost keeps its positions.
+    row.state.next = row.state.next.max(sealed);
+    row.sealed = row.state.next;
+    if row.state.next < said {
+        let text = format!("records {} to {said} were in the tail alone: lost", row.state.next);
+        findings.push(Finding::new("row", stream(row), text));
+    }
+    Ok(())
+}
+
+/// Ends forks that draw on records which did not come back: others will have their positions
+/// (INV-24). Such a fork was made after the cut. Returns whether there were any.
+fn let_go_beyond(conn: &Connection, findings: &mut Vec<Finding>) -> Result<bool, Failure> {
+    let mut beyond = Vec::new();
+    each_stream(conn, |row| {
+        let Some(fork) = &row.identity.fork else { return Ok(()) };
+        for run in &fork.runs {
+            let ends = catalogue::find_id(conn, run.stream)?.map(|it| it.state.next);
+            if ends.is_some_and(|ends| run.limit > ends) {
+                beyond.push(row.identity.id);
+                let text = "it went: it was forked from records that are lost";
+                findings.push(Finding::new("row", stream(&row), text));
+                return Ok(());
+            }
+        }
+        Ok(())
+    })?;
+    beyond.iter().try_for_each(|id| bury(conn, *id))?;
+    Ok(!beyond.is_empty())
 }
 
 /// Folds the records of a segment that a stream's row does not know of into it.
@@ -269,4 +353,108 @@ fn bury(conn: &Connection, id: StreamId) -> Result<(), Failure> {
     let Some(row) = catalogue::find_id(conn, id)? else { return Ok(()) };
     while catalogue::drop_producers(conn, id, PRODUCERS_AT_ONCE)? == PRODUCERS_AT_ONCE {}
     catalogue::bury(conn, id, row.identity.name.as_str(), row.state.lineage.newest())
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_io::retry::Patience;
+
+    use super::*;
+    use crate::{
+        Layout,
+        state::stream::StreamState,
+        types::{Ancestry, ContentType, Run, StreamName, WallMs},
+    };
+
+    const LSN: Lsn = Lsn::new(9);
+
+    /// A stream with records up to `next`; a fork inherits runs.
+    fn put(conn: &Connection, id: u64, next: u64, runs: &[(u64, u64)]) {
+        let name = |id: u64| StreamName::new(&format!("s{id}")).unwrap();
+        let seq = |at: u64| Seq::ZERO.after(at);
+        let fork = runs.last().map(|(source, at)| {
+            let runs = runs.iter();
+            Arc::new(Ancestry {
+                source: StreamId::new(*source),
+                source_name: name(*source),
+                at: seq(*at),
+                asked: None,
+                anchor: seq(*at),
+                depth: 1,
+                sub_offset: 0,
+                expiry_inherited: false,
+                runs: runs
+                    .map(|(stream, limit)| Run {
+                        stream: StreamId::new(*stream),
+                        limit: seq(*limit),
+                    })
+                    .collect(),
+            })
+        });
+        let create = Create {
+            stream: StreamId::new(id),
+            name: name(id),
+            content: ContentType::parse("text/plain").unwrap(),
+            expiry: Expiry::Never,
+            lineage: Lineage::starting(Epoch::ZERO),
+            created: WallMs::new(1),
+            deadline: None,
+            last_append: WallMs::new(1),
+            fork,
+            retention: Retention::NONE,
+            earliest: Seq::ZERO,
+            oldest: None,
+        };
+        let state = StreamState { next: seq(next), ..StreamState::new(&create, LSN) };
+        let Create { stream, name, content, expiry, created, fork, .. } = create;
+        let identity = Identity { id: stream, name, content, expiry, created, fork };
+        catalogue::put_stream(conn, &StreamRow { identity, state, sealed: seq(next) }).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_row_ahead_of_the_cut_ends_where_what_is_left_does() {
+        let machine = weir_io::memory::Machine::new(1);
+        let world = machine.boot(std::time::Duration::ZERO);
+        let bucket = machine.bucket().client(Arc::clone(&world.clock));
+        let bucket = Retrying::new(bucket, Arc::clone(&world.entropy), Patience::default());
+        let mut conn = Connection::open_in_memory().unwrap();
+        catalogue::create(&mut conn, Layout::Tree, &[]).unwrap();
+        put(&conn, 1, 7, &[]);
+        let mut row = catalogue::find_id(&conn, StreamId::new(1)).unwrap().unwrap();
+        // It was deleted before it was sealed: the tail had the records and the end.
+        row.sealed = Seq::ZERO.after(3);
+        (row.state.bytes, row.state.kept.bytes, row.state.kept.dropped) = (70, 60, 10);
+        let mut findings = Vec::new();
+        cut_back(&bucket, &[], &mut row, &mut findings).await.unwrap();
+        assert_eq!((row.state.next, row.sealed), (Seq::ZERO.after(3), Seq::ZERO.after(3)));
+        assert_eq!((row.state.bytes, row.state.kept.bytes), (10, 0), "no segment has any");
+        assert_eq!(findings[0].text, "records 3 to 7 were in the tail alone: lost");
+    }
+
+    #[test]
+    fn forks_of_records_that_did_not_come_back_go_and_those_of_others_stay() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        catalogue::create(&mut conn, Layout::Tree, &[]).unwrap();
+        put(&conn, 1, 5, &[]);
+        put(&conn, 2, 5, &[(1, 5)]);
+        put(&conn, 3, 7, &[(1, 6)]);
+        // A fork of that one, from what came back, and from what did not.
+        put(&conn, 4, 4, &[(3, 4)]);
+        put(&conn, 5, 7, &[(1, 6), (3, 7)]);
+        let mut findings = Vec::new();
+        assert!(let_go_beyond(&conn, &mut findings).unwrap());
+        whole(&conn, LSN, &mut findings).unwrap();
+        let state = |id| {
+            let row = catalogue::find_id(&conn, StreamId::new(id)).unwrap();
+            row.map(|row| (row.state.retired, row.state.refs))
+        };
+        assert_eq!(state(1), Some((false, 1)));
+        assert_eq!(state(2), Some((false, 0)));
+        assert_eq!(state(3), Some((true, 1)), "kept as deleted for its fork");
+        assert_eq!(state(4), Some((false, 0)));
+        assert_eq!(state(5), None);
+        let named = |id: u64| findings.iter().any(|it| it.object == format!("stream 's{id}'"));
+        assert!(named(3) && named(5) && !named(4), "{findings:?}");
+        assert!(!let_go_beyond(&conn, &mut findings).unwrap());
+    }
 }

@@ -10,7 +10,7 @@ use weir_io::{Disk, World, disk::Lock};
 
 use super::{Existing, RestoreError, blocking, io_error};
 use crate::{
-    Config, OpenError,
+    Config, Layout, OpenError,
     core::{database, ledger_dir, segment_dir},
     open,
 };
@@ -38,6 +38,10 @@ impl Site {
         let (shared, holder) = (world.clone(), holder.to_owned());
         blocking(world, move || {
             let target = config.dir.clone();
+            let file = target.join(Layout::OneFile.database());
+            if shared.disk.exists(&file).unwrap_or(false) {
+                return Err(RestoreError::OneFile { file: file.display().to_string() });
+            }
             let occupied = is_occupied(&*shared.disk, &target)?;
             if occupied && existing == Existing::Keep {
                 return Err(RestoreError::Occupied { dir: target.display().to_string() });

@@ -25,11 +25,12 @@ pub(crate) use self::{
     readable::{lets_go, readable},
     subscriptions::{
         drop_links, drop_subscription, matching, put_link, put_subscription, scan_links,
-        scan_subscriptions, tails,
+        scan_subscriptions, scan_subscriptions_after, tails,
     },
     whole::{
         count_rows, forks, link, put_tombstone, scan_links_of, scan_log_between, scan_producers,
-        scan_streams, scan_tombstones, subscription, subscription_named, tombstone,
+        scan_streams, scan_streams_after, scan_tombstones, scan_tombstones_after, subscription,
+        subscription_named, tombstone,
     },
 };
 
@@ -142,9 +143,19 @@ pub(crate) fn create(conn: &mut Connection, layout: Layout, meta: &[(&str, &[u8]
 }
 
 /// Lets SQLite's log be cut to this length whenever it starts over, so that a burst does not stay
-/// on the disk. For this connection.
-pub(crate) fn keep_log_short(conn: &Connection, bytes: u64) -> Outcome<()> {
-    let mut pragma = conn.prepare(&format!("PRAGMA journal_size_limit={bytes}"))?;
+/// on the disk; `None`: it stays as long as it was. For this connection.
+pub(crate) fn keep_log_short(conn: &Connection, bytes: Option<u64>) -> Outcome<()> {
+    let limit = bytes.map_or(-1, column);
+    set(conn, &format!("PRAGMA journal_size_limit={limit}"))
+}
+
+/// Lets deleted rows be overwritten in pages that are written anyway. For this connection.
+pub(crate) fn wipe_deleted(conn: &Connection) -> Outcome<()> {
+    set(conn, "PRAGMA secure_delete=FAST")
+}
+
+fn set(conn: &Connection, pragma: &str) -> Outcome<()> {
+    let mut pragma = conn.prepare(pragma)?;
     let mut rows = pragma.query([])?;
     while rows.next()?.is_some() {}
     Ok(())

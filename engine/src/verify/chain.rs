@@ -1,5 +1,9 @@
 //! The bucket: manifests that link to each other without a gap, rules that each keeps, objects
 //! that are there.
+//!
+//! A server may collect meanwhile. It raises the boundary before it deletes a manifest, and that
+//! before what only such manifests name: so what is missing is looked for behind the boundary
+//! before it is a finding.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -73,7 +77,7 @@ impl Walk<'_> {
     async fn chain(&mut self, newest: &Stored) -> Result<(Vec<Entry>, Vec<Entry>), VerifyError> {
         let kept: BTreeSet<Generation> =
             find::generations(self.bucket).await?.into_iter().collect();
-        let boundary = self.boundary().await?;
+        let boundary = boundary(self.bucket).await?;
         let lowest = kept.first().copied().unwrap_or_default().max(boundary);
         let mut missing: BTreeSet<Key> = BTreeSet::new();
         let mut named = None;
@@ -100,7 +104,9 @@ impl Walk<'_> {
                     continue;
                 }
                 // A listing may lag behind.
-                if let Err(bad) = measure(self.bucket, &key, entry.bytes).await {
+                if let Err(bad) = measure(self.bucket, &key, entry.bytes).await
+                    && is_kept(self.bucket, manifest.generation).await?
+                {
                     let text =
                         format!("{}; manifest {} names it", damage(bad)?, manifest.generation);
                     self.found.add("object", &key, text);
@@ -118,15 +124,6 @@ impl Walk<'_> {
         Ok((segments, ledgers))
     }
 
-    /// The generation below which manifests may be gone.
-    async fn boundary(&self) -> Result<Generation, VerifyError> {
-        let listed = self.bucket.list(keys::BOUNDARIES, None, 1).await.map_err(Problem::from)?;
-        Ok(match listed.first().and_then(|meta| Artifact::parse(&meta.key)) {
-            Some(Artifact::Boundary(boundary)) => boundary,
-            _ => Generation::NONE,
-        })
-    }
-
     async fn manifest(&mut self, generation: Generation) -> Result<Option<Stored>, VerifyError> {
         let key = Artifact::Manifest(generation).key();
         let what = match publish::read(self.bucket, generation).await {
@@ -137,7 +134,11 @@ impl Walk<'_> {
             }
             Err(problem) => return Err(problem.into()),
         };
-        self.found.add("chain", &key, what);
+        if is_kept(self.bucket, generation).await? {
+            self.found.add("chain", &key, what);
+        } else {
+            weir_io::sometimes!("a manifest was collected while the chain was verified");
+        }
         Ok(None)
     }
 
@@ -188,6 +189,23 @@ impl Walk<'_> {
             self.found.add("rule", &key, format!("'{}': {}", broken.rule, broken.text));
         }
     }
+}
+
+/// The generation below which manifests may be gone.
+async fn boundary(bucket: &Retrying) -> Result<Generation, VerifyError> {
+    let listed = bucket.list(keys::BOUNDARIES, None, 1).await.map_err(Problem::from)?;
+    Ok(match listed.first().and_then(|meta| Artifact::parse(&meta.key)) {
+        Some(Artifact::Boundary(boundary)) => boundary,
+        _ => Generation::NONE,
+    })
+}
+
+/// Whether a manifest and what it names must still be there.
+pub(super) async fn is_kept(
+    bucket: &Retrying,
+    generation: Generation,
+) -> Result<bool, VerifyError> {
+    Ok(boundary(bucket).await? <= generation)
 }
 
 /// Looks at the ends of objects: are they what was published?

@@ -5,7 +5,12 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use weir_io::{World, retry::Retrying};
 
-use super::{Findings, VerifyError, chain::Remote, damage, local::Rows};
+use super::{
+    Findings, VerifyError,
+    chain::{Remote, is_kept},
+    compare::Rows,
+    damage,
+};
 use crate::{
     ledger::{Below, Change, Ledger, Merge, Row, Source},
     publish::listing::{Entry, Presence},
@@ -75,7 +80,10 @@ async fn segment(
     let bytes = match whole(bucket, &key, entry.bytes).await {
         Ok(bytes) => bytes,
         Err(bad) => {
-            found.add("object", &key, damage(bad)?);
+            // A server may have published, merged and collected since.
+            if is_kept(bucket, remote.newest.manifest.generation).await? {
+                found.add("object", &key, damage(bad)?);
+            }
             return Ok(false);
         }
     };
@@ -127,7 +135,10 @@ async fn ledger(
     let bytes = match whole(bucket, &key, entry.bytes).await {
         Ok(bytes) => bytes,
         Err(bad) => {
-            found.add("object", &key, damage(bad)?);
+            // A server may have published, merged and collected since.
+            if is_kept(bucket, remote.newest.manifest.generation).await? {
+                found.add("object", &key, damage(bad)?);
+            }
             return Ok(None);
         }
     };

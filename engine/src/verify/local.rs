@@ -1,41 +1,41 @@
-//! The store: tables, files and log against each other.
+//! The store: tables and log against each other, then its files.
+//!
+//! A server may be running: whatever is asked of the tables is asked in a short transaction of a
+//! connection of its own, so that SQLite's log can start over in between.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use rusqlite::Connection;
 use weir_io::{World, disk::Lock, sqlite::Role};
 
-use super::{Findings, VerifyError};
+use super::{Findings, VerifyError, compare::Rows};
 use crate::{
     Config,
-    core::{database, ledger_path, segment_path},
-    ledger::{Change, Key, Ledger, Source, row},
+    core::database,
     log::{
         commit::{self, Link, StoreId},
         entry,
     },
     motion::publish::{Stored, chain},
     open,
-    publish::{listing::Entry, manifest::Manifest},
-    segment::{ReadError, Segment},
     state::{
-        catalogue::{self, Failure, LedgerRow, Place, SegmentRow},
+        catalogue::{self, Failure, LedgerRow, Origin, SegmentRow},
         files::Cut,
     },
-    types::{Lsn, SegmentId},
+    types::Lsn,
 };
 
-/// What the tables of a store say, for a comparison with its bucket.
-pub(super) struct Rows {
-    published: Option<Stored>,
-    cut: Option<Cut>,
-    /// The ledgers say all that the tables do.
-    comparable: bool,
-    /// The ledgers that the tables name, oldest first.
-    ledgers: Vec<SegmentId>,
-    /// As a ledger would have them.
-    rows: BTreeMap<Key, Change>,
+/// How often something is asked again because a server has begun meanwhile.
+const ASKS_MAX: u32 = 4;
+
+/// Whether anybody may be changing the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stillness {
+    /// Nobody can.
+    Held,
+    /// A server may be running.
+    Open,
 }
 
 /// Keeps everybody from opening the store. `None`: somebody has it open.
@@ -43,7 +43,7 @@ pub(super) async fn hold(
     world: &World,
     config: &Config,
 ) -> Result<Option<Box<dyn Lock>>, VerifyError> {
-    let path = config.dir.join("lock");
+    let path = config.dir.join(config.layout.lock());
     let disk = Arc::clone(&world.disk);
     let locked = weir_io::tasks::run(&*world.blocking, move || match disk.exists(&path) {
         // The lock would be made: a store that has none is not open.
@@ -59,14 +59,14 @@ pub(super) async fn hold(
 pub(super) async fn look(
     world: &World,
     config: &Config,
+    stillness: Stillness,
     found: &mut Findings,
 ) -> Result<Rows, VerifyError> {
     let (shared, config) = (world.clone(), config.clone());
     let ran = weir_io::tasks::run(&*world.blocking, move || {
         let mut found = Findings::default();
-        Local { world: &shared, config: &config, found: &mut found }
-            .look()
-            .map(|rows| (rows, found))
+        let local = Local { world: &shared, config: &config, stillness, found: &mut found };
+        local.look().map(|rows| (rows, found))
     });
     let (rows, mut more) = ran.await.map_err(|gone| VerifyError::Local(gone.to_string()))??;
     found.findings.append(&mut more.findings);
@@ -74,13 +74,100 @@ pub(super) async fn look(
     Ok(rows)
 }
 
-struct Local<'a> {
-    world: &'a World,
-    config: &'a Config,
-    found: &'a mut Findings,
+pub(super) struct Local<'a> {
+    pub(super) world: &'a World,
+    pub(super) config: &'a Config,
+    pub(super) stillness: Stillness,
+    pub(super) found: &'a mut Findings,
+}
+
+/// What is asked at one moment, beside the rows.
+struct Head {
+    cut: Option<Cut>,
+    whole: bool,
+    segments: Vec<SegmentRow>,
+    ledgers: Vec<LedgerRow>,
+    published: Result<Option<Stored>, String>,
+    commits: u64,
+    /// The first commit that does not follow the one before it.
+    wrong: Option<(Lsn, String)>,
 }
 
 impl Local<'_> {
+    fn look(mut self) -> Result<Rows, VerifyError> {
+        let format = self.sure(|conn| catalogue::meta_u64(conn, "format"))?;
+        if format != open::FORMAT {
+            let text = format!("it is {format}, this program reads {}", open::FORMAT);
+            self.found.add("format", database(self.config).display(), text);
+            return Ok(Rows::nothing());
+        }
+        let store = self.sure(|conn| catalogue::meta(conn, "store"))?;
+        let store = store.unwrap_or_default().try_into();
+        let store = store.map_err(|_| VerifyError::Local("the store has no identity".into()))?;
+        let store = StoreId(store);
+        let mut rows = BTreeMap::new();
+        self.rows(|change| {
+            rows.insert(change.key.clone(), change);
+        })?;
+        let head = self.sure(|conn| head(conn, store))?;
+        self.found.checked.commits = head.commits;
+        if let Some((lsn, what)) = head.wrong {
+            self.found.add("log", format!("commit {lsn}"), what);
+        }
+        if head.whole {
+            self.order(&head.ledgers, head.cut.as_ref());
+        }
+        let published = head.published.unwrap_or_else(|bad| {
+            self.found.add("manifest", "published", bad);
+            None
+        });
+        for row in &head.segments {
+            self.segment(row, store)?;
+        }
+        for row in &head.ledgers {
+            self.ledger(row, store)?;
+        }
+        let ledgers = head.ledgers.iter().map(|row| row.id).collect();
+        let comparable = head.whole && self.stillness == Stillness::Held;
+        Ok(Rows { published, cut: head.cut, comparable, ledgers, rows })
+    }
+
+    /// Asks the tables, all at one moment.
+    pub(super) fn ask<R>(
+        &self,
+        question: impl Fn(&Connection) -> Result<R, Failure>,
+    ) -> Result<Result<R, Failure>, VerifyError> {
+        let mut asks = 1;
+        loop {
+            // Without SQLite's log the file is taken to hold still. If there is one afterwards, a
+            // server has begun, and it did not.
+            let was_open = self.has_log();
+            let conn = self.open()?;
+            let tx = conn.unchecked_transaction().map_err(Failure::from)?;
+            let answer = question(&tx);
+            drop(tx);
+            if was_open || !self.has_log() || asks == ASKS_MAX {
+                return Ok(answer);
+            }
+            weir_io::sometimes!("a server began while its store was verified");
+            asks += 1;
+        }
+    }
+
+    /// Asks what must be known.
+    pub(super) fn sure<R>(
+        &self,
+        question: impl Fn(&Connection) -> Result<R, Failure>,
+    ) -> Result<R, VerifyError> {
+        Ok(self.ask(question)??)
+    }
+
+    fn has_log(&self) -> bool {
+        let mut log = database(self.config).into_os_string();
+        log.push("-wal");
+        self.world.disk.exists(&PathBuf::from(log)).unwrap_or(true)
+    }
+
     fn open(&self) -> Result<Connection, VerifyError> {
         let path = database(self.config);
         if !self.world.disk.exists(&path).unwrap_or(false) {
@@ -94,128 +181,10 @@ impl Local<'_> {
         let conn = self.world.sqlite.open(&path, Role::Looker).map_err(failed)?;
         let is_readonly = conn.is_readonly("main").map_err(failed)?;
         assert!(is_readonly, "INV-45 who verifies changes nothing");
+        if catalogue::origin(&conn)? == Origin::Foreign {
+            return Err(VerifyError::Local(format!("{} is another program's", path.display())));
+        }
         Ok(conn)
-    }
-
-    fn look(mut self) -> Result<Rows, VerifyError> {
-        let conn = self.open()?;
-        let format = catalogue::meta_u64(&conn, "format")?;
-        if format != open::FORMAT {
-            let text = format!("it is {format}, this program reads {}", open::FORMAT);
-            self.found.add("format", database(self.config).display(), text);
-            return Ok(Rows::nothing());
-        }
-        // One moment for all tables: a server may be writing.
-        let tx = conn.unchecked_transaction().map_err(Failure::from)?;
-        let store: [u8; 16] = catalogue::meta(&tx, "store")?
-            .unwrap_or_default()
-            .try_into()
-            .map_err(|_| VerifyError::Local("the store has no identity".into()))?;
-        let store = StoreId(store);
-        let cut = Cut::load(&tx)?;
-        let rows = self.rows(&tx)?;
-        self.log(&tx, store, cut.as_ref())?;
-        let segments = catalogue::segments(&tx)?;
-        let ledgers = catalogue::ledgers(&tx)?;
-        let whole = catalogue::meta_u64(&tx, "ledgers_whole")? == 1;
-        if whole {
-            self.order(&ledgers, cut.as_ref());
-        }
-        let published = match chain::published(&tx) {
-            Ok(published) => published,
-            Err(bad) => {
-                self.found.add("manifest", "published", bad.to_string());
-                None
-            }
-        };
-        drop(tx);
-        drop(conn);
-        for row in &segments {
-            self.segment(row, store)?;
-        }
-        for row in &ledgers {
-            self.ledger(row, store)?;
-        }
-        let ledgers = ledgers.iter().map(|row| row.id).collect();
-        Ok(Rows { published, cut, comparable: whole, ledgers, rows })
-    }
-
-    /// Reads every row, and counts forks.
-    fn rows(&mut self, conn: &Connection) -> Result<BTreeMap<Key, Change>, VerifyError> {
-        let mut rows = BTreeMap::new();
-        let mut keep = |change: Change| drop(rows.insert(change.key.clone(), change));
-        let mut wrong = Vec::new();
-        let mut streams = 0;
-        let scanned = catalogue::scan_streams(conn, |stream| {
-            streams += 1;
-            let name = &stream.identity.name;
-            let forks = catalogue::forks(conn, stream.identity.id)?;
-            if forks != stream.state.refs {
-                let text = format!("it counts {} forks, there are {forks}", stream.state.refs);
-                wrong.push((format!("stream '{name}'"), text));
-            }
-            let source = stream.identity.fork.as_ref().map(|fork| fork.source);
-            if let Some(source) = source
-                && catalogue::find_id(conn, source)?.is_none()
-            {
-                let text = format!("stream {source}, which it was forked from, is nowhere");
-                wrong.push((format!("stream '{name}'"), text));
-            }
-            keep(row::stream(&stream));
-            let id = stream.identity.id;
-            catalogue::scan_producers(conn, id, |name, producer, lsn| {
-                keep(row::producer(id, &name, &producer, lsn));
-                Ok(())
-            })
-        });
-        let scanned = scanned.and_then(|()| {
-            catalogue::scan_tombstones(conn, |name, epoch| {
-                keep(row::tombstone(&name, epoch));
-                Ok(())
-            })?;
-            catalogue::scan_subscriptions(conn, |subscription| {
-                let number = subscription.number;
-                keep(ledger_row(crate::ledger::Row::Subscription(Box::new(subscription))));
-                catalogue::scan_links_of(conn, number, |link| {
-                    keep(ledger_row(crate::ledger::Row::Link(link)));
-                    Ok(())
-                })
-            })
-        });
-        if let Err(bad) = scanned {
-            wrong.push((database(self.config).display().to_string(), bad.to_string()));
-        }
-        self.found.checked.streams = streams;
-        wrong.into_iter().for_each(|(object, text)| self.found.add("row", object, text));
-        Ok(rows)
-    }
-
-    /// Follows the log from the cut on.
-    fn log(
-        &mut self,
-        conn: &Connection,
-        store: StoreId,
-        cut: Option<&Cut>,
-    ) -> Result<(), VerifyError> {
-        let start = cut.map_or(Link { lsn: Lsn::ZERO, crc: 0 }, |cut| cut.folded);
-        let mut link = start;
-        let mut wrong: Option<(Lsn, String)> = None;
-        let mut commits = 0;
-        catalogue::scan_log(conn, start.lsn, |lsn, bytes| {
-            commits += 1;
-            if wrong.is_none() {
-                match follows(lsn, bytes, link, store) {
-                    Ok(next) => link = next,
-                    Err(what) => wrong = Some((lsn, what)),
-                }
-            }
-            Ok(())
-        })?;
-        self.found.checked.commits = commits;
-        if let Some((lsn, what)) = wrong {
-            self.found.add("log", format!("commit {lsn}"), what);
-        }
-        Ok(())
     }
 
     /// Whether ledgers follow each other up to the cut.
@@ -234,102 +203,32 @@ impl Local<'_> {
             self.found.add("ledgers", format!("ledger {}", last.id), text);
         }
     }
-
-    fn segment(&mut self, row: &SegmentRow, store: StoreId) -> Result<(), VerifyError> {
-        let path = segment_path(self.config, row.id);
-        let shown = path.display().to_string();
-        if row.place == Place::Hole {
-            let text = "it was damaged before it was uploaded: what it held is lost";
-            self.found.add("hole", shown, text);
-            return Ok(());
-        }
-        let Some(file) = self
-            .file(&path, |conn| Ok(catalogue::segments(conn)?.iter().any(|it| it.id == row.id)))?
-        else {
-            return Ok(());
-        };
-        self.found.checked.files += 1;
-        let segment = match Segment::open(file) {
-            Ok(segment) => segment,
-            Err(bad) => {
-                self.found.add("file", shown, bad.to_string());
-                return Ok(());
-            }
-        };
-        let bytes = segment.footer().file_bytes();
-        if (segment.store(), segment.id(), bytes) != (store.0, row.id, row.bytes) {
-            self.found.add("file", shown, "it is another segment than the tables say");
-            return Ok(());
-        }
-        for no in segment.blocks() {
-            // What the bucket has may have been evicted here.
-            if row.place == Place::Bucket && !segment.seems_there(no) {
-                continue;
-            }
-            self.found.checked.blocks += 1;
-            match segment.block(no) {
-                Ok(_) => {}
-                Err(bad @ ReadError::Damaged(_)) => {
-                    self.found.add("block", &shown, bad.to_string())
-                }
-                Err(failed) => return Err(VerifyError::Local(format!("{shown}: {failed}"))),
-            }
-        }
-        Ok(())
-    }
-
-    fn ledger(&mut self, row: &LedgerRow, store: StoreId) -> Result<(), VerifyError> {
-        let path = ledger_path(self.config, row.id);
-        let shown = path.display().to_string();
-        let Some(file) = self
-            .file(&path, |conn| Ok(catalogue::ledgers(conn)?.iter().any(|it| it.id == row.id)))?
-        else {
-            return Ok(());
-        };
-        self.found.checked.files += 1;
-        let ledger = match Ledger::open(Source::File(file)) {
-            Ok(ledger) => Arc::new(ledger),
-            Err(bad) => {
-                self.found.add("file", shown, bad.to_string());
-                return Ok(());
-            }
-        };
-        let footer = ledger.footer();
-        let known = (ledger.store(), ledger.id(), footer.file_bytes(), footer.mark());
-        if known != (store, row.id, row.bytes, row.mark) {
-            self.found.add("file", shown, "it is another ledger than the tables say");
-            return Ok(());
-        }
-        let blocks = u64::from(footer.row_blocks) + u64::from(footer.tail_blocks);
-        self.found.checked.blocks += blocks;
-        let lost = ledger.rows().filter_map(Result::err).map(|it| it.to_string());
-        let lost = lost.chain(ledger.commits().filter_map(Result::err).map(|it| it.to_string()));
-        lost.for_each(|what| self.found.add("block", &shown, what));
-        Ok(())
-    }
-
-    /// Opens a file. `None`: it is missing, which is a finding unless the tables have meanwhile
-    /// forgotten it.
-    fn file(
-        &mut self,
-        path: &Path,
-        is_named: impl FnOnce(&Connection) -> Result<bool, Failure>,
-    ) -> Result<Option<Arc<dyn weir_io::File>>, VerifyError> {
-        match self.world.disk.open(path) {
-            Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                if is_named(&self.open()?)? {
-                    self.found.add("file", path.display(), "it is missing");
-                }
-                Ok(None)
-            }
-            Err(error) => Err(VerifyError::Local(format!("{}: {error}", path.display()))),
-        }
-    }
 }
 
-fn ledger_row(row: crate::ledger::Row) -> Change {
-    row.put()
+fn head(conn: &Connection, store: StoreId) -> Result<Head, Failure> {
+    let cut = Cut::load(conn)?;
+    let mut link = cut.map_or(Link { lsn: Lsn::ZERO, crc: 0 }, |cut| cut.folded);
+    let mut wrong: Option<(Lsn, String)> = None;
+    let mut commits = 0;
+    catalogue::scan_log(conn, link.lsn, |lsn, bytes| {
+        commits += 1;
+        if wrong.is_none() {
+            match follows(lsn, bytes, link, store) {
+                Ok(next) => link = next,
+                Err(what) => wrong = Some((lsn, what)),
+            }
+        }
+        Ok(())
+    })?;
+    Ok(Head {
+        cut,
+        whole: catalogue::meta_u64(conn, "ledgers_whole")? == 1,
+        segments: catalogue::segments(conn)?,
+        ledgers: catalogue::ledgers(conn)?,
+        published: chain::published(conn).map_err(|bad| bad.to_string()),
+        commits,
+        wrong,
+    })
 }
 
 /// Whether a commit of the log follows the one before it.
@@ -346,75 +245,4 @@ fn follows(lsn: Lsn, bytes: Vec<u8>, before: Link, store: StoreId) -> Result<Lin
         return Err("it has another number of entries than it says".to_owned());
     }
     Ok(link)
-}
-
-impl Rows {
-    fn nothing() -> Self {
-        Self {
-            published: None,
-            cut: None,
-            comparable: false,
-            ledgers: Vec::new(),
-            rows: BTreeMap::new(),
-        }
-    }
-
-    /// Somebody may be changing them.
-    pub(super) fn changing(self) -> Self {
-        Self { comparable: false, ..self }
-    }
-
-    /// Whether the bucket's newest manifest is this store's.
-    pub(super) fn compare(&self, newest: &Stored, found: &mut Findings) {
-        let Some(published) = &self.published else { return };
-        let (mine, theirs) = (published.manifest.generation, newest.manifest.generation);
-        // Manifests that follow mine may be this store's, of a process that is running.
-        if mine == theirs && published.digest != newest.digest {
-            let text = "the one in the bucket is not the one that this store published";
-            found.add("manifest", newest.manifest.artifact().key(), text);
-        }
-        if newest.manifest.store != published.manifest.store {
-            let text = "the bucket belongs to another store";
-            found.add("manifest", newest.manifest.artifact().key(), text);
-        } else if mine > theirs {
-            let text = format!("the bucket's newest is {theirs}, this store published {mine}");
-            found.add("manifest", published.manifest.artifact().key(), text);
-        }
-    }
-
-    /// Whether it may be that the bucket has no manifest.
-    pub(super) fn compare_none(&self, found: &mut Findings) {
-        if let Some(published) = &self.published {
-            let generation = published.manifest.generation;
-            let text = format!("the bucket has none, this store published {generation}");
-            found.add("manifest", published.manifest.artifact().key(), text);
-        }
-    }
-
-    /// Whether the bucket's rows are those of the tables, if these show the same commits.
-    pub(super) fn compare_all(
-        &self,
-        manifest: &Manifest,
-        ledgers: &[Entry],
-        shown: &[Change],
-        found: &mut Findings,
-    ) {
-        // After a recovery, and while files wait for a manifest, the tables are ahead of it.
-        let same = self.cut.is_some_and(|cut| cut.folded == manifest.folded)
-            && ledgers.iter().map(|entry| entry.id).eq(self.ledgers.iter().copied());
-        if !self.comparable || !same {
-            return;
-        }
-        for change in shown {
-            match self.rows.get(&change.key) {
-                Some(row) if row == change => {}
-                Some(_) => found.add("rows", &change.key, "the tables say something else"),
-                None => found.add("rows", &change.key, "the tables do not have it"),
-            }
-        }
-        let known: std::collections::BTreeSet<&Key> = shown.iter().map(|it| &it.key).collect();
-        for key in self.rows.keys().filter(|key| !known.contains(key)) {
-            found.add("rows", key, "no ledger in the bucket has it");
-        }
-    }
 }

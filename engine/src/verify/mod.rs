@@ -9,15 +9,19 @@
 //! A server may be running meanwhile: what it takes away while it is looked at is no damage.
 
 mod chain;
+mod compare;
 mod deep;
+mod files;
 mod local;
+mod tables;
 
 use std::sync::Arc;
 
 use weir_io::{World, objects::Objects};
 
+use self::local::Stillness;
 use crate::{
-    Config, Engine,
+    BadConfig, Config, Engine, Layout,
     history::Bucket,
     motion::publish::Problem,
     restore::{Finding, RestoreError, fetch::Bad},
@@ -131,16 +135,22 @@ impl Engine {
         bucket: Option<Arc<dyn Objects>>,
         depth: Depth,
     ) -> Result<Findings, VerifyError> {
+        if config.layout == Layout::OneFile && (bucket.is_some() || depth == Depth::Remote) {
+            return Err(VerifyError::Local(BadConfig::Bucket.to_string()));
+        }
         let bucket = bucket.map(|it| Bucket::new(it, Arc::clone(&world.entropy)));
         let mut found = Findings::default();
         let rows = match depth {
             Depth::Remote => None,
-            Depth::Local | Depth::Both => Some(local::look(&world, &config, &mut found).await?),
+            Depth::Local | Depth::Both => {
+                Some(local::look(&world, &config, Stillness::Open, &mut found).await?)
+            }
             // Rows can only be compared while nobody changes them.
-            Depth::Deep => match local::hold(&world, &config).await? {
-                Some(_held) => Some(local::look(&world, &config, &mut found).await?),
-                None => Some(local::look(&world, &config, &mut found).await?.changing()),
-            },
+            Depth::Deep => {
+                let held = local::hold(&world, &config).await?;
+                let stillness = if held.is_some() { Stillness::Held } else { Stillness::Open };
+                Some(local::look(&world, &config, stillness, &mut found).await?)
+            }
         };
         let Some(bucket) = bucket.filter(|_| depth != Depth::Local) else { return Ok(found) };
         let bucket = &bucket.patient;

@@ -187,3 +187,53 @@ fn forks_of_a_stream_that_is_lost_are_kept_and_end_in_peace() {
         engine.close().await;
     });
 }
+
+/// Publishes a ledger with records in its tail, and none after it. Returns how many records there
+/// are in all, and the ledger.
+fn fill_a_tail(machine: &Machine) -> (usize, Key) {
+    life(machine, async |world| {
+        let config = weir_engine::Config { memtable_bytes_max: 64 << 10, ..config() };
+        let bucket = machine.bucket().client(world.clock.clone());
+        let opened = weir_engine::Engine::open_with(world, config, Some(bucket), "a test").await;
+        let engine = opened.unwrap();
+        create(&engine, "a").await;
+        // The seal begins with the 60th; those after it come while its rows are written.
+        let mut records = 0;
+        while records < 80 {
+            append(&engine, "a", &format!("{records:01000} ")).await;
+            records += 1;
+        }
+        pass(5).await;
+        let ledgers = keys(machine.bucket(), "rows/");
+        assert_eq!(ledgers.len(), 1, "one fold");
+        (records, ledgers.into_iter().next().unwrap())
+    })
+}
+
+#[test]
+fn a_tail_that_is_lost_costs_no_record_that_a_segment_has() {
+    let machine = Machine::new(57);
+    let (written, ledger) = fill_a_tail(&machine);
+    let bytes = machine.bucket().peek(&ledger).unwrap();
+    // A block behind those of the rows.
+    let mut tail = bytes.windows(4).enumerate().filter(|(_, it)| *it == b"WLOG").map(|(at, _)| at);
+    let tail = tail.next_back().expect("it has blocks");
+    assert!(machine.bucket().flip_bit(&ledger, tail + 60, 0));
+    let other = another(&machine, 58);
+    life(&other, async |world| {
+        let report = refused(bootstrap(&world, &other, Options::default()).await);
+        assert!(report.findings.iter().any(|it| it.rule == "tail"), "{report}");
+        bootstrap(&world, &other, partial()).await.unwrap();
+        let engine = open(&world, &other).await;
+        let left = contents(&engine, "a").await;
+        let whole: String = (0..written).map(|record| format!("{record:01000} ")).collect();
+        assert!(whole.starts_with(&left) && left.len() > 60_000, "{} bytes", left.len());
+        let details = engine.details(&name("a")).await.unwrap();
+        assert_eq!(details.total_bytes, u64::try_from(left.len()).unwrap());
+        append(&engine, "a", "new ").await;
+        pass(15).await;
+        assert_eq!(contents(&engine, "a").await, format!("{left}new "));
+        assert_eq!(verify(&world, &other, weir_engine::verify::Depth::Deep).await, [""; 0]);
+        engine.close().await;
+    });
+}

@@ -2,8 +2,10 @@
 //! somebody looks.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
+mod beside;
 mod crashes;
 mod damage;
+mod erased;
 mod looking;
 mod published;
 mod subscriptions;

@@ -237,6 +237,35 @@ fn a_store_that_is_there_is_never_overwritten() {
 }
 
 #[test]
+fn the_directory_of_a_store_in_one_file_is_left_alone() {
+    let machine = Machine::new(15);
+    life(&machine, async |world| {
+        let engine = open(&world, &machine).await;
+        create(&engine, "a").await;
+        engine.close().await;
+    });
+    let other = another(&machine, 16);
+    life(&other, async |world| {
+        let local = weir_engine::Config::one_file(DIR);
+        let engine = weir_engine::Engine::open(world.clone(), local, "test").await.unwrap();
+        create(&engine, "own").await;
+        for running in [true, false] {
+            if !running {
+                engine.close().await;
+            }
+            let names = || world.disk.list(std::path::Path::new("/weir")).unwrap();
+            let before = (other.drive().mutations(), names(), keys(machine.bucket(), ""));
+            for options in [Options::default(), forced()] {
+                let refused = bootstrap(&world, &other, options).await.unwrap_err();
+                assert!(matches!(refused, RestoreError::OneFile { .. }), "{refused}");
+            }
+            let after = (other.drive().mutations(), names(), keys(machine.bucket(), ""));
+            assert_eq!(after, before);
+        }
+    });
+}
+
+#[test]
 fn an_empty_bucket_is_no_store() {
     let machine = Machine::new(14);
     life(&machine, async |world| {

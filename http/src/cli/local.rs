@@ -10,12 +10,19 @@ use std::{
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tokio::time::timeout;
+use weir_engine::Config;
 use weir_io::{
     World,
     os::{self, process},
 };
 
-use super::{Signals, client::exit::Voice, io_error, start_log};
+use super::{
+    Signals,
+    client::exit::Voice,
+    io_error,
+    offline::{Depth, Format, work},
+    start_log,
+};
 use crate::{
     config::Environment,
     local::{self, LocalConfig, LocalError, Name, control, control::Stopped},
@@ -33,6 +40,9 @@ pub enum LocalCommand {
     Status(SomeFlags),
     /// Ask a server to stop and wait until it has. Ends with 1 if it did not
     Stop(OneFlags),
+    /// Look for damage in what a server has stored, change nothing; it may run. Ends with 3 if there
+    /// is some
+    Verify(OneFlags),
     /// Delete everything that a server has stored. It must not run
     Reset(OneFlags),
 }
@@ -99,7 +109,7 @@ impl LocalCommand {
         match self {
             Self::Start(flags) => flags.one.json,
             Self::Status(flags) => flags.json,
-            Self::Stop(flags) | Self::Reset(flags) => flags.json,
+            Self::Stop(flags) | Self::Verify(flags) | Self::Reset(flags) => flags.json,
         }
     }
 }
@@ -132,6 +142,7 @@ async fn carry_out(command: LocalCommand) -> anyhow::Result<u8> {
         }
         LocalCommand::Status(flags) => Care::Status(flags),
         LocalCommand::Stop(flags) => Care::Stop(flags),
+        LocalCommand::Verify(flags) => Care::Verify(flags),
         LocalCommand::Reset(flags) => Care::Reset(flags),
     };
     start_log(log)?;
@@ -181,6 +192,7 @@ async fn start(flags: StartFlags, environment: &Environment) -> anyhow::Result<u
 enum Care {
     Status(SomeFlags),
     Stop(OneFlags),
+    Verify(OneFlags),
     Reset(OneFlags),
 }
 
@@ -205,6 +217,13 @@ async fn look_after(world: &World, root: &Path, care: Care) -> anyhow::Result<u8
             let stopped = control::stop(world, root, &name).await?;
             say(json, &stopped.json(&name), &stopped.text(&name))?;
             Ok(u8::from(matches!(stopped, Stopped::NotYet(_) | Stopped::Other(_))))
+        }
+        Care::Verify(OneFlags { name, json }) => {
+            let config = Config::one_file(local::Place::new(root, name).dir);
+            let format = if json { Format::Json } else { Format::Text };
+            let report = work::verify(world, config, None, Depth::Local, format).await?;
+            say(false, &Value::Null, report.text.trim_end())?;
+            Ok(report.code())
         }
         Care::Reset(OneFlags { name, json }) => {
             let sqlite = control::reset(world, root, &name).await?;

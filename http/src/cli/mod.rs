@@ -193,6 +193,9 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     // directory meet at the lock, which says more than "address in use".
     let early = if settings.port == 0 { Some(bind(&settings).await?) } else { None };
     let url = url(&early, &settings)?;
+    if settings.bootstrap.is_some() {
+        offline::refuse_one_file(&world, &settings.data)?;
+    }
     let object_store = open_object_store(&world, &settings).await?;
     if let Some(restore) = settings.bootstrap {
         bootstrap(&world, &settings, &object_store, restore).await?;

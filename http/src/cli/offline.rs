@@ -7,8 +7,9 @@
 pub mod flags;
 pub mod work;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use weir_engine::{Layout, restore::RestoreError};
 use weir_io::World;
 
 use self::flags::{
@@ -217,6 +218,16 @@ impl Place {
         Ok(Self { data, object_store })
     }
 
+    /// The directory of a store in one file, if that is what there is.
+    fn one_file(&self, world: &World) -> Option<PathBuf> {
+        let name = Layout::OneFile.database();
+        if self.data.file_name().is_some_and(|it| it == name) {
+            return self.data.parent().map(Path::to_owned);
+        }
+        let is_there = |name| world.disk.exists(&self.data.join(name)).unwrap_or(false);
+        (is_there(name) && !is_there("store")).then(|| self.data.clone())
+    }
+
     async fn open(&self, world: &World) -> Result<ObjectStore, ServeError> {
         let opened = ObjectStore::open(world, &self.object_store).await;
         opened.map_err(|source| ServeError::object_store(&self.object_store, source))
@@ -235,12 +246,22 @@ impl Place {
 pub async fn run(engine: &impl Engine, world: &World, task: Offline) -> anyhow::Result<Report> {
     match task {
         Offline::Bootstrap(place, restore) => {
+            refuse_one_file(world, &place.data)?;
             let bucket = place.open(world).await?;
             engine.bootstrap(world, &place, &bucket, restore).await
         }
         Offline::CheckBootstrap(place, at) => {
+            refuse_one_file(world, &place.data)?;
             let bucket = place.open_to_look(world).await?;
             engine.check_bootstrap(world, &bucket, at).await
+        }
+        Offline::Verify(place, depth, format) if place.one_file(world).is_some() => {
+            anyhow::ensure!(
+                depth != Depth::Remote,
+                "{} is a store in one file: it has no bucket to look at",
+                place.data.display()
+            );
+            engine.verify(world, &place, None, Depth::Local, format).await
         }
         Offline::Verify(place, Depth::Local, format) => {
             engine.verify(world, &place, None, Depth::Local, format).await
@@ -251,10 +272,25 @@ pub async fn run(engine: &impl Engine, world: &World, task: Offline) -> anyhow::
         }
         Offline::Inspect(what, file) => engine.inspect(world, what, &file).await,
         Offline::Garbage(place) => {
+            refuse_one_file(world, &place.data)?;
             let bucket = place.open_to_look(world).await?;
             engine.garbage(world, &bucket).await
         }
     }
+}
+
+/// Refuses a data directory that a local server keeps its file in: no bucket has anything of that,
+/// and nothing is to be made beside it.
+pub(super) fn refuse_one_file(world: &World, data: &Path) -> Result<(), RestoreError> {
+    let name = Layout::OneFile.database();
+    let file = match data.file_name() {
+        Some(it) if it == name => data.to_owned(),
+        _ => data.join(name),
+    };
+    if world.disk.exists(&file).unwrap_or(false) {
+        return Err(RestoreError::OneFile { file: file.display().to_string() });
+    }
+    Ok(())
 }
 
 const fn existing(force: bool) -> Existing {

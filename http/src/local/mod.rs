@@ -33,7 +33,7 @@ use weir_io::{
     os::{self, OsListener, process},
 };
 
-use self::{place::Place, record::Record};
+use self::record::Record;
 use crate::{
     App, HttpConfig, KeysError, Loopback, Webhooks,
     config::{Auth, ConfigError, Environment, Hosts},
@@ -42,7 +42,7 @@ use crate::{
 };
 
 pub use self::place::Name;
-pub(crate) use self::place::root;
+pub(crate) use self::place::{Place, root};
 
 /// What the numbers of a local server are those of, in MiB of memory: the peer's.
 const PRESET_MB: u32 = 1024;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::ledger::{Below, Merge, MergeError, Op, format::HEADER_LEN, merge as merge_into};
+use crate::ledger::{Below, Merge, MergeError, Op, Tail, format::HEADER_LEN, merge as merge_into};
 
 type Model = BTreeMap<Vec<u8>, Bytes>;
 
@@ -127,7 +127,7 @@ fn the_tail_of_the_newest_is_kept() {
         Ok(())
     };
     let mut builder = Builder::new(STORE, SegmentId::new(8), &mut sink).unwrap();
-    merge_into(&inputs, Below::Others, &mut builder).unwrap();
+    merge_into(&inputs, Below::Others, Tail::Keep, &mut builder).unwrap();
     let footer = builder.finish(Lsn::new(1), Lsn::new(6)).unwrap();
     assert_eq!(footer.commits, 2);
     let (changes, commits) = contents(&open(bytes.freeze()));
@@ -185,6 +185,6 @@ fn damage_at_the_end_is_said_too() {
 fn a_damaged_input_has_no_merged_result() {
     let mut sink = |_: &[u8]| Ok(());
     let mut builder = Builder::new(STORE, SegmentId::new(8), &mut sink).unwrap();
-    let error = merge_into(&with_damage(), Below::Others, &mut builder).unwrap_err();
+    let error = merge_into(&with_damage(), Below::Others, Tail::Keep, &mut builder).unwrap_err();
     assert!(matches!(error, MergeError::Rows(_)), "{error}");
 }

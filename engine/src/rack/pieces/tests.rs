@@ -26,7 +26,7 @@ fn rack() -> (Arc<Pieces>, Connection) {
     world.disk.create_dir_all(&config.dir).unwrap();
     let mut conn = world.sqlite.open(&database(&config), Role::Writer).unwrap();
     catalogue::create(&mut conn, Layout::OneFile, &[]).unwrap();
-    (Arc::new(Pieces::new(&world, &config)), conn)
+    (Arc::new(Pieces::new(&world, &config, Role::Reader)), conn)
 }
 
 fn finished(pieces: &Arc<Pieces>) -> Arc<PieceFile> {

@@ -25,11 +25,22 @@ CREATE TABLE links (
 /// Hands every subscription to `each`, by number.
 pub(crate) fn scan_subscriptions(
     conn: &Connection,
+    each: impl FnMut(SubscriptionRow) -> Outcome<()>,
+) -> Outcome<()> {
+    scan_subscriptions_after(conn, Number::new(0), u32::MAX, each)
+}
+
+/// The same of up to `limit` subscriptions behind `after`.
+pub(crate) fn scan_subscriptions_after(
+    conn: &Connection,
+    after: Number,
+    limit: u32,
     mut each: impl FnMut(SubscriptionRow) -> Outcome<()>,
 ) -> Outcome<()> {
-    let mut query =
-        conn.prepare("SELECT number, id, lsn, row FROM subscriptions ORDER BY number")?;
-    let mut found = query.query([])?;
+    let sql = "SELECT number, id, lsn, row FROM subscriptions WHERE number > ?1
+         ORDER BY number LIMIT ?2";
+    let mut query = conn.prepare(sql)?;
+    let mut found = query.query(params![column(after.get()), limit])?;
     while let Some(row) = found.next()? {
         each(read_subscription(row)?)?;
     }

@@ -102,10 +102,21 @@ pub(crate) fn scan_links_of(
 /// Hands every stream to `each`, by number.
 pub(crate) fn scan_streams(
     conn: &Connection,
+    each: impl FnMut(StreamRow) -> Outcome<()>,
+) -> Outcome<()> {
+    scan_streams_after(conn, StreamId::new(0), u32::MAX, each)
+}
+
+/// The same of up to `limit` streams behind `after`.
+pub(crate) fn scan_streams_after(
+    conn: &Connection,
+    after: StreamId,
+    limit: u32,
     mut each: impl FnMut(StreamRow) -> Outcome<()>,
 ) -> Outcome<()> {
-    let mut query = conn.prepare(&format!("{STREAM_COLUMNS} ORDER BY id"))?;
-    let mut found = query.query([])?;
+    let sql = format!("{STREAM_COLUMNS} WHERE id > ?1 ORDER BY id LIMIT ?2");
+    let mut query = conn.prepare(&sql)?;
+    let mut found = query.query(params![column(after.get()), limit])?;
     while let Some(row) = found.next()? {
         each(read_stream(row)?)?;
     }
@@ -135,10 +146,21 @@ pub(crate) fn scan_producers(
 /// Hands every free name that was used before to `each`, in order.
 pub(crate) fn scan_tombstones(
     conn: &Connection,
+    each: impl FnMut(StreamName, Epoch) -> Outcome<()>,
+) -> Outcome<()> {
+    scan_tombstones_after(conn, "", u32::MAX, each)
+}
+
+/// The same of up to `limit` names behind `after`.
+pub(crate) fn scan_tombstones_after(
+    conn: &Connection,
+    after: &str,
+    limit: u32,
     mut each: impl FnMut(StreamName, Epoch) -> Outcome<()>,
 ) -> Outcome<()> {
-    let mut query = conn.prepare("SELECT name, epoch FROM tombstones ORDER BY name")?;
-    let mut found = query.query([])?;
+    let sql = "SELECT name, epoch FROM tombstones WHERE name > ?1 ORDER BY name LIMIT ?2";
+    let mut query = conn.prepare(sql)?;
+    let mut found = query.query(params![after, limit])?;
     while let Some(row) = found.next()? {
         let name: String = row.get(0)?;
         let name = StreamName::new(&name).map_err(|bad| Failure::Damaged(bad.to_string()))?;

@@ -22,6 +22,9 @@ use crate::{ObjectStore, wire::date};
 /// The largest file that is shown; the largest segment is smaller.
 const SHOWN_BYTES_MAX: u64 = 1 << 30;
 
+/// How every file of SQLite's begins.
+const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
 /// The engine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Work;
@@ -64,20 +67,11 @@ impl Engine for Work {
         depth: Depth,
         format: Format,
     ) -> anyhow::Result<Report> {
-        let config = Config::new(place.data.join("store"));
-        let objects = bucket.map(|bucket| Arc::clone(&bucket.objects));
-        let depth = match depth {
-            Depth::Local => verify::Depth::Local,
-            Depth::Remote => verify::Depth::Remote,
-            Depth::Both => verify::Depth::Both,
-            Depth::Deep => verify::Depth::Deep,
+        let config = match place.one_file(world) {
+            Some(dir) => Config::one_file(dir),
+            None => Config::new(place.data.join("store")),
         };
-        let found = Store::verify(world.clone(), config, objects, depth).await?;
-        let text = match format {
-            Format::Text => text(&found),
-            Format::Json => json(&found),
-        };
-        Ok(Report { verdict: verdict(&found.findings), text })
+        self::verify(world, config, bucket, depth, format).await
     }
 
     async fn inspect(&self, world: &World, what: Stored, file: &Path) -> anyhow::Result<Report> {
@@ -88,6 +82,14 @@ impl Engine for Work {
         let shown = || file.display().to_string();
         let open = world.disk.open(file).with_context(shown)?;
         let len = open.len().with_context(shown)?;
+        let mut start = [0; SQLITE_MAGIC.len()];
+        let is_sqlite = open.read_exact_at(&mut start, 0).is_ok() && start == *SQLITE_MAGIC;
+        anyhow::ensure!(
+            !is_sqlite,
+            "{} is a SQLite file: `weir inspect log` shows its commits, `weir verify` looks at what \
+             else is in it",
+            shown()
+        );
         anyhow::ensure!(len <= SHOWN_BYTES_MAX, "{} has {len} bytes: too many", shown());
         let mut bytes = vec![0; usize::try_from(len)?];
         open.read_exact_at(&mut bytes, 0).with_context(shown)?;
@@ -107,6 +109,32 @@ impl Engine for Work {
         let garbage = restore::garbage(world, Arc::clone(&bucket.objects)).await?;
         Ok(Report { verdict: Verdict::Sound, text: garbage.to_string() })
     }
+}
+
+/// Looks for damage in a store and its bucket.
+///
+/// # Errors
+/// It could not be looked at.
+pub(in crate::cli) async fn verify(
+    world: &World,
+    config: Config,
+    bucket: Option<&ObjectStore>,
+    depth: Depth,
+    format: Format,
+) -> anyhow::Result<Report> {
+    let objects = bucket.map(|bucket| Arc::clone(&bucket.objects));
+    let depth = match depth {
+        Depth::Local => verify::Depth::Local,
+        Depth::Remote => verify::Depth::Remote,
+        Depth::Both => verify::Depth::Both,
+        Depth::Deep => verify::Depth::Deep,
+    };
+    let found = Store::verify(world.clone(), config, objects, depth).await?;
+    let text = match format {
+        Format::Text => text(&found),
+        Format::Json => json(&found),
+    };
+    Ok(Report { verdict: verdict(&found.findings), text })
 }
 
 /// Makes a store out of what a bucket has.

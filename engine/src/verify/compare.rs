@@ -1,0 +1,90 @@
+//! What the tables of a store say, against what its bucket says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Findings;
+use crate::{
+    ledger::{Change, Key},
+    motion::publish::Stored,
+    publish::{listing::Entry, manifest::Manifest},
+    state::files::Cut,
+    types::SegmentId,
+};
+
+/// What the tables of a store say, for a comparison with its bucket.
+pub(super) struct Rows {
+    pub(super) published: Option<Stored>,
+    pub(super) cut: Option<Cut>,
+    /// The ledgers say all that the tables do.
+    pub(super) comparable: bool,
+    /// The ledgers that the tables name, oldest first.
+    pub(super) ledgers: Vec<SegmentId>,
+    /// As a ledger would have them; kept while nobody changes them.
+    pub(super) rows: BTreeMap<Key, Change>,
+}
+
+impl Rows {
+    pub(super) fn nothing() -> Self {
+        Self {
+            published: None,
+            cut: None,
+            comparable: false,
+            ledgers: Vec::new(),
+            rows: BTreeMap::new(),
+        }
+    }
+
+    /// Whether the bucket's newest manifest is this store's.
+    pub(super) fn compare(&self, newest: &Stored, found: &mut Findings) {
+        let Some(published) = &self.published else { return };
+        let (mine, theirs) = (published.manifest.generation, newest.manifest.generation);
+        // Manifests that follow mine may be this store's, of a process that is running.
+        if mine == theirs && published.digest != newest.digest {
+            let text = "the one in the bucket is not the one that this store published";
+            found.add("manifest", newest.manifest.artifact().key(), text);
+        }
+        if newest.manifest.store != published.manifest.store {
+            let text = "the bucket belongs to another store";
+            found.add("manifest", newest.manifest.artifact().key(), text);
+        } else if mine > theirs {
+            let text = format!("the bucket's newest is {theirs}, this store published {mine}");
+            found.add("manifest", published.manifest.artifact().key(), text);
+        }
+    }
+
+    /// Whether it may be that the bucket has no manifest.
+    pub(super) fn compare_none(&self, found: &mut Findings) {
+        if let Some(published) = &self.published {
+            let generation = published.manifest.generation;
+            let text = format!("the bucket has none, this store published {generation}");
+            found.add("manifest", published.manifest.artifact().key(), text);
+        }
+    }
+
+    /// Whether the bucket's rows are those of the tables, if these show the same commits.
+    pub(super) fn compare_all(
+        &self,
+        manifest: &Manifest,
+        ledgers: &[Entry],
+        shown: &[Change],
+        found: &mut Findings,
+    ) {
+        // After a recovery, and while files wait for a manifest, the tables are ahead of it.
+        let same = self.cut.is_some_and(|cut| cut.folded == manifest.folded)
+            && ledgers.iter().map(|entry| entry.id).eq(self.ledgers.iter().copied());
+        if !self.comparable || !same {
+            return;
+        }
+        for change in shown {
+            match self.rows.get(&change.key) {
+                Some(row) if row == change => {}
+                Some(_) => found.add("rows", &change.key, "the tables say something else"),
+                None => found.add("rows", &change.key, "the tables do not have it"),
+            }
+        }
+        let known: BTreeSet<&Key> = shown.iter().map(|it| &it.key).collect();
+        for key in self.rows.keys().filter(|key| !known.contains(key)) {
+            found.add("rows", key, "no ledger in the bucket has it");
+        }
+    }
+}
