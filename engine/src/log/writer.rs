@@ -53,10 +53,11 @@ impl Writer {
     /// Works until the store stops and nothing is left to write.
     pub(crate) async fn run(mut self) {
         loop {
-            // Nothing more is admitted once the store is stopping, so the rest may pass the bound:
-            // a full disk, which keeps the WAL full, must not keep the store from stopping.
-            let stopping = *self.core.leaving.borrow();
-            let group = match self.core.wal_is_full() && !stopping {
+            // Nothing more is admitted once the store is stopping, or can't checkpoint any more, so
+            // the rest may pass the bound: a full disk, which keeps the WAL full, must not keep the
+            // store from stopping, nor a failed sync a request from being answered.
+            let last = *self.core.leaving.borrow() || self.core.unsynced.load(Ordering::Acquire);
+            let group = match self.core.wal_is_full() && !last {
                 true => None,
                 false => self.core.sequencer.take(),
             };

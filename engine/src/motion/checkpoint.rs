@@ -125,10 +125,14 @@ pub(super) fn checkpoint(core: &Core, conn: &Connection) -> rusqlite::Result<Pro
     let moved = if core.unsynced.load(Ordering::Acquire) { Err(unsynced()) } else { pass(conn) };
     moved.inspect_err(|error| {
         let failed = error.sqlite_error().is_some_and(|it| it.extended_code == SYNC_FAILED);
-        if failed && !core.unsynced.swap(true, Ordering::AcqRel) {
+        // Nobody is there any more to act on what a call says that a simulated power cut ended.
+        let dead = core.world.disk.is_dead();
+        if failed && !dead && !core.unsynced.swap(true, Ordering::AcqRel) {
             weir_io::sometimes!("a checkpoint's sync failed, and writes ended");
             tracing::error!(%error, "the database could not be synced: no writes until a restart");
             core.sequencer.fence("the database could not be synced");
+            // What waits for room in the WAL goes on.
+            core.sequencer.work.notify_one();
         }
     })
 }

@@ -33,6 +33,9 @@ impl Sqlite for MemorySqlite {
             let log = if there { Log::Present } else { Log::Absent };
             return prove::open_to_look(&self.mount.route(path), vfs::NAME, log);
         }
+        if role == Role::Writer {
+            prove::rewrite_log(&self.disk, path)?;
+        }
         prove::open(&self.mount.route(path), vfs::NAME, role)
     }
 }

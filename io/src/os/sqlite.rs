@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
+use super::OsDisk;
 use crate::sqlite::{Role, Sqlite, prove, prove::Log};
 
 /// Named, not left to the default: a simulation in the same process may have made its own
@@ -20,6 +21,9 @@ impl Sqlite for OsSqlite {
             let there = prove::log_of(path).try_exists().unwrap_or(true);
             let log = if there { Log::Present } else { Log::Absent };
             return prove::open_to_look(path, VFS, log);
+        }
+        if role == Role::Writer {
+            prove::rewrite_log(&OsDisk, path)?;
         }
         prove::open(path, VFS, role)
     }

@@ -7,14 +7,20 @@
 //! a question which only a connection with a real WAL answers. Knows no VFS: both worlds
 //! share it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use rusqlite::{Connection, Error, OpenFlags, config::DbConfig, ffi};
 
 use super::Role;
+use crate::Disk;
 
 /// How long a statement waits for a lock of another connection before `SQLITE_BUSY`.
 const BUSY_TIMEOUT_MS: u32 = 5000;
+/// Bytes of the log that are read and written at once.
+const REWRITTEN_BYTES: u64 = 1 << 20;
 /// The page of most file systems and of most drives.
 const PAGE_BYTES: u32 = 4096;
 
@@ -81,6 +87,36 @@ pub(crate) fn open_to_look(path: &Path, vfs: &str, log: Log) -> rusqlite::Result
     Ok(connection)
 }
 
+/// Writes the log of a database once more, as it is read, and syncs it.
+///
+/// A sync that failed may have left holes in it that only the medium knows: the cache shows what was
+/// dropped, and no later sync writes it. If the whole of it were moved into the database now and
+/// the power went before the log begins anew, what is before the first hole would be laid over
+/// younger pages.
+pub(crate) fn rewrite_log(disk: &dyn Disk, database: &Path) -> rusqlite::Result<()> {
+    let path = log_of(database);
+    let rewrite = || -> io::Result<()> {
+        if !disk.exists(&path)? {
+            return Ok(());
+        }
+        let file = disk.open_to_write(&path)?;
+        let len = file.len()?;
+        let mut buffer = vec![0; usize::try_from(len.min(REWRITTEN_BYTES)).expect("a MiB")];
+        let mut at = 0;
+        while at < len {
+            let rest = usize::try_from((len - at).min(REWRITTEN_BYTES)).expect("a MiB");
+            file.read_exact_at(&mut buffer[..rest], at)?;
+            file.write_all_at(&buffer[..rest], at)?;
+            at += REWRITTEN_BYTES;
+        }
+        file.sync()
+    };
+    rewrite().map_err(|error| {
+        let code = ffi::Error::new(ffi::SQLITE_IOERR);
+        Error::SqliteFailure(code, Some(format!("{}: {error}", path.display())))
+    })
+}
+
 /// A path as part of a URI.
 fn escaped(path: &Path) -> rusqlite::Result<String> {
     let text = path.to_str().ok_or_else(|| Error::InvalidPath(path.to_owned()))?;
@@ -108,10 +144,9 @@ fn prove_wal(connection: &Connection, role: Role) -> rusqlite::Result<()> {
     if text(mode)? != "wal" {
         return Err(not_wal("the journal mode is another one"));
     }
-    // A sync that failed may have left a hole in the log which only the medium knows: the cache
-    // still shows the frames, and later syncs succeed. Frames appended behind the hole would be
-    // lost with the next power cut. So a writer first moves everything it can see into the
-    // database, by writes of its own, and begins the log anew.
+    // Of pages that were moved into the database before a sync of it failed only the medium knows
+    // that they are not there. So a writer moves everything in the log once more, and begins it
+    // anew.
     let sql = match role {
         Role::Writer => "PRAGMA wal_checkpoint(TRUNCATE)",
         Role::Reader | Role::Checkpointer | Role::Looker => "PRAGMA wal_checkpoint(NOOP)",
