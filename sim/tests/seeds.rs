@@ -27,13 +27,19 @@ const MARKED: [&str; 7] = [
     "sim/src/workload",
 ];
 
+const BESIDE: &str =
+    "engine/tests/bootstrap/beside.rs: nobody verifies a simulated store that is open";
 const TOWN: &str = "tests/town.rs: answers get lost on the network only";
 const HISTORY: &str = "engine/src/history/tests: simulated caches are never so full nor so damaged";
 const DAMAGE: &str =
     "engine/tests/bootstrap and publish: a simulated bucket loses nothing for good";
 
 /// Marks that these seeds can't reach, and where they are reached.
-const ELSEWHERE: [(&str, &str); 26] = [
+const ELSEWHERE: [(&str, &str); 33] = [
+    (
+        "a bootstrap cut a stream back to what is left of it",
+        "needs damage for good to the tail of the newest ledger; its steps: engine/src/restore/patch.rs",
+    ),
     ("a bootstrap lost the race with another one", "engine/tests/bootstrap"),
     ("a bootstrap met a hole that a manifest names", DAMAGE),
     (
@@ -46,8 +52,10 @@ const ELSEWHERE: [(&str, &str); 26] = [
     ("a fetched block could not be put back", HISTORY),
     ("a fetched block was not put back because there was no room", HISTORY),
     ("a fold wrote all rows while ledgers were merged", "needs a ledger that nobody has whole"),
+    ("a file went while it was verified", BESIDE),
     ("a ledger was found damaged before it was uploaded", DAMAGE),
     ("a local copy was damaged beyond its blocks and made anew", HISTORY),
+    ("a manifest was collected while the chain was verified", BESIDE),
     ("a manifest named a segment that could not be read as a hole", HISTORY),
     (
         "a read was overtaken by a trim and a merge",
@@ -57,6 +65,8 @@ const ELSEWHERE: [(&str, &str); 26] = [
         "a recovery was cut off when it was done",
         "engine/tests/bootstrap: the one change after which few machines die",
     ),
+    ("a reader of events was overtaken by a trim", TOWN),
+    ("a server began while its store was verified", BESIDE),
     ("a segment was found damaged before it was uploaded", DAMAGE),
     (
         "a wake found no stream to be announced in",
@@ -71,9 +81,11 @@ const ELSEWHERE: [(&str, &str); 26] = [
         "commits outran the checkpointer",
         "engine/tests/faults.rs: jobs here are done at once, so the WAL starts over after each pass",
     ),
+    ("forks were counted while a fold was under way", BESIDE),
     ("more was to be collected than goes in one turn", HISTORY),
     ("retention went by the index over damaged records", HISTORY),
     ("what nobody was told of a creation was seen later", TOWN),
+    ("what nobody was told of limits was over", TOWN),
     ("what nobody was told of a subscription was seen later", TOWN),
 ];
 

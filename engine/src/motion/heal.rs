@@ -113,7 +113,16 @@ pub(super) async fn look_at_ledger(core: &Arc<Core>, row: LedgerRow) -> Result<(
     if row.place == Place::Bucket
         && let Some(bucket) = &core.bucket
     {
-        match fetch(core, &bucket.patient, row).await {
+        let mut leaving = core.leaving.subscribe();
+        let fetched = tokio::select! {
+            biased;
+            // A stop waits for whoever merges, and must not wait for the bucket.
+            _ = leaving.wait_for(|leaving| *leaving) => {
+                Err(Failed::Io(io::ErrorKind::Interrupted.into()))
+            }
+            fetched = fetch(core, &bucket.patient, row) => fetched,
+        };
+        match fetched {
             Ok(()) => {
                 weir_io::sometimes!("a damaged ledger was fetched from the bucket again");
                 tracing::warn!(ledger = %row.id, %error, "a ledger was fetched from the bucket again");
