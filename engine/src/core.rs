@@ -86,6 +86,8 @@ pub(crate) struct Core {
     pub(crate) wal_bytes: AtomicU64,
     /// A sync of the database file failed: no checkpoint may follow in this process.
     pub(crate) unsynced: AtomicBool,
+    /// Held by whoever checkpoints.
+    pub(crate) checkpointing: Mutex<()>,
     /// Streams with a sliding window and attached readers.
     pub(crate) watched: Mutex<BTreeMap<StreamId, Arc<Stream>>>,
     /// Streams with a touch that the log could not take: they stay in memory until it does.
@@ -275,7 +277,9 @@ impl Core {
             };
             let result = job(&conn)?;
             let mut readers = core.readers.lock();
-            if readers.len() < READERS_KEPT {
+            if readers.len() < READERS_KEPT
+                && !core.writer_may_end.load(std::sync::atomic::Ordering::Acquire)
+            {
                 readers.push(conn);
             }
             Ok(result)

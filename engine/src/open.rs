@@ -345,6 +345,7 @@ fn assemble(
         memtable_bytes: AtomicUsize::new(found.memtable_bytes),
         log_bytes: AtomicU64::new(found.log_bytes),
         unsynced: AtomicBool::new(false),
+        checkpointing: Mutex::default(),
         watched: Mutex::default(),
         owed: Mutex::default(),
         durable: Mutex::new(found.link),

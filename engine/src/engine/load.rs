@@ -11,7 +11,7 @@ use crate::{
     limits::TOUCHES_OWED_MAX,
     log::{
         gate::Gate,
-        sequencer::{Expired, Missing, Source},
+        sequencer::{Expired, Missing, Mode, Source},
     },
     read::inherited,
     request::{Error, Fork, List, ListRow, Rejection},
@@ -215,25 +215,22 @@ impl Core {
         }
     }
 
-    /// Writes the deadlines of windows that were touched while the log took no writes.
-    pub(crate) async fn renew_owed(&self) {
-        let owed = std::mem::take(&mut *self.owed.lock());
-        let mut renewed = Vec::with_capacity(owed.len());
-        for stream in owed.into_values() {
-            let (now, deadline) = (self.now(), stream.durable.lock().state.deadline);
-            if stream.is_absent() || stream.has_expired(deadline, now) {
-                continue;
-            }
-            match self.sequencer.renew(&stream, now, 0) {
-                Ok(gate) => renewed.push((stream, gate)),
-                Err(_) => self.owe(&stream),
-            }
+    /// Writes the deadlines of windows that were touched while the log took no writes. Waits for
+    /// nothing: a later round looks what has become durable.
+    pub(crate) fn renew_owed(&self) {
+        if self.sequencer.mode() != Mode::Serving {
+            return;
         }
-        for (stream, gate) in renewed {
-            if let Some(gate) = gate
-                && durable(&gate).await.is_err()
-            {
-                self.owe(&stream);
+        let owed: Vec<Arc<Stream>> = self.owed.lock().values().cloned().collect();
+        for stream in owed {
+            let (now, deadline) = (self.now(), stream.durable.lock().state.deadline);
+            let end = stream.ttl_seconds().zip(stream.pulse.touched());
+            let end = end.map(|(ttl_seconds, touched)| expiry::window_end(ttl_seconds, touched));
+            let is_noted = end.is_none_or(|end| deadline.is_some_and(|stored| stored >= end));
+            if is_noted || stream.is_absent() || stream.has_expired(deadline, now) {
+                self.owed.lock().remove(&stream.identity.id);
+            } else if self.sequencer.renew(&stream, now, 0).is_err() {
+                return;
             }
         }
     }

@@ -80,14 +80,17 @@ impl Writer {
 
     /// Closing the connection checkpoints, which must not happen once a sync of the database failed.
     fn leave(self) {
-        if self.core.unsynced.load(Ordering::Acquire)
-            && let Err(error) =
-                self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        let Self { core, conn, .. } = self;
+        let _alone = core.checkpointing.lock();
+        if core.unsynced.load(Ordering::Acquire)
+            && let Err(error) = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
         {
             // Rather no clean end than a database without its last pages.
             tracing::error!(%error, "the database is left as it is");
-            std::mem::forget(self.conn);
+            std::mem::forget(conn);
+            return;
         }
+        drop(conn);
     }
 
     async fn commit(&mut self, mut group: Group) {

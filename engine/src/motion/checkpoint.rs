@@ -41,31 +41,30 @@ pub(super) struct Progress {
 impl Progress {
     /// Whether the next commit starts the WAL over, if nobody reads it.
     pub(super) const fn is_all(self) -> bool {
-        self.frames == self.moved
+        // SQLite says -1 of both if somebody else was at it.
+        self.frames >= 0 && self.frames == self.moved
     }
 }
 
 /// Runs until the store stops.
 pub(crate) async fn run(core: Arc<Core>) {
-    let mut conn: Option<Connection> = None;
     while !core.stopping.load(Ordering::Acquire) && !core.unsynced.load(Ordering::Acquire) {
         tokio::time::sleep(ROUND).await;
         let few = core.wal_bytes.load(Ordering::Relaxed) < core.config.wal_checkpoint_bytes;
         if few && !core.shortened.swap(false, Ordering::Relaxed) {
             continue;
         }
-        conn = match round(&core, conn.take()).await {
-            Ok(conn) => Some(conn),
-            Err(_) if core.unsynced.load(Ordering::Acquire) => None,
-            Err(error) => {
-                tracing::warn!(%error, "checkpoint failed and will be tried again");
-                None
-            }
-        };
+        // A connection for each round: when the store stops, the writer's is to be the last.
+        if let Err(error) = round(&core).await
+            && !core.unsynced.load(Ordering::Acquire)
+        {
+            tracing::warn!(%error, "checkpoint failed and will be tried again");
+        }
     }
 }
 
-async fn round(core: &Arc<Core>, mut conn: Option<Connection>) -> Result<Connection, why::Failed> {
+async fn round(core: &Arc<Core>) -> Result<(), why::Failed> {
+    let mut conn = None;
     for pass in 1.. {
         let before = core.wal_bytes.load(Ordering::Relaxed);
         let used = beside_writer(core, conn.take()).await?;
@@ -83,7 +82,7 @@ async fn round(core: &Arc<Core>, mut conn: Option<Connection>) -> Result<Connect
     }
     let bytes = wal_len(core).await?;
     core.metrics.wal_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-    Ok(conn.expect("every pass gives it back"))
+    Ok(())
 }
 
 /// One pass, without holding up anybody.
@@ -122,6 +121,10 @@ async fn finish(core: &Arc<Core>) -> Result<(), why::Failed> {
 
 /// Moves what can be moved without waiting for anybody. A sync that fails ends all writing.
 pub(super) fn checkpoint(core: &Core, conn: &Connection) -> rusqlite::Result<Progress> {
+    // One at a time, so that nobody begins before it is known that another one's sync has failed.
+    let Some(_alone) = core.checkpointing.try_lock() else {
+        return Ok(Progress { frames: -1, moved: -1 });
+    };
     let moved = if core.unsynced.load(Ordering::Acquire) { Err(unsynced()) } else { pass(conn) };
     moved.inspect_err(|error| {
         let failed = error.sqlite_error().is_some_and(|it| it.extended_code == SYNC_FAILED);

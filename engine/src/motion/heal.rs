@@ -123,6 +123,7 @@ pub(super) async fn look_at_ledger(core: &Arc<Core>, row: LedgerRow) -> Result<(
             fetched = fetch(core, &bucket.patient, row) => fetched,
         };
         match fetched {
+            Err(_) if *leaving.borrow() => return Err(error),
             Ok(()) => {
                 weir_io::sometimes!("a damaged ledger was fetched from the bucket again");
                 tracing::warn!(ledger = %row.id, %error, "a ledger was fetched from the bucket again");

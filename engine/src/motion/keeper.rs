@@ -35,7 +35,7 @@ pub(crate) async fn run(core: Arc<Core>) {
             probe_for_space(&core).await;
         }
         renew_watched(&core);
-        core.renew_owed().await;
+        core.renew_owed();
         end_expired(&core).await;
         tokio::select! {
             biased;
