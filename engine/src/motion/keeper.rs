@@ -53,6 +53,11 @@ fn seal_is_due(core: &Core) -> bool {
         return true;
     }
     let since = core.unfolded.lock().since;
+    // What a cut-off fold has sealed is published with the next one that is finished, and until then
+    // it may be all that keeps appends waiting.
+    if since.is_some() && core.is_backlogged() && core.files.lock().settled().is_none() {
+        return true;
+    }
     let age_ms = u64::try_from(core.config.seal_age.as_millis()).unwrap_or(u64::MAX);
     since.is_some_and(|since| core.store_now() >= since.plus(age_ms))
 }
