@@ -140,17 +140,7 @@ pub(super) async fn align(
     }
     for row in &mut doubtful {
         let before = row.state.next;
-        let id = row.identity.id;
-        for (key, segment) in segments.iter().filter(|(_, it)| it.holds(id)) {
-            match catch_up(bucket, key, segment, row).await {
-                Ok(()) => {}
-                Err(Bad::Unknown(error)) => return Err(error),
-                Err(bad) => {
-                    let text = format!("'{key}': {bad}; records in it may be lost");
-                    report.findings.push(Finding::new("row", stream(row), text));
-                }
-            }
-        }
+        catch_up_with_all(bucket, &segments, row, &mut report.findings).await?;
         row.sealed = row.state.next;
         let text = match row.state.next > before {
             true => format!("its row is an old one: records {before} to {} came after", row.sealed),
@@ -190,17 +180,7 @@ async fn cut_back(
     }
     row.state.bytes = kept.dropped;
     row.state.next = first;
-    let id = row.identity.id;
-    for (key, segment) in segments.iter().filter(|(_, it)| it.holds(id)) {
-        match catch_up(bucket, key, segment, row).await {
-            Ok(()) => {}
-            Err(Bad::Unknown(error)) => return Err(error),
-            Err(bad) => {
-                let text = format!("'{key}': {bad}; records in it may be lost");
-                findings.push(Finding::new("row", stream(row), text));
-            }
-        }
-    }
+    catch_up_with_all(bucket, segments, row, findings).await?;
     // What a segment had that is lost keeps its positions.
     row.state.next = row.state.next.max(sealed);
     row.sealed = row.state.next;
@@ -230,6 +210,28 @@ fn let_go_beyond(conn: &Connection, findings: &mut Vec<Finding>) -> Result<bool,
     })?;
     beyond.iter().try_for_each(|id| bury(conn, *id))?;
     Ok(!beyond.is_empty())
+}
+
+/// Folds the records of all segments that a stream's row does not know of into it. Names those that
+/// can't be read.
+async fn catch_up_with_all(
+    bucket: &Retrying,
+    segments: &[(Key, Segment)],
+    row: &mut StreamRow,
+    findings: &mut Vec<Finding>,
+) -> Result<(), RestoreError> {
+    let id = row.identity.id;
+    for (key, segment) in segments.iter().filter(|(_, it)| it.holds(id)) {
+        match catch_up(bucket, key, segment, row).await {
+            Ok(()) => {}
+            Err(Bad::Unknown(error)) => return Err(error),
+            Err(bad) => {
+                let text = format!("'{key}': {bad}; records in it may be lost");
+                findings.push(Finding::new("row", stream(row), text));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Folds the records of a segment that a stream's row does not know of into it.
