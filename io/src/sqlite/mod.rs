@@ -37,13 +37,14 @@ pub enum Role {
 /// `PRAGMA wal_checkpoint` reports a log (not -1): SQLite can claim `wal` and not be in
 /// it when the commit of the header failed, and would then lose acknowledged commits.
 ///
-/// A writer also begins the log anew, because a sync that failed earlier may have left a hole
-/// in it. This needs every reader to be between transactions; one that is not makes `open` fail
+/// A writer also writes the log once more and begins it anew, because a sync that failed earlier may
+/// have left a hole in it. This needs every reader to be between transactions; one that is not makes `open` fail
 /// with `SQLITE_BUSY` after the busy timeout.
 ///
 /// After a checkpoint whose sync failed the database file may lack pages which the cache still shows,
-/// and of which SQLite believes that they need not be written again: only connections of another
-/// process, or of this one after all of its own were closed without a checkpoint, write them anew.
+/// and of which SQLite believes that they need not be written again. They are written anew once every
+/// connection of every process was closed without a checkpoint: what SQLite believes is kept as long
+/// as anybody has the database open.
 ///
 /// After any error but a full disk the outcome of the commit is unknown. Drop all connections,
 /// open them again, sync the directory and commit something (a boot counter will do) before
