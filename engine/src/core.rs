@@ -264,6 +264,17 @@ impl Core {
         answer.await.map_err(|_| Gone)
     }
 
+    /// What `work` gives, or nothing if the store leaves first: a stop waits for whoever merges, and must
+    /// not wait for the bucket.
+    pub(crate) async fn unless_leaving<R>(&self, work: impl Future<Output = R>) -> Option<R> {
+        let mut leaving = self.leaving.subscribe();
+        tokio::select! {
+            biased;
+            _ = leaving.wait_for(|leaving| *leaving) => None,
+            done = work => Some(done),
+        }
+    }
+
     /// Runs a job where blocking is allowed, with a connection that reads.
     pub(crate) async fn on_reader<R: Send + 'static>(
         self: &Arc<Self>,

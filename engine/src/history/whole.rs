@@ -19,15 +19,9 @@ use crate::{
 /// # Errors
 /// As [`super::bring`], or the local disk takes no more.
 pub(crate) async fn make_whole(core: &Arc<Core>, segments: &[Arc<Segment>]) -> Result<(), Error> {
-    let mut leaving = core.leaving.subscribe();
     for segment in segments {
         if segment.remote().is_some() && !segment.is_whole() {
-            tokio::select! {
-                biased;
-                // A stop waits for whoever merges, and must not wait for the bucket.
-                _ = leaving.wait_for(|leaving| *leaving) => return Err(Error::Draining),
-                filled = fill(core, segment) => filled?,
-            }
+            core.unless_leaving(fill(core, segment)).await.ok_or(Error::Draining)??;
             segment.set_whole(true);
         }
     }

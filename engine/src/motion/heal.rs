@@ -113,17 +113,9 @@ pub(super) async fn look_at_ledger(core: &Arc<Core>, row: LedgerRow) -> Result<(
     if row.place == Place::Bucket
         && let Some(bucket) = &core.bucket
     {
-        let mut leaving = core.leaving.subscribe();
-        let fetched = tokio::select! {
-            biased;
-            // A stop waits for whoever merges, and must not wait for the bucket.
-            _ = leaving.wait_for(|leaving| *leaving) => {
-                Err(Failed::Io(io::ErrorKind::Interrupted.into()))
-            }
-            fetched = fetch(core, &bucket.patient, row) => fetched,
-        };
+        let fetched = core.unless_leaving(fetch(core, &bucket.patient, row)).await;
+        let Some(fetched) = fetched else { return Err(error) };
         match fetched {
-            Err(_) if *leaving.borrow() => return Err(error),
             Ok(()) => {
                 weir_io::sometimes!("a damaged ledger was fetched from the bucket again");
                 tracing::warn!(ledger = %row.id, %error, "a ledger was fetched from the bucket again");

@@ -272,14 +272,9 @@ async fn step(core: &Arc<Core>, inputs: &[Arc<Segment>]) -> Result<bool, Failed>
 
 /// Brings what the inputs lack here. Seals do not wait for it.
 async fn bring(core: &Arc<Core>, inputs: &[Arc<Segment>]) -> Result<(), Failed> {
-    let mut leaving = core.leaving.subscribe();
     for segment in inputs {
-        let brought = tokio::select! {
-            biased;
-            _ = leaving.wait_for(|leaving| *leaving) => return Err(weir_io::tasks::Gone.into()),
-            brought = history::make_whole(core, std::slice::from_ref(segment)) => brought,
-        };
-        if let Err(error) = brought {
+        let brought = core.unless_leaving(history::make_whole(core, std::slice::from_ref(segment)));
+        if let Err(error) = brought.await.ok_or(weir_io::tasks::Gone)? {
             heal::note(core, segment.id(), &error);
             return Err(Failed::Unreadable(segment.id()));
         }

@@ -10,9 +10,14 @@
 //! WAL is made to begin anew with nothing behind it. A store in which commits take free pages as fast as they
 //! come is looked at again every second; there they are overwritten by the commits.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
 
 use rusqlite::Connection;
+use weir_io::Disk;
 
 use super::{
     checkpoint::{self, checkpoint},
@@ -83,6 +88,9 @@ async fn begin_anew(core: &Arc<Core>, now: u64) -> Result<bool, Failed> {
     }
     let shared = Arc::clone(core);
     let slice = move |conn: &mut Connection| -> Result<bool, Failed> {
+        let disk = &*shared.world.disk;
+        let log = checkpoint::wal(&shared);
+        let before = beginning(disk, &log)?;
         if !checkpoint(&shared, conn).map_err(Failure::from)?.is_all() {
             return Ok(false);
         }
@@ -94,8 +102,20 @@ async fn begin_anew(core: &Arc<Core>, now: u64) -> Result<bool, Failed> {
         };
         catalogue::keep_log_short(conn, usual)?;
         tried?;
-        let len = shared.world.disk.open(&checkpoint::wal(&shared))?.len()?;
-        Ok(len <= LOG_BYTES_MAX)
+        // Somebody who reads it keeps it from beginning anew: then the commit went behind the rest.
+        let is_new = beginning(disk, &log)? != before;
+        Ok(is_new && disk.open(&log)?.len()? <= LOG_BYTES_MAX)
     };
     core.on_writer("wipe", slice).await?
+}
+
+/// Which time the WAL has begun: the sequence number and the salts of its header (SQLite's file
+/// format, 4.1), zeros if it has not.
+fn beginning(disk: &dyn Disk, log: &Path) -> io::Result<[u8; 12]> {
+    let mut header = [0; 24];
+    match disk.open(log)?.read_exact_at(&mut header, 0) {
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
+        _ => {}
+    }
+    Ok(std::array::from_fn(|at| header[12 + at]))
 }

@@ -14,6 +14,7 @@ pub fn all(sqlite: &dyn Sqlite, directory: &Path) {
     a_looker_sees_what_is_committed_and_writes_nothing(sqlite, &directory.join("look?#%.db"));
     there_is_one_writer_at_a_time(sqlite, &directory.join("writers.db"));
     a_checkpoint_moves_the_log_beside_readers(sqlite, &directory.join("checkpoint.db"));
+    a_writer_refuses_a_log_that_was_half_moved(sqlite, &directory.join("half.db"));
     a_statement_may_spill(sqlite, &directory.join("spill.db"));
     a_closed_database_opens_again(sqlite, &directory.join("again.db"));
 }
@@ -110,6 +111,31 @@ fn a_checkpoint_moves_the_log_beside_readers(sqlite: &dyn Sqlite, path: &Path) {
     assert_eq!(rows(&reader), 50);
     insert(&writer, 50);
     assert_eq!(rows(&reader), 51);
+}
+
+fn a_writer_refuses_a_log_that_was_half_moved(sqlite: &dyn Sqlite, path: &Path) {
+    let writer = table(sqlite, path);
+    insert(&writer, 1);
+    let reader = ok(sqlite.open(path, Role::Reader));
+    ok(reader.execute_batch("BEGIN"));
+    assert_eq!(rows(&reader), 1);
+    insert(&writer, 2);
+    // What the reader may still need of the database is not overwritten.
+    let checkpointer = ok(sqlite.open(path, Role::Checkpointer));
+    ok(checkpointer.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+        let (frames, moved): (i64, i64) = (row.get(1)?, row.get(2)?);
+        assert!(0 < moved && moved < frames, "{moved} of {frames}");
+        Ok(())
+    }));
+    ok(reader.execute_batch("COMMIT"));
+    let refused = sqlite.open(path, Role::Writer).err();
+    let refused = refused.and_then(|error| error.sqlite_error_code());
+    assert_eq!(refused, Some(ErrorCode::DatabaseBusy));
+    // Closed one after the other without moving anything, so that nothing is believed any more.
+    let left_alone = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+    ok(writer.set_db_config(left_alone, true));
+    drop((writer, checkpointer, reader));
+    assert_eq!(rows(&ok(sqlite.open(path, Role::Writer))), 2);
 }
 
 fn a_statement_may_spill(sqlite: &dyn Sqlite, path: &Path) {

@@ -33,10 +33,7 @@ impl Sqlite for MemorySqlite {
             let log = if there { Log::Present } else { Log::Absent };
             return prove::open_to_look(&self.mount.route(path), vfs::NAME, log);
         }
-        if role == Role::Writer {
-            prove::rewrite_log(&self.disk, path)?;
-        }
-        prove::open(&self.mount.route(path), vfs::NAME, role)
+        prove::open((&self.disk, path), (&self.mount.route(path), vfs::NAME), role)
     }
 }
 

@@ -22,9 +22,6 @@ impl Sqlite for OsSqlite {
             let log = if there { Log::Present } else { Log::Absent };
             return prove::open_to_look(path, VFS, log);
         }
-        if role == Role::Writer {
-            prove::rewrite_log(&OsDisk, path)?;
-        }
-        prove::open(path, VFS, role)
+        prove::open((&OsDisk, path), (path, VFS), role)
     }
 }

@@ -39,7 +39,8 @@ pub enum Role {
 ///
 /// A writer also writes the log once more and begins it anew, because a sync that failed earlier may
 /// have left a hole in it. This needs every reader to be between transactions; one that is not makes `open` fail
-/// with `SQLITE_BUSY` after the busy timeout.
+/// with `SQLITE_BUSY` after the busy timeout. So does, at once, a connection that was open when
+/// a part of the log, but not all of it, was moved: what it believes to be moved may not be synced.
 ///
 /// After a checkpoint whose sync failed the database file may lack pages which the cache still shows,
 /// and of which SQLite believes that they need not be written again. They are written anew once every

@@ -24,8 +24,13 @@ const REWRITTEN_BYTES: u64 = 1 << 20;
 /// The page of most file systems and of most drives.
 const PAGE_BYTES: u32 = 4096;
 
-/// Opens `path` through the VFS called `vfs`, sets it up for `role` and proves WAL mode.
-pub(crate) fn open(path: &Path, vfs: &str, role: Role) -> rusqlite::Result<Connection> {
+/// Opens `database`, a file of `disk`, through the VFS called `vfs`, which knows it as `path`; sets it up
+/// for `role` and proves WAL mode.
+pub(crate) fn open(
+    (disk, database): (&dyn Disk, &Path),
+    (path, vfs): (&Path, &str),
+    role: Role,
+) -> rusqlite::Result<Connection> {
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     if role == Role::Writer {
         flags |= OpenFlags::SQLITE_OPEN_CREATE;
@@ -52,6 +57,13 @@ pub(crate) fn open(path: &Path, vfs: &str, role: Role) -> rusqlite::Result<Conne
     // Checkpoints have a connection of their own: in the commit path they make the tail
     // latency, and SQLite swallows their errors there.
     run(&connection, "PRAGMA wal_autocheckpoint=0")?;
+    if role == Role::Writer {
+        refuse_half_moved(&connection)?;
+        // Nobody else writes the log meanwhile, whoever that may be.
+        run(&connection, "BEGIN IMMEDIATE")?;
+        rewrite_log(disk, database)?;
+        run(&connection, "ROLLBACK")?;
+    }
     prove_wal(&connection, role)?;
     if role == Role::Reader {
         run(&connection, "PRAGMA query_only=ON")?;
@@ -93,7 +105,7 @@ pub(crate) fn open_to_look(path: &Path, vfs: &str, log: Log) -> rusqlite::Result
 /// dropped, and no later sync writes it. If the whole of it were moved into the database now and
 /// the power went before the log begins anew, what is before the first hole would be laid over
 /// younger pages.
-pub(crate) fn rewrite_log(disk: &dyn Disk, database: &Path) -> rusqlite::Result<()> {
+fn rewrite_log(disk: &dyn Disk, database: &Path) -> rusqlite::Result<()> {
     let path = log_of(database);
     let rewrite = || -> io::Result<()> {
         if !disk.exists(&path)? {
@@ -137,6 +149,24 @@ fn create(connection: &Connection) -> rusqlite::Result<()> {
         run(connection, "PRAGMA auto_vacuum=INCREMENTAL")?;
     }
     run(connection, "PRAGMA journal_mode=WAL")
+}
+
+/// Refuses a log of which somebody's SQLite believes that a part was moved into the database.
+///
+/// It may have been, but without a sync: the last pass makes it. If that failed, the pages are to be moved
+/// again, and a database that another process keeps open goes on behind them. Whoever opens a
+/// database that nobody else has open finds nothing moved.
+fn refuse_half_moved(connection: &Connection) -> rusqlite::Result<()> {
+    let row = integers(connection, "PRAGMA wal_checkpoint(NOOP)")?;
+    match row[..] {
+        [_, frames, moved] if 0 < moved && moved < frames => {
+            let code = ffi::Error::new(ffi::SQLITE_BUSY);
+            let why = "somebody has kept the database open since it was last written (a shell? a \
+                       verify?): what of its log is on the disk is known only once that is closed";
+            Err(Error::SqliteFailure(code, Some(why.to_owned())))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn prove_wal(connection: &Connection, role: Role) -> rusqlite::Result<()> {
