@@ -241,8 +241,8 @@ fn records(
 fn cuts(model: &Model, ticket: &Ticket, page: &Page, seen: &[Mark]) -> Vec<Mark> {
     let (name, epoch) = (&ticket.name, page.tail.epoch.get());
     let range = page.start.next.get()..page.next.next.get();
-    let known = range.filter_map(|position| model.known(name, epoch, position));
-    known.filter(|mark| model.requests[mark.0].is_cut && !seen.contains(mark)).collect()
+    let likely = range.filter_map(|position| model.likely(name, epoch, position));
+    likely.filter(|mark| model.requests[mark.0].is_cut && !seen.contains(mark)).collect()
 }
 
 /// Where a page by key from the beginning begins that does not say it: what of the key it leaves out

@@ -233,6 +233,17 @@ impl Model {
         }
     }
 
+    /// What may lie at a position of a life: what is known to, and as long as nobody was told where a
+    /// fork begins to differ, what lies there in its source.
+    #[must_use]
+    pub fn likely(&self, name: &StreamName, epoch: u32, position: u64) -> Option<Mark> {
+        self.known(name, epoch, position).or_else(|| {
+            let untold = |origin: &Origin| origin.point.is_none_or(|point| position < point);
+            let (_, origin) = self.origins(name, epoch).next().filter(|(_, it)| untold(it))?;
+            self.likely(&origin.source, origin.life?, position)
+        })
+    }
+
     /// A page of a life showed this record at this position.
     ///
     /// # Errors
