@@ -111,7 +111,7 @@ async fn register(core: &Arc<Core>, files: &[NewSegment]) -> Result<(), Failed> 
     let ids: Vec<SegmentId> = rows.iter().map(|row| row.id).collect();
     for id in &ids {
         if let Err(error) = stow::run(core, *id).await {
-            stow::give_up(core, ids).await;
+            stow::remove(core, ids).await;
             return Err(error);
         }
     }
@@ -125,7 +125,7 @@ async fn register(core: &Arc<Core>, files: &[NewSegment]) -> Result<(), Failed> 
     if let Err(error) = registered.await? {
         // After any other error a crash may still bring the rows back.
         if error.is_full() {
-            stow::give_up(core, ids).await;
+            stow::remove(core, ids).await;
         }
         return Err(error.into());
     }

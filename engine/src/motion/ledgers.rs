@@ -14,11 +14,15 @@ use std::{
 use rusqlite::Connection;
 use weir_io::disk::Create;
 
-use super::seal::{Failed, Snapshot};
+use super::{
+    seal::{Failed, Snapshot},
+    stow,
+};
 use crate::{
     core::{Burial, Core, ledger_dir, ledger_path},
     ledger::{Address, Builder, Change, Footer, Key, Ledger, Row, Source, row},
     log::commit::Link,
+    rack::Files,
     state::{
         catalogue::{self, Failure, LedgerRow, Place},
         files::Fresh,
@@ -242,14 +246,9 @@ pub(super) fn drop_rows(conn: &Connection, ledgers: &[LedgerRow]) -> Result<(), 
 
 /// Removes files that no row names any more.
 pub(super) async fn remove_files(core: &Arc<Core>, gone: Vec<SegmentId>) {
-    let shared = Arc::clone(core);
-    let removed = weir_io::tasks::run(&*core.world.blocking, move || {
-        let paths = gone.iter().map(|id| ledger_path(&shared.config, *id));
-        paths.map(|path| shared.world.disk.remove(&path)).fold(Ok(()), Result::and)
-    });
-    if let Ok(Err(error)) = removed.await {
-        tracing::warn!(%error, "a merged ledger's file stays until the next start");
-    }
+    let config = core.config.clone();
+    let remove = move |files: &Files| files.remove(gone.iter().map(|id| ledger_path(&config, *id)));
+    stow::on_files(core, remove).await;
 }
 
 /// Reads the file of a ledger through; says whether it is what was written.

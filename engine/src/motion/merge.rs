@@ -317,7 +317,7 @@ async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed
     if let Err(error) = stored.await? {
         // As with those of a fold.
         if error.is_full() {
-            stow::give_up(core, vec![row.id]).await;
+            stow::remove(core, vec![row.id]).await;
         }
         return Err(error.into());
     }
@@ -330,9 +330,7 @@ async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed
     core.replace_segments(&old, Some(new).filter(|_| !empty));
     deaths::moved(core, &old, left.map(|death| (row.id, death)));
     deaths::put_off(core, &[row.id]);
-    if let Err(error) = stow::remove(core, gone).await {
-        tracing::warn!(%error, "a merged segment stays until the next start");
-    }
+    stow::remove(core, gone).await;
     Ok(())
 }
 

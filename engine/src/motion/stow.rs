@@ -1,5 +1,6 @@
 //! Stow: brings the pieces of new segments into the database, takes those of old ones out, and
-//! gives the file's space back, all in slices between commits. Only for a store in one file.
+//! gives the file's space back, all in slices between commits. Where segments are files it removes
+//! those that nothing names.
 
 use std::sync::{
     Arc,
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{
     core::Core,
-    rack::{Pieces, Rack},
+    rack::{Files, Pieces, Rack},
     state::catalogue::{Failure, pieces},
     types::SegmentId,
 };
@@ -50,31 +51,39 @@ pub(super) async fn run(core: &Arc<Core>, id: SegmentId) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Removes segments that nothing names any more. Says so if they have to stay until the next start.
-pub(super) async fn remove(core: &Arc<Core>, ids: Vec<SegmentId>) -> Result<(), Failed> {
-    if let Rack::Pieces(rack) = &core.rack {
-        ids.into_iter().for_each(|id| rack.doom(id));
-        return Ok(());
+/// Removes segments that nothing names: those that were merged, and new ones that the catalogue did not
+/// take, so that a disk that is full does not keep what each try has left.
+pub(super) async fn remove(core: &Arc<Core>, ids: Vec<SegmentId>) {
+    match &core.rack {
+        Rack::Pieces(rack) => ids.into_iter().for_each(|id| rack.doom(id)),
+        Rack::Files(_) => {
+            on_files(core, move |files| files.remove(ids.iter().map(|id| files.path(*id)))).await;
+        }
     }
-    let shared = Arc::clone(core);
-    let removed = weir_io::tasks::run(&*core.world.blocking, move || match &shared.rack {
-        Rack::Files(files) => files.remove(&ids),
-        Rack::Pieces(_) => Ok(()),
-    });
-    Ok(removed.await??)
 }
 
-/// Removes new segments that the catalogue did not take, so that a disk that is full does not keep
-/// what each try has left.
-pub(super) async fn give_up(core: &Arc<Core>, ids: Vec<SegmentId>) {
-    if let Err(error) = remove(core, ids).await {
-        tracing::warn!(%error, "a segment that nothing names stays until the next start");
-    }
+/// Does something with files. Nobody waits for it if the process is shutting down.
+pub(super) async fn on_files(core: &Arc<Core>, job: impl FnOnce(&Files) + Send + 'static) {
+    let shared = Arc::clone(core);
+    let run = move || match &shared.rack {
+        Rack::Files(files) => job(files),
+        Rack::Pieces(_) => {}
+    };
+    drop(weir_io::tasks::run(&*core.world.blocking, run).await);
 }
 
 /// Takes out what nobody reads any more, and gives back what the file has too much.
 pub(super) async fn tidy(core: &Arc<Core>) {
-    let Rack::Pieces(rack) = &core.rack else { return };
+    let rack = match &core.rack {
+        Rack::Files(files) => {
+            if files.has_left() {
+                weir_io::sometimes!("a file that could not be removed was tried again");
+                on_files(core, Files::remove_left).await;
+            }
+            return;
+        }
+        Rack::Pieces(rack) => rack,
+    };
     if let Err(error) = take_out(core, rack).await {
         // Those that are left go at the next start.
         tracing::warn!(%error, "segments that nothing names stay in the database");

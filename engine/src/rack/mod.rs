@@ -12,6 +12,7 @@ mod pieces;
 
 use std::{io, path::PathBuf, sync::Arc};
 
+use parking_lot::Mutex;
 use weir_io::{Disk, File, World, disk::Create, sqlite::Role};
 
 pub(crate) use self::pieces::Pieces;
@@ -32,7 +33,7 @@ pub(crate) fn shown(config: &Config, id: SegmentId) -> String {
 /// Where segments lie.
 pub(crate) enum Rack {
     /// In files.
-    Files(Files),
+    Files(Box<Files>),
     /// In the database.
     Pieces(Arc<Pieces>),
 }
@@ -41,15 +42,19 @@ pub(crate) enum Rack {
 pub(crate) struct Files {
     disk: Arc<dyn Disk>,
     config: Config,
+    /// What could not be removed.
+    left: Mutex<Vec<PathBuf>>,
 }
 
 impl Rack {
     /// `role`: what for pieces are read.
     pub(crate) fn new(world: &World, config: &Config, role: Role) -> Self {
         match config.layout {
-            Layout::Tree => {
-                Self::Files(Files { disk: Arc::clone(&world.disk), config: config.clone() })
-            }
+            Layout::Tree => Self::Files(Box::new(Files {
+                disk: Arc::clone(&world.disk),
+                config: config.clone(),
+                left: Mutex::default(),
+            })),
             Layout::OneFile => Self::Pieces(Arc::new(Pieces::new(world, config, role))),
         }
     }
@@ -78,11 +83,10 @@ impl Rack {
         }
     }
 
-    /// Removes a segment that no row names, whatever there is of it. What can't be removed stays until
-    /// the next start.
+    /// Removes a segment that no row names, whatever there is of it, as [`Files::remove`] does.
     pub(crate) fn discard(&self, id: SegmentId) {
         if let Self::Files(files) = self {
-            drop(files.remove(&[id]));
+            files.remove([files.path(id)]);
         }
     }
 
@@ -103,9 +107,34 @@ impl Files {
         Ok(Draft::File(FileDraft { disk, file, temporary, path, written: 0, named: false }))
     }
 
-    /// Removes segments. What can't be removed stays until the next start.
-    pub(crate) fn remove(&self, ids: &[SegmentId]) -> io::Result<()> {
-        ids.iter().try_for_each(|id| self.disk.remove(&segment_path(&self.config, *id)))
+    /// Where a segment lies.
+    pub(crate) fn path(&self, id: SegmentId) -> PathBuf {
+        segment_path(&self.config, id)
+    }
+
+    /// Removes files that nothing names. What can't be removed is tried again by
+    /// [`Files::remove_left`], and by the next start.
+    pub(crate) fn remove(&self, paths: impl IntoIterator<Item = PathBuf>) {
+        for path in paths {
+            match self.disk.remove(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %path.display(), %error, "a file that nothing names stays");
+                    self.left.lock().push(path);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether there is something that could not be removed.
+    pub(crate) fn has_left(&self) -> bool {
+        !self.left.lock().is_empty()
+    }
+
+    /// Removes what could not be removed before.
+    pub(crate) fn remove_left(&self) {
+        let left = std::mem::take(&mut *self.left.lock());
+        self.remove(left);
     }
 }
 
@@ -168,7 +197,7 @@ impl Draft {
 mod tests {
     use std::time::Duration;
 
-    use weir_io::memory::Machine;
+    use weir_io::memory::{Faults, Machine};
 
     use super::*;
 
@@ -191,6 +220,26 @@ mod tests {
         let mut start = [0; 5];
         file.read_exact_at(&mut start, 0).unwrap();
         assert_eq!(&start, b"bytes", "whoever has it open reads it");
+        assert_eq!(world.disk.list(&segment_dir(&config)).unwrap(), [""; 0].map(PathBuf::from));
+    }
+    #[test]
+    fn what_could_not_be_removed_is_tried_again() {
+        let machine = Machine::new(1);
+        let world = machine.boot(Duration::ZERO);
+        let config = Config::new("/data");
+        world.disk.create_dir_all(&segment_dir(&config)).unwrap();
+        let Rack::Files(files) = Rack::new(&world, &config, Role::Reader) else { unreachable!() };
+        let paths = [1, 2].map(|id| files.path(SegmentId::new(id)));
+        for path in &paths {
+            drop(world.disk.create(path, Create::New).unwrap());
+        }
+        machine.drive().set_faults(Faults { name: 1.0, ..Faults::default() });
+        files.remove(paths.clone());
+        machine.drive().set_faults(Faults::default());
+        assert_eq!(world.disk.list(&segment_dir(&config)).unwrap(), paths);
+        assert!(files.has_left());
+        files.remove_left();
+        assert!(!files.has_left());
         assert_eq!(world.disk.list(&segment_dir(&config)).unwrap(), [""; 0].map(PathBuf::from));
     }
 }

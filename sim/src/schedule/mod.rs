@@ -5,6 +5,7 @@
 //! `snapshots/schedules/` and changes only through review. Beside that each schedule checks that
 //! every record that was acked is read again, in its place, after whatever happened.
 
+mod bucket;
 mod commits;
 mod disk;
 mod process;
@@ -33,7 +34,7 @@ pub struct Schedule {
 }
 
 /// All of them.
-pub const ALL: [Schedule; 16] = [
+pub const ALL: [Schedule; 21] = [
     Schedule {
         name: "crash-before-commit",
         about: "the power goes before a commit is written, then before it is synced",
@@ -113,6 +114,31 @@ pub const ALL: [Schedule; 16] = [
         name: "clock-back",
         about: "the wall clock jumps back by an hour, and forward by two",
         play: process::clock,
+    },
+    Schedule {
+        name: "crash-before-manifest",
+        about: "the power goes between the upload of a segment and the manifest that names it",
+        play: bucket::before_manifest,
+    },
+    Schedule {
+        name: "crash-after-manifest",
+        about: "the power goes between a manifest in the bucket and the store's note of it",
+        play: bucket::after_manifest,
+    },
+    Schedule {
+        name: "bucket-outage",
+        about: "the bucket is away for ten minutes and a restart, and comes back",
+        play: bucket::outage,
+    },
+    Schedule {
+        name: "damaged-segment",
+        about: "a bit of a segment in the bucket flips before a bootstrap",
+        play: bucket::damaged,
+    },
+    Schedule {
+        name: "overtaken",
+        about: "another process recovers the store from its bucket while the first one runs",
+        play: bucket::overtaken,
     },
 ];
 

@@ -6,7 +6,7 @@
 
 use weir_engine::{
     Health,
-    inspect::{Details, IndexStatus, ServerDetails},
+    inspect::{Details, IndexStatus, Publishing, ServerDetails},
     types::{Expiry, WallMs},
 };
 use weir_io::memory::EPOCH_MS;
@@ -45,6 +45,12 @@ impl Life {
         }
     }
 
+    /// The same of the server alone.
+    pub(super) fn glance(&self, point: &str) {
+        self.say(&format!("look: {point}"));
+        self.line(2, &server(&self.engine().server_details()));
+    }
+
     fn line(&self, depth: usize, text: &str) {
         for line in text.lines() {
             self.scene.tell(depth, line);
@@ -61,12 +67,13 @@ fn server(details: &ServerDetails) -> String {
         Health::Draining => "draining".to_owned(),
     };
     let log = if memtable.log_bytes > 0 { "has commits" } else { "is empty" };
+    let bucket = details.publishing.as_ref().map(bucket).unwrap_or_default();
     format!(
         "server: {health}, running for {} s\n  \
          commits: through {}, {} made, {} failed, {} entries, {} records\n  \
          unsealed: {} streams, {} bytes, the log {log}{}\n  \
          segments: {} with {} records, {} seals, {} failed\n  \
-         queue: {} requests, wal full: {}, cached: {} names, readers: {}",
+         queue: {} requests, wal full: {}, cached: {} names, readers: {}{bucket}",
         details.running.get() / 1000,
         commits.durable,
         commits.made,
@@ -84,6 +91,31 @@ fn server(details: &ServerDetails) -> String {
         details.wal.full,
         details.streams.cached,
         details.streams.readers,
+    )
+}
+
+fn bucket(publishing: &Publishing) -> String {
+    let newest = match publishing.newest {
+        Some(newest) => format!(
+            "manifest {} through {} made {}",
+            newest.generation,
+            newest.through,
+            at(newest.created)
+        ),
+        None => "no manifest".to_owned(),
+    };
+    let told = [(publishing.full, "full"), (publishing.fenced, "fenced")];
+    let told: String =
+        told.iter().filter(|(is, _)| *is).map(|(_, word)| format!(", {word}")).collect();
+    format!(
+        "\n  bucket: {newest}, {} files wait{told}\n    \
+         {} uploads, {} manifests, {} failures, {} holes, {} recoveries",
+        publishing.pending_files,
+        publishing.uploads,
+        publishing.manifests,
+        publishing.failed,
+        publishing.holes,
+        publishing.recoveries,
     )
 }
 
@@ -107,6 +139,10 @@ fn stream(details: &Details) -> Vec<(usize, String)> {
         sealed.bytes,
         sealed.segments
     ));
+    if details.index.manifest.is_some() {
+        let uploaded = &details.uploaded;
+        add(format!("published: through {}, {} segments", uploaded.through, uploaded.segments));
+    }
     add(format!("created {}, last append {}", at(head.created), at(head.last_append)));
     if let Some(seq) = &details.stream_seq {
         add(format!("stream-seq: {}", String::from_utf8_lossy(seq)));
@@ -126,7 +162,10 @@ fn stream(details: &Details) -> Vec<(usize, String)> {
 }
 
 fn index(status: &IndexStatus) -> String {
-    format!("index: {} segments", status.segments)
+    let published = status.manifest.map_or_else(String::new, |manifest| {
+        format!(", {} uploaded, manifest {}", status.uploaded_segments, manifest.generation)
+    });
+    format!("index: {} segments{published}", status.segments)
 }
 
 /// Wall time as seconds since the world began.

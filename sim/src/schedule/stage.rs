@@ -10,11 +10,16 @@ use std::{
     fmt::Write as _,
     future::Future,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
 use weir_engine::{Config, Engine};
-use weir_io::{World, memory::Drive};
+use weir_io::{
+    World,
+    memory::{Drive, MemoryBucket},
+    objects::Objects,
+};
 
 use crate::{
     case::Case,
@@ -61,6 +66,8 @@ pub(super) struct Scene {
     pub(super) asking: RefCell<Option<String>>,
     /// Records sent so far, over all streams.
     pub(super) counted: Cell<u64>,
+    /// Stores have a bucket.
+    supplied: Cell<bool>,
 }
 
 /// Where a schedule plays.
@@ -89,6 +96,7 @@ impl Stage {
             truths: RefCell::default(),
             asking: RefCell::default(),
             counted: Cell::new(0),
+            supplied: Cell::new(false),
         };
         Stage { scene: Rc::new(scene) }
     }
@@ -110,7 +118,7 @@ impl Stage {
             return;
         }
         boot::boot_ending(&scene.sim, end, async |world| {
-            life(Life { scene: Rc::clone(&scene), world, engine: None }).await;
+            life(Life { scene: Rc::clone(&scene), world, engine: None, dir: DIR }).await;
         });
         let unanswered = self.scene.asking.borrow_mut().take();
         if let Some(asked) = unanswered {
@@ -120,6 +128,15 @@ impl Stage {
 
     pub(super) fn drive(&self) -> Drive {
         self.scene.sim.machine.drive().clone()
+    }
+
+    /// From now on stores have a bucket.
+    pub(super) fn supply(&self) {
+        self.scene.supplied.set(true);
+    }
+
+    pub(super) fn bucket(&self) -> MemoryBucket {
+        self.scene.sim.machine.bucket().clone()
     }
 
     pub(super) fn say(&self, what: &str) {
@@ -155,6 +172,8 @@ pub(super) struct Life {
     pub(super) scene: Rc<Scene>,
     pub(super) world: World,
     engine: Option<Engine>,
+    /// Where its store is.
+    dir: &'static str,
 }
 
 impl Life {
@@ -173,13 +192,25 @@ impl Life {
 
     /// The settings of the store.
     pub(super) fn config(&self) -> Config {
-        Config { seal_age: SEAL_AGE, ..Config::new(DIR) }
+        Config { seal_age: SEAL_AGE, ..Config::new(self.dir) }
+    }
+
+    /// The same machine, for another store.
+    pub(super) fn elsewhere(&self, dir: &'static str) -> Life {
+        Life { scene: Rc::clone(&self.scene), world: self.world.clone(), engine: None, dir }
+    }
+
+    /// The bucket as a store asks it, if there is one.
+    pub(super) fn supply(&self) -> Option<Arc<dyn Objects>> {
+        let bucket = || self.scene.sim.machine.bucket().client(Arc::clone(&self.world.clock));
+        self.scene.supplied.get().then(bucket)
     }
 
     /// Opens the store. `None`: it would not, and said why.
     pub(super) async fn open(mut self) -> Option<Life> {
         self.scene.asking.replace(Some("open".to_owned()));
-        let opened = Engine::open(self.world.clone(), self.config(), "a schedule").await;
+        let (world, config) = (self.world.clone(), self.config());
+        let opened = Engine::open_with(world, config, self.supply(), "a schedule").await;
         self.scene.asking.replace(None);
         match opened {
             Ok(engine) => {

@@ -6,7 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use weir_engine::{
     request::{Append, AppendOutcome, Appended, Create, Error, Fork, From, Read},
-    types::{ContentType, Expiry, Form, Offset, ProducerId, ProducerTuple, StreamName, WallMs},
+    types::{
+        ContentType, Epoch, Expiry, Form, Offset, ProducerId, ProducerTuple, Seq, StreamName,
+        WallMs,
+    },
 };
 
 use super::stage::{Fate, Life, Sent, Truth};
@@ -169,9 +172,21 @@ impl Life {
         }
     }
 
+    /// Reads a stream from a position of its first life on, and says what comes.
+    pub(super) async fn read_from(&self, name: &str, at: u64) -> String {
+        let at = Offset { epoch: Epoch::new(0), next: Seq::new(at) };
+        match self.pages(name, From::At(at)).await {
+            Ok(numbers) => format!("reads {numbers:?}"),
+            Err(error) => format!("reads nothing: {error}"),
+        }
+    }
+
     async fn whole(&self, name: &str) -> Result<Vec<u64>, Error> {
+        self.pages(name, From::Start).await
+    }
+
+    async fn pages(&self, name: &str, mut from: From) -> Result<Vec<u64>, Error> {
         let mut numbers = Vec::new();
-        let mut from = From::Start;
         loop {
             let read = Read { name: named(name), from, key: None, bytes_max: PAGE_BYTES };
             let page = self.engine().read(read).await?;
