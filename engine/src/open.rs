@@ -40,7 +40,7 @@ use crate::{
         shelf::Shelf,
     },
     subscribe::{registry::Registry, waker},
-    types::{Epoch, SegmentId, StoreMs, StreamId},
+    types::{Epoch, Lsn, SegmentId, StoreMs, StreamId, WallMs},
 };
 
 /// Version of everything below the directory of a store.
@@ -238,7 +238,7 @@ fn open_locked(
     let (mut files, segments) = open_files(&world, &config, &rack, &conn, store)?;
     let seed = std::array::from_fn(|_| world.entropy.next_u64());
     let shelf = Arc::new(Shelf::new(config.streams_cached_max, seed));
-    let (found, subscriptions) = replay::run(&conn, &shelf, store).map_err(failure)?;
+    let (mut found, subscriptions) = replay::run(&conn, &shelf, store).map_err(failure)?;
     replay::align(&found.unfolded.streams, &shelf);
     tracing::info!(
         commits = found.commits,
@@ -247,10 +247,15 @@ fn open_locked(
         through = %found.link.lsn,
         "replayed the log"
     );
-    let link = found.link;
-    if files.cut().is_some_and(|cut| cut.folded.lsn < link.lsn) {
+    let folded = files.cut().map_or(Lsn::ZERO, |cut| cut.folded.lsn);
+    if folded < found.link.lsn {
         files.fold_begins();
+        if segments.iter().any(|it| it.footer().last_lsn >= found.link.lsn) {
+            let wall = WallMs::new(world.clock.wall_ms());
+            replay::part(&conn, (store, writer_epoch, wall), &mut found).map_err(failure)?;
+        }
     }
+    let link = found.link;
     let (slices, received) = mpsc::channel(SLICES_MAX);
     let found = (found, subscriptions);
     let next_file = next_file(&conn).map_err(failure)?;

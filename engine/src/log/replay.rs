@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rusqlite::Connection;
 
 use super::{
@@ -26,7 +26,7 @@ use crate::{
         view::{Life, Stream},
     },
     subscribe::{registry::Registry, restore::Restore},
-    types::{Lsn, StoreMs, StreamId},
+    types::{Lsn, StoreMs, StreamId, WallMs},
 };
 
 /// What replay found.
@@ -88,6 +88,38 @@ pub(crate) fn run(
     found.unfolded.since = (!nothing).then_some(found.store_ms);
     found.unfolded.streams = streams.into_values().collect();
     Ok((found, subscriptions))
+}
+
+/// Makes a commit without entries, if there is room for it. What a cut-off fold had sealed ends with the
+/// last commit, and goes on in the next seal: if that ended with the same commit, nothing would tell
+/// for good which of the two comes first, as a merge gives the older one a higher number.
+pub(crate) fn part(
+    conn: &Connection,
+    (store, writer_epoch, wall): (StoreId, u64, WallMs),
+    found: &mut Replayed,
+) -> Result<(), Failure> {
+    let header = commit::Header {
+        store,
+        lsn: found.link.lsn.next(),
+        writer_epoch,
+        wall,
+        store_ms: found.store_ms,
+        entries: 0,
+        before: found.link,
+    };
+    let mut bytes = BytesMut::zeroed(commit::HEADER_BYTES);
+    let link = commit::finish(&header, &mut bytes);
+    match catalogue::append_commit(conn, link.lsn, &bytes) {
+        Err(error) if catalogue::is_full(&error) => {
+            tracing::warn!(%error, "no room for a commit that parts this start's seals from older ones");
+            return Ok(());
+        }
+        appended => appended?,
+    }
+    weir_io::sometimes!("a start parted its seals from that of a cut-off fold");
+    found.link = link;
+    found.log_bytes += u64::try_from(bytes.len()).expect("usize fits u64");
+    Ok(())
 }
 
 impl Replay<'_> {
