@@ -45,6 +45,8 @@ impl Drive {
             chance: chance(seed, STREAM_DRIVE),
             trace: Trace::new(),
             mutations: 0,
+            counts: BTreeMap::new(),
+            written_bytes: 0,
             kill_at: None,
             trap: None,
             killed: false,
@@ -80,6 +82,18 @@ impl Drive {
     #[must_use]
     pub fn mutations(&self) -> u64 {
         self.state.lock().mutations
+    }
+
+    /// How many operations of a kind were asked for so far.
+    #[must_use]
+    pub fn count(&self, op: Op) -> u64 {
+        self.state.lock().counts.get(&op).copied().unwrap_or(0)
+    }
+
+    /// How many bytes were written so far.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.state.lock().written_bytes
     }
 
     /// Kills the machine inside the `n`-th changing operation from now, counted from one. That
@@ -236,7 +250,7 @@ pub enum Side {
 }
 
 /// What an operation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 #[expect(missing_docs, reason = "named as what they do")]
 pub enum Op {
@@ -270,6 +284,8 @@ pub(super) struct State {
     chance: ChaCha8Rng,
     pub(super) trace: Trace,
     mutations: u64,
+    counts: BTreeMap<Op, u64>,
+    written_bytes: u64,
     kill_at: Option<u64>,
     trap: Option<Moment>,
     killed: bool,
@@ -361,6 +377,10 @@ impl State {
     }
 
     pub(super) fn note(&mut self, op: Op, subject: u64, place: u64, bytes: &[u8]) {
+        *self.counts.entry(op).or_default() += 1;
+        if op == Op::Write {
+            self.written_bytes += u64::try_from(bytes.len()).expect("usize fits u64");
+        }
         self.trace.add(op as u64);
         self.trace.add(subject);
         self.trace.add(place);

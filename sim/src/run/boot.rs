@@ -124,7 +124,9 @@ pub(crate) async fn open(sim: &Rc<Sim>, world: World, faulty: bool) -> Option<Rc
     };
     sim.note("opened");
     sim.machine.drive().set_faults(sim.calm());
-    sim.check(files(sim, &world).await);
+    // What a failed commit was to name has to stay: a crash may still bring the row.
+    let may_stay = faulty && engine.metrics().seals_failed.get() > 0;
+    sim.check(files(sim, &world, may_stay).await);
     Some(Rc::new(Host {
         sim: Rc::clone(sim),
         door: Door::Inside(engine.clone()),
@@ -137,18 +139,18 @@ pub(crate) async fn open(sim: &Rc<Sim>, world: World, faulty: bool) -> Option<Rc
 }
 
 /// The segments that are there, as files or as pieces, are those that the catalogue names. A merge
-/// may be about to remove what it has given up: nothing is to stay.
-async fn files(sim: &Sim, world: &World) -> Result<(), Breach> {
+/// may be about to remove what it has given up: nothing is to stay, but for what `may_stay`.
+async fn files(sim: &Sim, world: &World, may_stay: bool) -> Result<(), Breach> {
     for _ in 0..FILE_LOOKS {
-        if look_at_files(sim, world).is_ok() {
+        if look_at_files(sim, world, may_stay).is_ok() {
             return Ok(());
         }
         tokio::time::sleep(FILE_LOOK).await;
     }
-    look_at_files(sim, world)
+    look_at_files(sim, world, may_stay)
 }
 
-fn look_at_files(sim: &Sim, world: &World) -> Result<(), Breach> {
+fn look_at_files(sim: &Sim, world: &World, may_stay: bool) -> Result<(), Breach> {
     let dir = std::path::Path::new(DIR);
     let one_file = sim.options.is_one_file();
     let listed = || -> anyhow::Result<(Vec<String>, Vec<String>)> {
@@ -175,6 +177,9 @@ fn look_at_files(sim: &Sim, world: &World) -> Result<(), Breach> {
                 // While the bucket was compared with it the store has begun to seal.
                 let known = rows.last().cloned();
                 files.retain(|file| rows.contains(file) || Some(file) < known.as_ref());
+            }
+            if may_stay {
+                files.retain(|file| rows.contains(file));
             }
             require!(rows == files, checks::FILES, "rows {rows:?}, files {files:?}");
             Ok(())
