@@ -30,7 +30,7 @@ const FOUND: [(u64, &str); 16] = [
 
 /// The same with every fault there is, as a swarm draws them: defects, and what the model had not
 /// thought of.
-const SWARM: [(u64, &str); 15] = [
+const SWARM: [(u64, &str); 19] = [
     (200_437, "a stream that was trimmed and ended in one fold: what it had kept was never erased"),
     (200_501, "the end of a wake that was sent before the model knew who holds it"),
     (201_271, "a wake named a stream whose end could not be written down"),
@@ -46,6 +46,10 @@ const SWARM: [(u64, &str); 15] = [
     (209_888, "as 208232"),
     (210_406, "as 208232"),
     (212_187, "each try to seal on a full disk left a file behind"),
+    (301_195, "a fork that nobody was told of, made of one that began with a part of a record"),
+    (302_947, "files that could not be removed stayed until the next start"),
+    (304_316, "two seals that ended with one commit changed places when one was rewritten"),
+    (306_496, "a file that a failed commit was to name, during a faulty start"),
 ];
 
 #[test]
