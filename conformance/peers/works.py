@@ -107,7 +107,7 @@ def counters(server):
 
 def given(args, settings):
     """Arguments of a trial: with --quick there is less to fill."""
-    small = {"256MiB": "8MiB"} if settings.quick else {}
+    small = {"256MiB": "8MiB", "1GiB": "16MiB"} if settings.quick else {}
     return [small.get(str(it), str(it)) for it in args]
 
 
@@ -159,6 +159,8 @@ def reads():
             args += ["--content-type", content]
             name = f"256 MiB of {word}, {connections} conn."
             yield bench_work("read", name, "volume", args, "read", volume)
+        args = ["read", "--connections", 4, "--size", "1GiB", "--content-type", content]
+        yield bench_work("read", f"1 GiB of {word}, 4 conn.", "volume", args, "read", volume)
 
 
 def tail(live, readers, rate, streams=1):
@@ -267,11 +269,11 @@ def at_rest(server, settings):
     return last
 
 
-def restart(how):
+def restart(how, stored="1GiB"):
     """Milliseconds from starting a server that has data until it knows its streams."""
 
     def measure(settings, peer):
-        size = "8MiB" if settings.quick else "1GiB"
+        size = "8MiB" if settings.quick else stored
         with box(settings) as directory:
             server = Server(settings, peer, directory)
             try:
@@ -311,6 +313,8 @@ def others():
         yield Work("written", name, "times", writing(args), every, typed(args))
     yield Work("restart", "1 GiB, kill -9", "delay", restart(signal.SIGKILL), every)
     yield Work("restart", "1 GiB, SIGTERM", "delay", restart(signal.SIGTERM), every)
+    kept = restart(signal.SIGKILL, "10GiB")
+    yield Work("restart", "10 GiB, kill -9", "delay", kept, ("weir", "rust"))
 
 
 def all_works():
