@@ -221,10 +221,16 @@ fn records(
         let position = page.start.next.get() + u64::try_from(seen.len()).expect("small");
         let expected = if is_keyed { None } else { model.known(name, epoch, position) };
         let found = expected.and_then(begins).or_else(|| payload::mark(rest).and_then(begins));
-        let found = found.or_else(|| cuts(model, ticket, page, &seen).into_iter().find_map(begins));
+        // One may begin as another one does: what comes behind it begins anew.
+        let cut = || cuts(model, ticket, page, &seen).into_iter().filter_map(begins);
+        let found = found.or_else(|| cut().max_by_key(|(_, _, len)| *len));
         let Some((request, index, len)) = found else {
             let shown = String::from_utf8_lossy(&rest[..rest.len().min(60)]).into_owned();
-            return Breach::of(checks::SENT, format!("'{name}' {position} shows '{shown}'"));
+            let (start, next) = (page.start.next, page.next.next);
+            let what = format!(
+                "'{name}' {position} shows '{shown}', on a page {start}..{next} behind {seen:?}"
+            );
+            return Breach::of(checks::SENT, what);
         };
         require!(
             model.requests[request].fate != Fate::Refused,

@@ -207,9 +207,25 @@ impl Truth {
         let first = self.history.len() - if self.open { 2 } else { 1 };
         let index = self.find(seen, first..self.history.len())?;
         self.history.truncate(index + 1);
+        if self.open && index > first {
+            self.learn(seen)?;
+        }
         self.kept = self.kept.min(index);
         self.open = false;
         Ok(())
+    }
+
+    /// The last request was not answered and yet took effect: if it made a stream, its tail says under
+    /// which epoch.
+    fn learn(&mut self, seen: &Seen) -> Result<(), Breach> {
+        let [.., before, state] = &mut self.history[..] else { return Ok(()) };
+        let made = state.iter_mut().find(|(name, _)| !before.contains_key(*name));
+        let Some((name, stream)) = made else { return Ok(()) };
+        let ((epoch, _), name) = (seen[name].0, name.clone());
+        if stream.newest() != epoch || stream.lineage.is_empty() {
+            stream.lineage = vec![(epoch, 0)];
+        }
+        self.born(&name, epoch)
     }
 
     /// The states that a recovered store may be in, newest first, by number: they look alike, and are
