@@ -8,6 +8,11 @@ use weir_http::{
     cli::{self, Task},
 };
 
+/// Requests are made on one thread and settled on another; with the system's allocator they would wait for
+/// each other.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match run() {
         Ok(code) => code,

@@ -13,6 +13,11 @@ use crate::{
     types::Lsn,
 };
 
+/// Room of the first group: a few small entries.
+const FIRST_BYTES: usize = 512;
+/// Room that a group is given at most because the one before it was as large.
+const ROOM_BYTES_MAX: usize = 256 << 10;
+
 /// Entries that will become durable together.
 pub(crate) struct Group {
     pub(crate) lsn: Lsn,
@@ -25,9 +30,20 @@ pub(crate) struct Group {
 
 impl Group {
     pub(crate) fn new(lsn: Lsn) -> Self {
-        let mut bytes = BytesMut::with_capacity(4096);
+        Self::with_room(lsn, FIRST_BYTES, 0)
+    }
+
+    /// The one after this. As load changes slowly it gets room for as much as this one has.
+    pub(crate) fn next(&self) -> Self {
+        let bytes = self.bytes.len().clamp(FIRST_BYTES, ROOM_BYTES_MAX);
+        Self::with_room(self.lsn.next(), bytes + bytes / 4, self.effects.len())
+    }
+
+    fn with_room(lsn: Lsn, bytes: usize, effects: usize) -> Self {
+        let mut bytes = BytesMut::with_capacity(bytes);
         bytes.resize(commit::HEADER_BYTES, 0);
-        Self { lsn, bytes, effects: Vec::new(), entries: 0, gate: Arc::default() }
+        let effects = Vec::with_capacity(effects);
+        Self { lsn, bytes, effects, entries: 0, gate: Arc::default() }
     }
 
     pub(crate) fn is_full(&self) -> bool {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rusqlite::{Connection, config::DbConfig};
 use tokio::sync::mpsc;
 use weir_io::Sabotage;
@@ -169,7 +169,7 @@ fn settle(core: &Core, group: Group, link: Link) {
     metrics.entries.inc_by(u64::from(group.entries));
     let bytes = u64::try_from(group.bytes.len()).expect("usize fits u64");
     metrics.commit_bytes.inc_by(bytes);
-    let body = group.bytes.freeze();
+    let body = kept(group.bytes);
     core.log_bytes.fetch_add(bytes, Ordering::Relaxed);
     let mut settled = Settled::default();
     let mut rung = Vec::with_capacity(group.effects.len());
@@ -179,7 +179,9 @@ fn settle(core: &Core, group: Group, link: Link) {
         match effect {
             Effect::Stream { stream, change } => {
                 settled.stream(core, &stream, change, (&body, lsn), &group.gate);
-                rung.push(stream);
+                if rung.last().is_none_or(|last| !Arc::ptr_eq(last, &stream)) {
+                    rung.push(stream);
+                }
             }
             Effect::Subscription(change) => {
                 let subscription::Change { subscription, entry, weight, turns } = *change;
@@ -200,6 +202,14 @@ fn settle(core: &Core, group: Group, link: Link) {
     group.gate.open(Outcome::Durable);
     if core.world.sabotage != Sabotage::BellBeforeCommit {
         ring(rung.iter());
+    }
+}
+
+/// The bytes of a group as the memtable keeps them: what was reserved for more entries is given back.
+fn kept(bytes: BytesMut) -> Bytes {
+    match bytes.len() < bytes.capacity() / 2 {
+        true => Bytes::copy_from_slice(&bytes),
+        false => bytes.freeze(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{convert::Infallible, net::SocketAddr};
 use anyhow::Context as _;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{
-    Request, Response, StatusCode,
+    Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
     server::conn::http1,
     service::service_fn,
@@ -80,6 +80,8 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Empty<Bytes>>
     // A body that breaks off ends the connection anyway.
     while let Some(Ok(_)) = request.body_mut().frame().await {}
     let mut answer = Response::new(Empty::new());
-    *answer.status_mut() = StatusCode::NO_CONTENT;
+    // A generator that makes a stream wants to hear that it is new.
+    let made = request.method() == Method::PUT;
+    *answer.status_mut() = if made { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
     Ok(answer)
 }

@@ -201,7 +201,7 @@ impl Sequencer {
             Some(group) => group,
             None if inner.open.effects.is_empty() => return None,
             None => {
-                let next = Group::new(inner.open.lsn.next());
+                let next = inner.open.next();
                 std::mem::replace(&mut inner.open, next)
             }
         };
@@ -319,14 +319,14 @@ impl Inner {
     /// one request commit together.
     fn close_if_full(&mut self) {
         if self.open.is_full() {
-            let next = Group::new(self.open.lsn.next());
+            let next = self.open.next();
             self.full.push_back(std::mem::replace(&mut self.open, next));
         }
     }
 
     /// Empties the queue behind a failed group.
     fn void(&mut self, failed: Group) -> Vec<Group> {
-        let next = Group::new(self.open.lsn.next());
+        let next = self.open.next();
         let open = std::mem::replace(&mut self.open, next);
         let mut groups = vec![failed];
         groups.extend(self.full.drain(..));
