@@ -222,6 +222,7 @@ mod tests {
         assert_eq!(&start, b"bytes", "whoever has it open reads it");
         assert_eq!(world.disk.list(&segment_dir(&config)).unwrap(), [""; 0].map(PathBuf::from));
     }
+
     #[test]
     fn what_could_not_be_removed_is_tried_again() {
         let machine = Machine::new(1);
