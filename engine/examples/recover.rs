@@ -29,7 +29,7 @@ use weir_io::{
 const CLIENTS: usize = 16;
 /// Bytes of an append at most.
 const BODY_BYTES: usize = 256 << 10;
-/// How often an append is tried again that is refused because too much waits for the bucket.
+/// How often a request is tried again that is refused because too much waits for the bucket.
 const BUSY_LOOK: Duration = Duration::from_millis(20);
 
 fn name(stream: usize) -> StreamName {
@@ -55,15 +55,26 @@ fn noise(len: usize, seed: usize) -> Bytes {
     bytes.into()
 }
 
+/// Whether a request was refused because too much waits for the bucket; then some time has passed.
+async fn is_busy<T>(answer: Result<T, Error>) -> bool {
+    match answer {
+        Err(Error::Busy) => {
+            tokio::time::sleep(BUSY_LOOK).await;
+            true
+        }
+        Err(error) => panic!("{error}"),
+        Ok(_) => false,
+    }
+}
+
+async fn create(engine: &Engine, stream: usize) {
+    let create = Create::new(name(stream), binary());
+    while is_busy(engine.create(create.clone()).await).await {}
+}
+
 async fn append(engine: &Engine, stream: usize, body: Bytes) {
     let append = Append::new(name(stream), binary(), body);
-    loop {
-        match engine.append(append.clone()).await {
-            Err(Error::Busy) => tokio::time::sleep(BUSY_LOOK).await,
-            Err(error) => panic!("{error}"),
-            Ok(_) => break,
-        }
-    }
+    while is_busy(engine.append(append.clone()).await).await {}
 }
 
 async fn fill(engine: &Engine, streams: usize, each: usize) {
@@ -72,7 +83,7 @@ async fn fill(engine: &Engine, streams: usize, each: usize) {
         let engine = engine.clone();
         clients.spawn(async move {
             for stream in (client..streams).step_by(CLIENTS) {
-                engine.create(Create::new(name(stream), binary())).await.unwrap();
+                create(&engine, stream).await;
                 let mut left = each;
                 while left > 0 {
                     let len = left.min(BODY_BYTES);
