@@ -129,7 +129,6 @@ struct Asked {
     stored: u64,
     statements: u64,
     allocations: u64,
-    allotted: u64,
 }
 
 impl Asked {
@@ -205,7 +204,7 @@ impl Site {
             self.tasks.block_on(&self.runtime, work);
         });
         let asked = self.asked().since(before);
-        Asked { allocations: memory.count_total, allotted: memory.bytes_total, ..asked }
+        Asked { allocations: memory.count_total, ..asked }
     }
 
     /// Runs a workload: what its requests cost, and what it costs to put everything in the bucket.
@@ -309,7 +308,6 @@ fn told(work: &Work) -> String {
             ("bucket requests", drive.requests),
             ("bytes put in the bucket", drive.stored),
             ("allocations", files.allocations),
-            ("bytes allotted", files.allotted),
         ] {
             writeln!(text, "  {what:<24}{count:>12}").unwrap();
         }
