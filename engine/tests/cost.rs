@@ -281,7 +281,8 @@ async fn follow(engine: Engine) {
 /// What both runs of a workload say of a thousand requests.
 fn told(work: &Work) -> String {
     let on_drive = Site::open(&Ground::Simulated).run(work);
-    let dir = std::env::temp_dir().join(format!("weir-cost-{}-{}", work.name, std::process::id()));
+    let dir = format!("weir-cost-{}-{:010}", work.name, std::process::id());
+    let dir = std::env::temp_dir().join(dir);
     let on_files = {
         let site = Site::open(&Ground::Real(dir.clone()));
         let counted = site.run(work);

@@ -5,10 +5,7 @@ use std::{path::Path, sync::Arc};
 use rusqlite::Connection;
 
 use super::{MemoryDisk, STREAM_SQLITE, chance};
-use crate::{
-    Disk,
-    sqlite::{Role, Sqlite, mount::Mount, prove, prove::Log, vfs},
-};
+use crate::sqlite::{Role, Sqlite, mount::Mount, prove, vfs};
 
 /// Opens connections to files of one simulated disk.
 #[derive(Clone)]
@@ -28,11 +25,6 @@ impl MemorySqlite {
 impl Sqlite for MemorySqlite {
     fn open(&self, path: &Path, role: Role) -> rusqlite::Result<Connection> {
         vfs::register();
-        if role == Role::Looker {
-            let there = self.disk.exists(&prove::log_of(path)).unwrap_or(true);
-            let log = if there { Log::Present } else { Log::Absent };
-            return prove::open_to_look(&self.mount.route(path), vfs::NAME, log);
-        }
         prove::open((&self.disk, path), (&self.mount.route(path), vfs::NAME), role)
     }
 }

@@ -25,12 +25,16 @@ const REWRITTEN_BYTES: u64 = 1 << 20;
 const PAGE_BYTES: u32 = 4096;
 
 /// Opens `database`, a file of `disk`, through the VFS called `vfs`, which knows it as `path`; sets it up
-/// for `role` and proves WAL mode.
+/// for `role` and, unless that is to look, proves WAL mode.
 pub(crate) fn open(
     (disk, database): (&dyn Disk, &Path),
     (path, vfs): (&Path, &str),
     role: Role,
 ) -> rusqlite::Result<Connection> {
+    if role == Role::Looker {
+        let has_log = disk.exists(&log_of(database)).unwrap_or(true);
+        return open_to_look(path, vfs, has_log);
+    }
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     if role == Role::Writer {
         flags |= OpenFlags::SQLITE_OPEN_CREATE;
@@ -71,25 +75,16 @@ pub(crate) fn open(
     Ok(connection)
 }
 
-/// What there is beside a database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Log {
-    /// A WAL, perhaps of a process that runs.
-    Present,
-    /// No WAL: the database is all there is, and SQLite need not make one to read it.
-    Absent,
-}
-
-/// Opens `path` for one who leaves everything as it is.
-pub(crate) fn open_to_look(path: &Path, vfs: &str, log: Log) -> rusqlite::Result<Connection> {
+/// Opens `path` for one who leaves everything as it is. Where there is no log, the database is all there
+/// is, and SQLite need not make one to read it.
+fn open_to_look(path: &Path, vfs: &str, has_log: bool) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = match log {
-        Log::Present => Connection::open_with_flags_and_vfs(path, flags, vfs)?,
-        Log::Absent => {
-            let uri = format!("file:{}?immutable=1", escaped(path)?);
-            let flags = flags | OpenFlags::SQLITE_OPEN_URI;
-            Connection::open_with_flags_and_vfs(uri, flags, vfs)?
-        }
+    let connection = if has_log {
+        Connection::open_with_flags_and_vfs(path, flags, vfs)?
+    } else {
+        let uri = format!("file:{}?immutable=1", escaped(path)?);
+        let flags = flags | OpenFlags::SQLITE_OPEN_URI;
+        Connection::open_with_flags_and_vfs(uri, flags, vfs)?
     };
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     run(&connection, &format!("PRAGMA busy_timeout={BUSY_TIMEOUT_MS}"))?;
@@ -136,7 +131,7 @@ fn escaped(path: &Path) -> rusqlite::Result<String> {
 }
 
 /// The WAL of a database.
-pub(crate) fn log_of(path: &Path) -> PathBuf {
+fn log_of(path: &Path) -> PathBuf {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
     log.into()

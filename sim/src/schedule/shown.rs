@@ -19,8 +19,7 @@ use super::{
 impl Life {
     /// Writes down how everything looks, and checks what readers get.
     pub(super) async fn look(&self, point: &str) {
-        self.say(&format!("look: {point}"));
-        self.line(2, &server(&self.engine().server_details()));
+        self.glance(point);
         let names: Vec<String> = self.scene.truths.borrow().keys().cloned().collect();
         for name in names {
             let inspected = self.engine().inspect(&named(&name)).await;

@@ -173,12 +173,13 @@ impl Life {
     }
 
     /// Reads a stream from a position of its first life on, and says what comes.
-    pub(super) async fn read_from(&self, name: &str, at: u64) -> String {
-        let at = Offset { epoch: Epoch::new(0), next: Seq::new(at) };
-        match self.pages(name, From::At(at)).await {
+    pub(super) async fn read_from(&self, name: &str, at: u64) {
+        let from = Offset { epoch: Epoch::new(0), next: Seq::new(at) };
+        let told = match self.pages(name, From::At(from)).await {
             Ok(numbers) => format!("reads {numbers:?}"),
             Err(error) => format!("reads nothing: {error}"),
-        }
+        };
+        self.say(&format!("{name} from {at}: {told}"));
     }
 
     async fn whole(&self, name: &str) -> Result<Vec<u64>, Error> {
