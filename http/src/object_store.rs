@@ -74,13 +74,26 @@ impl ObjectStore {
     /// # Errors
     /// It can't be opened or asked, or does not do what two servers must rely on.
     pub async fn open(world: &World, settings: &StoreSettings) -> Result<Self, StoreError> {
-        let store = Self::open_untried(world, settings).await?;
+        let opened = objects::open(&settings.bucket, world).await.map_err(StoreError::Open)?;
+        Self::counted(world, settings, opened).tried(world).await
+    }
+
+    /// As [`ObjectStore::open`], for a store that has used the bucket before: one that is not there is
+    /// away, not new.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open_known(world: &World, settings: &StoreSettings) -> Result<Self, StoreError> {
+        Self::open_untried(world, settings)?.tried(world).await
+    }
+
+    async fn tried(self, world: &World) -> Result<Self, StoreError> {
         // Who starts a server waits for this.
-        let trial = Patience { attempts_max: PROBE_ATTEMPTS_MAX, ..store.patience };
-        let trial = store.bucket.with_patience(trial);
+        let trial = Patience { attempts_max: PROBE_ATTEMPTS_MAX, ..self.patience };
+        let trial = self.bucket.with_patience(trial);
         let probed = timeout(PROBE_MAX, probe(&trial, &*world.entropy)).await;
         probed.map_err(|_| StoreError::Silent)??;
-        Ok(store)
+        Ok(self)
     }
 
     /// Opens the bucket for one who only looks: without a trial, which writes, and a directory
@@ -101,8 +114,8 @@ impl ObjectStore {
     ///
     /// # Errors
     /// It can't be opened.
-    pub async fn open_untried(world: &World, settings: &StoreSettings) -> Result<Self, StoreError> {
-        let opened = objects::open(&settings.bucket, world).await.map_err(StoreError::Open)?;
+    pub fn open_untried(world: &World, settings: &StoreSettings) -> Result<Self, StoreError> {
+        let opened = objects::open_known(&settings.bucket, world).map_err(StoreError::Open)?;
         Ok(Self::counted(world, settings, opened))
     }
 

@@ -19,6 +19,12 @@ pub trait Tasks: Send + Sync {
     /// Runs `work` beside the others. `name` is for traces.
     fn spawn(&self, name: &'static str, work: Work);
 
+    /// Like `spawn`, for one of many alike that wait most of the time, as a connection does: where
+    /// the world has threads for such work, it stays on one of them to its end.
+    fn spread(&self, name: &'static str, work: Work) {
+        self.spawn(name, work);
+    }
+
     /// Runs a future on a lane of its own, where it may block the thread: in
     /// production an OS thread with its own single-threaded runtime, in the
     /// simulator a task like any other. Dropping the world's runtime ends it in the

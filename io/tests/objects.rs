@@ -228,6 +228,44 @@ fn who_only_looks_at_a_directory_leaves_it_as_it_is() {
     });
 }
 
+/// As when the disk that a bucket lies on is not mounted.
+#[test]
+fn a_bucket_that_is_not_there_says_nothing_of_its_objects_and_is_not_made_anew() {
+    let machine = Machine::new(1);
+    simulate(&machine, async |world| {
+        let (root, moved) = (Path::new("/data/bucket"), Path::new("/data/moved"));
+        let opened = in_directory("/data/bucket", &world).await;
+        opened.create(&key("a/b"), "kept".into()).await.unwrap();
+        world.disk.rename(root, moved).unwrap();
+        let known = os::objects::open_known(&local(root), &world).unwrap();
+        for empty in [false, true] {
+            if empty {
+                world.disk.create_dir_all(root).unwrap();
+            }
+            for bucket in [&opened, &known] {
+                let said = [
+                    bucket.head(&key("a/b")).await.map(drop),
+                    bucket.get(&key("a/b"), 10).await.map(drop),
+                    bucket.get_range(&key("a/b"), 0..1).await.map(drop),
+                    bucket.list("", None, 10).await.map(drop),
+                    bucket.list("a/", None, 10).await.map(drop),
+                    bucket.delete(&key("a/b")).await,
+                    bucket.create(&key("a/c"), "lost".into()).await.map(drop),
+                ];
+                for (at, said) in said.into_iter().enumerate() {
+                    assert!(matches!(said, Err(ObjectError::Transient(_))), "{at}: {said:?}");
+                }
+            }
+        }
+        assert!(world.disk.list(root).unwrap().is_empty(), "nothing was written there");
+        world.disk.rename(moved, root).unwrap();
+        for bucket in [&opened, &known] {
+            assert_eq!(bucket.get(&key("a/b"), 10).await.unwrap(), "kept");
+            assert_eq!(bucket.head(&key("a/c")).await.unwrap(), None);
+        }
+    });
+}
+
 #[test]
 fn a_full_disk_refuses_an_object_and_leaves_no_part_of_it() {
     let machine = Machine::new(1);

@@ -14,10 +14,10 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, runtime::Handle};
+use tokio::runtime::Handle;
 use weir_io::{
     net::Listener as _,
-    os::{OsListener, TokioTasks, workers},
+    os::{OsListener, OsSocket, TokioTasks, workers},
     tasks::Tasks as _,
 };
 
@@ -69,7 +69,7 @@ async fn accept(mut listener: OsListener) -> anyhow::Result<()> {
     }
 }
 
-async fn converse(socket: TcpStream) {
+async fn converse(socket: OsSocket) {
     let connection =
         http1::Builder::new().serve_connection(TokioIo::new(socket), service_fn(answer));
     // A client that goes away is how every connection ends.

@@ -183,7 +183,8 @@ pub async fn offline(task: Offline) -> anyhow::Result<u8> {
 pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     start_log(&settings.log)?;
     let mut interrupts = Signals::new()?;
-    let world = os::world().map_err(|source| io_error("the system", source))?;
+    let threads = std::thread::available_parallelism().map_or(1, Into::into);
+    let world = os::world_with_crew(threads).map_err(|source| io_error("the system", source))?;
     let mut settings = settings;
     settings.http.connections_max =
         settings.http.connections_max.min(connections_within_descriptors());
@@ -285,13 +286,17 @@ fn url(listener: &Option<OsListener>, settings: &Settings) -> Result<String, Ser
 }
 
 async fn open_object_store(world: &World, settings: &Settings) -> Result<ObjectStore, ServeError> {
-    let opened = ObjectStore::open(world, &settings.object_store).await;
+    let has_store = has_store(world, settings);
+    let opened = match has_store {
+        true => ObjectStore::open_known(world, &settings.object_store).await,
+        false => ObjectStore::open(world, &settings.object_store).await,
+    };
     let opened = match opened {
         // It was tried out when the store was new. The engine will not publish before it has
         // compared the two.
-        Err(away) if away.is_away() && has_store(world, settings) => {
+        Err(away) if away.is_away() && has_store => {
             warn!(problem = %away, "the object store is away: the server starts without it");
-            ObjectStore::open_untried(world, &settings.object_store).await
+            ObjectStore::open_untried(world, &settings.object_store)
         }
         opened => opened,
     };

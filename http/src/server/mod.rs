@@ -66,7 +66,7 @@ pub async fn serve<L: Listener>(
         match Arc::clone(&permits).try_acquire_owned() {
             Ok(permit) => {
                 let work = connection::run(io, peer, Arc::clone(&app), permit);
-                app.world.tasks.spawn("connection", Box::pin(work));
+                app.world.tasks.spread("connection", Box::pin(work));
             }
             Err(_) => turn_away(io, &app, &refusals),
         }

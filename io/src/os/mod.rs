@@ -5,6 +5,7 @@
 //! here as on the simulated world.
 #![expect(clippy::disallowed_methods, reason = "this module is what the bans point to")]
 
+mod crew;
 mod disk;
 mod net;
 pub mod objects;
@@ -28,8 +29,9 @@ use parking_lot::Mutex;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
+pub use crew::Crew;
 pub use disk::OsDisk;
-pub use net::{OsListener, OsOutbound, connect};
+pub use net::{OsListener, OsOutbound, OsSocket, connect};
 pub use sqlite::OsSqlite;
 pub use tasks::{TokioBlocking, TokioTasks};
 pub use timer::Timer;
@@ -42,10 +44,26 @@ use crate::{Clock, Entropy, World};
 /// The caller is outside a runtime, or the system has no randomness to give.
 pub fn world() -> io::Result<World> {
     let handle = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
+    let tasks = TokioTasks::new(handle.clone());
+    assemble(handle, tasks)
+}
+
+/// The production world of a server with many connections: they are spread over `threads` threads of
+/// their own.
+///
+/// # Errors
+/// The caller is outside a runtime, or the system has no randomness, thread or descriptor to give.
+pub fn world_with_crew(threads: usize) -> io::Result<World> {
+    let handle = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
+    let tasks = TokioTasks::new(handle.clone()).with_crew(Crew::start(threads)?);
+    assemble(handle, tasks)
+}
+
+fn assemble(handle: tokio::runtime::Handle, tasks: TokioTasks) -> io::Result<World> {
     Ok(World {
         clock: Arc::new(OsClock::new()),
         entropy: Arc::new(OsEntropy::new()?),
-        tasks: Arc::new(TokioTasks::new(handle.clone())),
+        tasks: Arc::new(tasks),
         blocking: Arc::new(TokioBlocking::new(handle)),
         disk: Arc::new(OsDisk),
         sqlite: Arc::new(OsSqlite),

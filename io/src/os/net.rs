@@ -4,10 +4,13 @@ use std::{
     future::Future,
     io,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
 };
 
 use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpSocket, TcpStream, lookup_host},
     sync::Semaphore,
 };
@@ -59,15 +62,82 @@ pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(socket)
 }
 
-impl Listener for OsListener {
-    type Io = TcpStream;
+/// An accepted connection. It belongs to the runtime that first polls it, so that it may be accepted
+/// in one and served in another.
+#[derive(Debug)]
+pub struct OsSocket {
+    state: State,
+}
 
-    async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+#[derive(Debug)]
+enum State {
+    /// `None` once the runtime has refused it.
+    Loose(Option<std::net::TcpStream>),
+    Here(TcpStream),
+}
+
+impl OsSocket {
+    fn here(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        if let State::Loose(socket) = &mut self.state {
+            let socket = socket.take().ok_or(io::ErrorKind::NotConnected)?;
+            self.state = State::Here(TcpStream::from_std(socket)?);
+        }
+        match &mut self.state {
+            State::Here(socket) => Ok(Pin::new(socket)),
+            State::Loose(_) => unreachable!("made above"),
+        }
+    }
+}
+
+impl AsyncRead for OsSocket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.get_mut().here()?.poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for OsSocket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().here()?.poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().here()?.poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().here()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().here()?.poll_shutdown(cx)
+    }
+}
+
+impl Listener for OsListener {
+    type Io = OsSocket;
+
+    async fn accept(&mut self) -> io::Result<(OsSocket, SocketAddr)> {
         let (socket, peer) = self.listener.accept().await?;
         // An answer is written in one piece, so waiting for more to send along (Nagle)
         // only adds the peer's delayed-ACK time to every small one.
         socket.set_nodelay(true)?;
-        Ok((socket, peer))
+        Ok((OsSocket { state: State::Loose(Some(socket.into_std()?)) }, peer))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

@@ -5,20 +5,28 @@ use std::thread;
 use tokio::runtime::Handle;
 use tracing::Instrument;
 
+use super::Crew;
 use crate::tasks::{Blocking, Job, Lane, Lanes, Tasks, Work};
 
-/// Spawns on the runtime it was built with.
+/// Spawns on the runtime it was built with, and spreads over a crew if it has one.
 #[derive(Debug)]
 pub struct TokioTasks {
     handle: Handle,
     lanes: Lanes,
+    crew: Option<Crew>,
 }
 
 impl TokioTasks {
     /// Tasks on `handle`.
     #[must_use]
     pub fn new(handle: Handle) -> TokioTasks {
-        TokioTasks { handle, lanes: Lanes::new() }
+        TokioTasks { handle, lanes: Lanes::new(), crew: None }
+    }
+
+    /// The same, with a crew for what is spread.
+    #[must_use]
+    pub fn with_crew(self, crew: Crew) -> TokioTasks {
+        TokioTasks { crew: Some(crew), ..self }
     }
 }
 
@@ -26,6 +34,13 @@ impl Tasks for TokioTasks {
     fn spawn(&self, name: &'static str, work: Work) {
         // Detached: the spawner keeps the means to end it, so the handle has no use.
         drop(self.handle.spawn(work.instrument(tracing::info_span!("task", name))));
+    }
+
+    fn spread(&self, name: &'static str, work: Work) {
+        match &self.crew {
+            Some(crew) => crew.spawn(work),
+            None => self.spawn(name, work),
+        }
     }
 
     fn dedicate(&self, name: &'static str, lane: Lane) {

@@ -5,6 +5,9 @@
 //! half an object, and an answer is given for what a power cut cannot take back. It works on
 //! any [`Disk`], the simulated one too.
 //!
+//! `.staging` also tells a bucket from the empty place where its disk is to be mounted: without it
+//! nothing is called missing, and nothing is written.
+//!
 //! What a crash leaves in `.staging` stays until [`Local::sweep_staging`]: only who knows that
 //! no other process writes there may take it away.
 
@@ -47,6 +50,8 @@ pub struct Local {
 struct Shelf {
     disk: Arc<dyn Disk>,
     root: PathBuf,
+    /// Whether its absence is only believed where `.staging` is.
+    marked: bool,
     /// Directories below the root whose names survive a power cut.
     durable: Mutex<BTreeSet<PathBuf>>,
 }
@@ -60,17 +65,29 @@ impl Local {
     /// # Errors
     /// The directory cannot be made.
     pub async fn open(world: &World, root: &Path) -> Result<Local, ObjectError> {
-        let local = Self::open_to_look(world, root);
+        let local = Self::open_known(world, root);
         local.run(|shelf| shelf.open().map_err(failed)).await?;
         Ok(local)
+    }
+
+    /// The bucket in `root` that was opened before. While it is not there, nothing is known of its
+    /// objects: every request fails, and may be asked again.
+    #[must_use]
+    pub fn open_known(world: &World, root: &Path) -> Local {
+        Self::over(world, root, true)
     }
 
     /// The bucket in `root` for one who creates nothing: neither is anything made.
     #[must_use]
     pub fn open_to_look(world: &World, root: &Path) -> Local {
+        Self::over(world, root, false)
+    }
+
+    fn over(world: &World, root: &Path, marked: bool) -> Local {
         let shelf = Shelf {
             disk: Arc::clone(&world.disk),
             root: root.to_owned(),
+            marked,
             durable: Mutex::default(),
         };
         Local {
@@ -174,6 +191,9 @@ impl Objects for Local {
             let mut listing =
                 Listing { shelf, prefix, after, limit: limit.min(LIST_MAX), found: Vec::new() };
             listing.walk("")?;
+            if listing.found.is_empty() {
+                shelf.demand()?;
+            }
             Ok(listing.found)
         }))
     }
@@ -201,6 +221,17 @@ impl Shelf {
         Ok(())
     }
 
+    /// Refuses to speak for a bucket that is not there.
+    fn demand(&self) -> Result<(), ObjectError> {
+        if !self.marked || self.disk.exists(&self.root.join(STAGING)).map_err(failed)? {
+            return Ok(());
+        }
+        let root = self.root.display();
+        Err(ObjectError::Transient(format!(
+            "there is no bucket in '{root}', which lacks its directory '{STAGING}': is its disk mounted?"
+        )))
+    }
+
     fn sweep_staging(&self) -> io::Result<usize> {
         let left = match self.disk.list(&self.root.join(STAGING)) {
             Err(error) if is_absent(&error) => return Ok(0),
@@ -226,6 +257,7 @@ impl Shelf {
         key: &Key,
         link: impl FnOnce(&Path) -> io::Result<()>,
     ) -> Result<Created, ObjectError> {
+        self.demand()?;
         let path = self.path(key);
         let parent = path.parent().expect("an object lies below the root");
         self.make_durable(parent).map_err(failed)?;
@@ -287,7 +319,7 @@ impl Shelf {
             // A directory can be opened, and has a length that means nothing.
             Ok(_) if self.disk.list(&path).is_ok() => Ok(None),
             Ok(object) => Ok(Some(object)),
-            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) if is_absent(&error) => self.demand().map(|()| None),
             Err(error) => Err(failed(error)),
         }
     }

@@ -27,7 +27,20 @@ pub async fn open(bucket: &Bucket, world: &World) -> Result<Arc<dyn Objects>, Ob
     if let Kind::Local { directory } = &bucket.kind {
         Local::open(world, directory).await?;
     }
-    open_to_look(bucket, world)
+    open_known(bucket, world)
+}
+
+/// As [`open`], for one who has used it before: a local bucket that is not there is away, not new.
+///
+/// # Errors
+/// A setting is missing or wrong.
+pub fn open_known(bucket: &Bucket, world: &World) -> Result<Arc<dyn Objects>, ObjectError> {
+    match &bucket.kind {
+        Kind::Local { directory } => {
+            Ok(prefixed(bucket, Arc::new(Local::open_known(world, directory))))
+        }
+        _ => open_to_look(bucket, world),
+    }
 }
 
 /// Removes what a crash left half-written in a bucket that is a directory; others have no such
@@ -57,8 +70,12 @@ pub fn open_to_look(bucket: &Bucket, world: &World) -> Result<Arc<dyn Objects>, 
         Kind::Gcs => Arc::new(Cloud::new(bucket.gcs(connector())?)),
         Kind::Azure => Arc::new(Cloud::new(bucket.azure(connector())?)),
     };
-    Ok(match &bucket.prefix {
+    Ok(prefixed(bucket, opened))
+}
+
+fn prefixed(bucket: &Bucket, opened: Arc<dyn Objects>) -> Arc<dyn Objects> {
+    match &bucket.prefix {
         Some(prefix) => Arc::new(Prefixed::new(opened, prefix.clone())),
         None => opened,
-    })
+    }
 }
