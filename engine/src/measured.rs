@@ -4,7 +4,7 @@
 //! Each is made once with its input, outside of what is timed, and does the step as often as
 //! asked. Steps return a number that depends on their work, so that none can be optimised away.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
@@ -17,6 +17,7 @@ use crate::{
     request::{Append, Prepared},
     segment::{Builder, Codec, Segment},
     state::{
+        chunks::Chunks,
         stream::{Identity, Producer, StreamState},
         view::Stream,
     },
@@ -191,7 +192,7 @@ impl Decision {
 /// The unsealed records of one stream.
 pub struct Memtable {
     writes: Vec<Write>,
-    chunks: VecDeque<Chunk>,
+    chunks: Chunks,
 }
 
 impl Memtable {
@@ -199,7 +200,7 @@ impl Memtable {
     #[must_use]
     pub fn new(count: u64, bytes: usize) -> Self {
         let writes: Vec<Write> = (0..count).map(|seq| write(seq, bytes, None)).collect();
-        let mut this = Self { writes, chunks: VecDeque::new() };
+        let mut this = Self { writes, chunks: Chunks::default() };
         let stream = this.filled();
         this.chunks = std::mem::take(&mut stream.durable.lock().chunks);
         this
@@ -217,14 +218,14 @@ impl Memtable {
     /// Applies all appends to an empty one. Returns the bytes it has then.
     #[must_use]
     pub fn fill(&self) -> usize {
-        self.filled().durable.lock().unsealed.payload
+        self.filled().durable.lock().chunks.weight().payload
     }
 
     /// Gathers the first page of at most so many bytes. Returns its length.
     #[must_use]
     pub fn read(&self, bytes_max: usize) -> usize {
         let mut gather = Gather::new(Form::Binary, None, bytes_max, SCAN_BYTES_MAX, Seq::ZERO);
-        let limit = self.chunks.back().map_or(Seq::ZERO, Chunk::limit);
+        let limit = self.chunks.newest().map_or(Seq::ZERO, Chunk::limit);
         gather.take_chunks(&self.chunks, limit);
         gather.into_pieces().1
     }

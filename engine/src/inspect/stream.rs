@@ -339,7 +339,7 @@ const fn manifest_status(in_bucket: InBucket) -> ManifestStatus {
 
 /// What a stream has in memory only.
 pub(super) fn unsealed(durable: &Durable) -> Unsealed {
-    let memory_bytes = u64::try_from(durable.unsealed.cost).expect("usize fits u64");
-    let bytes = u64::try_from(durable.unsealed.payload).expect("usize fits u64");
+    let memory_bytes = u64::try_from(durable.chunks.weight().cost).expect("usize fits u64");
+    let bytes = u64::try_from(durable.chunks.weight().payload).expect("usize fits u64");
     Unsealed { records: durable.state.next.since(durable.sealed), bytes, memory_bytes }
 }

@@ -312,8 +312,8 @@ impl Replay<'_> {
             bytes = durable.state.bytes;
             durable.life = Life::Dead;
             durable.state.lsn = durable.state.lsn.max(lsn);
-            let dropped = durable.chunks.drain(..).map(|chunk| chunk.cost());
-            self.found.memtable_bytes -= dropped.sum::<usize>();
+            self.found.memtable_bytes -= durable.chunks.weight().cost;
+            drop(durable.chunks.take());
         }
         if let Some(source) = delete.source
             && let Some(source) = self.stream(source)?

@@ -238,10 +238,8 @@ fn release<'a>(core: &Core, folded: Lsn, snapshots: impl Iterator<Item = &'a Sna
     for snapshot in snapshots {
         let lsn = snapshot.row.state.lsn;
         let mut durable = snapshot.stream.durable.lock();
-        freed += match durable.life {
-            crate::state::view::Life::Dead => {
-                durable.chunks.drain(..).map(|chunk| chunk.cost()).sum()
-            }
+        let left = match durable.life {
+            crate::state::view::Life::Dead => durable.chunks.take(),
             _ => {
                 durable.uploads.folded(folded, snapshot.row.sealed, published);
                 durable.sealed_through(snapshot.row.sealed)
@@ -249,6 +247,7 @@ fn release<'a>(core: &Core, folded: Lsn, snapshots: impl Iterator<Item = &'a Sna
         };
         durable.producers.retain(|_, (_, changed)| *changed > lsn);
         drop(durable);
+        freed += left.iter().map(|block| block.weight().cost).sum::<usize>();
         core.sequencer.forget_producers(&snapshot.stream, PRODUCERS_KEPT);
     }
     let held = core.memtable_bytes.fetch_sub(freed, Ordering::Relaxed) - freed;

@@ -171,6 +171,5 @@ fn in_memory(stream: &Stream, at: Seq) -> Result<Option<Vec<Chunk>>, Error> {
     if at < durable.sealed {
         return Ok(None);
     }
-    let first = durable.chunks.partition_point(|chunk| chunk.limit() <= at);
-    Ok(Some(durable.chunks.range(first..).cloned().collect()))
+    Ok(Some(durable.chunks.beyond(|chunk| chunk.limit() <= at).cloned().collect()))
 }

@@ -14,13 +14,14 @@ use crate::{
     segment,
     state::{
         catalogue::{Place, SegmentRow},
+        chunks::Block,
         files::Held,
         rows::StreamRow,
         stream::ProducerRow,
         view::{Life, Stream},
     },
     subscribe::fold as subscriptions,
-    types::{Chunk, Form, Lsn, ProducerId, SegmentId, Seq, StreamId},
+    types::{Form, Lsn, ProducerId, SegmentId, Seq, StreamId},
 };
 
 /// A stream with this many unsealed bytes gets a segment of its own.
@@ -201,10 +202,10 @@ fn fill(
     let mut snapshots = Vec::with_capacity(streams.len());
     let mut shared: Vec<Run> = Vec::new();
     for stream in streams {
-        let (snapshot, chunks) = photograph(core, &stream);
+        let (snapshot, blocks) = photograph(core, &stream);
         let form = stream.identity.content.form();
-        let bytes: usize = chunks.iter().map(|chunk| chunk.records.payload.len()).sum();
-        let run = Run { stream: stream.identity.id, form, chunks };
+        let bytes: usize = blocks.iter().map(|block| block.weight().payload).sum();
+        let run = Run { stream: stream.identity.id, form, blocks };
         snapshots.push(snapshot);
         if bytes >= OWN_SEGMENT_BYTES {
             files.push(write_runs(core, through, &[run])?);
@@ -226,7 +227,7 @@ fn fill(
 struct Run {
     stream: StreamId,
     form: Form,
-    chunks: Vec<Chunk>,
+    blocks: Vec<Arc<Block>>,
 }
 
 fn write_runs(core: &Core, through: Lsn, runs: &[Run]) -> Result<NewSegment, Failed> {
@@ -238,7 +239,7 @@ fn write_runs(core: &Core, through: Lsn, runs: &[Run]) -> Result<NewSegment, Fai
         || false,
         |builder| {
             for run in runs {
-                for chunk in &run.chunks {
+                for chunk in run.blocks.iter().flat_map(|block| block.chunks()) {
                     builder.push(run.stream, run.form, chunk)?;
                 }
             }
@@ -249,19 +250,19 @@ fn write_runs(core: &Core, through: Lsn, runs: &[Run]) -> Result<NewSegment, Fai
 
 /// Takes a stream's durable state and its unsealed records, and takes it off the list. What
 /// changes from here on puts it on the next one.
-fn photograph(core: &Core, stream: &Arc<Stream>) -> (Snapshot, Vec<Chunk>) {
+fn photograph(core: &Core, stream: &Arc<Stream>) -> (Snapshot, Vec<Arc<Block>>) {
     let _between_commits = core.settling.lock();
     let mut durable = stream.durable.lock();
     durable.dirty = false;
     let state = durable.state.clone();
-    let chunks: Vec<Chunk> = match durable.life {
+    let blocks = match durable.life {
         Life::Dead => Vec::new(),
-        Life::Live | Life::Unborn => durable.chunks.iter().cloned().collect(),
+        Life::Live | Life::Unborn => durable.chunks.share(),
     };
     let mut expected = durable.sealed;
-    for chunk in &chunks {
-        assert!(chunk.first == expected, "INV-7 what is sealed has no hole and no overlap");
-        expected = chunk.limit();
+    for block in &blocks {
+        assert!(block.first() == expected, "INV-7 what is sealed has no hole and no overlap");
+        expected = block.limit();
     }
     let producers = durable
         .producers
@@ -269,14 +270,11 @@ fn photograph(core: &Core, stream: &Arc<Stream>) -> (Snapshot, Vec<Chunk>) {
         .map(|(id, (producer, lsn))| ((id.clone(), producer.clone()), *lsn))
         .collect();
     // A dead stream's records are dropped, not sealed: nobody can read them any more.
-    let sealed = match chunks.last() {
-        Some(last) => last.limit(),
-        None => durable.sealed,
-    };
+    let sealed = expected;
     let counted = durable.counted;
     drop(durable);
     let row = StreamRow { identity: stream.identity.clone(), state, sealed };
-    (Snapshot { stream: Arc::clone(stream), row, producers, counted }, chunks)
+    (Snapshot { stream: Arc::clone(stream), row, producers, counted }, blocks)
 }
 
 /// Writes a segment that covers the given commits, complete and durable but for what

@@ -3,13 +3,14 @@
 //! Small pieces are copied together, large ones are shared: a page of many small appends is one
 //! buffer, a page out of large ones copies nothing.
 
-use std::{collections::VecDeque, ops::Range};
+use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
     segment::Part,
-    types::{Chunk, Ends, Form, Seq},
+    state::chunks::Chunks,
+    types::{Ends, Form, Seq},
 };
 
 /// Pieces shorter than this are copied.
@@ -101,9 +102,9 @@ impl Gather {
     }
 
     /// Takes from records in memory all that are wanted and fit, up to `limit`.
-    pub(crate) fn take_chunks(&mut self, chunks: &VecDeque<Chunk>, limit: Seq) {
-        let first = chunks.partition_point(|chunk| chunk.limit() <= self.next);
-        for chunk in chunks.range(first..) {
+    pub(crate) fn take_chunks(&mut self, chunks: &Chunks, limit: Seq) {
+        let from = self.next;
+        for chunk in chunks.beyond(|chunk| chunk.limit() <= from) {
             if self.done || self.next >= limit {
                 return;
             }

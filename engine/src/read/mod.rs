@@ -20,7 +20,7 @@ use crate::{
         stream::Identity,
         view::{Durable, Stream},
     },
-    types::{Offset, Place, Seq, WallMs},
+    types::{Chunk, Offset, Place, Seq, WallMs},
 };
 
 /// Payload bytes a keyed read may pass over in one page.
@@ -140,12 +140,12 @@ fn begin(durable: &Durable, from: From) -> Result<Start, Error> {
 /// Timestamps never decrease, so if the first record in memory is older than `since`, everything
 /// in segments is too.
 fn begin_since(durable: &Durable, since: WallMs) -> Start {
-    let chunks = &durable.chunks;
-    let older = chunks.partition_point(|chunk| chunk.timestamp < since);
-    if older == 0 && durable.sealed > Seq::ZERO {
+    let is_older = |chunk: &Chunk| chunk.timestamp < since;
+    if durable.sealed > Seq::ZERO && !durable.chunks.oldest().is_some_and(is_older) {
         return Start::Search(since);
     }
-    let found = chunks.get(older).map_or(durable.state.next, |chunk| chunk.first);
+    let found = durable.chunks.beyond(is_older).next();
+    let found = found.map_or(durable.state.next, |chunk| chunk.first);
     Start::At(found.max(durable.state.kept.earliest))
 }
 

@@ -2,6 +2,7 @@
 //! catalogue they are folded into. The catalogue is the only place that speaks SQL.
 
 pub(crate) mod catalogue;
+pub(crate) mod chunks;
 pub(crate) mod files;
 pub(crate) mod kept;
 pub(crate) mod rows;

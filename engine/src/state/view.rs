@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    ops::{AddAssign, SubAssign},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
+    chunks::{Block, Chunks},
     stream::{Identity, Producer, StreamState},
     uploads::Uploads,
 };
@@ -76,9 +78,7 @@ pub(crate) struct Durable {
     pub(crate) sealed: Seq,
     /// What of that is in the bucket.
     pub(crate) uploads: Uploads,
-    pub(crate) chunks: VecDeque<Chunk>,
-    /// What `chunks` come to.
-    pub(crate) unsealed: Weight,
+    pub(crate) chunks: Chunks,
     /// Producers changed since the last fold.
     pub(crate) producers: BTreeMap<ProducerId, (Producer, Lsn)>,
     /// On the list of streams that the next fold will write.
@@ -94,6 +94,20 @@ pub(crate) struct Weight {
     pub(crate) payload: usize,
     /// As a bound on memory counts them.
     pub(crate) cost: usize,
+}
+
+impl AddAssign for Weight {
+    fn add_assign(&mut self, more: Self) {
+        self.payload += more.payload;
+        self.cost += more.cost;
+    }
+}
+
+impl SubAssign for Weight {
+    fn sub_assign(&mut self, less: Self) {
+        self.payload -= less.payload;
+        self.cost -= less.cost;
+    }
 }
 
 /// Signs of life that need no log entry.
@@ -159,8 +173,7 @@ impl Stream {
                 life,
                 sealed,
                 uploads,
-                chunks: VecDeque::new(),
-                unsealed: Weight::default(),
+                chunks: Chunks::default(),
                 producers: BTreeMap::new(),
                 dirty: false,
                 counted,
@@ -257,18 +270,13 @@ impl Durable {
             return 0;
         }
         let Write { first, timestamp, key, .. } = write;
-        let chunk = Chunk { first, records, timestamp, key };
-        let gained = chunk.cost();
-        self.unsealed.payload += chunk.records.payload.len();
-        self.unsealed.cost += gained;
-        self.chunks.push_back(chunk);
-        gained
+        self.chunks.push(Chunk { first, records, timestamp, key })
     }
 
     /// The records in memory among which a position lies.
     pub(crate) fn chunk_of(&self, seq: Seq) -> Option<Chunk> {
-        let index = self.chunks.partition_point(|chunk| chunk.limit() <= seq);
-        self.chunks.get(index).filter(|chunk| chunk.first <= seq).cloned()
+        let found = self.chunks.beyond(|chunk| chunk.limit() <= seq).next();
+        found.filter(|chunk| chunk.first <= seq).cloned()
     }
 
     /// Lets go of the oldest records. Those in memory stay until they are sealed: forks may draw
@@ -298,22 +306,9 @@ impl Durable {
         }
     }
 
-    /// Drops the records before `limit`: they lie in a segment now. Returns the bytes freed.
-    pub(crate) fn sealed_through(&mut self, limit: Seq) -> usize {
-        let mut freed = 0;
-        while let Some(chunk) = self.chunks.front() {
-            if chunk.limit() > limit {
-                break;
-            }
-            freed += chunk.cost();
-            self.unsealed.payload -= chunk.records.payload.len();
-            self.chunks.pop_front();
-        }
-        self.unsealed.cost -= freed;
-        if self.chunks.is_empty() {
-            self.chunks.shrink_to_fit();
-        }
+    /// Takes out the records before `limit`: they lie in a segment now.
+    pub(crate) fn sealed_through(&mut self, limit: Seq) -> Vec<Arc<Block>> {
         self.sealed = self.sealed.max(limit);
-        freed
+        self.chunks.take_before(limit)
     }
 }
