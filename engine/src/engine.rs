@@ -292,7 +292,7 @@ impl Engine {
         match self.core.sequencer.mode() {
             Mode::Serving => Health::Serving,
             Mode::DiskFull => Health::DiskFull,
-            Mode::Failed(reason) => Health::LogFailed { reason },
+            Mode::Failed(reason) | Mode::Overtaken(reason) => Health::LogFailed { reason },
             Mode::Draining => Health::Draining,
         }
     }
@@ -314,7 +314,7 @@ impl Engine {
 
     /// Seals what is in memory and publishes it, if the bucket answers in time.
     pub async fn flush(&self) {
-        if !matches!(self.core.sequencer.mode(), Mode::Failed(_)) {
+        if !self.core.sequencer.mode().is_over() {
             seal::run(&self.core).await;
             publish::finish(&self.core).await;
         }

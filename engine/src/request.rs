@@ -384,6 +384,9 @@ pub enum Error {
     /// The log can't be written until a restart: nothing was done (503).
     #[error("the log failed: no writes until a restart")]
     LogFailed,
+    /// Another process has taken the store over: nothing was done, here or after a restart (503).
+    #[error("another server has taken this store over: no more writes here")]
+    Overtaken,
     /// The write may or may not survive (503).
     #[error("outcome unknown: the write may or may not have been stored; check Stream-Next-Offset")]
     Unknown,

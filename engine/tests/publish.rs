@@ -165,7 +165,7 @@ fn a_writer_whose_slot_was_taken_stops_for_good() {
         pass(15).await;
         let Health::LogFailed { reason } = engine.health() else { panic!("not fenced") };
         assert!(reason.contains("fenced: another process has published manifest 2"), "{reason}");
-        assert!(matches!(append(&engine, "a", "refused").await, Err(Error::LogFailed)));
+        assert!(matches!(append(&engine, "a", "refused").await, Err(Error::Overtaken)));
         engine.close().await;
         drop(engine);
         let refused = open_with(&world, &machine, config()).await.err().unwrap();
@@ -195,7 +195,7 @@ fn a_writer_at_rest_that_was_overtaken_collects_nothing_and_stops() {
             pass(100).await;
         }
         assert_eq!(idle.metrics().publish.fenced.get(), 1, "it looked before it collected");
-        assert!(matches!(append(&idle, "a", "late").await, Err(Error::LogFailed)));
+        assert!(matches!(append(&idle, "a", "late").await, Err(Error::Overtaken)));
         assert_eq!(other.metrics().publish.fenced.get(), 0);
         other.close().await;
         idle.close().await;
@@ -353,7 +353,7 @@ fn a_writer_that_was_away_is_fenced_though_it_was_promised_a_longer_grace_than_o
         append(&away, "a", "late").await.unwrap();
         pass(60).await;
         assert_eq!(away.metrics().publish.fenced.get(), 1);
-        assert!(matches!(append(&away, "a", "later").await, Err(Error::LogFailed)));
+        assert!(matches!(append(&away, "a", "later").await, Err(Error::Overtaken)));
         assert_eq!(other.metrics().publish.fenced.get(), 0);
         other.close().await;
         away.close().await;

@@ -3,7 +3,8 @@
 //! What counts are the local copies of uploaded segments, as the file system measures them at start
 //! and as blocks are added to them after that; so a restart neither forgets nor invents bytes. A
 //! fetched block is put back only as far as there is room. An upload may take the sum above the
-//! budget until the next round, a second later.
+//! budget until the next round, and one without a manifest for as long as there is none: only what a
+//! manifest in the bucket names is sure to stay there.
 
 use std::{
     io,
@@ -68,12 +69,17 @@ pub(crate) async fn tidy(core: &Arc<Core>) {
     // A file that a merge removes must not come back by a rename.
     let _turn = core.sealing.lock().await;
     let set = core.segments.load_full();
-    let mut uploaded: Vec<_> = set.all().iter().filter(|it| is_uploaded(it)).collect();
+    // What is uploaded and named by no manifest may be collected by the next writer, and so may what
+    // this one's manifests name once there is another.
+    if core.metrics.publish.fenced.get() != 0 {
+        return;
+    }
+    let mut published: Vec<_> = set.all().iter().filter(|it| it.is_published()).collect();
     // Of those never read the oldest go first.
-    uploaded.sort_by_key(|segment| segment.last_used());
+    published.sort_by_key(|segment| segment.last_used());
     let mut left = bytes;
     let before = core.metrics.evictions.get();
-    for segment in uploaded {
+    for segment in published {
         if left <= max - max / 8 {
             break;
         }

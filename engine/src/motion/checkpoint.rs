@@ -133,7 +133,7 @@ pub(super) fn checkpoint(core: &Core, conn: &Connection) -> rusqlite::Result<Pro
         if failed && !dead && !core.unsynced.swap(true, Ordering::AcqRel) {
             weir_io::sometimes!("a checkpoint's sync failed, and writes ended");
             tracing::error!(%error, "the database could not be synced: no writes until a restart");
-            core.sequencer.fence("the database could not be synced");
+            core.sequencer.give_up("the database could not be synced");
             // What waits for room in the WAL goes on.
             core.sequencer.work.notify_one();
         }

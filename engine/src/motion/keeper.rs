@@ -46,7 +46,7 @@ pub(crate) async fn run(core: Arc<Core>) {
 }
 
 fn seal_is_due(core: &Core) -> bool {
-    if matches!(core.sequencer.mode(), Mode::Failed(_)) {
+    if core.sequencer.mode().is_over() {
         return false;
     }
     if core.wants_seal() {

@@ -27,7 +27,6 @@ use super::{
 use crate::{
     core::Core,
     history,
-    log::sequencer::Mode,
     segment::{self, Segment},
     state::catalogue::{self, Failure, Place, SegmentRow},
     types::{Lsn, SegmentId, Seq, StreamId},
@@ -56,7 +55,7 @@ pub(crate) enum Rest {
 pub(crate) async fn run(core: Arc<Core>) {
     let (mut wanted, mut pause) = (false, ROUND);
     while !is_stopping(&core) {
-        if !matches!(core.sequencer.mode(), Mode::Failed(_)) {
+        if !core.sequencer.mode().is_over() {
             wanted |= heal::run(&core).await;
             if wanted || deaths::is_overdue(&core) || condense::is_overdue(&core).await {
                 let rest = all(&core).await;

@@ -9,7 +9,10 @@
 use std::{
     io,
     ops::Range,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::{Bytes, BytesMut};
@@ -47,6 +50,8 @@ pub(crate) struct Segment {
     index: Box<[Entry]>,
     filter: Filter,
     remote: OnceLock<Remote>,
+    /// A manifest in the bucket names the object.
+    published: AtomicBool,
 }
 
 /// A block that may hold what is looked for.
@@ -78,7 +83,15 @@ impl Segment {
         let filter = section(&*file, Section::Filter, footer.filter)?;
         let filter = Filter::decode(&filter, footer.filter.offset)?;
         let local = Local::new(file, file_len, footer.index.offset).map_err(failed)?;
-        Ok(Self { local, header, footer, index, filter, remote: OnceLock::new() })
+        Ok(Self {
+            local,
+            header,
+            footer,
+            index,
+            filter,
+            remote: OnceLock::new(),
+            published: AtomicBool::new(false),
+        })
     }
 
     /// The store it was written by.
@@ -96,12 +109,21 @@ impl Segment {
         self.remote.get()
     }
 
-    /// Notes that the bucket has the segment for good. From here on the local copy may be evicted.
-    #[allow(dead_code, reason = "what an upload ends with")]
+    /// Notes that the bucket has the object. Until a manifest names it, it may still be taken for litter there.
     pub(crate) fn set_remote(&self, remote: Remote) {
         assert_eq!(remote.bytes, self.footer.file_bytes(), "the object is the file");
         let noted = self.remote.get_or_init(|| remote.clone());
         assert_eq!(*noted, remote, "a segment is uploaded under one key");
+    }
+
+    /// Notes that a manifest in the bucket names the object: nobody collects it. From here on the local
+    /// copy may be evicted.
+    pub(crate) fn set_published(&self) {
+        self.published.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_published(&self) -> bool {
+        self.published.load(Ordering::Acquire)
     }
 
     /// What it holds, in numbers.

@@ -7,7 +7,7 @@ use crate::{
     ledger::{Change, Key},
     motion::publish::Stored,
     publish::{listing::Entry, manifest::Manifest},
-    state::files::Cut,
+    state::{catalogue::SegmentRow, files::Cut},
     types::SegmentId,
 };
 
@@ -19,6 +19,8 @@ pub(super) struct Rows {
     pub(super) comparable: bool,
     /// The ledgers that the tables name, oldest first.
     pub(super) ledgers: Vec<SegmentId>,
+    /// The segments that the bucket has, as the tables say: a read may need them.
+    pub(super) uploaded: Vec<SegmentRow>,
     /// As a ledger would have them; kept while nobody changes them.
     pub(super) rows: BTreeMap<Key, Change>,
 }
@@ -30,6 +32,7 @@ impl Rows {
             cut: None,
             comparable: false,
             ledgers: Vec::new(),
+            uploaded: Vec::new(),
             rows: BTreeMap::new(),
         }
     }
@@ -46,6 +49,12 @@ impl Rows {
         if newest.manifest.store != published.manifest.store {
             let text = "the bucket belongs to another store";
             found.add("manifest", newest.manifest.artifact().key(), text);
+        } else if newest.manifest.recoveries > published.manifest.recoveries {
+            let text = format!(
+                "another process recovered the store from the bucket after manifest {mine}, the last of \
+                 this one, and has taken over: what was acked here since is nowhere else"
+            );
+            found.add("overtaken", newest.manifest.artifact().key(), text);
         } else if mine > theirs {
             let text = format!("the bucket's newest is {theirs}, this store published {mine}");
             found.add("manifest", published.manifest.artifact().key(), text);
@@ -59,6 +68,13 @@ impl Rows {
             let text = format!("the bucket has none, this store published {generation}");
             found.add("manifest", published.manifest.artifact().key(), text);
         }
+    }
+
+    /// Those of the uploaded segments that the newest manifest does not name: nobody has looked at them
+    /// yet.
+    pub(super) fn unnamed<'a>(&'a self, named: &[Entry]) -> impl Iterator<Item = &'a SegmentRow> {
+        let named: BTreeSet<SegmentId> = named.iter().map(|entry| entry.id).collect();
+        self.uploaded.iter().filter(move |row| !named.contains(&row.id))
     }
 
     /// Whether the bucket's rows are those of the tables, if these show the same commits.

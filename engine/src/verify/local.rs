@@ -20,10 +20,10 @@ use crate::{
     motion::publish::{Stored, chain},
     open,
     state::{
-        catalogue::{self, Failure, LedgerRow, Origin, SegmentRow},
+        catalogue::{self, Failure, LedgerRow, Origin, Place, SegmentRow},
         files::Cut,
     },
-    types::Lsn,
+    types::{Lsn, SegmentId},
 };
 
 /// How often something is asked again because a server has begun meanwhile.
@@ -72,6 +72,23 @@ pub(super) async fn look(
     found.findings.append(&mut more.findings);
     found.checked = more.checked;
     Ok(rows)
+}
+
+/// Whether the tables still name a segment that was uploaded.
+pub(super) async fn has_uploaded(
+    world: &World,
+    config: &Config,
+    id: SegmentId,
+) -> Result<bool, VerifyError> {
+    let (shared, config) = (world.clone(), config.clone());
+    let ran = weir_io::tasks::run(&*world.blocking, move || {
+        let mut found = Findings::default();
+        let stillness = Stillness::Open;
+        let local = Local { world: &shared, config: &config, stillness, found: &mut found };
+        let segments = local.sure(catalogue::segments)?;
+        Ok(segments.iter().any(|row| row.id == id && row.place == Place::Bucket))
+    });
+    ran.await.map_err(|gone| VerifyError::Local(gone.to_string()))?
 }
 
 pub(super) struct Local<'a> {
@@ -128,8 +145,9 @@ impl Local<'_> {
             self.ledger(row, store)?;
         }
         let ledgers = head.ledgers.iter().map(|row| row.id).collect();
+        let uploaded = head.segments.into_iter().filter(|row| row.place == Place::Bucket).collect();
         let comparable = head.whole && self.stillness == Stillness::Held;
-        Ok(Rows { published, cut: head.cut, comparable, ledgers, rows })
+        Ok(Rows { published, cut: head.cut, comparable, ledgers, uploaded, rows })
     }
 
     /// Asks the tables, all at one moment.

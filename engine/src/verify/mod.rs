@@ -17,15 +17,15 @@ mod tables;
 
 use std::sync::Arc;
 
-use weir_io::{World, objects::Objects};
+use weir_io::{World, objects::Objects, retry::Retrying};
 
 use self::local::Stillness;
 use crate::{
     BadConfig, Config, Engine, Layout,
     history::Bucket,
-    motion::publish::Problem,
+    motion::publish::{Problem, segment_key},
     restore::{Finding, RestoreError, fetch::Bad},
-    state::catalogue::Failure,
+    state::catalogue::{Failure, SegmentRow},
 };
 
 /// How much to look at.
@@ -123,6 +123,30 @@ fn damage(bad: Bad) -> Result<String, VerifyError> {
     }
 }
 
+/// Whether an uploaded segment that no manifest names yet is in the bucket: blocks of it may be nowhere
+/// else.
+async fn rented(
+    world: &World,
+    config: &Config,
+    bucket: &Retrying,
+    row: &SegmentRow,
+    found: &mut Findings,
+) -> Result<(), VerifyError> {
+    let key = segment_key(row);
+    let there = bucket.head(&key).await.map_err(|error| VerifyError::Bucket(error.to_string()))?;
+    found.checked.objects += 1;
+    let what = match there.map(|meta| meta.size) {
+        Some(bytes) if bytes == row.bytes => return Ok(()),
+        Some(bytes) => format!("it has {bytes} bytes instead of {}", row.bytes),
+        None => "it is missing".to_owned(),
+    };
+    // A server that is running may have merged it away.
+    if local::has_uploaded(world, config, row.id).await? {
+        found.add("object", key, format!("{what}; no manifest names it, this store does"));
+    }
+    Ok(())
+}
+
 impl Engine {
     /// Looks for damage in the store in `config.dir` and in its bucket. The store need not be
     /// there if only the bucket is looked at, nor the bucket if only the store is.
@@ -158,7 +182,12 @@ impl Engine {
         let remote = chain::look(bucket, depth, &mut found).await?;
         let empty = remote.is_none() && found.findings.len() == before;
         match (&rows, &remote) {
-            (Some(rows), Some(remote)) => rows.compare(&remote.newest, &mut found),
+            (Some(rows), Some(remote)) => {
+                rows.compare(&remote.newest, &mut found);
+                for row in rows.unnamed(&remote.segments) {
+                    rented(&world, &config, bucket, row, &mut found).await?;
+                }
+            }
             (Some(rows), None) if empty => rows.compare_none(&mut found),
             (None, None) if empty => found.add("manifest", "newest", "the bucket has no manifest"),
             _ => {}

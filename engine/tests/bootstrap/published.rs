@@ -177,7 +177,7 @@ fn the_old_writer_is_fenced_and_takes_no_more() {
         assert!(reason.contains("fenced"), "{reason}");
         let refused =
             engine.append(weir_engine::request::Append::new(name("a"), text(), "refused".into()));
-        assert!(matches!(refused.await, Err(Error::LogFailed)));
+        assert!(matches!(refused.await, Err(Error::Overtaken)));
         assert_eq!(recovered.health(), Health::Serving);
         assert_eq!(contents(&recovered, "a").await, "kept new ");
         engine.close().await;

@@ -14,8 +14,8 @@ use crate::ObjectStore;
 
 /// The name of the note.
 const NOTE: &str = "bucket-requests";
-/// How often it is written, if there is something new.
-const PERIOD: Duration = Duration::from_secs(60);
+/// How often it is written, if there is something new: a process that is killed forgets as much.
+const PERIOD: Duration = Duration::from_secs(5);
 
 /// Keeps the counts of a server's bucket.
 pub(super) struct Bill {

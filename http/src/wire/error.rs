@@ -161,7 +161,7 @@ impl Refusal {
             )
             .with(RETRY_AFTER, names::FIVE_SECONDS),
             Error::Draining => Self::draining(),
-            Error::LogFailed | Error::Unknown => {
+            Error::LogFailed | Error::Overtaken | Error::Unknown => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error.to_string())
                     .with(RETRY_AFTER, names::FIVE_SECONDS)
             }

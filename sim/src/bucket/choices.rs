@@ -16,6 +16,8 @@ const SHARE: u32 = 4;
 pub(super) const LATE_MAX: Duration = Duration::from_secs(60);
 /// No listing shows longer than this what was before.
 pub(super) const LAG_MAX: Duration = Duration::from_secs(40);
+/// What a store that evicts keeps of published segments.
+const EVICTING_BYTES_MAX: u64 = 16 << 10;
 /// The longest outage.
 pub(super) const OUTAGE_MAX: Duration = Duration::from_secs(300);
 
@@ -41,6 +43,8 @@ pub struct Choices {
     pub rivals: bool,
     /// After everything an operator recovers a store again and again.
     pub drill: bool,
+    /// Hardly anything that is published stays on the disk.
+    pub evicts: bool,
 }
 
 fn one_of<T: Copy>(chance: &mut ChaCha8Rng, choices: &[T]) -> T {
@@ -72,6 +76,7 @@ impl Choices {
             quota: c.random_bool(0.2),
             rivals: c.random_bool(0.5),
             drill: c.random_bool(0.4),
+            evicts: c.random_bool(0.4),
         }
     }
 
@@ -83,7 +88,7 @@ impl Choices {
     }
 
     /// The switches and their names.
-    pub fn switches(&mut self) -> [(&'static str, &mut bool); 12] {
+    pub fn switches(&mut self) -> [(&'static str, &mut bool); 13] {
         [
             ("bucket", &mut self.there),
             ("bucket_slow", &mut self.slow),
@@ -97,6 +102,7 @@ impl Choices {
             ("bucket_quota", &mut self.quota),
             ("rivals", &mut self.rivals),
             ("drill", &mut self.drill),
+            ("evicts", &mut self.evicts),
         ]
     }
 
@@ -110,8 +116,15 @@ impl Choices {
             gc_grace: self.grace,
             backlog_bytes_max: self.backlog_bytes_max,
             publish_at_stop: self.publish_at_stop,
+            local_bytes_max: if self.evicts { EVICTING_BYTES_MAX } else { config.local_bytes_max },
             ..config
         }
+    }
+
+    /// Whether a read may fail because only the bucket has what it needs.
+    #[must_use]
+    pub const fn keeps_readers_waiting(&self) -> bool {
+        self.there && self.evicts
     }
 
     /// A bucket on a good day.

@@ -150,7 +150,7 @@ async fn end(sim: &Rc<Sim>, first: &Rival, second: &Rival) -> Result<(), Breach>
     if let Some(engine) = &lost.engine {
         let refused = engine.append(append(&lost.stream)).await;
         require!(
-            matches!(refused, Err(Error::LogFailed)),
+            matches!(refused, Err(Error::Overtaken)),
             checks::CHAIN,
             "{} is fenced and answers {refused:?}",
             lost.name

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     history::{AdoptError, Adoption, Bucket, adopt, tidy},
+    publish::keys::{Artifact, Generation},
     types::SegmentId,
 };
 
@@ -53,6 +54,48 @@ fn nothing_that_the_bucket_does_not_have_is_evicted() {
         town.publish().await;
         tidy(&town.engine.core).await;
         assert!(on_disk(&town) < 10 << 10, "{}", on_disk(&town));
+    });
+}
+
+/// Somebody else has the slot of the manifest that would name the segment: the object may be collected
+/// as litter, and what was acked is nowhere but here.
+#[test]
+fn nothing_that_no_manifest_names_is_evicted() {
+    live(Config { local_bytes_max: 0, ..config() }, async |town| {
+        town.uploaded("s", 300).await;
+        let world = &town.world;
+        let slot = Artifact::Manifest(Generation::NONE.next().next()).key();
+        let other = town.machine.bucket().client(Arc::clone(&world.clock));
+        other.create(&slot, "another's".into()).await.expect("it is free");
+        town.create("t").await;
+        town.append("t", 0, 300).await;
+        seal::run(&town.engine.core).await;
+        let published = publish::once(&town.engine.core).await;
+        assert!(matches!(published, Err(publish::Problem::Fenced(_))), "{published:?}");
+        let before = on_disk(&town);
+        tidy(&town.engine.core).await;
+        assert_eq!(on_disk(&town), before);
+        let uploaded = town.segments().pop().expect("just sealed");
+        let bucket = town.machine.bucket().client(Arc::clone(&world.clock));
+        bucket.delete(&key(&uploaded)).await.expect("it was uploaded");
+        assert_eq!(town.read("t", 1 << 20).await, body("t", 300));
+    });
+}
+
+/// A process that has just started does not know what the last manifest names until it has compared.
+#[test]
+fn what_was_published_before_a_start_is_evicted_after_it() {
+    let machine = Machine::new(7);
+    let config = Config { local_bytes_max: 0, ..config() };
+    live_on(&machine, config.clone(), async |town| {
+        town.uploaded("s", 300).await;
+        town.engine.close().await;
+    });
+    live_on(&machine, config, async |town| {
+        town.publish().await;
+        tidy(&town.engine.core).await;
+        assert!(on_disk(&town) < 10 << 10, "{}", on_disk(&town));
+        assert_eq!(town.read("s", 1 << 20).await, body("s", 300));
     });
 }
 

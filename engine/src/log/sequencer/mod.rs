@@ -69,7 +69,16 @@ pub(crate) enum Mode {
     Serving,
     DiskFull,
     Failed(String),
+    /// Another process owns the store.
+    Overtaken(String),
     Draining,
+}
+
+impl Mode {
+    /// Whether nothing is written any more, whatever happens.
+    pub(crate) const fn is_over(&self) -> bool {
+        matches!(self, Self::Failed(_) | Self::Overtaken(_))
+    }
 }
 
 /// A decision, and the group it must wait for.
@@ -130,6 +139,7 @@ impl Sequencer {
             Mode::Serving => {}
             Mode::DiskFull => return Err(Error::DiskFull),
             Mode::Failed(_) => return Err(Error::LogFailed),
+            Mode::Overtaken(_) => return Err(Error::Overtaken),
             Mode::Draining => return Err(Error::Draining),
         }
         let bytes = inner.bytes.saturating_add(body);
@@ -149,6 +159,7 @@ impl Sequencer {
         match &inner.mode {
             Mode::Serving | Mode::DiskFull => {}
             Mode::Failed(_) => return Err(Error::LogFailed),
+            Mode::Overtaken(_) => return Err(Error::Overtaken),
             Mode::Draining => return Err(Error::Draining),
         }
         inner.close_if_full();
@@ -180,10 +191,14 @@ impl Sequencer {
         self.work.notify_one();
     }
 
-    /// Refuses every write until a restart: another process owns the store now, or the database can't
-    /// be synced. What was admitted goes on.
-    pub(crate) fn fence(&self, reason: &str) {
+    /// Refuses every write until a restart: the database can't be synced. What was admitted goes on.
+    pub(crate) fn give_up(&self, reason: &str) {
         self.inner.lock().mode = Mode::Failed(reason.to_owned());
+    }
+
+    /// Refuses every write: another process owns the store now. What was admitted goes on.
+    pub(crate) fn fence(&self, reason: &str) {
+        self.inner.lock().mode = Mode::Overtaken(reason.to_owned());
     }
 
     /// Space has returned.

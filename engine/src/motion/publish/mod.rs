@@ -280,6 +280,7 @@ async fn publish(
     let ledgers: Vec<Entry> = picture.ledgers.iter().map(ledger_entry).collect();
     let (manifest, pages) = draw(core, state.last.as_ref(), picture, (&segments, &ledgers));
     if state.last.as_ref().is_some_and(|last| shows_the_same(&last.manifest, &manifest)) {
+        named(picture);
         // A process that ended after its last manifest may have left that undone.
         sweep::retire(core, &segments, &ledgers, state).await?;
         state.version = version;
@@ -300,6 +301,7 @@ async fn publish(
     note_pending(core, &stored).await?;
     state.unresolved = Some(stored.clone());
     settle(core, bucket, state, stored).await?;
+    named(picture);
     if !lacking.is_empty() {
         weir_io::sometimes!("a manifest named a segment that could not be read as a hole");
         tracing::error!(segments = ?lacking, "published without segments that can't be read");
@@ -307,6 +309,12 @@ async fn publish(
     sweep::retire(core, &segments, &ledgers, state).await?;
     state.version = version;
     Ok(())
+}
+
+/// Notes that the newest manifest names what the bucket has of a picture.
+fn named(picture: &Picture) {
+    let stored = picture.segments.iter().filter(|held| held.row.place == Place::Bucket);
+    stored.for_each(|held| held.segment.set_published());
 }
 
 /// Asks the rules.

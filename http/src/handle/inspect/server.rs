@@ -35,12 +35,7 @@ pub(super) fn document(app: &App) -> Value {
                 "bytes": details.queue.bytes,
                 "full": details.queue.full,
             },
-            "local_backpressure": {
-                "enabled": true,
-                "current_bytes": details.memtable.unsealed_bytes,
-                "max_bytes": details.limits.unsealed_bytes_max,
-                "over_limit": details.memtable.full,
-            },
+            "local_backpressure": backpressure(&details),
             "uploads": {
                 "pending_segments": details.publishing.as_ref().map_or(0, |it| it.pending_files),
             },
@@ -87,7 +82,7 @@ fn configured_limits(app: &App, limits: &Limits) -> Value {
             "max_queue_requests": config.queue_requests_max,
             "max_queue_bytes": config.queue_bytes_max,
             "busy_timeout_ms": 0,
-            "local_backlog_max_bytes": limits.unsealed_bytes_max,
+            "local_backlog_max_bytes": config.backlog_bytes_max,
         },
         "search": {
             "companion_batch_segments": 0,
@@ -107,6 +102,21 @@ fn configured_limits(app: &App, limits: &Limits) -> Value {
             "object_store_timeout_ms": bucket::timeout_ms(app),
         },
         "memory": { "pressure_limit_bytes": 0 },
+    })
+}
+
+/// What waits for the bucket; without one, for the next seal.
+fn backpressure(details: &ServerDetails) -> Value {
+    let limits = &details.limits;
+    let (waiting, max) = match &details.publishing {
+        Some(publishing) => (publishing.backlog_bytes, limits.config.backlog_bytes_max),
+        None => (details.memtable.unsealed_bytes, limits.unsealed_bytes_max),
+    };
+    json!({
+        "enabled": true,
+        "current_bytes": waiting,
+        "max_bytes": max,
+        "over_limit": waiting >= max || details.memtable.full,
     })
 }
 
