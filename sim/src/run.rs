@@ -91,7 +91,8 @@ pub fn case(case: &Case, echo: bool) -> Result<Report, Failure> {
     if let Some(what) = what {
         return Err(Failure { case: case.clone(), what, tail: log.tail() });
     }
-    log.mix(sim.machine.fingerprint());
+    let fingerprint = sim.machine.fingerprint();
+    log.aside(&[fingerprint], || format!("the machine, after all: {fingerprint:016x}"));
     Ok(Report {
         seed,
         hash: log.hash(),
