@@ -108,6 +108,9 @@ fn simulate(sim: &std::rc::Rc<Sim>, over: Over) {
     sim.machine.drive().set_faults(sim.calm());
     if over == Over::Http {
         town::run(sim);
+        if sim.breach().is_none() {
+            bucket::rehearse(sim, &mut c);
+        }
     }
     for _ in 0..sim.options.rounds {
         if sim.breach().is_some() {
