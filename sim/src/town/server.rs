@@ -27,7 +27,12 @@ use super::{
 use crate::{
     bucket,
     checks::{self, Breach},
-    door::{outside::Insight, subscriptions::Tokens},
+    door::{
+        Outside,
+        outside::{Dial, Insight},
+        subscriptions::Tokens,
+        tags::Tags,
+    },
     faults::DIR,
     run::boot,
     sabotage::Sabotage,
@@ -59,6 +64,8 @@ pub struct Post {
     pub calls: Calls,
     /// Tokens of wakes, of all workers.
     pub tokens: Tokens,
+    /// What tags of pages stand for.
+    pub tags: Rc<Tags>,
     /// Receivers do what they are called for, at once.
     pub honest: Cell<bool>,
     /// Slow readers read on.
@@ -83,11 +90,19 @@ impl Post {
             resets: Cell::new(options.resets),
             calls: Calls::new(defect),
             tokens: Tokens::default(),
+            tags: Rc::default(),
             honest: Cell::default(),
             sipping: Cell::new(true),
             sipped: Cell::default(),
             sky: RefCell::default(),
         }
+    }
+
+    /// A client that reaches the server like this.
+    #[must_use]
+    pub fn client(&self, dial: Dial) -> Outside {
+        let (insight, tokens) = (Rc::clone(&self.insight), Rc::clone(&self.tokens));
+        Outside::new(dial, insight, tokens, Rc::clone(&self.tags))
     }
 
     /// The bucket's weather changes no more.
@@ -103,6 +118,7 @@ pub async fn run(sim: Rc<Sim>, post: Rc<Post>, config: HttpConfig) {
     let gate = Arc::new(Gate::default());
     post.gate.replace(Arc::clone(&gate));
     post.lines.clear();
+    post.tags.begin();
     let world = World { outbound: Arc::new(post.calls.way.clone()), ..sim.plug() };
     let world = pause::stoppable(world, &gate);
     Gated::new(&gate, Box::pin(live(sim, post, config, world))).await;
