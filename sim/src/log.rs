@@ -36,9 +36,12 @@ impl Log {
         self.last.push_back(line);
     }
 
-    /// Adds a number to the hash alone.
-    pub fn mix(&mut self, word: u64) {
-        self.hash.add(word);
+    /// Adds what reports do not show: numbers for the hash, and a line for whoever follows the trace.
+    pub fn aside(&mut self, words: &[u64], line: impl FnOnce() -> String) {
+        words.iter().for_each(|word| self.hash.add(*word));
+        if self.echo {
+            println!("{}", line());
+        }
     }
 
     /// The hash so far.

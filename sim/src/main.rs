@@ -11,13 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, ensure};
-use clap::{Args, Parser, Subcommand};
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use sim::{
     case::Case,
+    meta,
     run::{self, Over},
     sabotage::Sabotage,
     schedule, shrink,
+    slots::Slots,
     swarm::{self, Swarm},
 };
 
@@ -25,6 +27,10 @@ use sim::{
 const CASE_MAX: Duration = Duration::from_secs(300);
 /// How often a swarm tells how far it is.
 const TELL: Duration = Duration::from_secs(60);
+/// Where seeds are run both ways, one in so many is over HTTP: the last of each eight.
+const HTTP_SHARE: u64 = 8;
+/// Runs of smaller cases at most, if nothing else is said.
+const TRIES_MAX: u32 = 200;
 
 #[derive(Parser)]
 #[command(about = "Runs the store in a simulated world")]
@@ -57,12 +63,12 @@ enum Verb {
         /// As many as fit into this time instead: 90s, 10m, 1h.
         #[arg(long = "for", value_parser = duration)]
         time: Option<Duration>,
-        /// Child processes; one per core at most.
+        /// Child processes; no more than there are cores.
         #[arg(long, default_value_t = 2)]
         jobs: usize,
         /// What clients talk to.
         #[arg(long, value_enum, default_value_t)]
-        over: Over,
+        over: Ways,
         /// Plant a defect.
         #[arg(long, value_enum, default_value_t)]
         sabotage: Sabotage,
@@ -80,7 +86,7 @@ enum Verb {
         seeds: u64,
         /// What clients talk to.
         #[arg(long, value_enum, default_value_t)]
-        over: Over,
+        over: Ways,
         /// Overrule a choice of all seeds: NAME=VALUE.
         #[arg(long, value_name = "NAME=VALUE")]
         set: Vec<String>,
@@ -92,6 +98,9 @@ enum Verb {
         /// Where to keep it; `case-SEED.txt` if nothing is said.
         #[arg(long)]
         out: Option<PathBuf>,
+        /// How many smaller cases are run at most.
+        #[arg(long, default_value_t = TRIES_MAX)]
+        tries: u32,
     },
     /// Runs the cases of a file, one a line.
     Replay {
@@ -107,7 +116,32 @@ enum Verb {
         /// The cases.
         #[arg(allow_hyphen_values = true)]
         cases: Vec<String>,
+        /// Print every line of the trace of the last one.
+        #[arg(long)]
+        trace_last: bool,
     },
+}
+
+/// What the clients of many seeds talk to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Ways {
+    /// The engine, and of every eighth seed the HTTP server.
+    #[default]
+    Both,
+    /// The engine, in its own process.
+    Engine,
+    /// The HTTP server, over a network.
+    Http,
+}
+
+impl Ways {
+    fn of(self, seed: u64) -> Over {
+        match self {
+            Ways::Both if seed % HTTP_SHARE == HTTP_SHARE - 1 => Over::Http,
+            Ways::Both | Ways::Engine => Over::Engine,
+            Ways::Http => Over::Http,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -159,29 +193,45 @@ fn main() -> anyhow::Result<ExitCode> {
         Verb::Run { case, schedule: Some(name), trace } => {
             play(&name, case.seed.unwrap_or(schedule::SEED), trace)
         }
-        Verb::Run { case, schedule: None, trace } => Ok(run_here(&[case.case()?], trace)),
-        Verb::Cases { cases } => {
+        Verb::Run { case, schedule: None, trace } => run_here(&[case.case()?], trace.into()),
+        Verb::Cases { cases, trace_last } => {
             let cases: anyhow::Result<Vec<Case>> = cases.iter().map(|it| it.parse()).collect();
-            Ok(run_here(&cases?, false))
+            run_here(&cases?, if trace_last { Trace::Last } else { Trace::None })
         }
         Verb::Swarm { from, seeds, time, jobs, over, sabotage, set } => {
-            let case = |seed| overruled(Case::new(seed, over, sabotage), &set);
+            let case = |seed| overruled(Case::new(seed, over.of(seed), sabotage), &set);
             let began = Instant::now();
-            let swarm = swarm(from, time.map_or(Limit::Seeds(seeds), Limit::Time), jobs, case)?;
-            report(&swarm, began.elapsed())
+            let limit = time.map_or(Limit::Seeds(seeds), Limit::Time);
+            let (swarm, tally) = swarm(from, limit, swarm::children(jobs), case)?;
+            Ok(report(&swarm, &tally, began.elapsed()))
         }
         Verb::Meta { seed, seeds, over, set } => {
-            let case = |seed| overruled(Case::new(seed, over, Sabotage::None), &set);
+            let case = |seed| overruled(Case::new(seed, over.of(seed), Sabotage::None), &set);
             meta(&cases(seed, seeds, case)?)
         }
-        Verb::Shrink { case, out } => shrunk(&case.case()?, out),
+        Verb::Shrink { case, out, tries } => shrunk(&case.case()?, out, tries),
         Verb::Replay { file, trace } => {
             let text = std::fs::read_to_string(&file)
                 .with_context(|| format!("reading {}", file.display()))?;
             let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
             let cases: anyhow::Result<Vec<Case>> = lines.map(str::parse).collect();
-            Ok(run_here(&cases?, trace))
+            run_here(&cases?, trace.into())
         }
+    }
+}
+
+/// Of which cases every line of the trace is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trace {
+    None,
+    /// With what the engine and the server log beside it.
+    All,
+    Last,
+}
+
+impl From<bool> for Trace {
+    fn from(all: bool) -> Trace {
+        if all { Trace::All } else { Trace::None }
     }
 }
 
@@ -195,6 +245,7 @@ fn play(name: &str, seed: u64, trace: bool) -> anyhow::Result<ExitCode> {
     }
     let schedule =
         schedule::find(name).with_context(|| format!("there is no schedule '{name}'"))?;
+    let _slot = Slots::of_machine()?.take()?;
     run::watch_panics();
     match schedule.play(seed, trace) {
         Ok(told) => {
@@ -220,9 +271,11 @@ fn cases(
     (from..from + seeds).map(case).collect()
 }
 
-fn run_here(cases: &[Case], trace: bool) -> ExitCode {
+fn run_here(cases: &[Case], trace: Trace) -> anyhow::Result<ExitCode> {
+    // Kept until the process ends: it has a core to itself.
+    let _slot = Slots::of_machine()?.take()?;
     run::watch_panics();
-    if trace {
+    if trace == Trace::All {
         tracing_subscriber::fmt()
             .without_time()
             .with_ansi(false)
@@ -230,12 +283,17 @@ fn run_here(cases: &[Case], trace: bool) -> ExitCode {
             .init();
     }
     let mut code = ExitCode::SUCCESS;
-    let watch = (!trace).then(watchdog);
-    for case in cases {
+    let watch = (trace != Trace::All).then(watchdog);
+    for (no, case) in cases.iter().enumerate() {
         if let Some(watch) = &watch {
             watch.send(case.clone()).expect("the watchdog outlives the cases");
         }
-        match run::case(case, trace) {
+        let echo = match trace {
+            Trace::None => false,
+            Trace::All => true,
+            Trace::Last => no + 1 == cases.len(),
+        };
+        match run::case(case, echo) {
             Ok(report) => println!(
                 "held {} {} {} {} {}",
                 report.seed,
@@ -255,7 +313,7 @@ fn run_here(cases: &[Case], trace: bool) -> ExitCode {
     for mark in weir_io::sometimes::reached() {
         println!("mark {mark}");
     }
-    code
+    Ok(code)
 }
 
 /// Ends a process whose case goes on for ever: told of each case as it begins.
@@ -285,30 +343,56 @@ enum Limit {
     Time(Duration),
 }
 
+/// How many seeds there were, and of what kind.
+#[derive(Debug, Default)]
+struct Tally {
+    from: u64,
+    next: u64,
+    engine: u64,
+    http: u64,
+    with_bucket: u64,
+}
+
+impl Tally {
+    fn count(&mut self, cases: &[Case]) -> anyhow::Result<()> {
+        for case in cases {
+            match case.over {
+                Over::Engine => self.engine += 1,
+                Over::Http => self.http += 1,
+            }
+            self.with_bucket += u64::from(case.options()?.bucket.there);
+        }
+        Ok(())
+    }
+}
+
 /// One share of seeds after the other; what fails is told at once, and how far it is now and then.
 fn swarm(
     from: u64,
     limit: Limit,
     jobs: usize,
     case: impl Fn(u64) -> anyhow::Result<Case>,
-) -> anyhow::Result<Swarm> {
+) -> anyhow::Result<(Swarm, Tally)> {
     let (exe, began) = (exe()?, Instant::now());
-    let jobs_there = u64::try_from(jobs.max(1))?;
+    let jobs_there = u64::try_from(jobs)?;
     let mut swarm = Swarm::default();
-    let (mut next, mut told) = (from, began);
+    let mut tally = Tally { from, next: from, ..Tally::default() };
+    let mut told = began;
     loop {
         let share = match limit {
-            Limit::Seeds(seeds) => (100 * jobs_there).min(from + seeds - next),
+            Limit::Seeds(seeds) => (100 * jobs_there).min(from + seeds - tally.next),
             Limit::Time(time) if began.elapsed() < time => 20 * jobs_there,
             Limit::Time(_) => 0,
         };
         if share == 0 {
-            return Ok(swarm);
+            return Ok((swarm, tally));
         }
-        let part = swarm::run(&exe, &cases(next, share, &case)?, jobs)?;
+        let cases = cases(tally.next, share, &case)?;
+        let part = swarm::run(&exe, &cases, jobs)?;
         part.failures.iter().for_each(|(seed, what)| eprintln!("failed {seed}: {what}"));
         swarm.add(part);
-        next += share;
+        tally.count(&cases)?;
+        tally.next += share;
         if told.elapsed() >= TELL {
             told = Instant::now();
             let (held, failed) = (swarm.hashes.len(), swarm.failures.len());
@@ -317,43 +401,56 @@ fn swarm(
     }
 }
 
-fn report(swarm: &Swarm, took: Duration) -> anyhow::Result<ExitCode> {
+fn report(swarm: &Swarm, tally: &Tally, took: Duration) -> ExitCode {
     print!("{}", swarm.reports);
+    let said: Vec<String> = std::env::args().skip(1).collect();
+    println!("cargo run -p sim -- {}", said.join(" "));
+    let Tally { from, next, engine, http, with_bucket } = tally;
     println!(
-        "{} seeds held, {} failed; {:?} simulated, {} requests with records, {} boots",
+        "seeds {from}..{next}: {engine} in the engine's process, {http} over HTTP, {with_bucket} of \
+         all with a bucket"
+    );
+    println!(
+        "{} held, {} failed; {:?} simulated, {} requests with records, {} boots",
         swarm.hashes.len(),
         swarm.failures.len(),
         Duration::from_millis(swarm.simulated_ms),
         swarm.requests,
         swarm.boots
     );
-    println!("in {took:.0?} of real time");
+    let seconds = took.as_secs_f64();
+    let per_second = f64::from(u32::try_from(next - from).unwrap_or(u32::MAX)) / seconds;
+    println!("in {seconds:.0} s of real time, {per_second:.2} seeds a second");
     for (seed, what) in &swarm.failures {
         println!("failed {seed}: {what}");
     }
     for mark in &swarm.marks {
         println!("reached: {mark}");
     }
-    Ok(if swarm.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if swarm.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn meta(cases: &[Case]) -> anyhow::Result<ExitCode> {
-    let exe = exe()?;
-    let one = swarm::run(&exe, cases, 2)?;
-    let two = swarm::run(&exe, cases, 1)?;
-    print!("{}", one.reports);
-    let differ = |case: &&Case| {
-        let (one, two) = (one.hashes.get(&case.seed), two.hashes.get(&case.seed));
-        one.is_none() || one != two
-    };
-    let differing: Vec<u64> = cases.iter().filter(differ).map(|case| case.seed).collect();
-    ensure!(differing.is_empty(), "two runs differ, or did not hold, of the seeds {differing:?}");
-    println!("{} seeds twice, in other processes and other company: the same", one.hashes.len());
-    Ok(if one.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let began = Instant::now();
+    let compared = meta::compare(&exe()?, cases)?;
+    print!("{}", compared.one.reports);
+    for (_, what) in &compared.differing {
+        print!("two runs differ of {what}");
+    }
+    let http = cases.iter().filter(|case| case.over == Over::Http).count();
+    let (differ, failed) = (compared.differing.len(), compared.failed.len());
+    println!(
+        "{} seeds twice, in other processes and other company, {http} of them over HTTP: {differ} \
+         differ, {failed} failed; {:.0?}",
+        cases.len(),
+        began.elapsed()
+    );
+    let good = differ == 0 && failed == 0;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn shrunk(case: &Case, out: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-    let Some((smallest, complaint)) = shrink::shrink(&exe()?, case)? else {
+fn shrunk(case: &Case, out: Option<PathBuf>, tries: u32) -> anyhow::Result<ExitCode> {
+    let Some((smallest, complaint)) = shrink::shrink(&exe()?, case, tries)? else {
         println!("{case} does not fail");
         return Ok(ExitCode::FAILURE);
     };

@@ -91,7 +91,8 @@ pub fn case(case: &Case, echo: bool) -> Result<Report, Failure> {
     if let Some(what) = what {
         return Err(Failure { case: case.clone(), what, tail: log.tail() });
     }
-    log.mix(sim.machine.fingerprint());
+    let fingerprint = sim.machine.fingerprint();
+    log.aside(&[fingerprint], || format!("the machine, after all: {fingerprint:016x}"));
     Ok(Report {
         seed,
         hash: log.hash(),
@@ -107,6 +108,9 @@ fn simulate(sim: &std::rc::Rc<Sim>, over: Over) {
     sim.machine.drive().set_faults(sim.calm());
     if over == Over::Http {
         town::run(sim);
+        if sim.breach().is_none() {
+            bucket::rehearse(sim, &mut c);
+        }
     }
     for _ in 0..sim.options.rounds {
         if sim.breach().is_some() {

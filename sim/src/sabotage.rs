@@ -123,6 +123,8 @@ pub enum Sabotage {
     CallsFeigned,
     /// Answers say of every stream that it begins with its very first record.
     BeginningsUntold,
+    /// Tags of pages name neither the life nor the epoch that they are of.
+    TagsOfNoLife,
 }
 
 impl Sabotage {
@@ -203,7 +205,8 @@ impl Sabotage {
             | Sabotage::WritersWait
             | Sabotage::DeafAfterMany
             | Sabotage::CallsFeigned
-            | Sabotage::BeginningsUntold => {}
+            | Sabotage::BeginningsUntold
+            | Sabotage::TagsOfNoLife => {}
             Sabotage::NoDirectorySync
             | Sabotage::NoSegmentSync
             | Sabotage::NothingRemoved

@@ -5,9 +5,6 @@ use std::path::Path;
 
 use crate::{case::Case, swarm};
 
-/// Tries at most.
-const TRIES_MAX: u32 = 200;
-
 /// What a case breaks: the id of the invariant, or the whole complaint if it names none.
 #[must_use]
 pub fn breaks(complaint: &str) -> &str {
@@ -15,15 +12,16 @@ pub fn breaks(complaint: &str) -> &str {
     if word.starts_with("INV-") { word } else { complaint }
 }
 
-/// The smallest case that was found, with what it says. `None`: the case does not fail.
+/// The smallest case that was found in so many tries, with what it says. `None`: the case does not
+/// fail.
 ///
 /// # Errors
 /// A child could not be started.
-pub fn shrink(exe: &Path, case: &Case) -> anyhow::Result<Option<(Case, String)>> {
+pub fn shrink(exe: &Path, case: &Case, tries_max: u32) -> anyhow::Result<Option<(Case, String)>> {
     let mut tries = 0;
     let mut fails = |case: &Case| -> anyhow::Result<Option<String>> {
         tries += 1;
-        if tries > TRIES_MAX {
+        if tries > tries_max {
             return Ok(None);
         }
         let swarm = swarm::run(exe, std::slice::from_ref(case), 1)?;

@@ -3,6 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    fmt,
     rc::Rc,
     time::Duration,
 };
@@ -220,6 +221,15 @@ impl Sim {
             micros % 1_000_000
         );
         self.log.borrow_mut().add(line);
+    }
+
+    /// Adds what went over the wire to the trace, which no report shows.
+    pub fn wire(&self, what: &impl fmt::Display, hash: u64) {
+        if self.breach.borrow().is_none() {
+            let micros = self.now().as_micros();
+            let line = || format!("wire {micros} {what}: {hash:016x}");
+            self.log.borrow_mut().aside(&[hash], line);
+        }
     }
 
     /// Keeps the first breach.

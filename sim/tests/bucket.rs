@@ -41,18 +41,38 @@ fn two_runs_of_a_seed_with_a_bucket_leave_the_same_trace() {
     assert_eq!(forth.hashes, back.hashes);
 }
 
-#[test]
-fn a_bucket_that_ignores_conditions_is_refused() {
-    let machine = Machine::new(1);
+/// What a server does before it opens a store with this bucket.
+fn probed(machine: &Machine) -> Result<(), Unfit> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build().expect("a runtime");
     runtime.block_on(async {
         let world = machine.boot(std::time::Duration::ZERO);
         let client = machine.bucket().client(Arc::clone(&world.clock));
         let bucket = Retrying::new(client, Arc::clone(&world.entropy), Patience::default());
-        assert_eq!(probe(&bucket, &*world.entropy).await, Ok(()));
-        let faults = BucketFaults { unconditional: true, ..BucketFaults::default() };
+        let probed = probe(&bucket, &*world.entropy).await;
+        machine.drive().kill();
+        probed
+    })
+}
+
+#[test]
+fn a_bucket_that_ignores_conditions_is_refused() {
+    assert_eq!(probed(&Machine::new(1)), Ok(()));
+    let machine = Machine::new(1);
+    let faults = BucketFaults { unconditional: true, ..BucketFaults::default() };
+    machine.bucket().set_faults(faults);
+    assert_eq!(probed(&machine), Err(Unfit::NoFence));
+}
+
+#[test]
+fn a_bucket_whose_answers_get_lost_is_not_refused() {
+    for seed in 0..20 {
+        let machine = Machine::new(seed);
+        let faults = BucketFaults { lost_answer: 0.3, ..BucketFaults::default() };
         machine.bucket().set_faults(faults);
-        assert_eq!(probe(&bucket, &*world.entropy).await, Err(Unfit::NoFence));
-    });
+        let probed = probed(&machine);
+        assert!(!matches!(probed, Err(Unfit::NoFence)), "{seed}: {probed:?}");
+    }
+    let mark = "a lost answer of the bucket was settled by reading back";
+    assert!(weir_io::sometimes::reached().contains(mark), "some creation was not answered");
 }

@@ -1,10 +1,8 @@
 //! Fixed seeds hold, and between them reach every rare branch.
 
-#![expect(clippy::disallowed_methods, reason = "the marks are looked up in the sources")]
-
 mod common;
 
-use std::{collections::BTreeSet, fs, ops::Range, path::Path};
+use std::ops::Range;
 
 use sim::case::Case;
 
@@ -19,7 +17,7 @@ const MORE: [Range<u64>; 3] = [1400..1520, 1520..1640, 1640..1760];
 /// Where rare branches are marked that these seeds must reach.
 const MARKED: [&str; 7] = [
     "engine/src",
-    "io/src/memory",
+    "io/src",
     "sim/src/bucket",
     "sim/src/model",
     "sim/src/run",
@@ -29,13 +27,12 @@ const MARKED: [&str; 7] = [
 
 const BESIDE: &str =
     "engine/tests/bootstrap/beside.rs: nobody verifies a simulated store that is open";
-const TOWN: &str = "tests/town.rs: answers get lost on the network only";
 const HISTORY: &str = "engine/src/history/tests: simulated caches are never so full nor so damaged";
 const DAMAGE: &str =
     "engine/tests/bootstrap and publish: a simulated bucket loses nothing for good";
 
 /// Marks that these seeds can't reach, and where they are reached.
-const ELSEWHERE: [(&str, &str); 33] = [
+const ELSEWHERE: [(&str, &str); 26] = [
     (
         "a bootstrap cut a stream back to what is left of it",
         "needs damage for good to the tail of the newest ledger; its steps: engine/src/restore/patch.rs",
@@ -47,13 +44,16 @@ const ELSEWHERE: [(&str, &str); 33] = [
         "about one seed in three hundred with a bucket: a recovery must lose an ack and what it covers",
     ),
     ("a bootstrap restored what was left of a damaged bucket", DAMAGE),
-    ("a deletion that nobody answered was over", TOWN),
     ("a fetch did not get its turn", HISTORY),
     ("a fetched block could not be put back", HISTORY),
     ("a fetched block was not put back because there was no room", HISTORY),
     ("a fold wrote all rows while ledgers were merged", "needs a ledger that nobody has whole"),
     ("a file went while it was verified", BESIDE),
     ("a ledger was found damaged before it was uploaded", DAMAGE),
+    (
+        "a lost answer of the bucket was settled by reading back",
+        "tests/bucket.rs: only who asks a bucket for its manners, before a store is opened",
+    ),
     ("a local copy was damaged beyond its blocks and made anew", HISTORY),
     ("a manifest was collected while the chain was verified", BESIDE),
     ("a manifest named a segment that could not be read as a hole", HISTORY),
@@ -65,20 +65,13 @@ const ELSEWHERE: [(&str, &str); 33] = [
         "a recovery was cut off when it was done",
         "engine/tests/bootstrap: the one change after which few machines die",
     ),
-    ("a reader of events was overtaken by a trim", TOWN),
-    (
-        "a server began while its store was verified",
-        "by no test yet: it must begin between two looks of a verification",
-    ),
+    ("a server began while its store was verified", "tests/verify.rs"),
     ("a segment was found damaged before it was uploaded", DAMAGE),
     (
         "a wake found no stream to be announced in",
         "engine/tests: clients here never end that stream",
     ),
-    ("a worker heard of its claim when it was over", TOWN),
     ("all ledgers became one", "engine/src/motion/condense.rs: needs a MiB of rows"),
-    ("an event stream broke", TOWN),
-    ("an event stream was ended by the server", TOWN),
     ("an object was found damaged", DAMAGE),
     (
         "commits outran the checkpointer",
@@ -87,34 +80,14 @@ const ELSEWHERE: [(&str, &str); 33] = [
     ("forks were counted while a fold was under way", BESIDE),
     ("more was to be collected than goes in one turn", HISTORY),
     ("retention went by the index over damaged records", HISTORY),
-    ("what nobody was told of a creation was seen later", TOWN),
-    ("what nobody was told of limits was over", TOWN),
-    ("what nobody was told of a subscription was seen later", TOWN),
 ];
-
-/// The names in `sometimes!("…")` in all sources below a path.
-fn marks_below(path: &Path, found: &mut BTreeSet<String>) {
-    if path.is_dir() {
-        for entry in fs::read_dir(path).expect("the sources are here") {
-            marks_below(&entry.expect("the sources are readable").path(), found);
-        }
-        return;
-    }
-    let text = fs::read_to_string(path).expect("sources are UTF-8");
-    for rest in text.split("sometimes!(").skip(1) {
-        let name = rest.split('"').nth(1).expect("a mark has a name");
-        found.insert(name.to_owned());
-    }
-}
 
 #[test]
 fn fixed_seeds_hold_and_reach_every_rare_branch() {
-    let mut marks = BTreeSet::new();
-    for path in MARKED {
-        marks_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path), &mut marks);
-    }
+    let mut marks = common::marks(&MARKED);
     assert!(marks.len() > 30, "the sources have their marks: {marks:?}");
-    for (mark, _) in ELSEWHERE {
+    let elsewhere = ELSEWHERE.iter().map(|(mark, _)| *mark);
+    for mark in elsewhere.chain(common::ONLY_OVER_HTTP) {
         assert!(marks.remove(mark), "no source has the mark '{mark}' any more");
     }
     let with_bucket = WITH_BUCKET.into_iter().flatten();

@@ -53,6 +53,10 @@ pub(crate) const FOUL_OPEN_MAX: Duration = Duration::from_secs(900);
 pub struct Depot {
     /// When the bad day ends.
     foul_until: Cell<Option<Duration>>,
+    /// How many bad days there were.
+    foul_days: Cell<u32>,
+    /// A start was refused because of a bad day, and nobody has asked yet.
+    refused: Cell<bool>,
     /// The newest manifest that was seen.
     seen: Cell<u64>,
     /// Epoch and tail of each stream in the newest manifest.
@@ -79,6 +83,18 @@ impl Sim {
         self.depot.foul_until.get().is_some()
     }
 
+    /// How many bad days the bucket has had.
+    #[must_use]
+    pub fn foul_days(&self) -> u32 {
+        self.depot.foul_days.get()
+    }
+
+    /// Whether a start was refused because of the bucket's weather since this was asked before.
+    #[must_use]
+    pub fn was_refused(&self) -> bool {
+        self.depot.refused.take()
+    }
+
     /// From now on the bucket is as it should be, but for what is still on its way.
     pub fn clear_up(&self) {
         if self.options.bucket.there {
@@ -100,6 +116,7 @@ impl Sim {
         }
         bucket.set_weather(faults);
         self.depot.foul_until.set(Some(self.now() + length));
+        self.depot.foul_days.set(self.depot.foul_days.get() + 1);
         Some(length)
     }
 
@@ -108,6 +125,7 @@ impl Sim {
     pub(crate) fn may_refuse(&self, error: &OpenError) -> bool {
         if matches!(error, OpenError::Bucket(_)) && self.is_foul() {
             weir_io::sometimes!("a start was refused because of the bucket's weather");
+            self.depot.refused.set(true);
             self.clear_up();
             return true;
         }

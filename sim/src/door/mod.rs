@@ -8,6 +8,7 @@ pub mod outside;
 pub mod request;
 pub mod retention;
 pub mod subscriptions;
+pub mod tags;
 
 use weir_engine::{
     Change, Engine, Health, Metrics,

@@ -31,6 +31,7 @@ use super::{
     events::Events,
     request::{self, Outgoing},
     subscriptions::Tokens,
+    tags::{Pages, Tags},
 };
 
 /// How long a client waits for a connection.
@@ -69,6 +70,7 @@ pub struct Outside {
     insight: Insight,
     connection: Rc<RefCell<Option<Connected>>>,
     pub(super) tokens: Tokens,
+    pages: Rc<Pages>,
 }
 
 /// Why there is no answer.
@@ -81,10 +83,12 @@ enum Lost {
 }
 
 impl Outside {
-    /// A client that has no connection yet. Workers share their tokens with others.
+    /// A client that has no connection yet and keeps no page. Workers share their tokens with others,
+    /// and everybody what tags stand for.
     #[must_use]
-    pub fn new(dial: Dial, insight: Insight, tokens: Tokens) -> Self {
-        Self { dial, insight, connection: Rc::default(), tokens }
+    pub fn new(dial: Dial, insight: Insight, tokens: Tokens, tags: Rc<Tags>) -> Self {
+        let pages = Rc::new(Pages::new(tags));
+        Self { dial, insight, connection: Rc::default(), tokens, pages }
     }
 
     /// The engine behind the server.
@@ -177,7 +181,9 @@ impl Outside {
     }
 
     pub(super) async fn read(&self, read: Read) -> Result<Page, Error> {
-        let reply = self.ask(request::read(&read, "")).await?;
+        let mut outgoing = request::read(&read, "");
+        let asked = self.pages.ask(&mut outgoing);
+        let reply = self.pages.take(asked, self.ask(outgoing).await?);
         answer::page(&read, &reply)
     }
 

@@ -103,19 +103,15 @@ pub(crate) async fn open(sim: &Rc<Sim>, world: World, faulty: bool) -> Option<Rc
     let bucket = sim.bucket(&world);
     let opening = Engine::open_with(world.clone(), config, bucket, "the simulator");
     let limit = if faulty { ANSWER_MAX * 4 } else { OPEN_MAX };
-    let limit = if sim.is_foul() { limit + FOUL_OPEN_MAX } else { limit };
-    let opened = match tokio::time::timeout(limit, opening).await {
-        Ok(opened) => opened,
-        Err(_) => {
-            sim.check::<()>(Breach::of(checks::SERVES, "the store does not finish opening"));
-            return None;
-        }
+    let Some(opened) = in_time(sim, limit, opening).await else {
+        sim.check::<()>(Breach::of(checks::SERVES, "the store does not finish opening"));
+        return None;
     };
     let engine = match opened {
         Ok(engine) => engine,
         Err(error) => {
             sim.note(&format!("open: {error}"));
-            if !faulty && !sim.may_refuse(&error) {
+            if !sim.may_refuse(&error) && !faulty {
                 let what = format!("the store does not open: {error}");
                 sim.check::<()>(Breach::of(checks::SERVES, what));
             }
@@ -136,6 +132,19 @@ pub(crate) async fn open(sim: &Rc<Sim>, world: World, faulty: bool) -> Option<Rc
         watching: RefCell::default(),
         skew_ms: 0,
     }))
+}
+
+/// What a start comes to within `limit`, or so much later as a bad day of its bucket excuses.
+async fn in_time<T>(sim: &Sim, limit: Duration, opening: impl Future<Output = T>) -> Option<T> {
+    let (foul, days) = (sim.is_foul(), sim.foul_days());
+    let mut opening = std::pin::pin!(opening);
+    if let Ok(opened) = tokio::time::timeout(limit, &mut opening).await {
+        return Some(opened);
+    }
+    if !foul && days == sim.foul_days() {
+        return None;
+    }
+    tokio::time::timeout(FOUL_OPEN_MAX, opening).await.ok()
 }
 
 /// The segments that are there, as files or as pieces, are those that the catalogue names. A merge

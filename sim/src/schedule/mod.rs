@@ -149,6 +149,13 @@ pub fn find(name: &str) -> Option<&'static Schedule> {
 }
 
 impl Schedule {
+    /// The command that plays it.
+    #[must_use]
+    pub fn command(&self, seed: u64) -> String {
+        let other = if seed == SEED { String::new() } else { format!(" --seed {seed}") };
+        format!("cargo run -p sim -- run --schedule {}{other}", self.name)
+    }
+
     /// Plays the script. Returns what it told.
     ///
     /// # Errors
@@ -164,7 +171,24 @@ impl Schedule {
         let told = format!("{}: {}\n{}", self.name, self.about, stage.told());
         match breach.or(panicked) {
             None => Ok(told),
-            Some(what) => Err(format!("{told}failed: {what}\n")),
+            Some(what) => {
+                Err(format!("{told}failed: {what}\n  reproduce: {}\n", self.command(seed)))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_that_fails_names_its_command() {
+        let bad = Schedule { name: "bad", about: "fails", play: |_| panic!("it fails") };
+        for (seed, command) in [(SEED, "--schedule bad\n"), (7, "--schedule bad --seed 7\n")] {
+            let told = bad.play(seed, false).expect_err("it fails");
+            let command = format!("reproduce: cargo run -p sim -- run {command}");
+            assert!(told.ends_with(&command), "{told}");
         }
     }
 }

@@ -69,6 +69,52 @@ pub(super) fn begun(bytes: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// The headers of tags.
+const ASKS: &[u8] = b"\r\nif-none-match: \"";
+const TAG: &[u8] = b"\r\netag: \"";
+
+/// A server whose tags name the range of a page, and neither the life nor the epoch that it is of.
+#[derive(Debug, Default)]
+pub(super) struct Lifeless {
+    asked: Option<Vec<u8>>,
+}
+
+impl Lifeless {
+    /// A client asks: whatever tag it has, the server shall say which one it has now.
+    pub(super) fn hear(&mut self, bytes: &mut [u8]) {
+        self.asked = quoted(bytes, ASKS).map(|range| {
+            let tag = bytes[range.clone()].to_vec();
+            // With its quotes.
+            let value = &mut bytes[range.start - 1..=range.end];
+            value.fill(b' ');
+            value[0] = b'*';
+            tag
+        });
+    }
+
+    /// What the server says. `None`: it does not have what the client has, and says no more.
+    pub(super) fn say(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut bytes = bytes.to_vec();
+        let Some(range) = quoted(&bytes, TAG) else { return Some(bytes) };
+        let tag = &mut bytes[range];
+        // Life, first position, next position: `7:0001_0002:0001_0004`.
+        for (no, part) in tag.split_mut(|byte| *byte == b':').enumerate() {
+            let epoch = part.iter().position(|byte| *byte == b'_');
+            let epoch = if no == 0 { part.len() } else { epoch.unwrap_or(0) };
+            part[..epoch].fill(b'0');
+        }
+        let same = self.asked.as_deref().is_none_or(|asked| asked == tag);
+        (same || !bytes.starts_with(b"HTTP/1.1 304")).then_some(bytes)
+    }
+}
+
+/// What stands between the quotes of a header.
+fn quoted(bytes: &[u8], header: &[u8]) -> Option<std::ops::Range<usize>> {
+    let first = bytes.windows(header.len()).position(|it| it == header)? + header.len();
+    let length = bytes[first..].iter().position(|byte| *byte == b'"')?;
+    Some(first..first + length)
+}
+
 /// Lets one connection after the other write.
 #[derive(Debug, Default)]
 pub(super) struct Turnstile {
@@ -159,6 +205,21 @@ mod tests {
         let hidden = b"HTTP/1.1 200 OK\r\nstream-earliest-offset: 01_00\r\nstream-ttl: 17\r\n\r\n";
         assert_eq!(begun(head), hidden);
         assert_eq!(begun(b"stream-ttl: 1\r\n"), b"stream-ttl: 1\r\n");
+    }
+
+    #[test]
+    fn a_tag_of_no_life_is_the_same_for_the_same_range_of_any_life() {
+        let mut server = Lifeless::default();
+        let said = server.say(b"HTTP/1.1 200 OK\r\netag: \"7:01_02:01_04:t:json\"\r\n\r\n");
+        let hidden = b"HTTP/1.1 200 OK\r\netag: \"0:00_02:00_04:t:json\"\r\n\r\n";
+        assert_eq!(said.as_deref(), Some(&hidden[..]));
+        let mut asked = *b"GET / HTTP/1.1\r\nif-none-match: \"0:00_02:00_04:t:json\"\r\n\r\n";
+        server.hear(&mut asked);
+        assert_eq!(asked, *b"GET / HTTP/1.1\r\nif-none-match: *                     \r\n\r\n");
+        for (tag, same) in [("9:05_02:05_04:t", false), ("9:05_02:05_04:t:json", true)] {
+            let said = server.say(format!("HTTP/1.1 304 x\r\netag: \"{tag}\"\r\n").as_bytes());
+            assert_eq!(said.is_some(), same, "{tag}");
+        }
     }
 
     #[test]

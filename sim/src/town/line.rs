@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     io::{self, ErrorKind},
     net::SocketAddr,
     pin::Pin,
@@ -19,8 +20,9 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::TcpStream;
+use weir_io::memory::Trace;
 
-use super::defects::{self, Torn, Turnstile};
+use super::defects::{self, Lifeless, Torn, Turnstile};
 use crate::sabotage::Sabotage;
 
 /// Connections after which a server with that defect is deaf.
@@ -39,6 +41,44 @@ pub struct Lines {
     defect: Sabotage,
     turnstile: Turnstile,
     accepted: AtomicU64,
+    /// What clients sent and got since somebody looked.
+    seen: Mutex<Vec<Seen>>,
+}
+
+/// Which way bytes went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From a client to the server.
+    Sent,
+    /// From the server to a client.
+    Got,
+    /// From the server to a receiver of webhooks.
+    Heard,
+}
+
+/// Bytes at one end of a connection, on a machine that is not the server's.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    pub address: SocketAddr,
+    pub way: Way,
+    pub bytes: usize,
+    pub hash: u64,
+}
+
+impl Seen {
+    /// These bytes.
+    #[must_use]
+    pub fn new(address: SocketAddr, way: Way, bytes: &[u8]) -> Self {
+        let mut hash = Trace::new();
+        hash.add_bytes(bytes);
+        Self { address, way, bytes: bytes.len(), hash: hash.value() }
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?} {} bytes", self.address, self.way, self.bytes)
+    }
 }
 
 /// What the two ends of a connection share.
@@ -65,7 +105,14 @@ impl Lines {
             defect,
             turnstile: Turnstile::default(),
             accepted: AtomicU64::new(0),
+            seen: Mutex::default(),
         }
+    }
+
+    /// What clients sent and got since this was asked before, in that order.
+    #[must_use]
+    pub fn seen(&self) -> Vec<Seen> {
+        std::mem::take(&mut self.seen.lock())
     }
 
     /// Whether the server still lets anybody in.
@@ -99,6 +146,7 @@ impl Lines {
             line,
             lines,
             torn: Torn::default(),
+            lifeless: Lifeless::default(),
             feigns: false,
             backlog: Vec::new(),
         }
@@ -138,6 +186,7 @@ pub struct ServerEnd {
     lines: Arc<Lines>,
     /// Of defects only.
     torn: Torn,
+    lifeless: Lifeless,
     feigns: bool,
     backlog: Vec<u8>,
 }
@@ -236,6 +285,9 @@ impl AsyncRead for ServerEnd {
                 return Poll::Ready(Ok(()));
             }
         }
+        if this.lines.defect == Sabotage::TagsOfNoLife {
+            this.lifeless.hear(&mut buffer.filled_mut()[before..]);
+        }
         Poll::Ready(if over { read.and_then(|()| this.check()) } else { read })
     }
 }
@@ -252,6 +304,10 @@ impl AsyncWrite for ServerEnd {
             Sabotage::EndlessBuffers => this.hoard(cx, bytes),
             Sabotage::WritersWait => this.queue(cx, bytes),
             Sabotage::BeginningsUntold => this.write(cx, &defects::begun(bytes)),
+            Sabotage::TagsOfNoLife => match this.lifeless.say(bytes) {
+                Some(bytes) => this.write(cx, &bytes),
+                None => Poll::Ready(Err(ErrorKind::ConnectionReset.into())),
+            },
             _ => this.write(cx, bytes),
         }
     }
@@ -312,6 +368,10 @@ pub struct ClientEnd {
 }
 
 impl ClientEnd {
+    fn note(&self, way: Way, bytes: &[u8]) {
+        self.lines.seen.lock().push(Seen::new(self.address, way, bytes));
+    }
+
     fn reset<T>(&mut self) -> Poll<io::Result<T>> {
         self.line.reset.store(true, Ordering::Relaxed);
         self.io = None;
@@ -347,6 +407,7 @@ impl AsyncRead for ClientEnd {
         ready!(Pin::new(io).poll_read(cx, &mut part))?;
         let read = part.filled().len();
         buffer.put_slice(part.filled());
+        this.note(Way::Got, part.filled());
         this.line.unread.fetch_sub(read, Ordering::Relaxed);
         this.line.ring();
         if burn(&mut this.fuse.read, read) {
@@ -375,6 +436,7 @@ impl AsyncWrite for ClientEnd {
         let sent = &bytes[..bytes.len().min(this.fuse.written.unwrap_or(usize::MAX))];
         let sent = ready!(Pin::new(io).poll_write(cx, sent))?;
         burn(&mut this.fuse.written, sent);
+        this.note(Way::Sent, &bytes[..sent]);
         Poll::Ready(Ok(sent))
     }
 

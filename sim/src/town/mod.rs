@@ -11,6 +11,7 @@ pub mod doubts;
 pub mod line;
 pub mod links;
 pub mod options;
+pub mod packets;
 pub mod pause;
 pub mod peace;
 pub mod pests;
@@ -29,10 +30,10 @@ use rand::RngExt;
 use weir_engine::Health;
 use weir_io::memory::{EPOCH_MS, chance};
 
-use self::{links::Links, server::Post, weather::Weather, wire::SERVER};
+use self::{links::Links, packets::Packets, server::Post, weather::Weather, wire::SERVER};
 use crate::{
     checks::{self, Breach},
-    door::{Door, Outside},
+    door::Door,
     faults::STREAM_TOWN,
     workload,
     world::{Host, Sim},
@@ -59,6 +60,13 @@ const HEAL_MAX: Duration = Duration::from_secs(20);
 
 /// Lives one seed's time in the town; then everything is off and only the drive is left.
 pub fn run(sim: &Rc<Sim>) {
+    let packets = Packets::default();
+    packets.during(|| live(sim));
+    let (count, hash) = packets.so_far();
+    sim.wire(&format_args!("{count} packets in all"), hash);
+}
+
+fn live(sim: &Rc<Sim>) {
     let mut c = chance(sim.seed, STREAM_TOWN);
     let options = &sim.options.town;
     let config = server::config(options, &mut c);
@@ -141,9 +149,7 @@ struct Crowd {
 fn crowd(sim: &Rc<Sim>, post: &Rc<Post>, net: &mut turmoil::Sim<'static>) -> Crowd {
     let mut crowd = Crowd { names: Vec::new(), hosts: Vec::new(), left: Rc::default() };
     for no in 0..sim.options.clients {
-        let (insight, tokens) = (Rc::clone(&post.insight), Rc::clone(&post.tokens));
-        let dial = wire::dial(post, sim.chance(500 + no));
-        let door = Door::Outside(Outside::new(dial, insight, tokens));
+        let door = Door::Outside(post.client(wire::dial(post, sim.chance(500 + no))));
         let skew_ms = skew(sim, no);
         let host = Rc::new(Host {
             sim: Rc::clone(sim),
@@ -191,6 +197,13 @@ fn step(sim: &Rc<Sim>, net: &mut turmoil::Sim<'static>, weather: &mut Weather) {
     }
     sim.close_doubts();
     weather.calls().note(sim);
+    let post = weather.post();
+    if let Some(what) = post.tags.wrong() {
+        sim.check::<()>(Breach::of(checks::SAME, what));
+    }
+    for seen in post.lines.seen() {
+        sim.wire(&seen, seen.hash);
+    }
     // The server's clock may be a step ahead of the supervisor's.
     sim.model.borrow_mut().wall_is(sim.wall_ms() + 2);
     weather.attend(sim, net);

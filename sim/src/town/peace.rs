@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::{server::Post, wire};
 use crate::{
     checks::{self, Breach},
-    door::{Door, Outside},
+    door::Door,
     require,
     run::{boot, drain},
     workload::{self, Class, subscribers::kinds, verbs::Said},
@@ -41,11 +41,9 @@ const SEAL_AGE_MAX: Duration = Duration::from_secs(2);
 
 /// A client that nobody disturbs.
 pub fn host(sim: &Rc<Sim>, post: &Rc<Post>) -> Host {
-    let dial = wire::dial(post, sim.chance(902));
-    let outside = Outside::new(dial, Rc::clone(&post.insight), Rc::clone(&post.tokens));
     Host {
         sim: Rc::clone(sim),
-        door: Door::Outside(outside),
+        door: Door::Outside(post.client(wire::dial(post, sim.chance(902)))),
         store: None,
         stop: Cell::new(false),
         leave: Cell::new(false),

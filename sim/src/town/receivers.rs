@@ -22,13 +22,14 @@ use weir_engine::subscribe::Via;
 
 use super::{
     calls,
+    line::{Seen, Way},
     server::Post,
     wire::{self, SERVER},
 };
 use crate::{
     checks::{self, Breach},
     door::{
-        Door, Outside,
+        Door,
         subscriptions::{self, Call},
     },
     require,
@@ -103,9 +104,7 @@ async fn serve(receiver: Rc<Receiver>, port: u16) -> std::io::Result<()> {
 
 impl Receiver {
     fn new(sim: &Rc<Sim>, post: &Rc<Post>, no: u32) -> Self {
-        let dial = wire::dial(post, sim.chance(no + 50));
-        let insight = Rc::clone(&post.insight);
-        let door = Door::Outside(Outside::new(dial, insight, Rc::clone(&post.tokens)));
+        let door = Door::Outside(post.client(wire::dial(post, sim.chance(no + 50))));
         let host = Rc::new(Host {
             sim: Rc::clone(sim),
             door,
@@ -129,6 +128,8 @@ impl Receiver {
         let signed = request.headers().contains_key("webhook-signature");
         // The call was given up while its body was on the way.
         let body = request.into_body().collect().await.map_err(|_| HungUp)?.to_bytes();
+        let seen = Seen::new(peer, Way::Heard, &body);
+        host.sim.wire(&seen, seen.hash);
         let seen = self.take(&host, peer, &body, signed);
         let Some((call, kind)) = host.sim.check(seen) else { return Err(HungUp) };
         let options = &host.sim.options.town;

@@ -9,7 +9,7 @@ use std::{
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::AbortHandle};
 use weir_http::{
     App, HttpConfig, Loopback, Webhooks,
     config::{Hosts, Patience},
@@ -25,12 +25,18 @@ use super::{
     wire::TownListener,
 };
 use crate::{
+    bucket,
     checks::{self, Breach},
-    door::{outside::Insight, subscriptions::Tokens},
+    door::{
+        Outside,
+        outside::{Dial, Insight},
+        subscriptions::Tokens,
+        tags::Tags,
+    },
     faults::DIR,
     run::boot,
     sabotage::Sabotage,
-    world::Sim,
+    world::{Host, Sim},
 };
 
 /// How long a graceful stop may take, connections included.
@@ -58,12 +64,16 @@ pub struct Post {
     pub calls: Calls,
     /// Tokens of wakes, of all workers.
     pub tokens: Tokens,
+    /// What tags of pages stand for.
+    pub tags: Rc<Tags>,
     /// Receivers do what they are called for, at once.
     pub honest: Cell<bool>,
     /// Slow readers read on.
     pub sipping: Cell<bool>,
     /// Slow readers that have an answer before them.
     pub sipped: Cell<u32>,
+    /// The weather of the bucket while a store runs.
+    pub sky: RefCell<Option<AbortHandle>>,
 }
 
 impl Post {
@@ -80,9 +90,25 @@ impl Post {
             resets: Cell::new(options.resets),
             calls: Calls::new(defect),
             tokens: Tokens::default(),
+            tags: Rc::default(),
             honest: Cell::default(),
             sipping: Cell::new(true),
             sipped: Cell::default(),
+            sky: RefCell::default(),
+        }
+    }
+
+    /// A client that reaches the server like this.
+    #[must_use]
+    pub fn client(&self, dial: Dial) -> Outside {
+        let (insight, tokens) = (Rc::clone(&self.insight), Rc::clone(&self.tokens));
+        Outside::new(dial, insight, tokens, Rc::clone(&self.tags))
+    }
+
+    /// The bucket's weather changes no more.
+    pub fn still(&self) {
+        if let Some(sky) = self.sky.take() {
+            sky.abort();
         }
     }
 }
@@ -92,6 +118,7 @@ pub async fn run(sim: Rc<Sim>, post: Rc<Post>, config: HttpConfig) {
     let gate = Arc::new(Gate::default());
     post.gate.replace(Arc::clone(&gate));
     post.lines.clear();
+    post.tags.begin();
     let world = World { outbound: Arc::new(post.calls.way.clone()), ..sim.plug() };
     let world = pause::stoppable(world, &gate);
     Gated::new(&gate, Box::pin(live(sim, post, config, world))).await;
@@ -101,12 +128,14 @@ async fn live(sim: Rc<Sim>, post: Rc<Post>, config: HttpConfig, world: World) {
     let stop = Arc::new(Notify::new());
     post.stop.replace(Arc::clone(&stop));
     let opened = boot::open(&sim, world.clone(), true).await;
-    if opened.is_none() && !post.troubled.get() && !sim.machine.drive().is_dead() {
+    let excused = sim.was_refused() || post.troubled.get() || sim.machine.drive().is_dead();
+    if opened.is_none() && !excused {
         sim.check::<()>(Breach::of(checks::SERVES, "the store does not open"));
     }
     if let Some(host) = opened {
         let engine = host.engine().clone();
         post.insight.replace(Some(engine.clone()));
+        stir(&sim, &post, host);
         match TownListener::bind(Arc::clone(&post.lines)).await {
             Ok(listener) => {
                 let dir = std::path::Path::new(DIR);
@@ -128,11 +157,23 @@ async fn live(sim: Rc<Sim>, post: Rc<Post>, config: HttpConfig, world: World) {
             }
         }
         post.insight.replace(None);
+        post.still();
         if tokio::time::timeout(STOP_MAX, engine.close()).await.is_err() {
             sim.check::<()>(Breach::of(checks::SERVES, "the store does not stop"));
         }
     }
     post.ended.set(true);
+}
+
+/// Lets the bucket have its bad days, and looks now and then what is in it. It is another machine:
+/// what happens there happens whether or not this process is stopped.
+fn stir(sim: &Rc<Sim>, post: &Rc<Post>, host: Rc<Host>) {
+    if post.honest.get() {
+        return;
+    }
+    let mut foul = sim.chance(1010);
+    let sky = tokio::task::spawn_local(async move { bucket::weather(&host, &mut foul).await });
+    post.sky.replace(Some(sky.abort_handle()));
 }
 
 /// The server's settings of a seed.

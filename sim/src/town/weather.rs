@@ -298,6 +298,8 @@ impl Weather {
         self.links.heal(net);
         self.post.resets.set(false);
         self.post.honest.set(true);
+        self.post.still();
+        sim.clear_up();
         if self.paused_until.is_some() {
             self.resume(sim);
         }
