@@ -219,7 +219,7 @@ async fn nobody_there_is_told_with_what_to_do() {
     let failed = weir(nobody, &["ls", "--retry-for", "50ms"]).await;
     assert!(failed.code == Some(7) && failed.err.contains("--url"), "{failed:?}");
     let url = weir(nobody, &["ls", "--url", "localhost:8080"]).await;
-    assert!(url.code == Some(1) && url.err.contains("http://"), "{url:?}");
+    assert!(url.code == Some(2) && url.err.contains("http://"), "{url:?}");
     assert_eq!(weir(nobody, &["append"]).await.code, Some(2));
 }
 
