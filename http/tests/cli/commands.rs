@@ -253,6 +253,9 @@ async fn an_interrupt_ends_what_waits_and_keeps_what_was_done() {
         (written.code, written.out.trim()),
         (Some(130), "0000000000000000_0000000000000004")
     );
+    for part in ["2 lines of standard input are appended", "begin with line 3", "--producer-id"] {
+        assert!(written.err.contains(part), "{part}: {written:?}");
+    }
     drop(input);
     signal(&follower, "INT");
     let mut rest = String::new();

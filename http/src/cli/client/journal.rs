@@ -53,7 +53,7 @@ pub(super) struct Slot {
 }
 
 /// Where to go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Resume {
     /// What the server has for sure.
     pub(super) base: Option<Slot>,
@@ -133,6 +133,12 @@ impl Journal {
     /// Forgets a request that was refused.
     pub(super) async fn forget(&self, requests: u64) -> anyhow::Result<()> {
         self.put(requests, vec![b' '; SLOT_BYTES]).await
+    }
+
+    /// Forgets everything.
+    pub(super) async fn clear(&self) -> anyhow::Result<()> {
+        self.forget(0).await?;
+        self.forget(1).await
     }
 
     /// Where it is.
