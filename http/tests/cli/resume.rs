@@ -82,8 +82,10 @@ async fn an_export_that_is_killed_goes_on_where_it_was() {
     let state = std::fs::read_to_string(dir.join("out.partial.state")).expect("there");
     let state = state.replace(&proxy.address.to_string(), &server.address.to_string());
     std::fs::write(dir.join("out.partial.state"), state).expect("written");
-    let done = weir(server.address, &["export", "a", name]).await;
+    let done = weir(server.address, &["export", "a", name, "--json"]).await;
     assert!(done.err.contains("from before"), "{done:?}");
+    let whole = (done.json()["bytes"].as_u64(), done.json()["messages"].as_u64());
+    assert_eq!(whole, (u64::try_from(input.len()).ok(), Some(200)), "of the file, both: {done:?}");
     assert_eq!(std::fs::read_to_string(&file).expect("complete"), input);
     assert!(!dir.join("out.partial").exists() && !dir.join("out.partial.state").exists());
     let again = weir(server.address, &["export", "a", name]).await;
