@@ -212,6 +212,30 @@ async fn a_follower_sees_everything_once_over_connections_that_break() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_says_that_it_looks_for_a_connection_and_that_it_has_one() {
+    use weir_http::client::{Client, Follower, From, Live, Patience, Target};
+
+    let server = Server::start().await;
+    weir(server.address, &["create", "a"]).await.ok();
+    weir(server.address, &["append", "a", "-m", "1"]).await.ok();
+    let proxy = Proxy::start(server.address, Fault::Lose(&[0])).await;
+    let world = weir_io::os::world().expect("a runtime is running");
+    let target = Target::parse(&format!("http://{}", proxy.address), None).expect("a URL");
+    let client = Client::new(world, target, Patience::default());
+    let mut trouble = client.trouble();
+    let follower = Follower::new(&client.stream("a"), From::Start, None, Live::Sse);
+    let first = tokio::spawn(async move {
+        let mut follower = follower;
+        follower.next().await
+    });
+    let told = crate::support::within(trouble.wait_for(Option::is_some)).await;
+    assert!(told.expect("the client is there").is_some());
+    let batch = crate::support::within(first).await.expect("it does not panic");
+    assert_eq!(batch.expect("it came back").expect("a batch").body, "[1]");
+    assert_eq!(*trouble.borrow(), None);
+}
+
 /// The lines of a part that are whole.
 fn whole_lines(part: &str) -> String {
     part.lines()
