@@ -6,14 +6,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use super::{
     load::{Pace, Run},
     measure::{Shared, wide},
     raw::Link,
     request::{Append, Headers, Shape, Streams},
-    setup::is_busy,
+    setup::{Refusal, is_busy},
     verify::Written,
 };
 
@@ -55,6 +55,8 @@ pub(super) struct Writer {
     owned: Vec<(usize, Written)>,
     chance: u64,
     turn: usize,
+    /// The stream and number of the request that has no answer yet.
+    on_the_way: Option<(usize, u64)>,
 }
 
 /// How one attempt ended.
@@ -67,7 +69,7 @@ enum Attempt {
 }
 
 /// Is told of what happens to records; tail readers are measured by it.
-pub(super) trait Witness: Clone + Send + 'static {
+pub(super) trait Witness: Clone + Send + Sync + 'static {
     /// The request with these records of a writer in a stream was acknowledged.
     fn acked(&self, stream: usize, writer: u32, first: u64, count: u64, at: Duration);
 }
@@ -104,6 +106,7 @@ impl Writer {
             owned: owned.into_iter().map(|stream| (stream, Written::default())).collect(),
             chance: wide(number).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             turn: 0,
+            on_the_way: None,
             plan: plan.clone(),
         })
     }
@@ -114,7 +117,27 @@ impl Writer {
         tally: Shared,
         witness: impl Witness,
     ) -> anyhow::Result<(u32, Vec<(usize, Written)>)> {
-        self.link.connect().await.context("a writer cannot connect")?;
+        let run = self.plan.run.clone();
+        let written = run.unless_overdue(self.write(&tally, &witness)).await;
+        match written {
+            Some(written) => written?,
+            None => self.give_up(&tally),
+        }
+        Ok((self.id, self.owned))
+    }
+
+    /// Nobody knows whether the request on its way is carried out.
+    fn give_up(&mut self, tally: &Shared) {
+        let Some((place, request)) = self.on_the_way.take() else { return };
+        tally.append.lock().failed("no answer until the end");
+        let batch = wide(self.plan.shape.batch);
+        let written = &mut self.owned[place].1;
+        written.doubtful.extend(request * batch..(request + 1) * batch);
+        written.sent += batch;
+    }
+
+    async fn write(&mut self, tally: &Shared, witness: &impl Witness) -> anyhow::Result<()> {
+        self.plan.run.connect(&mut self.link, "a writer").await?;
         self.plan.run.reach(self.plan.run.begin).await;
         let batch = wide(self.plan.shape.batch);
         let body = self.append.body().len();
@@ -123,7 +146,9 @@ impl Writer {
             let (stream, written) = &self.owned[place];
             let (stream, request) = (*stream, written.sent / batch);
             self.append.aim(stream, request);
-            let attempt = self.insist(&tally).await?;
+            self.on_the_way = Some((place, request));
+            let attempt = self.insist(tally).await?;
+            self.on_the_way = None;
             let now = self.plan.run.now();
             let written = &mut self.owned[place].1;
             match attempt {
@@ -139,7 +164,7 @@ impl Writer {
             }
             written.sent += batch;
         }
-        Ok((self.id, self.owned))
+        Ok(())
     }
 
     /// Sends one request until something is known of it, or as long as there is time.
@@ -180,7 +205,7 @@ impl Writer {
         }
         let excuse = connection.excuse().await.unwrap_or_default();
         if !is_busy(head.status) {
-            bail!("an append was refused: {} {excuse}", head.status);
+            return Err(Refusal { status: head.status, excuse }).context("an append was refused");
         }
         tally.append.lock().failed(&format!("{} {excuse}", head.status));
         if head.status == 429 {

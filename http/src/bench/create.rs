@@ -15,7 +15,7 @@ use super::{
     measure::Shared,
     raw::Link,
     request::Streams,
-    setup::{THERE_ALREADY, is_busy},
+    setup::{Refusal, THERE_ALREADY, is_busy},
 };
 
 const BUFFER_BYTES: usize = 4 << 10;
@@ -33,8 +33,18 @@ pub(super) struct Creator {
 impl Creator {
     /// Makes streams until the run is over or there are enough.
     pub(super) async fn work(self, tally: Shared) -> anyhow::Result<()> {
+        match self.run.unless_overdue(self.create(&tally)).await {
+            Some(created) => created,
+            None => {
+                tally.append.lock().failed("no answer until the end");
+                Ok(())
+            }
+        }
+    }
+
+    async fn create(&self, tally: &Shared) -> anyhow::Result<()> {
         let mut link = Link::new(self.run.peer, BUFFER_BYTES);
-        link.connect().await.context("cannot connect")?;
+        self.run.connect(&mut link, "a connection").await?;
         self.run.reach(self.run.begin).await;
         while !self.run.is_over() {
             let stream = self.next.fetch_add(1, Ordering::Relaxed);
@@ -45,7 +55,7 @@ impl Creator {
             let began = self.run.now();
             let mut first = true;
             loop {
-                match self.attempt(&mut link, &request, &tally).await? {
+                match self.attempt(&mut link, &request, tally).await? {
                     // The answer to an earlier attempt may have been lost.
                     Some(201) => break,
                     Some(_) if !first => break,
@@ -86,7 +96,7 @@ impl Creator {
         }
         let excuse = connection.excuse().await.unwrap_or_default();
         if !is_busy(head.status) {
-            bail!("a stream was refused: {} {excuse}", head.status);
+            return Err(Refusal { status: head.status, excuse }).context("a stream was refused");
         }
         tally.append.lock().failed(&format!("{} {excuse}", head.status));
         Ok(None)

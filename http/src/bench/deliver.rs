@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeMap,
-    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -20,7 +19,7 @@ use tokio::sync::watch;
 
 use super::{
     append::Witness,
-    measure::{Times, wide},
+    measure::{Span, Times, wide},
     record::Mark,
     verify::Written,
 };
@@ -69,7 +68,7 @@ impl Deliveries {
 pub(super) struct Boards(Arc<Shared>);
 
 struct Shared {
-    measured: Range<Duration>,
+    span: Span,
     readers: usize,
     writers: usize,
     streams: Vec<Mutex<Board>>,
@@ -93,14 +92,9 @@ struct Slot {
 
 impl Boards {
     /// Boards for `streams` streams. Writer and reader number n belong to stream n modulo that.
-    pub(super) fn new(
-        measured: &Range<Duration>,
-        streams: usize,
-        writers: usize,
-        readers: usize,
-    ) -> Self {
+    pub(super) fn new(span: &Span, streams: usize, writers: usize, readers: usize) -> Self {
         Self(Arc::new(Shared {
-            measured: measured.clone(),
+            span: span.clone(),
             readers,
             writers,
             streams: (0..streams).map(|_| Mutex::default()).collect(),
@@ -152,7 +146,7 @@ impl Boards {
             slot.last = slot.last.max(now);
             *slot
         });
-        let Some(slot) = slot.filter(|_| self.0.measured.contains(&mark.sent)) else { return };
+        let Some(slot) = slot.filter(|_| self.0.span.contains(mark.sent)) else { return };
         let mut deliveries = into.lock();
         deliveries.from_send.record(now.saturating_sub(mark.sent));
         let since_ack = slot.acked.map(|acked| now.saturating_sub(acked));
@@ -213,9 +207,9 @@ mod tests {
 
     #[test]
     fn the_last_reader_of_each_record_is_measured() {
-        let measured = MS * 100..MS * 200;
+        let span = Span::new(MS * 100..MS * 200);
         // Two streams, four writers (two each), five readers (three and two).
-        let boards = Boards::new(&measured, 2, 4, 5);
+        let boards = Boards::new(&span, 2, 4, 5);
         let into = Mutex::new(Deliveries::new());
         let mark = |writer, number, sent| Mark { writer, number, sent };
         boards.acked(1, 3, 7, 1, MS * 112);
@@ -236,7 +230,7 @@ mod tests {
 
     #[test]
     fn readers_learn_when_the_last_writer_has_ended() {
-        let boards = Boards::new(&(MS..MS), 1, 2, 1);
+        let boards = Boards::new(&Span::new(MS..MS), 1, 2, 1);
         let written = Written { sent: 3, ..Written::default() };
         boards.writer_ended(0, &[(0, written.clone())]);
         assert!(!boards.is_finished());
@@ -247,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_record_from_nowhere_takes_no_memory() {
-        let boards = Boards::new(&(MS..MS), 1, 1, 1);
+        let boards = Boards::new(&Span::new(MS..MS), 1, 1, 1);
         let into = Mutex::new(Deliveries::new());
         boards.seen(0, Mark { writer: 0, number: u64::MAX, sent: MS }, MS, &into);
         boards.seen(0, Mark { writer: 9, number: 1 << 40, sent: MS }, MS, &into);

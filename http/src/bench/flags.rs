@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::{append, record, tail::Live};
 use crate::{
     cli::flags::{parse_duration, parse_size},
-    client::{ROOT, Target},
+    client::{BadUrl, ROOT, Target},
 };
 
 /// Measure a server: this one or any other of the protocol. Times are from before a request is sent
@@ -40,7 +40,13 @@ pub(super) enum BenchCommand {
 #[derive(Clone, Debug, Args)]
 pub struct TargetFlags {
     /// URL of the server; a path in it is where its streams are
-    #[arg(long, value_name = "URL", env = "WEIR_URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "WEIR_URL",
+        default_value = "http://127.0.0.1:8080",
+        value_parser = parse_url
+    )]
     pub url: String,
 
     /// Path of the server that its streams are under [default: that of the URL, or /v1/stream]
@@ -71,7 +77,7 @@ pub(super) struct RunFlags {
     pub(super) target: TargetFlags,
 
     /// How long is measured
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_measured)]
     pub(super) seconds: Duration,
 
     /// How long it runs before that
@@ -293,6 +299,18 @@ impl From<OrderFlag> for append::Order {
             OrderFlag::Round => Self::Round,
             OrderFlag::Random => Self::Random,
         }
+    }
+}
+
+fn parse_url(text: &str) -> Result<String, BadUrl> {
+    Target::parse(text, None).map(|_| text.to_owned())
+}
+
+/// Rates over no time say nothing.
+fn parse_measured(text: &str) -> Result<Duration, String> {
+    match parse_seconds(text)? {
+        Duration::ZERO => Err("want more than no time: 10, 0.5, 2m".to_owned()),
+        time => Ok(time),
     }
 }
 

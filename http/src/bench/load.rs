@@ -3,7 +3,8 @@
 //! ```text
 //! begin ──warm-up──▶ measured.start ──────────▶ measured.end ─▶ requests on their way end
 //! ```
-//! An interrupt ends a run early; what was written is verified and cleaned up all the same.
+//! An interrupt ends a run early; what was written is verified and cleaned up all the same. Either
+//! way what has no answer a while later is given up: nobody waits for a server that says nothing.
 //!
 //! A closed loop sends the next request when the answer to the last one is there. An open loop
 //! sends on schedule, whatever the answers do; each time counts from when the request was due, not
@@ -12,16 +13,18 @@
 use std::{
     future::Future,
     io,
-    ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use anyhow::{Context as _, bail};
+use parking_lot::Mutex;
 use tokio::{
     signal::unix::{SignalKind, signal},
+    sync::watch,
     task::JoinSet,
 };
 use weir_io::{
@@ -30,18 +33,22 @@ use weir_io::{
 };
 
 use super::{
-    measure::{Books, Shared},
-    raw::Peer,
+    measure::{Books, Shared, Span},
+    raw::{Failure, Link, Peer},
     report::Costs,
 };
 use crate::cli::client::{
     exit::INTERRUPTED,
-    progress::{Progress, Unit},
+    progress::{Progress, of_time},
 };
 
 /// How long connections may take to be made before time starts, with each of them and at least.
 const SETTLE_EACH: Duration = Duration::from_micros(500);
 const SETTLE_MIN: Duration = Duration::from_millis(50);
+
+/// How long requests on their way may take when the time is over, and when somebody wants the end.
+const ANSWERS_MAX: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Between two looks at the time.
 const LOOK: Duration = Duration::from_millis(500);
@@ -53,10 +60,12 @@ pub(super) struct Run {
     pub(super) peer: Peer,
     /// When writers begin.
     pub(super) begin: Duration,
-    pub(super) measured: Range<Duration>,
+    pub(super) span: Span,
     pub(super) server: Option<u32>,
-    /// Whether somebody wants it to end early.
-    stopped: Arc<AtomicBool>,
+    /// How long answers may take when the time is over.
+    answers_max: Duration,
+    /// Tells that somebody wants it to end early.
+    stopped: Arc<watch::Sender<bool>>,
     schedule: Option<Arc<Schedule>>,
 }
 
@@ -88,14 +97,14 @@ impl Run {
         let start = begin + length.warm_up;
         let schedule = rate
             .map(|per_second| Arc::new(Schedule { begin, per_second, next: AtomicU64::new(0) }));
-        let measured = start..start + length.measured;
         Self {
             clock: Arc::clone(clock),
             peer,
             begin,
-            measured,
+            span: Span::new(start..start + length.measured),
             server: None,
-            stopped: Arc::default(),
+            answers_max: ANSWERS_MAX,
+            stopped: Arc::new(watch::Sender::new(false)),
             schedule,
         }
     }
@@ -106,12 +115,18 @@ impl Run {
 
     /// Whether the time is over.
     pub(super) fn is_over(&self) -> bool {
-        self.now() >= self.measured.end || self.was_stopped()
+        self.now() >= self.span.limit() || self.was_stopped()
     }
 
     /// Whether it was ended early.
     pub(super) fn was_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed)
+        self.span.was_stopped()
+    }
+
+    /// Ends it early.
+    fn stop(&self) {
+        self.span.stop(self.now());
+        self.stopped.send_replace(true);
     }
 
     /// One that sends when it is due.
@@ -125,31 +140,81 @@ impl Run {
         tokio::time::sleep(time.saturating_sub(self.now())).await;
     }
 
+    /// Returns when somebody has ended it early.
+    async fn stopped(&self) {
+        // The sender lives as long as the run.
+        drop(self.stopped.subscribe().wait_for(|it| *it).await);
+    }
+
+    /// Returns when its time is over, or somebody has ended it early.
+    pub(super) async fn over(&self) {
+        tokio::select! {
+            () = self.reach(self.span.limit()) => {}
+            () = self.stopped() => {}
+        }
+    }
+
+    /// Does something as long as the run, and what has then to come, allow.
+    pub(super) async fn unless_overdue<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let overdue = async {
+            self.over().await;
+            tokio::select! {
+                () = tokio::time::sleep(self.answers_max) => {}
+                () = async {
+                    self.stopped().await;
+                    tokio::time::sleep(GRACE).await;
+                } => {}
+            }
+        };
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = overdue => None,
+        }
+    }
+
+    /// Connects before the run is over. Who is stopped meanwhile needs no connection.
+    pub(super) async fn connect(&self, link: &mut Link, who: &str) -> anyhow::Result<()> {
+        tokio::select! {
+            biased;
+            connected = link.connect() => {
+                let connected = connected.map(drop).map_err(Failure::from);
+                connected.with_context(|| format!("{who} cannot connect"))
+            }
+            () = self.over() => match self.was_stopped() {
+                true => Ok(()),
+                false => bail!("{who} has no connection yet when the time is over"),
+            },
+        }
+    }
+
     /// What was used while the run was measured. Ends with it, or when somebody interrupts it.
     async fn watch(&self) -> Costs {
         let mut before = self.sample();
         let measure = async {
-            self.reach(self.measured.start).await;
+            self.reach(self.span.start()).await;
             before = self.sample();
-            self.reach(self.measured.end).await;
+            self.reach(self.span.limit()).await;
         };
         tokio::select! {
             () = measure => {}
-            () = asked_to_end() => self.stopped.store(true, Ordering::Relaxed),
+            () = self.stopped() => {}
         }
         Costs::between(before, self.sample())
     }
 
-    /// Shows how much of its time is over.
-    async fn show(&self) {
-        let whole = self.measured.end.saturating_sub(self.begin).as_secs();
-        let mut progress = Progress::of(Unit::Things("s"), Some(whole));
-        let mut shown = 0;
+    /// Shows how much of its time is over, and how fast it goes.
+    async fn show(&self, books: &Mutex<Vec<Shared>>) {
+        let whole = self.span.limit().saturating_sub(self.begin);
+        let mut progress = Progress::new(None);
         loop {
             tokio::time::sleep(LOOK).await;
-            let done = self.now().saturating_sub(self.begin).as_secs();
-            progress.add(done - shown);
-            shown = done;
+            let now = self.now();
+            let measured =
+                now.min(self.span.limit()).saturating_sub(self.span.start()).as_secs_f64();
+            let requests: u64 = books.lock().iter().map(|it| it.requests()).sum();
+            progress
+                .draw(|| of_time(now.saturating_sub(self.begin), whole, &rate(requests, measured)));
         }
     }
 
@@ -170,14 +235,14 @@ impl Pace {
     /// if the run is over.
     pub(super) async fn turn(&mut self) -> io::Result<Option<Duration>> {
         let now = self.run.now();
-        if now >= self.run.measured.end || self.run.was_stopped() {
+        if now >= self.run.span.limit() || self.run.was_stopped() {
             return Ok(None);
         }
         let (Some(schedule), Some(timer)) = (&self.run.schedule, &mut self.timer) else {
             return Ok(Some(now));
         };
         let due = schedule.due(schedule.next.fetch_add(1, Ordering::Relaxed));
-        if due >= self.run.measured.end {
+        if due >= self.run.span.limit() {
             return Ok(None);
         }
         if let Some(wait) = due.checked_sub(now).filter(|wait| !wait.is_zero()) {
@@ -219,8 +284,10 @@ where
     F: Future<Output = anyhow::Result<T>> + Send + 'static,
 {
     let threads = threads.min(connections).max(1);
+    let all_books = Mutex::new(Vec::new());
     let done = workers::run("bench", threads, async |thread| {
-        let books = Arc::new(Books::new(&run.measured));
+        let books = Arc::new(Books::new(&run.span));
+        all_books.lock().push(Arc::clone(&books));
         let mut tasks = JoinSet::new();
         for number in (thread..connections).step_by(threads) {
             tasks.spawn(task(number, Arc::clone(&books)));
@@ -241,7 +308,8 @@ where
                         eprintln!("weir: interrupted: streams called bench-… are left");
                         std::process::exit(INTERRUPTED.into())
                     }
-                    () = run.show() => unreachable!("it has no end"),
+                    () = run.show(&all_books) => unreachable!("it has no end"),
+                    () = heed(run) => unreachable!("it has no end"),
                 };
                 (results?, costs)
             }
@@ -261,6 +329,24 @@ where
         }
     }
     Ok(all.expect("there is a thread"))
+}
+
+/// Ends a run early when somebody wants it.
+async fn heed(run: &Run) {
+    asked_to_end().await;
+    run.stop();
+    std::future::pending().await
+}
+
+/// How fast it goes so far. Before the time that is measured nothing is counted.
+fn rate(requests: u64, seconds: f64) -> String {
+    if seconds <= 0.0 {
+        return "warming up".to_owned();
+    }
+    #[expect(clippy::cast_precision_loss, reason = "no run has 2^53 requests")]
+    let each_second = requests as f64 / seconds;
+    let digits = usize::from(each_second < 10.0);
+    format!("{each_second:.digits$} requests/s")
 }
 
 /// Returns when somebody wants the process to end, by Ctrl-C or by `SIGTERM`.
@@ -322,6 +408,34 @@ mod tests {
         let outcome = outcome.expect("it runs");
         assert_eq!(outcome.results.iter().sum::<u64>(), 200);
         assert_eq!(outcome.results.len(), 4);
+    }
+
+    #[test]
+    fn what_has_no_answer_is_given_up_when_the_time_is_over() {
+        let mut run = run(None);
+        run.answers_max = Duration::from_millis(20);
+        let outcome = spread(&run, 1, 2, |number, _| {
+            let run = run.clone();
+            async move {
+                let answer = async {
+                    if number > 0 {
+                        std::future::pending::<()>().await;
+                    }
+                };
+                Ok(run.unless_overdue(answer).await.is_some())
+            }
+        });
+        let mut answered = outcome.expect("it runs").results;
+        answered.sort_unstable();
+        assert_eq!(answered, [false, true]);
+        assert!(!run.was_stopped());
+    }
+
+    #[test]
+    fn what_is_shown_is_a_rate_once_something_counts() {
+        assert_eq!(rate(0, 0.0), "warming up");
+        assert_eq!(rate(12, 60.0), "0.2 requests/s");
+        assert_eq!(rate(50_000, 2.0), "25000 requests/s");
     }
 
     #[test]

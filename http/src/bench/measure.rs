@@ -1,10 +1,18 @@
 //! What a generator counts: times in a histogram, requests, bytes, refusals.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{deliver::Deliveries, record::nanoseconds};
 
@@ -71,13 +79,70 @@ pub(super) fn round(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
+/// The time that is measured, which somebody may end early. Clones share that.
+#[derive(Clone, Debug)]
+pub(super) struct Span {
+    whole: Range<Duration>,
+    /// When it was ended, in nanoseconds; [`u64::MAX`]: it was not.
+    stopped: Arc<AtomicU64>,
+}
+
+impl Span {
+    pub(super) fn new(whole: Range<Duration>) -> Self {
+        Self { whole, stopped: Arc::new(AtomicU64::new(u64::MAX)) }
+    }
+
+    /// It ends now. What was said first holds.
+    pub(super) fn stop(&self, now: Duration) {
+        self.stopped.fetch_min(nanoseconds(now), Ordering::Relaxed);
+    }
+
+    pub(super) fn was_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed) != u64::MAX
+    }
+
+    pub(super) const fn start(&self) -> Duration {
+        self.whole.start
+    }
+
+    /// When it ends if nobody ends it early.
+    pub(super) const fn limit(&self) -> Duration {
+        self.whole.end
+    }
+
+    /// When it ends or has ended.
+    fn end(&self) -> Duration {
+        let stopped = Duration::from_nanos(self.stopped.load(Ordering::Relaxed));
+        self.whole.end.min(stopped).max(self.whole.start)
+    }
+
+    pub(super) fn contains(&self, time: Duration) -> bool {
+        time >= self.whole.start && time < self.end()
+    }
+
+    /// How long was measured.
+    pub(super) fn length(&self) -> Duration {
+        self.end() - self.whole.start
+    }
+}
+
+/// What requests that are counted hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Records, whose number is known.
+    Records,
+    /// Pages of bytes, whose records nobody counts.
+    Pages,
+}
+
 /// What is counted while the run is measured, and what went wrong at any time.
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
-    measured: Range<Duration>,
+    span: Span,
+    content: Content,
     pub(super) times: Times,
     pub(super) requests: u64,
-    pub(super) records: u64,
+    records: u64,
     pub(super) bytes: u64,
     /// Requests in each second of the time measured.
     pub(super) seconds: Vec<u64>,
@@ -99,12 +164,17 @@ pub(super) struct Books {
 pub(super) type Shared = Arc<Books>;
 
 impl Books {
-    pub(super) fn new(measured: &Range<Duration>) -> Self {
+    pub(super) fn new(span: &Span) -> Self {
         Self {
-            append: Mutex::new(Tally::new(measured)),
-            scan: Mutex::new(Tally::new(measured)),
+            append: Mutex::new(Tally::new(span, Content::Records)),
+            scan: Mutex::new(Tally::new(span, Content::Pages)),
             tail: Mutex::new(Deliveries::new()),
         }
+    }
+
+    /// Requests of all kinds.
+    pub(super) fn requests(&self) -> u64 {
+        self.append.lock().requests + self.scan.lock().requests
     }
 
     pub(super) fn add(&self, other: &Self) {
@@ -115,10 +185,11 @@ impl Books {
 }
 
 impl Tally {
-    pub(super) fn new(measured: &Range<Duration>) -> Self {
-        let seconds = usize::try_from(measured.end.as_secs() + 1).expect("minutes, not ages");
+    pub(super) fn new(span: &Span, content: Content) -> Self {
+        let seconds = usize::try_from(span.limit().as_secs() + 1).expect("minutes, not ages");
         Self {
-            measured: measured.clone(),
+            span: span.clone(),
+            content,
             times: Times::new(),
             requests: 0,
             records: 0,
@@ -130,14 +201,14 @@ impl Tally {
 
     /// Counts a request that ended at `now` if that is in the time measured.
     pub(super) fn done(&mut self, now: Duration, took: Duration, records: u64, bytes: usize) {
-        if !self.measured.contains(&now) {
+        if !self.span.contains(now) {
             return;
         }
         self.times.record(took);
         self.requests += 1;
         self.records += records;
         self.bytes += wide(bytes);
-        let second = usize::try_from((now - self.measured.start).as_secs());
+        let second = usize::try_from((now - self.span.start()).as_secs());
         if let Some(count) = second.ok().and_then(|second| self.seconds.get_mut(second)) {
             *count += 1;
         }
@@ -168,31 +239,37 @@ impl Tally {
 
     /// How long was measured, in seconds.
     pub(super) fn span(&self) -> f64 {
-        (self.measured.end - self.measured.start).as_secs_f64()
+        self.span.length().as_secs_f64()
     }
 
     pub(super) fn per_second(&self, count: u64) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "a count of seconds' work fits 53 bits")]
         let count = count as f64;
-        round(count / self.span())
+        // Interrupted before the measured time began, a run has no rates.
+        if self.span() > 0.0 { round(count / self.span()) } else { 0.0 }
     }
 
     /// Rates, times and failures.
     pub(super) fn to_json(&self) -> Value {
-        let whole = usize::try_from((self.measured.end - self.measured.start).as_secs());
+        let whole = usize::try_from(self.span.length().as_secs());
         let whole = whole.unwrap_or(0).min(self.seconds.len());
-        json!({
-            "seconds": round(self.span()),
-            "requests": self.requests,
-            "records": self.records,
-            "bytes": self.bytes,
-            "requests_per_second": self.per_second(self.requests),
-            "records_per_second": self.per_second(self.records),
-            "bytes_per_second": self.per_second(self.bytes),
-            "latency_us": self.times.to_json(),
-            "each_second": &self.seconds[..whole],
-            "failures": self.failures,
-        })
+        let mut fields = Map::new();
+        let mut put = |name: &str, value: Value| fields.insert(name.to_owned(), value);
+        put("seconds", round(self.span()).into());
+        put("requests", self.requests.into());
+        if self.content == Content::Records {
+            put("records", self.records.into());
+        }
+        put("bytes", self.bytes.into());
+        put("requests_per_second", self.per_second(self.requests).into());
+        if self.content == Content::Records {
+            put("records_per_second", self.per_second(self.records).into());
+        }
+        put("bytes_per_second", self.per_second(self.bytes).into());
+        put("latency_us", self.times.to_json());
+        put("each_second", json!(&self.seconds[..whole]));
+        put("failures", json!(self.failures));
+        Value::Object(fields)
     }
 }
 
@@ -217,8 +294,8 @@ mod tests {
 
     #[test]
     fn only_what_ends_in_the_time_measured_counts() {
-        let measured = Duration::from_secs(2)..Duration::from_secs(4);
-        let mut tally = Tally::new(&measured);
+        let span = Span::new(Duration::from_secs(2)..Duration::from_secs(4));
+        let mut tally = Tally::new(&span, Content::Records);
         for tenths in [10, 19, 20, 25, 39, 40, 60] {
             tally.done(Duration::from_millis(tenths * 100), Duration::from_millis(1), 10, 100);
         }
@@ -228,8 +305,42 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_was_ended_early_is_as_long_as_it_was() {
+        let tenths = |tenths: u64| Duration::from_millis(tenths * 100);
+        let span = Span::new(tenths(20)..tenths(120));
+        let mut tally = Tally::new(&span, Content::Records);
+        for at in [20, 25, 39] {
+            tally.done(tenths(at), tenths(1), 10, 100);
+        }
+        assert!(!span.was_stopped());
+        span.stop(tenths(40));
+        span.stop(tenths(90));
+        // Was on its way: not in the time that counts.
+        tally.done(tenths(41), tenths(1), 10, 100);
+        let json = tally.to_json();
+        assert_eq!((&json["seconds"], &json["requests"]), (&json!(2.0), &json!(3)));
+        assert_eq!(json["requests_per_second"], 1.5);
+        assert_eq!(json["each_second"], json!([2, 1]));
+        assert!(span.was_stopped());
+
+        let early = Span::new(tenths(20)..tenths(120));
+        early.stop(tenths(5));
+        let json = Tally::new(&early, Content::Records).to_json();
+        assert_eq!((&json["seconds"], &json["requests_per_second"]), (&json!(0.0), &json!(0.0)));
+    }
+
+    #[test]
+    fn who_reads_pages_counts_no_records() {
+        let span = Span::new(Duration::ZERO..Duration::from_secs(1));
+        let json = Tally::new(&span, Content::Pages).to_json();
+        assert!(json.get("records").is_none() && json.get("records_per_second").is_none());
+        assert!(json.get("bytes").is_some());
+    }
+
+    #[test]
     fn failures_are_counted_by_kind_and_kinds_are_bounded() {
-        let mut tally = Tally::new(&(Duration::ZERO..Duration::from_secs(1)));
+        let span = Span::new(Duration::ZERO..Duration::from_secs(1));
+        let mut tally = Tally::new(&span, Content::Records);
         for kind in 0..FAILURES_MAX + 3 {
             tally.failed(&kind.to_string());
             tally.failed("0");

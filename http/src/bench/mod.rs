@@ -75,13 +75,36 @@ pub fn run(flags: BenchFlags) -> u8 {
             voice.note("interrupted: there is no report, and no stream is left");
             return exit::INTERRUPTED;
         }
-        let code = voice.explain(&error);
-        match (error.downcast_ref(), error.downcast_ref()) {
-            (Some(Refusal { status: 401 | 403, .. }), _) => exit::UNAUTHORIZED,
-            (_, Some(Failure::Io(_) | Failure::Busy(..))) => exit::AWAY,
-            _ => code,
+        match of_bench(&error) {
+            Some((code, advice)) => voice.explain_as(&error, code, Some(advice.to_owned())),
+            None => voice.explain(&error),
         }
     })
+}
+
+/// What a failure of a bench is to whoever started it, and what to do next.
+fn of_bench(error: &anyhow::Error) -> Option<(u8, &'static str)> {
+    if let Some(Refusal { status, .. }) = error.downcast_ref() {
+        return Some(match status {
+            401 | 403 => (exit::UNAUTHORIZED, "give the server's key as --auth or WEIR_AUTH"),
+            404 | 405 | 501 => (exit::FAILED, "is the path in --url right?"),
+            413 => (exit::FAILED, "send less at a time: a smaller --bytes or --batch"),
+            _ => (exit::FAILED, "the server's words say what it does not take"),
+        });
+    }
+    match error.downcast_ref()? {
+        Failure::Io(_) => Some((
+            exit::AWAY,
+            "is a server running there? `weir local start` starts one and says its URL, `weir \
+             local status` lists those that run; --url or WEIR_URL name another",
+        )),
+        Failure::Busy(..) => {
+            Some((exit::AWAY, "fewer --connections or a lower --rate ask less of it"))
+        }
+        Failure::Malformed(_) => {
+            Some((exit::FAILED, "is this a durable-streams server, and its path in --url?"))
+        }
+    }
 }
 
 fn measure(flags: BenchFlags, voice: Voice) -> anyhow::Result<u8> {
@@ -98,11 +121,11 @@ fn measure(flags: BenchFlags, voice: Voice) -> anyhow::Result<u8> {
     };
     let text = if json { report.to_json() } else { report.to_text() };
     io::stdout().write_all(text.as_bytes()).context("nobody reads the report")?;
-    report.problems().iter().for_each(|problem| voice.note(problem));
-    Ok(match (report.is_faulty(), report.problems().is_empty()) {
-        (true, _) => PROBLEMS,
-        (false, false) => exit::INTERRUPTED,
-        (false, true) => exit::DONE,
+    report.notes().iter().chain(report.problems()).for_each(|it| voice.note(it));
+    Ok(match (report.problems().is_empty(), report.was_interrupted()) {
+        (false, _) => PROBLEMS,
+        (true, true) => exit::INTERRUPTED,
+        (true, false) => exit::DONE,
     })
 }
 

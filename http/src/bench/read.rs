@@ -9,13 +9,15 @@ use super::{
     measure::{Shared, wide},
     raw::{Failure, Link},
     request::{Append, Headers, Shape, Streams},
-    setup::{self, Crew, Gauge, Page},
+    setup::{self, Crew, Gauge, Page, Refusal},
     verify::{Checker, Violations, Written},
 };
 use crate::cli::client::progress::Unit;
 
 /// Bytes of one request that fills a stream.
 const FILL_BYTES: usize = 1 << 20;
+/// How long filling may take, however much it is.
+pub(super) const FILL_TIME_MAX: Duration = Duration::from_secs(600);
 const SMALL_BUFFER_BYTES: usize = 4 << 10;
 /// Bytes read from the socket at a time.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -32,6 +34,8 @@ pub(super) struct Filling {
     pub(super) record_bytes: usize,
     /// Keys that the requests have in turn; 0: they have none.
     pub(super) keys: usize,
+    /// How long that may take.
+    pub(super) time_max: Duration,
 }
 
 impl Filling {
@@ -69,7 +73,7 @@ pub(super) fn fill(crew: Crew, streams: &Arc<Streams>, filling: Filling) -> anyh
     let gauge = Gauge::new(Unit::Bytes, filling.bytes.saturating_mul(streams.count));
     crew.each(&gauge, |number| {
         let (streams, gauge) = (Arc::clone(streams), gauge.clone());
-        async move {
+        let filled = async move {
             let mut link = Link::new(crew.peer, SMALL_BUFFER_BYTES);
             let writer = |number| {
                 let key = (filling.keys > 0).then(|| key(number));
@@ -91,7 +95,16 @@ pub(super) fn fill(crew: Crew, streams: &Arc<Streams>, filling: Filling) -> anyh
                     }
                 }
             }
-            Ok(())
+            anyhow::Ok(())
+        };
+        async move {
+            let filled = tokio::time::timeout(filling.time_max, filled).await;
+            filled.map_err(|_| {
+                let minutes = filling.time_max.as_secs() / 60;
+                anyhow::anyhow!(
+                    "the streams are not full after {minutes} minutes: take less --size"
+                )
+            })?
         }
     })?;
     Ok(())
@@ -153,26 +166,37 @@ impl Scanner {
         Link::new(run.peer, BUFFER_BYTES)
     }
 
-    /// Reads again and again. Returns how often it came to the end.
+    /// Reads again and again. Returns how often it came to the end in the time measured.
     pub(super) async fn work(self, tally: Shared) -> anyhow::Result<u64> {
-        let mut link = Self::link(&self.run);
         let mut times = 0;
+        let scanned = self.run.unless_overdue(self.scan(&tally, &mut times)).await;
+        match scanned {
+            Some(scanned) => scanned?,
+            None => tally.scan.lock().failed("no answer until the end"),
+        }
+        Ok(times)
+    }
+
+    async fn scan(&self, tally: &Shared, times: &mut u64) -> anyhow::Result<()> {
+        let mut link = Self::link(&self.run);
+        self.run.connect(&mut link, "a reader").await?;
         while !self.run.is_over() {
             let (mut offset, mut bytes) = ("-1".to_owned(), 0);
             loop {
                 let began = self.run.now();
-                let page = self.page(&mut link, &offset, &tally).await?;
+                let page = self.page(&mut link, &offset, tally).await?;
                 let now = self.run.now();
                 bytes += page.bytes;
                 let length = usize::try_from(page.bytes)?;
                 tally.scan.lock().done(now, now.saturating_sub(began), 0, length);
                 let next = page.next.context("an answer names no next offset")?;
                 if page.is_last || next == offset {
-                    times += 1;
+                    // Like a request, it counts when it ends in the time measured.
+                    *times += u64::from(self.run.span.contains(now));
                     break;
                 }
                 if self.run.is_over() {
-                    return Ok(times);
+                    return Ok(());
                 }
                 offset = next;
             }
@@ -185,7 +209,7 @@ impl Scanner {
                 None => tokio::time::sleep(PAUSE).await,
             }
         }
-        Ok(times)
+        Ok(())
     }
 
     /// Reads one page; one that breaks off or is refused for now is asked for again.
@@ -210,7 +234,7 @@ impl Scanner {
             if setup::is_busy(head.status) {
                 return Err(Failure::Busy(head.status, excuse).into());
             }
-            bail!("a read was refused: {} {excuse}", head.status);
+            return Err(Refusal { status: head.status, excuse }).context("a read was refused");
         }
         let next = head.next_offset.clone().unwrap_or(0..0);
         let next = setup::next_offset(&head, connection.bytes(next));
@@ -222,17 +246,32 @@ impl Scanner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::Target;
 
     #[test]
     fn a_stream_is_filled_at_least_as_far_as_asked() {
         for bytes in [1, 100, 10_000, 1 << 20, (5 << 20) + 1] {
             for keys in [0, 1, 7] {
-                let filling = Filling { bytes, record_bytes: 100, keys };
+                let filling = Filling { bytes, record_bytes: 100, keys, time_max: FILL_TIME_MAX };
                 let total = filling.written().sent * 100 * wide(filling.writers());
                 assert!(total + 100 > wide(bytes), "{bytes} {keys}: {total}");
                 assert!(total <= wide(bytes) + (2 << 20), "{bytes} {keys}: {total}");
             }
         }
+    }
+
+    #[test]
+    fn a_server_that_takes_nothing_ends_the_filling() {
+        // Connections wait in its backlog for ever.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let target = Target::parse(&format!("http://{address}"), None).expect("a URL");
+        let streams = Arc::new(Streams::new(&target, "run", 2, "text/plain", 100));
+        let time_max = Duration::from_millis(50);
+        let filling = Filling { bytes: 1 << 20, record_bytes: 100, keys: 0, time_max };
+        let crew = Crew { peer: address.into(), threads: 1, connections: 2 };
+        let given_up = fill(crew, &streams, filling).expect_err("there is no answer");
+        assert!(given_up.to_string().contains("--size"), "{given_up:#}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use weir_io::os::usage::Usage;
 
 use super::{
-    measure::{Tally, round},
+    measure::{Span, Tally, round},
     verify::Violations,
 };
 
@@ -42,7 +42,11 @@ impl Costs {
     }
 
     fn to_json(self, span: f64, requests: u64) -> (Value, Value) {
-        let cores = |cpu: Duration| (cpu.as_secs_f64() / span * 100.0).round() / 100.0;
+        // Interrupted before the measured time began, a run has no rates.
+        let cores = |cpu: Duration| match span > 0.0 {
+            true => (cpu.as_secs_f64() / span * 100.0).round() / 100.0,
+            false => 0.0,
+        };
         #[expect(clippy::cast_precision_loss, reason = "a count of seconds' work fits 53 bits")]
         let each = |cpu: Duration| round(cpu.as_secs_f64() * 1e6 / requests.max(1) as f64);
         let generator = json!({
@@ -69,8 +73,9 @@ pub(super) struct Report {
     fields: Map<String, Value>,
     /// What is wrong, in words.
     problems: Vec<String>,
-    /// What is wrong is the server's, and not that somebody had no time.
-    faulty: bool,
+    /// What else is to be known, in words.
+    notes: Vec<String>,
+    interrupted: bool,
 }
 
 impl Report {
@@ -80,7 +85,7 @@ impl Report {
         fields.insert("command".into(), command.into());
         fields.insert("target".into(), target.into());
         fields.insert("settings".into(), settings);
-        Self { fields, problems: Vec::new(), faulty: false }
+        Self { fields, problems: Vec::new(), notes: Vec::new(), interrupted: false }
     }
 
     pub(super) fn put(&mut self, name: &str, value: Value) {
@@ -118,15 +123,30 @@ impl Report {
         }
     }
 
-    /// Notes that a run was ended early, if it was.
-    pub(super) fn put_interrupted(&mut self, was: bool) {
-        if was {
-            self.problems.push("interrupted: figures a second are too low".to_owned());
+    /// Notes that a run was ended early, if it was, and when.
+    pub(super) fn put_interrupted(&mut self, span: &Span) {
+        if span.was_stopped() {
+            let seconds = round(span.length().as_secs_f64());
+            self.put("interrupted_after_seconds", json!(seconds));
+            self.interrupt(format!("interrupted after {seconds} s: the figures are of that time"));
         }
     }
 
+    /// Notes what somebody has ended early.
+    pub(super) fn interrupt(&mut self, what: String) {
+        self.interrupted = true;
+        self.notes.push(what);
+    }
+
+    pub(super) const fn was_interrupted(&self) -> bool {
+        self.interrupted
+    }
+
+    pub(super) fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     pub(super) fn problem(&mut self, what: String) {
-        self.faulty = true;
         self.problems.push(what);
     }
 
@@ -134,13 +154,9 @@ impl Report {
         &self.problems
     }
 
-    /// Whether the server did something wrong.
-    pub(super) const fn is_faulty(&self) -> bool {
-        self.faulty
-    }
-
     pub(super) fn to_json(&self) -> String {
         let mut fields = self.fields.clone();
+        fields.insert("notes".into(), json!(self.notes));
         fields.insert("problems".into(), json!(self.problems));
         let mut text = serde_json::to_string_pretty(&fields).expect("values are values");
         text.push('\n');
@@ -220,6 +236,7 @@ fn grouped(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::measure::Content;
 
     #[test]
     fn numbers_are_grouped() {
@@ -231,9 +248,25 @@ mod tests {
     }
 
     #[test]
+    fn an_interruption_is_a_note_with_its_time_and_no_problem() {
+        let mut report = Report::new("append", "http://a", json!({}));
+        let span = Span::new(Duration::from_secs(2)..Duration::from_secs(600));
+        report.put_interrupted(&span);
+        assert!(!report.was_interrupted());
+        span.stop(Duration::from_millis(5_500));
+        report.put_interrupted(&span);
+        assert!(report.was_interrupted() && report.problems().is_empty());
+        let json: Value = serde_json::from_str(&report.to_json()).expect("JSON");
+        assert_eq!(json["interrupted_after_seconds"], 3.5);
+        assert!(json["notes"][0].as_str().is_some_and(|it| it.contains("interrupted after 3.5 s")));
+        assert!(!report.to_text().contains("PROBLEM"), "{}", report.to_text());
+    }
+
+    #[test]
     fn problems_stand_in_both_forms() {
         let mut report = Report::new("append", "http://a", json!({"connections": 4, "rate": null}));
-        report.put_phase("append", &Tally::new(&(Duration::ZERO..Duration::from_secs(1))));
+        let span = Span::new(Duration::ZERO..Duration::from_secs(1));
+        report.put_phase("append", &Tally::new(&span, Content::Records));
         report.put_verified(7, Violations { lost: 1, ..Violations::default() });
         assert_eq!(report.problems().len(), 1);
         let json: Value = serde_json::from_str(&report.to_json()).expect("JSON");

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -19,12 +19,12 @@ use super::{
     },
     load::{Run, spread},
     raw::Link,
-    read::{self, Filling, Part, Scanner},
+    read::{self, FILL_TIME_MAX, Filling, Part, Scanner},
     record,
     report::Report,
     request::{Shape, Streams},
     say,
-    setup::{Crew, Gauge, Interrupted, Verb},
+    setup::{Crew, Gauge, Interrupted, VERIFY_TIME_MAX, Verb},
     tail::{CONNECTING_MAX, Live, Reader},
     verify::{Violations, Written},
 };
@@ -48,7 +48,7 @@ pub(super) fn append(flags: &AppendFlags) -> anyhow::Result<Report> {
         })?;
         let tally = outcome.books.append.lock();
         report.put_phase("append", &tally);
-        report.put_interrupted(run.was_stopped());
+        report.put_interrupted(&run.span);
         report.put_costs(outcome.costs, tally.span(), tally.requests);
         let written = append::by_stream(streams.count, outcome.results);
         let acked = append::acked(&written);
@@ -60,7 +60,11 @@ pub(super) fn append(flags: &AppendFlags) -> anyhow::Result<Report> {
             let verify = || Ok(bench.crew.verify(&streams, written));
             match bench.phase(report, "verify", verify)? {
                 Ok((records, violations)) => report.put_verified(records, violations),
-                Err(error) if error.is::<Interrupted>() => report.put_interrupted(true),
+                Err(error) if error.is::<Interrupted>() => {
+                    report.interrupt(
+                        "interrupted while reading back: nothing is verified".to_owned(),
+                    );
+                }
                 Err(error) => report.problem(format!("what was written can't be read: {error:#}")),
             }
         }
@@ -91,7 +95,7 @@ pub(super) fn create(flags: &CreateFlags) -> anyhow::Result<Report> {
         })?;
         let tally = outcome.books.append.lock();
         report.put_phase("create", &tally);
-        report.put_interrupted(run.was_stopped());
+        report.put_interrupted(&run.span);
         report.put_costs(outcome.costs, tally.span(), tally.requests);
         let made = next.load(Ordering::Relaxed).min(*streams);
         report.put("streams", json!(made));
@@ -113,7 +117,12 @@ pub(super) fn read(flags: &ReadFlags) -> anyhow::Result<Report> {
     });
     let report = Report::new("read", &bench.target.to_string(), settings);
     let all = bench.streams(*streams, content_type, *bytes);
-    let filling = Filling { bytes: *size, record_bytes: *bytes, keys: keys.unwrap_or(0) };
+    let filling = Filling {
+        bytes: *size,
+        record_bytes: *bytes,
+        keys: keys.unwrap_or(0),
+        time_max: FILL_TIME_MAX,
+    };
     bench.with_streams(run_flags, &all, report, |report| {
         bench.phase(report, "fill", || {
             bench.crew.on_each(&all, Verb::Create)?;
@@ -134,7 +143,7 @@ pub(super) fn read(flags: &ReadFlags) -> anyhow::Result<Report> {
         })?;
         let tally = outcome.books.scan.lock();
         report.put_phase("read", &tally);
-        report.put_interrupted(run.was_stopped());
+        report.put_interrupted(&run.span);
         report.put_costs(outcome.costs, tally.span(), tally.requests);
         report.put("whole_reads", json!(outcome.results.iter().sum::<u64>()));
         Ok(())
@@ -155,7 +164,9 @@ fn check_parts(
         async move {
             let mut link = Link::new(crew.peer, 256 << 10);
             let part = Part::of(number, streams.count, filling.keys);
-            let checked = read::check(&mut link, &streams, part, filling).await?;
+            let checked = read::check(&mut link, &streams, part, filling);
+            let checked = tokio::time::timeout(VERIFY_TIME_MAX, checked).await;
+            let checked = checked.context("reading once takes too long: take less --size")??;
             gauge.add(1);
             anyhow::Ok((number, checked))
         }
@@ -209,7 +220,7 @@ fn together(name: &str, run_flags: &RunFlags, load: Load<'_>) -> anyhow::Result<
     let mut settings = write_settings(write, connections, rate);
     settings["readers"] = (*readers).into();
     settings["scanners"] = scanners.into();
-    settings["live"] = format!("{live:?}").to_lowercase().into();
+    settings["live"] = live.name().into();
     settings["threads"] = bench.threads.into();
     let report = Report::new(name, &bench.target.to_string(), settings);
     bench.with_streams(run_flags, &streams, report, |report| {
@@ -219,7 +230,7 @@ fn together(name: &str, run_flags: &RunFlags, load: Load<'_>) -> anyhow::Result<
         let all = connections + readers + scanners;
         let run = bench.run(run_flags, all, rate);
         let plan = plan(&bench, &run, &streams, write, connections);
-        let boards = Boards::new(&run.measured, streams.count, connections, *readers);
+        let boards = Boards::new(&run.span, streams.count, connections, *readers);
         let turn = Arc::new(Semaphore::new(CONNECTING_MAX));
         let outcome = spread(&run, bench.threads, all, |number, books| {
             let (run, streams, boards) = (run.clone(), Arc::clone(&streams), boards.clone());
@@ -265,7 +276,7 @@ fn together(name: &str, run_flags: &RunFlags, load: Load<'_>) -> anyhow::Result<
             report.put_phase("read", &outcome.books.scan.lock());
             report.put("whole_reads", json!(whole_reads));
         }
-        report.put_interrupted(run.was_stopped());
+        report.put_interrupted(&run.span);
         // What is paid for here is the delivery of a record to a reader.
         report.put_costs(outcome.costs, tally.span(), deliveries.count());
         report.put_verified(seen, violations);

@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     future::Future,
+    io,
     pin::pin,
     sync::{
         Arc,
@@ -31,8 +33,10 @@ const SMALL_BUFFER_BYTES: usize = 4 << 10;
 /// A server that is busy is asked again so often, after a pause that grows.
 const ATTEMPTS_MAX: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long one request is insisted on: a server that says nothing is not waited for.
+const INSIST_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long reading back may take.
-const VERIFY_TIME_MAX: Duration = Duration::from_secs(300);
+pub(super) const VERIFY_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// How long what is on its way may take when somebody wants the end.
 const GRACE: Duration = Duration::from_secs(1);
@@ -49,7 +53,7 @@ pub(super) struct Interrupted;
 #[error("{status} {excuse}")]
 pub(super) struct Refusal {
     pub(super) status: u16,
-    excuse: String,
+    pub(super) excuse: String,
 }
 
 /// How far some work is. Clones share it.
@@ -113,6 +117,15 @@ pub(super) enum Verb {
     Delete,
     /// Deletes it if this run has made it.
     DeleteOwn,
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Create => "create",
+            Self::Delete | Self::DeleteOwn => "delete",
+        })
+    }
 }
 
 impl Verb {
@@ -217,7 +230,7 @@ impl Crew {
                         break;
                     }
                     let done = verb.carry_out(&mut link, &streams, stream).await;
-                    done.with_context(|| format!("{verb:?} {}", streams.path(stream)))?;
+                    done.with_context(|| format!("cannot {verb} {}", streams.path(stream)))?;
                     gauge.add(1);
                 }
                 Ok(())
@@ -354,12 +367,20 @@ pub(super) struct Insisted {
     attempts: u32,
 }
 
-/// Asks until the answer is as expected.
+/// Asks until the answer is as expected, or for long enough.
 pub(super) async fn insist(
     link: &mut Link,
     request: &[u8],
     expected: &[u16],
 ) -> anyhow::Result<Insisted> {
+    let insisted = tokio::time::timeout(INSIST_TIME_MAX, ask(link, request, expected)).await;
+    insisted.unwrap_or_else(|_| {
+        let silent = io::Error::new(io::ErrorKind::TimedOut, "the server does not answer");
+        Err(Failure::from(silent).into())
+    })
+}
+
+async fn ask(link: &mut Link, request: &[u8], expected: &[u16]) -> anyhow::Result<Insisted> {
     let mut attempt = 0;
     loop {
         let failure: Failure = match link.ask(request).await {
@@ -378,7 +399,7 @@ pub(super) async fn insist(
             Err(failure) => failure,
         };
         if attempt + 1 == ATTEMPTS_MAX {
-            return Err(anyhow::Error::from(failure).context("given up"));
+            return Err(failure.into());
         }
         pause(&mut attempt, &failure.to_string()).await?;
     }

@@ -17,7 +17,7 @@ use super::{
     raw::{Failure, Link},
     record::{Finder, Mark},
     request::Streams,
-    setup::{is_busy, next_offset},
+    setup::{Refusal, is_busy, next_offset},
     verify::{Checker, Violations},
 };
 
@@ -39,6 +39,16 @@ pub(super) enum Live {
     Sse,
     /// One long-poll after the other
     LongPoll,
+}
+
+impl Live {
+    /// As the command line calls it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Sse => "sse",
+            Self::LongPoll => "long-poll",
+        }
+    }
 }
 
 /// One reader.
@@ -75,7 +85,10 @@ impl Reader {
         tokio::select! {
             ended = self.follow(&mut seen) => ended?,
             // What is missing by then is lost.
-            () = self.run.reach(self.run.measured.end + PATIENCE) => {}
+            () = async {
+                self.run.over().await;
+                tokio::time::sleep(PATIENCE).await;
+            } => {}
         }
         let records = seen.checker.records;
         Ok((records, seen.checker.judge(&self.boards.written(self.stream))))
@@ -85,7 +98,7 @@ impl Reader {
     async fn follow(&self, seen: &mut Seen<'_>) -> anyhow::Result<()> {
         let mut link = Link::new(self.run.peer, BUFFER_BYTES);
         let turn = self.turn.acquire().await.context("nobody closes it")?;
-        link.connect().await.context("a reader cannot connect")?;
+        self.run.connect(&mut link, "a reader").await?;
         drop(turn);
         let mut first = true;
         while !seen.is_complete() {
@@ -156,7 +169,8 @@ impl Reader {
 
 async fn refused(status: u16, excuse: &str, tally: &Shared) -> anyhow::Result<()> {
     if !is_busy(status) {
-        bail!("a reader was refused: {status} {excuse}");
+        let excuse = excuse.to_owned();
+        return Err(Refusal { status, excuse }).context("a reader was refused");
     }
     tally.append.lock().failed(&format!("{status} {excuse}"));
     tokio::time::sleep(PAUSE).await;

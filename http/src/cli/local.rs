@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::timeout;
 use weir_engine::Config;
 use weir_io::{
@@ -158,11 +158,13 @@ async fn start(flags: StartFlags, environment: &Environment) -> anyhow::Result<u
     let server = local::start(config).await?;
     let text = format!(
         "weir {} listens on {}\n  name          {}\n  data          {}\n  durability    \
-         local: an answer is given after its commit in this file is fsynced",
+         local: an answer is given after its commit in this file is fsynced\n\
+         for the commands of another terminal:\n  export WEIR_URL={}",
         env!("CARGO_PKG_VERSION"),
         server.url,
         server.name,
         server.sqlite_path.display(),
+        server.url,
     );
     say(flags.one.json, &server.exports(), &text)?;
     let closed = async {
@@ -226,10 +228,8 @@ async fn look_after(world: &World, root: &Path, care: Care) -> anyhow::Result<u8
             Ok(report.code())
         }
         Care::Reset(OneFlags { name, json }) => {
-            let sqlite = control::reset(world, root, &name).await?;
-            let shown = sqlite.to_string_lossy();
-            let value = json!({ "name": name.as_str(), "reset": true, "sqlite": shown });
-            say(json, &value, &format!("{name} is empty: {shown} was deleted"))?;
+            let reset = control::reset(world, root, &name).await?;
+            say(json, &reset.json(&name), &reset.text(&name))?;
             Ok(0)
         }
     }

@@ -18,7 +18,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use weir_io::{World, net::Socket, os::tls::Tls};
 
 use super::{
@@ -84,6 +84,8 @@ pub(super) struct Caller {
     pub(super) target: Target,
     pub(super) patience: Patience,
     idle: Mutex<Vec<Sender>>,
+    /// Why there is no connection, while one is looked for.
+    pub(super) trouble: watch::Sender<Option<String>>,
 }
 
 /// An answer whose body is still to be read.
@@ -136,7 +138,14 @@ enum Failed {
 impl Caller {
     pub(super) fn new(world: World, target: Target, patience: Patience) -> Self {
         let tls = Tls::new(&world);
-        Self { world, tls, target, patience, idle: Mutex::default() }
+        Self {
+            world,
+            tls,
+            target,
+            patience,
+            idle: Mutex::default(),
+            trouble: watch::Sender::new(None),
+        }
     }
 
     /// Sends a request, again if that is safe. Any status but "busy" is an answer.
@@ -149,6 +158,7 @@ impl Caller {
                 Ok(mut answer) => {
                     answer.doubts = doubts;
                     if !may_come_back(answer.status, call.repeat) {
+                        self.tell(None);
                         return Ok(answer);
                     }
                     let wait = retry_after(&answer.headers);
@@ -171,8 +181,18 @@ impl Caller {
             if Instant::now() + wait >= deadline {
                 return Err(error);
             }
+            self.tell(Some(error.to_string()));
             tokio::time::sleep(wait).await;
         }
+    }
+
+    /// Says why there is no connection, or that there is one.
+    pub(super) fn tell(&self, trouble: Option<String>) {
+        self.trouble.send_if_modified(|known| {
+            let is_new = *known != trouble;
+            *known = trouble;
+            is_new
+        });
     }
 
     /// A pause after so many attempts: half of it fixed, half by chance, so that clients that

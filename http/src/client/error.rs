@@ -85,6 +85,14 @@ pub enum Error {
         /// What the server said.
         message: String,
     },
+    /// What is there of this subscription stands in the way.
+    #[error("subscription {id}: {message}")]
+    SubscriptionConflict {
+        /// Its name.
+        id: String,
+        /// What the server said.
+        message: String,
+    },
     /// The request is larger than the server takes.
     #[error("the server takes no request of this size: {message}")]
     TooLarge {
@@ -133,6 +141,7 @@ impl Error {
             | Self::Fenced { .. }
             | Self::OutOfSequence { .. }
             | Self::Conflict { .. }
+            | Self::SubscriptionConflict { .. }
             | Self::TooLarge { .. }
             | Self::Unsupported { .. }
             | Self::Refused { .. } => true,
@@ -144,12 +153,13 @@ impl Error {
         }
     }
 
-    /// What to do next, if there is something to say.
+    /// What to do next.
     #[must_use]
     pub fn advice(&self) -> Option<String> {
         let advice = match self {
             Self::Unreachable { .. } => {
-                "is a server running there? `weir` starts one; --url or WEIR_URL name another"
+                "is a server running there? `weir local start` starts one and says its URL, \
+                 `weir local status` lists those that run; --url or WEIR_URL name another"
             }
             Self::Unknown { .. } => {
                 "read the stream's end to see; with --producer-id such a request is sent again \
@@ -182,8 +192,24 @@ impl Error {
             }
             Self::Busy { .. } => "try again; `/health` of the server says more",
             Self::Strange(_) => "is this a durable-streams server, and its path in --url?",
-            Self::Conflict { .. } | Self::Unsupported { .. } | Self::Refused { .. } => {
-                return None;
+            Self::Conflict { what, .. } => {
+                return Some(format!(
+                    "`weir head {what}` says what is there; take another name, or `weir rm {what}` \
+                     first"
+                ));
+            }
+            Self::SubscriptionConflict { id, .. } => {
+                return Some(format!(
+                    "`weir sub ls {id}` says what is there; take another ID, or `weir sub rm {id}` \
+                     first"
+                ));
+            }
+            Self::Unsupported { .. } => {
+                "it is no part of the protocol, and not every server has it; is the path in --url \
+                 right?"
+            }
+            Self::Refused { .. } => {
+                "`weir head` says what the stream takes, and --help what each flag wants"
             }
         };
         Some(advice.to_owned())
@@ -268,14 +294,30 @@ mod tests {
     #[test]
     fn every_error_a_person_can_do_something_about_says_what() {
         let what = || "s".to_owned();
-        for error in [
-            Error::Unreachable { server: what(), reason: what() },
-            Error::NotFound { what: what() },
-            Error::Gone { what: what(), next: Some("0_4".to_owned()) },
-            Error::Closed { what: what(), tail: what() },
-            Error::Fenced { epoch: 3 },
+        for (error, advice) in [
+            (Error::Unreachable { server: what(), reason: what() }, "weir local start"),
+            (Error::Unreachable { server: what(), reason: what() }, "weir local status"),
+            (Error::Unknown { reason: what() }, "--producer-id"),
+            (Error::NotFound { what: what() }, "weir create"),
+            (Error::NoSubscription { id: what() }, "weir sub create"),
+            (Error::Gone { what: what(), next: Some("0_4".to_owned()) }, "--from 0_4"),
+            (Error::Gone { what: what(), next: None }, "another name"),
+            (Error::Unauthorized { message: what() }, "--auth"),
+            (Error::Closed { what: what(), tail: what() }, "weir fork"),
+            (Error::Fenced { epoch: 3 }, "another id"),
+            (Error::OutOfSequence { expected: 1, sent: 2 }, "another id"),
+            (Error::NoProducers, "without --producer-id"),
+            (Error::Conflict { what: what(), message: what() }, "weir head s"),
+            (Error::Conflict { what: what(), message: what() }, "weir rm s"),
+            (Error::SubscriptionConflict { id: what(), message: what() }, "weir sub rm s"),
+            (Error::TooLarge { message: what() }, "--batch"),
+            (Error::Unsupported { status: 404, message: what() }, "is the path in --url right?"),
+            (Error::Refused { status: 400, message: what() }, "weir head"),
+            (Error::Busy { status: 503, message: what() }, "/health"),
+            (Error::Strange(what()), "--url"),
         ] {
-            assert!(error.advice().is_some(), "{error}");
+            let told = error.advice();
+            assert!(told.as_ref().is_some_and(|it| it.contains(advice)), "{error}: {told:?}");
         }
     }
 }

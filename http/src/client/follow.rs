@@ -199,6 +199,7 @@ impl Follower {
     /// Waits a little after a connection broke; gives up after too many in a row.
     async fn stumble(&mut self, reason: String) -> Result<(), Error> {
         self.failures += 1;
+        self.stream.caller.tell(Some(reason.clone()));
         if self.failures > FAILURES_MAX {
             self.failures = 0;
             return Err(Error::Unreachable {

@@ -7,6 +7,7 @@ use hyper::{
     HeaderMap, Method,
     header::{CONTENT_TYPE, HeaderValue},
 };
+use tokio::sync::watch;
 use weir_io::World;
 
 use super::{
@@ -36,6 +37,12 @@ impl Client {
     #[must_use]
     pub fn target(&self) -> &Target {
         &self.caller.target
+    }
+
+    /// Why there is no connection, while one is looked for; nothing while there is one.
+    #[must_use]
+    pub fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.caller.trouble.subscribe()
     }
 
     /// The stream of this name.

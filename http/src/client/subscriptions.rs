@@ -56,7 +56,7 @@ impl Subscriptions {
     /// Makes one; the same again is fine. Returns what the server says of it.
     ///
     /// # Errors
-    /// [`Error::Conflict`]: there is another of this name.
+    /// [`Error::SubscriptionConflict`]: there is another of this name.
     pub async fn create(&self, id: &str, body: &Value) -> Result<Value, Error> {
         self.ask(Method::PUT, id, "", Some(body), None, Repeat::Safe).await
     }
@@ -64,7 +64,7 @@ impl Subscriptions {
     /// What the server says of one.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NoSubscription`].
     pub async fn get(&self, id: &str) -> Result<Value, Error> {
         self.ask(Method::GET, id, "", None, None, Repeat::Safe).await
     }
@@ -80,12 +80,14 @@ impl Subscriptions {
     /// Takes the work there is; `None`: there is none.
     ///
     /// # Errors
-    /// [`Error::Conflict`]: another worker has it.
+    /// [`Error::SubscriptionConflict`]: another worker has it.
     pub async fn claim(&self, id: &str, worker: &str) -> Result<Option<Claim>, Error> {
         let body = json!({ "worker": worker });
         let claimed = self.ask(Method::POST, id, "/claim", Some(&body), None, Repeat::Never).await;
         let claim = match claimed {
-            Err(Error::Conflict { message, .. }) if message.contains("NO_PENDING_WORK") => {
+            Err(Error::SubscriptionConflict { message, .. })
+                if message.contains("NO_PENDING_WORK") =>
+            {
                 return Ok(None);
             }
             claimed => claimed?,
@@ -118,7 +120,7 @@ impl Subscriptions {
     /// there is more.
     ///
     /// # Errors
-    /// [`Error::Conflict`]: the lease was lost, and somebody else has the work.
+    /// [`Error::SubscriptionConflict`]: the lease was lost, and somebody else has the work.
     pub async fn ack(
         &self,
         claim: &Claim,
@@ -143,7 +145,7 @@ impl Subscriptions {
     /// Gives the work back undone.
     ///
     /// # Errors
-    /// [`Error::Conflict`]: it was lost already.
+    /// [`Error::SubscriptionConflict`]: it was lost already.
     pub async fn release(&self, claim: &Claim) -> Result<(), Error> {
         let body = json!({ "wake_id": claim.wake_id, "generation": claim.generation });
         let (post, token) = (Method::POST, Some(claim.token.as_str()));
@@ -185,7 +187,12 @@ impl Subscriptions {
             }
             202 | 204 => Ok(Value::Null),
             404 | 410 => Err(Error::NoSubscription { id: id.to_owned() }),
-            _ => Err(answer.into_error(&call.what).await),
+            _ => Err(match answer.into_error(&call.what).await {
+                Error::Conflict { message, .. } => {
+                    Error::SubscriptionConflict { id: id.to_owned(), message }
+                }
+                error => error,
+            }),
         }
     }
 }

@@ -99,11 +99,22 @@ pub(crate) struct Status {
     other: Option<String>,
     is_alive: bool,
     is_healthy: bool,
+    /// There is or was a server of this name.
+    is_there: bool,
 }
 
 impl Status {
     const fn is_running(&self) -> bool {
         self.is_alive && self.is_healthy
+    }
+
+    /// Who has its files, in words.
+    fn holder(&self) -> Option<String> {
+        match (&self.other, &self.record) {
+            (Some(other), _) => Some(record::in_words(other)),
+            (None, Some(record)) if self.is_alive => Some(record::in_words(&record.holder())),
+            (None, _) => None,
+        }
     }
 
     fn is_stale(&self) -> bool {
@@ -127,7 +138,11 @@ impl Status {
     pub(crate) fn text(&self) -> String {
         let name = &self.name;
         if let Some(holder) = &self.other {
+            let holder = record::in_words(holder);
             return format!("{name}  starting, or in use by another process: {holder}");
+        }
+        if !self.is_there {
+            return no_server(name);
         }
         match &self.record {
             Some(record) if self.is_running() => format!(
@@ -146,6 +161,10 @@ impl Status {
     }
 }
 
+fn no_server(name: &Name) -> String {
+    format!("there is no server '{name}': `weir local status` shows all there are")
+}
+
 /// Looks at one server.
 pub(crate) async fn status(world: &World, root: &Path, name: Name) -> Result<Status, LocalError> {
     let place = Place::new(root, name);
@@ -159,7 +178,34 @@ pub(crate) async fn status(world: &World, root: &Path, name: Name) -> Result<Sta
         Some(record) if is_alive => is_healthy(world, &record.url).await,
         _ => false,
     };
-    Ok(Status { name: place.name, dir: place.dir, record, other, is_alive, is_healthy })
+    let is_there = is_there(world, &place)?;
+    Ok(Status { name: place.name, dir: place.dir, record, other, is_alive, is_healthy, is_there })
+}
+
+fn is_there(world: &World, place: &Place) -> Result<bool, LocalError> {
+    let failed = LocalError::io(format!("looking at {}", place.dir.display()));
+    world.disk.exists(&place.dir).map_err(failed)
+}
+
+/// Why the server `name` can't have an address that is taken: it runs already, or somebody else
+/// listens there.
+pub(crate) async fn taken(
+    world: &World,
+    root: &Path,
+    name: &Name,
+    address: SocketAddr,
+) -> LocalError {
+    let all = match all(world, root).await {
+        Ok(all) => all,
+        // Who it is, is the lesser question.
+        Err(_) => Vec::new(),
+    };
+    if let Some(holder) = all.iter().find(|it| it.name == *name).and_then(Status::holder) {
+        return LocalError::Running { name: name.clone(), holder };
+    }
+    let url = format!("http://{address}");
+    let listens = |it: &&Status| it.is_alive && it.record.as_ref().is_some_and(|it| it.url == url);
+    LocalError::Taken { address, by: all.iter().find(listens).map(|it| it.name.clone()) }
 }
 
 /// Looks at all of them, by name.
@@ -238,11 +284,15 @@ impl Stopped {
             Self::NotFound => {
                 format!("{name} does not run; `weir local status` shows all there are")
             }
-            Self::NotRunning(pid) => format!("{name} does not run: pid {pid} has ended"),
+            // What has its number now may be anything.
+            Self::NotRunning(pid) => {
+                format!("{name} does not run: it ended without a goodbye (it was pid {pid})")
+            }
             Self::Other(holder) => {
                 format!(
                     "{name} is in use by a process that server.json does not name, and that is not \
-                     asked to stop: {holder}. End it yourself, if it is a server that nobody needs"
+                     asked to stop: {}. End it yourself, if it is a server that nobody needs",
+                    record::in_words(holder)
                 )
             }
         }
@@ -277,11 +327,48 @@ pub(crate) async fn stop(world: &World, root: &Path, name: &Name) -> Result<Stop
     })
 }
 
-/// Deletes what a server has stored, unless somebody runs it. Returns where that was.
-pub(crate) async fn reset(world: &World, root: &Path, name: &Name) -> Result<PathBuf, LocalError> {
+/// What came of deleting what a server has stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reset {
+    /// It was in this file.
+    Done(PathBuf),
+    /// There was nothing: this file is not there.
+    Empty(PathBuf),
+    /// There is no such server.
+    NotFound,
+}
+
+impl Reset {
+    pub(crate) fn json(&self, name: &Name) -> Value {
+        let name = name.as_str();
+        match self {
+            Self::Done(sqlite) | Self::Empty(sqlite) => {
+                json!({ "name": name, "reset": true, "sqlite": sqlite.to_string_lossy() })
+            }
+            Self::NotFound => json!({ "name": name, "reset": false, "reason": "not_found" }),
+        }
+    }
+
+    pub(crate) fn text(&self, name: &Name) -> String {
+        match self {
+            Self::Done(sqlite) => format!("{name} is empty: {} was deleted", sqlite.display()),
+            Self::Empty(sqlite) => format!("{name} was empty: there is no {}", sqlite.display()),
+            Self::NotFound => no_server(name),
+        }
+    }
+}
+
+/// Deletes what a server has stored, unless somebody runs it.
+pub(crate) async fn reset(world: &World, root: &Path, name: &Name) -> Result<Reset, LocalError> {
     let place = Place::new(root, name.clone());
+    if !is_there(world, &place)? {
+        return Ok(Reset::NotFound);
+    }
     let (record, held) = look(world, &place).await?;
-    let running = |holder: String| LocalError::Running { name: name.clone(), holder };
+    let running = |holder: String| {
+        let holder = record::in_words(&holder);
+        LocalError::Running { name: name.clone(), holder }
+    };
     // Held to the end: nobody starts meanwhile.
     let _lock = match held {
         Holder::Nobody(lock) => lock,
@@ -307,6 +394,8 @@ pub(crate) async fn reset(world: &World, root: &Path, name: &Name) -> Result<Pat
     {
         return Err(LocalError::Foreign(sqlite));
     }
+    let existed = world.disk.exists(&sqlite);
+    let existed = existed.map_err(LocalError::io(format!("looking at {}", sqlite.display())))?;
     // The file first: a log without it is deleted by whoever opens the next one.
     for suffix in ["", "-wal", "-shm", "-journal"] {
         let mut path = sqlite.clone().into_os_string();
@@ -314,7 +403,7 @@ pub(crate) async fn reset(world: &World, root: &Path, name: &Name) -> Result<Pat
         remove(world, Path::new(&path))?;
     }
     remove(world, &place.record())?;
-    Ok(sqlite)
+    Ok(if existed { Reset::Done(sqlite) } else { Reset::Empty(sqlite) })
 }
 
 fn remove(world: &World, path: &Path) -> Result<(), LocalError> {

@@ -122,8 +122,13 @@ pub enum LocalError {
         holder: String,
     },
     /// Somebody listens there.
-    #[error("{0} is taken by another program: --port 0 takes a free one")]
-    Taken(SocketAddr),
+    #[error("{address} is taken by {}: --port 0 takes a free one", whose(by.as_ref()))]
+    Taken {
+        /// Where.
+        address: SocketAddr,
+        /// Which of the local servers it is, if it is one.
+        by: Option<Name>,
+    },
     /// It is another program's.
     #[error("{} is another program's and stays: delete it yourself if nobody needs it", .0.display())]
     Foreign(PathBuf),
@@ -146,6 +151,10 @@ pub enum LocalError {
         /// Why it failed.
         source: io::Error,
     },
+}
+
+fn whose(by: Option<&Name>) -> String {
+    by.map_or("another program".to_owned(), |name| format!("the local server '{name}'"))
 }
 
 impl LocalError {
@@ -205,18 +214,22 @@ pub async fn start(config: LocalConfig) -> Result<LocalServer, LocalError> {
     }
     let world = os::world().map_err(LocalError::io("the system"))?;
     let place = Place::new(&config.root, config.name.clone());
+    // Before anything is made: a server that can't listen leaves no files. The port must be known
+    // before the lock is taken, too, because the lock names it.
+    let (listener, address) = match bind(&config).await {
+        Err(LocalError::Taken { address, .. }) => {
+            return Err(control::taken(&world, &config.root, &config.name, address).await);
+        }
+        bound => bound?,
+    };
     let made = world.disk.create_private_dir(&place.dir);
     made.map_err(LocalError::io(format!("creating {}", place.dir.display())))?;
-    // A port chosen by the system must be known before the lock is taken, because the lock names
-    // it; a given one is bound after, so that two servers of a name meet at the lock.
-    let early = if config.port == 0 { Some(bind(&config).await?) } else { None };
-    let port = early.as_ref().map_or(config.port, |(_, address)| address.port());
-    let url = format!("http://{}", SocketAddr::new(config.host, port));
+    let (port, url) = (address.port(), format!("http://{address}"));
     let record = describe(&world, &place, &url, port);
     let engine = open(&world, &place, &record, config.http.body_bytes_max).await?;
-    let serving = serve(&world, &place, &config, &engine, early, &record).await;
-    let (listener, app) = match serving {
-        Ok(serving) => serving,
+    let serving = serve(&world, &place, &config, &engine, &record).await;
+    let app = match serving {
+        Ok(app) => app,
         Err(error) => {
             engine.close().await;
             return Err(error);
@@ -244,7 +257,7 @@ async fn bind(config: &LocalConfig) -> Result<(OsListener, SocketAddr), LocalErr
     let address = SocketAddr::new(config.host, config.port);
     let failed = || LocalError::io(format!("listening on {address}"));
     let listener = OsListener::bind(address).await.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => LocalError::Taken(address),
+        io::ErrorKind::AddrInUse => LocalError::Taken { address, by: None },
         _ => failed()(error),
     })?;
     let address = listener.local_addr().map_err(failed())?;
@@ -288,7 +301,8 @@ async fn open(
                 tokio::time::sleep(LOCK_INTERVAL).await;
             }
             Err(OpenError::Locked { holder, .. }) => {
-                return Err(LocalError::Running { name: place.name.clone(), holder });
+                let (name, holder) = (place.name.clone(), record::in_words(&holder));
+                return Err(LocalError::Running { name, holder });
             }
             Err(source) => return Err(LocalError::Open { path: place.sqlite(), source }),
         }
@@ -301,17 +315,12 @@ async fn serve(
     place: &Place,
     config: &LocalConfig,
     engine: &Engine,
-    early: Option<(OsListener, SocketAddr)>,
     record: &Record,
-) -> Result<(OsListener, Arc<App>), LocalError> {
+) -> Result<Arc<App>, LocalError> {
     let webhooks = Webhooks::open_noted(world, engine, &config.http).await?;
-    let listener = match early {
-        Some((listener, _)) => listener,
-        None => bind(config).await?.0,
-    };
     let path = place.record();
     let written = record.write(&*world.disk, &path);
     written.map_err(LocalError::io(format!("writing {}", path.display())))?;
     let app = App::new(engine.clone(), config.http.clone(), world.clone(), webhooks);
-    Ok((listener, Arc::new(app)))
+    Ok(Arc::new(app))
 }

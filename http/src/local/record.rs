@@ -136,6 +136,14 @@ impl Record {
     }
 }
 
+/// What the holder of a lock says of itself, without what tells it from others but says nothing
+/// to people.
+pub(crate) fn in_words(holder: &str) -> String {
+    let ours = ["instance ", "process start "];
+    let parts = holder.split(", ").filter(|part| !ours.iter().any(|it| part.starts_with(it)));
+    parts.collect::<Vec<_>>().join(", ")
+}
+
 /// A file of text, if it is there.
 pub(crate) fn read(disk: &dyn Disk, path: &Path) -> io::Result<Option<Vec<u8>>> {
     let file = match disk.open(path) {
@@ -190,6 +198,14 @@ mod tests {
         for text in ["", "pid 1", "somebody else", &gone, &old] {
             assert_eq!(Record::of_holder(text, "n", path), None, "{text}");
         }
+    }
+
+    #[test]
+    fn people_are_spared_what_only_programs_compare() {
+        let words = in_words(&record().holder());
+        assert!(words.starts_with(&format!("pid {}", process::id())), "{words}");
+        assert!(words.ends_with("since 2026-11-20T08:30:00.000Z"), "{words}");
+        assert_eq!(in_words("somebody else"), "somebody else");
     }
 
     #[test]

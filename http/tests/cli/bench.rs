@@ -44,6 +44,12 @@ async fn a_sound_server_is_measured_and_found_sound() {
             assert!(report["verified"]["records"].as_u64() > Some(0), "{args}: {report}");
             assert_eq!(report["verified"]["lost"], 0, "{args}");
         }
+        if phase == "read" {
+            assert!(report["read"].get("records").is_none(), "nobody counts them: {report}");
+            assert!(report["whole_reads"].as_u64() > Some(0), "{report}");
+            // Each of these is one page.
+            assert!(report["whole_reads"].as_u64() <= report["read"]["requests"].as_u64());
+        }
         if args.contains("readers") {
             assert!(report["tail"]["delivered"].as_u64() > Some(0), "{args}: {report}");
             assert!(report["tail"]["to_last_reader_us"]["count"].as_u64() > Some(0), "{args}");
@@ -136,6 +142,11 @@ async fn an_interrupted_run_verifies_and_cleans_up() {
         assert!(done.code == Some(130) && done.err.contains("interrupted"), "{done:?}");
         let report = done.json();
         assert_eq!(report["verified"]["records"], report["acked_records"], "{report}");
+        assert_eq!(report["problems"], serde_json::json!([]), "{report}");
+        let note = report["notes"][0].as_str().expect("a note");
+        assert!(note.starts_with("interrupted after") && done.err.contains(note), "{done:?}");
+        assert_eq!(report["append"]["seconds"], report["interrupted_after_seconds"]);
+        assert!(report["append"]["seconds"].as_f64() < Some(60.0), "{report}");
         assert_eq!(weir(server.address, &["ls", "bench-"]).await.ok(), "", "nothing is left");
     }
     // Not even before there is anything to report.
@@ -147,6 +158,20 @@ async fn an_interrupted_run_verifies_and_cleans_up() {
     let done = end(child).await;
     assert_eq!((done.code, done.out.as_str()), (Some(130), ""), "{done:?}");
     assert_eq!(weir(server.address, &["ls", "bench-"]).await.ok(), "", "nothing is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_does_not_wait_for_a_server_that_says_nothing() {
+    for args in ["append --connections 2", "read --size 1MiB", "mixed --readers 2 --live long-poll"]
+    {
+        let (server, liar) = Liar::watched(Lie::Stall).await;
+        let args = format!("bench {args} --seconds 600 --content-type text/plain --json");
+        let child = command(server, &args.split(' ').collect::<Vec<_>>()).spawn().expect("starts");
+        until("it writes", || async { liar.appends() > 0 }).await;
+        signal(&child, "INT");
+        let done = end(child).await;
+        assert_eq!(done.code, Some(130), "{args}: {done:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,6 +194,8 @@ pub(crate) enum Lie {
     /// One append takes a quarter of a second, and all others wait for it.
     Pause,
     Refuse,
+    /// Appends have no answer.
+    Stall,
 }
 
 /// A server of streams in memory that answers what it likes.
@@ -180,16 +207,26 @@ pub(crate) struct Liar {
 
 impl Liar {
     pub(crate) async fn start(lie: Lie) -> SocketAddr {
+        Self::watched(lie).await.0
+    }
+
+    /// How many appends it got.
+    fn appends(&self) -> usize {
+        self.streams.lock().values().map(Vec::len).sum()
+    }
+
+    async fn watched(lie: Lie) -> (SocketAddr, Arc<Self>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let liar =
             Arc::new(Self { lie, streams: Mutex::default(), turn: tokio::sync::Mutex::default() });
+        let serving = Arc::clone(&liar);
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                tokio::spawn(Arc::clone(&liar).serve(socket));
+                tokio::spawn(Arc::clone(&serving).serve(socket));
             }
         });
-        address
+        (address, liar)
     }
 
     async fn serve(self: Arc<Self>, mut socket: TcpStream) {
@@ -237,6 +274,9 @@ impl Liar {
                     stream.push(body);
                     stream.len()
                 };
+                if lie == Lie::Stall {
+                    std::future::pending::<()>().await;
+                }
                 if lie == Lie::Pause && count == 12 {
                     // What is measured is real time.
                     tokio::time::sleep(std::time::Duration::from_millis(250)).await;
@@ -245,6 +285,9 @@ impl Liar {
             }
             ("GET", lie) => {
                 let mut records = self.streams.lock().get(path).cloned().unwrap_or_default();
+                if head.contains("live=") {
+                    return b"HTTP/1.1 204 OK\r\nStream-Next-Offset: end\r\n\r\n".to_vec();
+                }
                 tell(&mut records, lie);
                 let body = records.concat();
                 let head = format!(
@@ -277,6 +320,6 @@ fn tell(records: &mut Vec<Vec<u8>>, lie: Lie) {
             record[15..27].copy_from_slice(b"000000000000");
             records.push(record);
         }
-        Lie::None | Lie::Pause | Lie::Refuse => {}
+        Lie::None | Lie::Pause | Lie::Refuse | Lie::Stall => {}
     }
 }

@@ -219,7 +219,7 @@ async fn nobody_there_is_told_with_what_to_do() {
     let failed = weir(nobody, &["ls", "--retry-for", "50ms"]).await;
     assert!(failed.code == Some(7) && failed.err.contains("--url"), "{failed:?}");
     let url = weir(nobody, &["ls", "--url", "localhost:8080"]).await;
-    assert!(url.code == Some(1) && url.err.contains("http://"), "{url:?}");
+    assert!(url.code == Some(2) && url.err.contains("http://"), "{url:?}");
     assert_eq!(weir(nobody, &["append"]).await.code, Some(2));
 }
 
@@ -253,6 +253,9 @@ async fn an_interrupt_ends_what_waits_and_keeps_what_was_done() {
         (written.code, written.out.trim()),
         (Some(130), "0000000000000000_0000000000000004")
     );
+    for part in ["2 lines of standard input are appended", "begin with line 3", "--producer-id"] {
+        assert!(written.err.contains(part), "{part}: {written:?}");
+    }
     drop(input);
     signal(&follower, "INT");
     let mut rest = String::new();

@@ -1,6 +1,7 @@
 //! The command line against a server: real processes, real sockets, a bad network between them.
 #![expect(clippy::disallowed_methods, reason = "tests use real sockets, files and processes")]
 
+mod advice;
 mod bench;
 mod commands;
 mod https;

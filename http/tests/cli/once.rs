@@ -207,3 +207,73 @@ async fn a_server_without_producers_stores_nothing_that_is_not_of_the_input() {
     assert!(refused.code == Some(1) && refused.err.contains("no producers"), "{refused:?}");
     assert_eq!(weir(server, &["read", "a", "--raw"]).await.ok(), "one\n");
 }
+
+/// The journals of a directory, by name.
+fn journals(state: &std::path::Path) -> std::collections::BTreeSet<String> {
+    let entries = std::fs::read_dir(state.join("producers")).expect("there");
+    let names = entries.map(|it| it.expect("an entry").file_name().into_string().expect("text"));
+    names.filter(|name| !name.ends_with(".lock")).collect()
+}
+
+/// Makes a journal as old as can be.
+fn age(path: &std::path::Path) {
+    let text = std::fs::read_to_string(path).expect("there");
+    let slots = text.lines().map(|line| match serde_json::from_str(line.trim()) {
+        Ok(serde_json::Value::Object(mut slot)) => {
+            slot.insert("at".to_owned(), 0.into());
+            format!("{:511}\n", serde_json::Value::from(slot).to_string())
+        }
+        _ => format!("{line}\n"),
+    });
+    std::fs::write(path, slots.collect::<String>()).expect("written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn journals_of_long_ago_go_and_those_in_use_stay() {
+    let (server, dir) = (Server::start().await, fresh_dir());
+    let at = server.address;
+    weir(at, &["create", "a"]).await.ok();
+    let state = dir.join("state");
+    let producer = |id: &str| {
+        let mut command = command(at, &["append", "a", "--ndjson", "--producer-id", id]);
+        command.env("WEIR_STATE_DIR", &state);
+        command
+    };
+    let run = async |id: &str| {
+        let mut child = producer(id).spawn().expect("starts");
+        child.stdin.take().expect("piped").write_all(b"1\n").expect("it listens");
+        end(child).await.ok();
+    };
+    let mut known = std::collections::BTreeSet::new();
+    let mut names = Vec::new();
+    for id in ["old", "used", "young"] {
+        run(id).await;
+        let now = journals(&state);
+        names.extend(now.difference(&known).cloned());
+        known = now;
+    }
+    let [old, used, young] = names.as_slice() else { panic!("one each: {names:?}") };
+    let path = |name: &str| state.join("producers").join(name);
+    [old, used].map(|name| age(&path(name)));
+    // Whoever has a lock writes into it.
+    let lock = path(&format!("{used}.lock"));
+    let before = std::fs::read(&lock).expect("there");
+    let mut user = producer("used").spawn().expect("starts");
+    crate::support::until("it is in use", || async {
+        std::fs::read(&lock).expect("there").len() == before.len()
+            && std::fs::read(&lock).expect("there") != before
+    })
+    .await;
+    run("new").await;
+    let left = journals(&state);
+    assert!(!left.contains(old) && !path(&format!("{old}.lock")).exists(), "{left:?}");
+    assert!(left.contains(used) && left.contains(young) && left.len() == 3, "{left:?}");
+    // Without its journal a producer is refused, and stores nothing twice.
+    let mut again = producer("old").spawn().expect("starts");
+    again.stdin.take().expect("piped").write_all(b"1\n").expect("it listens");
+    let again = end(again).await;
+    assert!(again.code == Some(1) && again.err.contains("another --producer-id"), "{again:?}");
+    user.kill().expect("it runs");
+    end(user).await;
+    assert_eq!(weir(at, &["read", "a"]).await.ok(), "1\n1\n1\n1\n");
+}

@@ -15,9 +15,8 @@ async fn an_import_that_is_killed_goes_on_where_it_was() {
     let (server, dir) = (Server::start().await, fresh_dir());
     let input = lines(1_000);
     let file = write(&dir, "in", &input);
-    // HEAD, PUT, the question of the producer, then requests: the eighth is stored, and nobody
-    // hears of it.
-    let proxy = Proxy::start(server.address, Fault::Hold(10)).await;
+    // HEAD twice, PUT, the details, then requests: the eighth is stored, and nobody hears of it.
+    let proxy = Proxy::start(server.address, Fault::Hold(11)).await;
     let args = ["import", "a", &file, "--batch", "50"];
     let first = command(proxy.address, &args).spawn().expect("starts");
     proxy.holds().await;
@@ -35,6 +34,30 @@ async fn an_import_that_is_killed_goes_on_where_it_was() {
     let other = write(&dir, "other", "\"more\"\n");
     weir(server.address, &["import", "a", &other]).await.ok();
     assert_eq!(weir(server.address, &["read", "a"]).await.ok(), input + "\"more\"\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_goes_on_with_whatever_batch_and_is_done_once() {
+    let (server, dir) = (Server::start().await, fresh_dir());
+    let at = server.address;
+    let input = lines(1_000);
+    let file = write(&dir, "in", &input);
+    let proxy = Proxy::start(at, Fault::Hold(11)).await;
+    let import = |batch| ["import", "a", &file, "--json", "--batch", batch];
+    let first = command(proxy.address, &import("50")).spawn().expect("starts");
+    proxy.holds().await;
+    signal(&first, "KILL");
+    end(first).await;
+    let held = weir(at, &["read", "a"]).await.ok();
+    assert!(held.lines().count() == 400 && input.starts_with(&held), "{held}");
+    for (batch, left) in [("70", 600), ("50", 0), ("1000", 0), ("7", 0)] {
+        let done = weir(at, &import(batch)).await;
+        assert_eq!(done.json()["lines"].as_u64().unwrap_or(0), left, "{batch}: {done:?}");
+        assert_eq!(weir(at, &["read", "a"]).await.ok(), input, "{batch}");
+    }
+    // Of a stream that is made again nothing is passed over.
+    weir(at, &["rm", "a"]).await.ok();
+    assert_eq!(weir(at, &import("50")).await.json()["lines"], 1_000);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,8 +82,10 @@ async fn an_export_that_is_killed_goes_on_where_it_was() {
     let state = std::fs::read_to_string(dir.join("out.partial.state")).expect("there");
     let state = state.replace(&proxy.address.to_string(), &server.address.to_string());
     std::fs::write(dir.join("out.partial.state"), state).expect("written");
-    let done = weir(server.address, &["export", "a", name]).await;
+    let done = weir(server.address, &["export", "a", name, "--json"]).await;
     assert!(done.err.contains("from before"), "{done:?}");
+    let whole = (done.json()["bytes"].as_u64(), done.json()["messages"].as_u64());
+    assert_eq!(whole, (u64::try_from(input.len()).ok(), Some(200)), "of the file, both: {done:?}");
     assert_eq!(std::fs::read_to_string(&file).expect("complete"), input);
     assert!(!dir.join("out.partial").exists() && !dir.join("out.partial.state").exists());
     let again = weir(server.address, &["export", "a", name]).await;
@@ -142,6 +167,7 @@ async fn a_producer_appends_once_over_lost_answers() {
     assert_eq!(weir(server.address, &["read", "a"]).await.ok(), input);
     let again = weir_with(server.address, &args, &input).await;
     assert_eq!((&again.json()["requests"], &again.json()["skipped"]), (&0.into(), &10.into()));
+    assert_eq!(again.json()["tail"], done.json()["tail"], "where all of it ends");
     // An input that is shorter than what the producer did is another one.
     let other = weir_with(server.address, &args, &lines(10)).await;
     assert!(other.code == Some(1) && other.err.contains("--producer-id"), "{other:?}");
@@ -184,6 +210,30 @@ async fn a_follower_sees_everything_once_over_connections_that_break() {
         assert_eq!(done.ok(), expect, "{live}");
         assert!(proxy.faults.load(Ordering::SeqCst) > 3, "{live}: the network was good");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_says_that_it_looks_for_a_connection_and_that_it_has_one() {
+    use weir_http::client::{Client, Follower, From, Live, Patience, Target};
+
+    let server = Server::start().await;
+    weir(server.address, &["create", "a"]).await.ok();
+    weir(server.address, &["append", "a", "-m", "1"]).await.ok();
+    let proxy = Proxy::start(server.address, Fault::Lose(&[0])).await;
+    let world = weir_io::os::world().expect("a runtime is running");
+    let target = Target::parse(&format!("http://{}", proxy.address), None).expect("a URL");
+    let client = Client::new(world, target, Patience::default());
+    let mut trouble = client.trouble();
+    let follower = Follower::new(&client.stream("a"), From::Start, None, Live::Sse);
+    let first = tokio::spawn(async move {
+        let mut follower = follower;
+        follower.next().await
+    });
+    let told = crate::support::within(trouble.wait_for(Option::is_some)).await;
+    assert!(told.expect("the client is there").is_some());
+    let batch = crate::support::within(first).await.expect("it does not panic");
+    assert_eq!(batch.expect("it came back").expect("a batch").body, "[1]");
+    assert_eq!(*trouble.borrow(), None);
 }
 
 /// The lines of a part that are whole.

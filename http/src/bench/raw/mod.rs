@@ -25,7 +25,7 @@ const EXCUSE_BYTES_MAX: usize = 400;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// The connection broke, or was never made.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
     /// The server says that it can't now.
     #[error("{0} {1}")]

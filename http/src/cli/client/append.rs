@@ -14,12 +14,15 @@ use super::{
     input::Input,
     once::{DIFFERS, Sent},
     output::Form,
-    sink::{Sink, Times},
+    sink::{Sink, Source},
 };
 use crate::client::{Create, Error, Info, Stream};
 
 /// Lines that came in wait so long for more.
 const LINGER: Duration = Duration::from_millis(20);
+/// Said of an append that ended before its end, if it has no producer.
+const TWICE: &str = "part of the input is appended; the same command again appends that part twice: \
+                     begin behind it, or next time use --producer-id, which goes on by itself";
 /// Pieces read ahead.
 const AHEAD_MAX: usize = 4;
 
@@ -97,9 +100,9 @@ async fn append(
         bail!("{} is {content_type}: append lines to it with --lines", stream.name());
     }
     let total = inputs.iter().map(Input::bytes).sum();
-    let times = flags.producer_id.as_deref().map_or(Times::Once, Times::Named);
-    let key = flags.key.clone();
-    let mut sink = Sink::open(context, stream, content_type, key, times, total).await?;
+    let (key, producer) = (flags.key.clone(), flags.producer_id.as_deref());
+    let source = Source { key, producer, total, into_new: info.created };
+    let mut sink = Sink::open(context, stream, content_type, source).await?;
     let appended = all(context, flags, inputs, &mut sink).await;
     conclude(context, sink, appended, flags.close, flags.producer_id.is_some()).await
 }
@@ -115,7 +118,7 @@ pub(super) async fn conclude(
     if matches!(appended, Ok(Exit::Done)) {
         let closed = match (sink.end(), close) {
             (Ok(()), true) => sink.close().await.map(|sent| matches!(sent, Sent::Before)),
-            (Ok(()), false) => sink.must_be_open().map(|()| false),
+            (Ok(()), false) => Ok(false),
             (Err(error), _) => Err(error),
         };
         match closed {
@@ -127,8 +130,14 @@ pub(super) async fn conclude(
         }
     }
     let stored = if sink.has_done() { Stored::Something } else { Stored::Nothing };
-    if resumes && !matches!(appended, Ok(Exit::Done)) && stored == Stored::Something {
-        context.note("the same command with the same input goes on where this one ended");
+    if !matches!(appended, Ok(Exit::Done)) && stored == Stored::Something {
+        match (resumes, sink.how_far()) {
+            (true, _) => {
+                context.note("the same command with the same input goes on where this one ended");
+            }
+            (false, Some(far)) => context.note(&far),
+            (false, None) => context.note(TWICE),
+        }
     }
     // What was appended before a failure is appended.
     if appended.is_ok() || sink.has_done() {
@@ -199,7 +208,7 @@ fn whole(bytes: Vec<u8>, sink: &mut Sink) -> Body {
     place.pass(&bytes);
     let mark: Mark = place.mark();
     sink.reached(place);
-    Body { bytes: bytes.into(), lines: 0, consumed, first: 0, mark }
+    Body { bytes: bytes.into(), lines: 0, consumed, first: 0, last: 0, mark }
 }
 
 /// Cuts an input and appends its parts.
@@ -210,7 +219,6 @@ pub(super) async fn lines(
     sink: &mut Sink,
 ) -> anyhow::Result<Exit> {
     let name = input.name();
-    let linger = sink.may_linger();
     let mut pieces = pump(&context.world, input);
     // What was sent before goes past; the rest is cut.
     let mut rest = Vec::new();
@@ -245,7 +253,7 @@ pub(super) async fn lines(
             biased;
             () = context.interrupt.once() => return Ok(Exit::Interrupted),
             piece = pieces.recv() => piece,
-            () = tokio::time::sleep(LINGER), if linger && !cutter.must_fill() => {
+            () = tokio::time::sleep(LINGER), if !cutter.must_fill() => {
                 match cutter.flush() {
                     Some(body) => {
                         send(sink, body, &name).await?;
@@ -276,14 +284,18 @@ pub(super) async fn lines(
 }
 
 async fn send(sink: &mut Sink, body: Body, name: &str) -> anyhow::Result<()> {
-    let (first, lines) = (body.first, body.lines);
+    let (first, last, lines) = (body.first, body.last, body.lines);
     sink.take(body, || match lines {
         0 => name.to_owned(),
         1 => format!("{name}, line {first}"),
         // Blank lines between them are not counted.
         lines => format!("{name}, {lines} lines from line {first} on"),
     })
-    .await
+    .await?;
+    if lines > 0 {
+        sink.came_to(name, last);
+    }
+    Ok(())
 }
 
 /// The failure that such a line is.

@@ -81,6 +81,8 @@ pub(super) struct Body {
     pub(super) consumed: u64,
     /// The first of its lines in its file, from 1.
     pub(super) first: u64,
+    /// Lines of its file up to its end.
+    pub(super) last: u64,
     /// Where in the input it ends.
     pub(super) mark: Mark,
 }
@@ -166,7 +168,8 @@ impl Cutter {
         let lines = wide(std::mem::take(&mut self.lines));
         let consumed = wide(std::mem::take(&mut self.consumed));
         let mark = self.place.mark();
-        Some(Body { bytes: body.into(), lines, consumed, first: self.first, mark })
+        let (first, last) = (self.first, self.place.line);
+        Some(Body { bytes: body.into(), lines, consumed, first, last, mark })
     }
 
     /// Whether a body must not be given before it is full: it was made once and must be the same.

@@ -38,6 +38,8 @@ pub(super) struct State {
     /// Where the last page of them was read, and how many bytes it is of them.
     pub(super) page_from: Option<String>,
     pub(super) page_bytes: u64,
+    /// Messages in the file, where that is known.
+    pub(super) messages: Option<u64>,
 }
 
 impl State {
@@ -49,6 +51,7 @@ impl State {
             "offset": self.offset,
             "page_from": self.page_from,
             "page_bytes": self.page_bytes,
+            "messages": self.messages,
         })
         .to_string()
     }
@@ -64,6 +67,7 @@ impl State {
             offset: Some(text("offset")?),
             page_from: text("page_from"),
             page_bytes: number("page_bytes").unwrap_or(0),
+            messages: number("messages"),
         })
     }
 }
@@ -112,6 +116,7 @@ impl Draft {
             offset: None,
             page_from: None,
             page_bytes: 0,
+            messages: Some(0),
         };
         let opened = tasks::run(&*world.blocking, move || {
             if replace == Replace::Nothing && disk.exists(&there)? {
@@ -155,22 +160,31 @@ impl Draft {
     pub(super) async fn clear(&mut self) -> anyhow::Result<()> {
         let file = Arc::clone(&self.file);
         tasks::run(&*self.world.blocking, move || file.set_len(0)).await??;
-        self.state =
-            State { bytes: 0, offset: None, page_from: None, page_bytes: 0, ..self.state.clone() };
+        self.state = State {
+            bytes: 0,
+            offset: None,
+            page_from: None,
+            page_bytes: 0,
+            messages: Some(0),
+            ..self.state.clone()
+        };
         Ok(())
     }
 
-    /// Adds what was read at `from` and came before `offset`, durably.
+    /// Adds what was read at `from` and came before `offset`, durably: so many messages.
     pub(super) async fn add(
         &mut self,
         text: Vec<u8>,
+        count: u64,
         from: String,
         offset: String,
     ) -> anyhow::Result<()> {
         let (disk, file, at) =
             (Arc::clone(&self.world.disk), Arc::clone(&self.file), self.state.bytes);
         let page_bytes = u64::try_from(text.len()).expect("a length fits");
-        let mut next = State { bytes: at + page_bytes, offset: Some(offset), ..self.state.clone() };
+        let messages = self.state.messages.map(|before| before + count);
+        let (bytes, offset) = (at + page_bytes, Some(offset));
+        let mut next = State { bytes, offset, messages, ..self.state.clone() };
         // A page without records says nothing of which stream it is.
         if page_bytes > 0 {
             (next.page_from, next.page_bytes) = (Some(from), page_bytes);

@@ -1,15 +1,17 @@
 //! Exit codes, and errors with what to do next.
 
-use std::io;
+use std::{fmt, io};
 
 use serde_json::json;
 
-use crate::client::Error;
+use crate::client::{BadAuth, Error};
 
 /// It was done.
 pub const DONE: u8 = 0;
 /// It failed for a reason that has no code of its own.
 pub const FAILED: u8 = 1;
+/// The command line was not understood.
+pub const USAGE: u8 = 2;
 /// The stream or subscription is not there, or not any more.
 pub const NOT_THERE: u8 = 4;
 /// What is there stands in the way: it exists and is another, is closed, or somebody else has it.
@@ -59,16 +61,26 @@ impl Voice {
 
     /// Says what went wrong and what to do next. Returns the exit code.
     pub(crate) fn explain(self, error: &anyhow::Error) -> u8 {
-        self.explain_with(error, error.downcast_ref().and_then(Error::advice))
+        let told = error.downcast_ref().map(|told: &Told| told.advice.clone());
+        self.explain_with(error, told.or_else(|| error.downcast_ref().and_then(Error::advice)))
     }
 
     /// The same, with what to do next.
     pub(crate) fn explain_with(self, error: &anyhow::Error, advice: Option<String>) -> u8 {
+        let code = match error.downcast_ref() {
+            Some(error) => code(error),
+            None if error.is::<Usage>() || error.is::<BadAuth>() => USAGE,
+            None => FAILED,
+        };
+        self.explain_as(error, code, advice)
+    }
+
+    /// The same, with the code too.
+    pub(crate) fn explain_as(self, error: &anyhow::Error, code: u8, advice: Option<String>) -> u8 {
         if is_broken_pipe(error) {
             // Whoever read the output has enough of it.
             return DONE;
         }
-        let code = error.downcast_ref().map_or(FAILED, code);
         match self {
             Self::Words => {
                 eprintln!("weir: {error:#}");
@@ -87,6 +99,24 @@ impl Voice {
     }
 }
 
+/// What is wrong with the command line, where that is not told by its grammar.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Usage(pub(super) &'static str);
+
+/// What an error is about, and what to do next where its own advice says too little.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    pub(crate) what: String,
+    pub(crate) advice: String,
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
     kind == Some(io::ErrorKind::BrokenPipe)
@@ -98,7 +128,8 @@ pub(super) const fn code(error: &Error) -> u8 {
         Error::Closed { .. }
         | Error::Fenced { .. }
         | Error::OutOfSequence { .. }
-        | Error::Conflict { .. } => CONFLICT,
+        | Error::Conflict { .. }
+        | Error::SubscriptionConflict { .. } => CONFLICT,
         Error::Unauthorized { .. } => UNAUTHORIZED,
         Error::Unreachable { .. } | Error::Busy { .. } => AWAY,
         Error::Unknown { .. } => UNKNOWN,
@@ -124,5 +155,6 @@ mod tests {
         let pipe = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe));
         assert_eq!(Voice::Words.explain(&pipe.context("cannot print")), DONE);
         assert_eq!(Voice::Words.explain(&anyhow::anyhow!("something else")), FAILED);
+        assert_eq!(Voice::Words.explain(&Usage("which one?").into()), USAGE);
     }
 }

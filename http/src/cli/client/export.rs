@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{
     Context,
-    draft::{Draft, REMADE, Replace},
+    draft::{Draft, REMADE, Replace, State},
     exit::Exit,
     flags::ExportFlags,
     output::{Form, messages, one_line},
@@ -43,27 +43,25 @@ pub(super) async fn run(context: Context, flags: ExportFlags) -> anyhow::Result<
     let from = draft.state.offset.clone().map_or(start, From::Offset);
     let mut progress = Progress::new(total);
     progress.skip(draft.state.bytes);
-    let Some(records) = fill(&context, &stream, from, form, &mut draft, &mut progress).await?
-    else {
-        progress.clear();
+    let filled = fill(&context, &stream, from, form, &mut draft, &mut progress).await?;
+    progress.clear();
+    if filled == Exit::Interrupted {
         context.note("the same command goes on where this one ended");
         return Ok(Exit::Interrupted);
-    };
-    progress.clear();
-    let (bytes, offset) = (draft.state.bytes, draft.state.offset.clone());
+    }
+    let State { bytes, offset, messages, .. } = draft.state.clone();
     draft.finish().await.with_context(|| format!("cannot name {}", flags.file.display()))?;
     let fact = json!({
         "file": flags.file.display().to_string(),
         "bytes": bytes,
-        "messages": (form == Form::Json).then_some(records),
+        "messages": messages.filter(|_| form == Form::Json),
         "offset": offset,
     });
     context.output.fact(&fact, offset.as_deref().unwrap_or("-"))?;
     Ok(Exit::Done)
 }
 
-/// Writes everything from somewhere on. Returns the count of messages, or nothing if somebody
-/// wanted it to end before.
+/// Writes everything from somewhere on, unless somebody wants it to end before.
 async fn fill(
     context: &Context,
     stream: &Stream,
@@ -71,19 +69,18 @@ async fn fill(
     form: Form,
     draft: &mut Draft,
     progress: &mut Progress,
-) -> anyhow::Result<Option<usize>> {
+) -> anyhow::Result<Exit> {
     let mut follower = Follower::new(stream, from.clone(), None, Live::No);
-    let mut records = 0;
     loop {
         let next = tokio::select! {
             biased;
             // What is written is whole: a page on its way is read again.
-            () = context.interrupt.once() => return Ok(None),
+            () = context.interrupt.once() => return Ok(Exit::Interrupted),
             next = follower.next() => next,
         };
         let batch = match next {
             Ok(Some(batch)) => batch,
-            Ok(None) => return Ok(Some(records)),
+            Ok(None) => return Ok(Exit::Done),
             Err(Error::Gone { what, next: Some(next) }) => {
                 let gap = format!(
                     "the stream has let go of what follows the {} bytes that are written: \
@@ -95,9 +92,8 @@ async fn fill(
             Err(error) => return Err(error.into()),
         };
         let (text, count) = lines(&batch.body, form)?;
-        records += count;
         progress.add(u64::try_from(text.len()).expect("a length fits"));
-        draft.add(text, place(&from), batch.next.clone()).await?;
+        draft.add(text, count, place(&from), batch.next.clone()).await?;
         from = From::Offset(batch.next);
     }
 }
@@ -136,12 +132,12 @@ async fn is_same(stream: &Stream, draft: &Draft, form: Form) -> anyhow::Result<b
 }
 
 /// A page as it is written, and how many messages it has.
-fn lines(body: &[u8], form: Form) -> anyhow::Result<(Vec<u8>, usize)> {
+fn lines(body: &[u8], form: Form) -> anyhow::Result<(Vec<u8>, u64)> {
     Ok(match form {
         Form::Json => {
             let messages = messages(body)?;
             let lines = messages.iter().map(|message| one_line(message.get()) + "\n");
-            (lines.collect::<String>().into_bytes(), messages.len())
+            (lines.collect::<String>().into_bytes(), u64::try_from(messages.len())?)
         }
         Form::Text | Form::Binary => (body.to_vec(), 0),
     })

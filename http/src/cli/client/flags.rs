@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use super::since::{self, Origin};
 use crate::{bench::flags::TargetFlags, cli::flags::parse_duration};
@@ -129,6 +129,7 @@ pub struct CreateFlags {
 
 /// Flags of `weir append`.
 #[derive(Clone, Debug, Args)]
+#[command(group = ArgGroup::new("cut").args(["ndjson", "lines"]))]
 pub struct AppendFlags {
     /// The stream.
     #[command(flatten)]
@@ -152,7 +153,13 @@ pub struct AppendFlags {
     pub lines: bool,
 
     /// Most lines in a request; there are fewer if no more come, or at 1 MiB
-    #[arg(long, value_name = "COUNT", default_value = "500", value_parser = parse_batch)]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value = "500",
+        value_parser = parse_batch,
+        requires = "cut"
+    )]
     pub batch: usize,
 
     /// Append exactly once: what got no answer is sent again, and the same command with the same
@@ -368,7 +375,7 @@ pub enum SubCommand {
     /// Create a subscription: streams that call somebody when there is something new
     Create(SubCreateFlags),
     /// Show a subscription and its streams
-    Ls(SubFlags),
+    Ls(SubLsFlags),
     /// Delete a subscription
     Rm(SubFlags),
     /// Take the work of a subscription, print its messages, and ack them
@@ -379,7 +386,8 @@ impl SubCommand {
     pub(super) const fn server(&self) -> &ServerFlags {
         match self {
             Self::Create(flags) => &flags.on.server,
-            Self::Ls(flags) | Self::Rm(flags) => &flags.server,
+            Self::Ls(flags) => &flags.server,
+            Self::Rm(flags) => &flags.server,
             Self::Pull(flags) => &flags.on.server,
         }
     }
@@ -397,15 +405,31 @@ pub struct SubFlags {
     pub id: String,
 }
 
+/// Flags of `weir sub ls`.
+#[derive(Clone, Debug, Args)]
+pub struct SubLsFlags {
+    /// The server.
+    #[command(flatten)]
+    pub server: ServerFlags,
+
+    /// Name of the subscription: the protocol has no list of them
+    #[arg(value_name = "ID")]
+    pub id: Option<String>,
+}
+
 /// Flags of `weir sub create`.
 #[derive(Clone, Debug, Args)]
+#[command(
+    group = ArgGroup::new("which").args(["pattern", "stream"]).multiple(true).required(true),
+    group = ArgGroup::new("how").args(["webhook", "wake_stream"]).required(true),
+)]
 pub struct SubCreateFlags {
     /// The subscription.
     #[command(flatten)]
     pub on: SubFlags,
 
     /// Streams whose names match: `*` is one part, `**` any number of them
-    #[arg(long, value_name = "PATTERN", required_unless_present = "stream")]
+    #[arg(long, value_name = "PATTERN")]
     pub pattern: Option<String>,
 
     /// A stream; may be given several times
@@ -413,11 +437,11 @@ pub struct SubCreateFlags {
     pub stream: Vec<String>,
 
     /// Call this URL when there is work
-    #[arg(long, value_name = "URL", required_unless_present = "wake_stream")]
+    #[arg(long, value_name = "URL")]
     pub webhook: Option<String>,
 
     /// Append a message to this stream when there is work, for `weir sub pull`
-    #[arg(long, value_name = "STREAM", conflicts_with = "webhook")]
+    #[arg(long, value_name = "STREAM")]
     pub wake_stream: Option<String>,
 
     /// How long a worker may be silent

@@ -1,8 +1,8 @@
 //! `weir import`: a file into a stream, exactly once however often it is interrupted.
 //!
-//! The file is cut into the same requests each time, and the producer that sends them is named
-//! after the file's content and how it is cut: called again, the server says how many it has. It is
-//! read once before: a line that is no message is told before anything is stored.
+//! The producer that sends it is named after the file's content, and after nothing else: how the
+//! file is cut may be another each time, since the journal says how many of its bytes are stored.
+//! It is read once before: a line that is no message is told before anything is stored.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use super::{
     flags::ImportFlags,
     input::Input,
     output::Form,
-    sink::{Sink, Times},
+    sink::{Sink, Source},
 };
 use crate::{
     client::{Error, Info, Stream},
@@ -63,17 +63,16 @@ async fn import(
 ) -> anyhow::Result<(Exit, Stored)> {
     let input = Input::open(&context.world, &flags.file).await?;
     let (content_type, total) = (info.content_type.clone(), input.bytes());
-    let times = flags.producer_id.as_deref().map_or(Times::Counted(name), Times::Named);
-    let mut sink = Sink::open(context, stream, content_type, None, times, total).await?;
+    let producer = Some(flags.producer_id.as_deref().unwrap_or(name));
+    let source = Source { key: None, producer, total, into_new: info.created };
+    let mut sink = Sink::open(context, stream, content_type, source).await?;
     let imported = append::lines(context, input, cut, &mut sink).await;
     append::conclude(context, sink, imported, flags.close, true).await
 }
 
-/// Reads a file and sees that it can be cut. Returns a name made of all that is in it, and how it
-/// is cut.
+/// Reads a file and sees that it can be cut. Returns a name made of all that is in it.
 async fn check(mut input: Input, cut: Cut) -> anyhow::Result<String> {
     let mut sum = digest::Context::new(&digest::SHA256);
-    sum.update(format!("{cut:?}\n").as_bytes());
     let (mut cutter, mut ready) = (Cutter::new(cut, Place::start(), None), Vec::new());
     let name = input.name();
     let refuse = |bad| anyhow::anyhow!("{name}: {bad}; nothing of it was stored by this call");

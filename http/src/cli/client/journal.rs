@@ -9,11 +9,15 @@
 //! the newer slot says or what the older one says, and the newer request can be made again, byte
 //! by byte. The server knows how many requests it has and nothing of the input: without this an
 //! input that has grown, or another one, would lose what the count passes over.
+//!
+//! Whoever opens one removes others that came to their end long ago: without a journal its producer
+//! is refused, so nothing is ever stored twice for want of it.
 
 use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -30,6 +34,14 @@ use crate::{config::Environment, wire::hex::hex};
 
 /// Bytes of a slot: one sector, so that a write of one leaves the other alone.
 const SLOT_BYTES: usize = 512;
+/// Letters of a journal's name.
+const NAME_LETTERS: usize = 32;
+/// How long the journal stays of an input whose last request was answered.
+const REST_MAX: Duration = Duration::from_secs(30 * 86_400);
+/// Journals that one call looks at: those behind its own, by name, so that others get others.
+const LOOKS_MAX: usize = 200;
+/// Attempts at a lock that somebody removes meanwhile.
+const LOCK_ATTEMPTS: u32 = 4;
 
 /// The directory for what is to be remembered, if the user has one.
 pub(super) fn directory(environment: &Environment) -> Option<PathBuf> {
@@ -53,7 +65,7 @@ pub(super) struct Slot {
 }
 
 /// Where to go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Resume {
     /// What the server has for sure.
     pub(super) base: Option<Slot>,
@@ -85,10 +97,13 @@ impl Journal {
         let folder = directory.join("producers");
         let path = folder.join(&name);
         let lock = folder.join(format!("{name}.lock"));
-        let (disk, known) = (Arc::clone(&world.disk), path.clone());
+        let (shared, known) = (world.clone(), path.clone());
         let opened = tasks::run(&*world.blocking, move || {
+            let disk = &*shared.disk;
             disk.create_dir_all(&folder)?;
-            let Some(lock) = disk.lock(&lock)? else { return Ok(None) };
+            let Some(lock) = hold(&shared, &lock)? else { return Ok(None) };
+            // What can't be removed now is removed another time.
+            drop(sweep(&shared, &folder, &name));
             let file = match disk.open_to_write(&known) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     let file = disk.create(&known, Create::Private)?;
@@ -97,8 +112,7 @@ impl Journal {
                 }
                 file => file?,
             };
-            let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(0).min(2 * SLOT_BYTES)];
-            file.read_exact_at(&mut bytes, 0)?;
+            let bytes = content(&*file)?;
             io::Result::Ok(Some((lock, file, bytes)))
         });
         let opened = opened.await?.with_context(|| format!("cannot open {}", path.display()))?;
@@ -122,6 +136,7 @@ impl Journal {
             "sum": hex(&mark.sum),
             "closed": closed,
             "sure": sure,
+            "at": self.world.clock.wall_ms(),
         });
         let mut text = slot.to_string().into_bytes();
         assert!(text.len() < SLOT_BYTES, "numbers and a sum have a bound");
@@ -133,6 +148,12 @@ impl Journal {
     /// Forgets a request that was refused.
     pub(super) async fn forget(&self, requests: u64) -> anyhow::Result<()> {
         self.put(requests, vec![b' '; SLOT_BYTES]).await
+    }
+
+    /// Forgets everything.
+    pub(super) async fn clear(&self) -> anyhow::Result<()> {
+        self.forget(0).await?;
+        self.forget(1).await
     }
 
     /// Where it is.
@@ -150,6 +171,68 @@ impl Journal {
         });
         written.await?.with_context(|| format!("cannot write {}", self.path.display()))
     }
+}
+
+fn content(file: &dyn File) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(0).min(2 * SLOT_BYTES)];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// The lock of a journal; `None` if another process has it. A lock whose file was removed before it
+/// was taken locks nothing: the mark that is written into it is then not found at its path.
+fn hold(world: &World, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+    for _ in 0..LOCK_ATTEMPTS {
+        let Some(lock) = world.disk.lock(path)? else { return Ok(None) };
+        let mark = format!("{:016x}", world.entropy.next_u64());
+        lock.describe(&mark)?;
+        match world.disk.open(path).and_then(|file| content(&*file)) {
+            Ok(found) if found.starts_with(mark.as_bytes()) => return Ok(Some(lock)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Removes journals of inputs that came to their end long ago and that nobody has open.
+fn sweep(world: &World, folder: &Path, own: &str) -> io::Result<()> {
+    let now = world.clock.wall_ms();
+    let listed = world.disk.list(folder)?;
+    let names = listed.iter().filter_map(|path| path.file_name()?.to_str());
+    let mut names: Vec<&str> = names.filter(|it| it.len() == NAME_LETTERS && *it != own).collect();
+    names.sort_unstable();
+    let (before, behind): (Vec<&str>, Vec<&str>) = names.into_iter().partition(|it| *it < own);
+    for name in behind.into_iter().chain(before).take(LOOKS_MAX) {
+        let path = folder.join(name);
+        if !is_over(&content(&*world.disk.open(&path)?)?, now) {
+            continue;
+        }
+        let lock = folder.join(format!("{name}.lock"));
+        let Some(held) = hold(world, &lock)? else { continue };
+        // It may have been gone on with before it was locked.
+        if is_over(&content(&*world.disk.open(&path)?)?, now) {
+            world.disk.remove(&path)?;
+            world.disk.remove(&lock)?;
+        }
+        drop(held);
+    }
+    Ok(())
+}
+
+/// Whether a journal's input came to its end so long ago that the journal can go. One that does not
+/// say when stays.
+fn is_over(bytes: &[u8], now: u64) -> bool {
+    let slots = bytes.chunks(SLOT_BYTES).filter_map(|text| Some((read(text)?, written(text)?)));
+    let last = slots.max_by_key(|(slot, _)| slot.requests);
+    let rest_ms = u64::try_from(REST_MAX.as_millis()).expect("a month fits");
+    last.is_some_and(|(slot, at)| slot.sure && at.saturating_add(rest_ms) < now)
+}
+
+/// When a slot was written.
+fn written(text: &[u8]) -> Option<u64> {
+    let slot: Value = serde_json::from_slice(text.trim_ascii()).ok()?;
+    slot.get("at")?.as_u64()
 }
 
 /// What the two slots say. An error: they can't be of one journal.
@@ -211,6 +294,36 @@ mod tests {
         }
         assert!(choose(vec![slot(4, false)]).is_err());
         assert!(choose(vec![slot(4, false), slot(1, false)]).is_err());
+    }
+
+    #[test]
+    fn a_journal_goes_a_month_after_its_end_and_not_before() {
+        const DAY: u64 = 86_400_000;
+        let slot = |requests: u64, sure: bool, at: Option<u64>| {
+            let sum = hex(&[7; 32]);
+            let mut slot = json!({
+                "requests": requests, "bytes": 9, "sum": sum, "closed": false, "sure": sure,
+            });
+            if let Some(at) = at {
+                slot["at"] = at.into();
+            }
+            let mut text = slot.to_string().into_bytes();
+            text.resize(SLOT_BYTES, b' ');
+            text
+        };
+        for (slots, goes) in [
+            (vec![slot(1, true, Some(0))], true),
+            (vec![slot(2, true, Some(0)), slot(1, false, Some(0))], true),
+            (vec![slot(1, true, Some(11 * DAY))], false),
+            // Its last request may have to be made again.
+            (vec![slot(2, false, Some(0)), slot(1, true, Some(0))], false),
+            (vec![slot(1, true, None)], false),
+            (vec![vec![b' '; SLOT_BYTES]], false),
+            (vec![], false),
+        ] {
+            assert_eq!(is_over(&slots.concat(), 40 * DAY), goes, "{}", slots.len());
+        }
+        assert!(!is_over(&slot(1, true, Some(10 * DAY)), 40 * DAY), "not in the last moment");
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Requests that are carried out exactly once, and which of an input's they are.
 //!
-//! Either the producer's name is made of all the input and how it is cut: then its requests are
-//! the same each time, and the server's count of them says enough. Or somebody named it: then the
-//! journal says of which input its requests were made, and nothing is passed over that is not.
+//! The producer has a name, and the journal says of which input its requests were made: nothing is
+//! passed over that is not what was sent.
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
@@ -21,24 +20,11 @@ pub(super) const DIFFERS: &str = "this is not the input that the producer has be
 /// A producer and what it has done.
 pub(super) struct Once {
     producer: Producer,
-    memory: Memory,
-}
-
-enum Memory {
-    /// The server's count.
-    Count {
-        /// So many of the next requests are carried out already.
-        skip: u64,
-        /// The stream is closed: whether by this producer, the request that closes it will say.
-        closed: bool,
-    },
-    Journal {
-        journal: Box<Journal>,
-        /// The request that was sent last, to be made again.
-        again: Option<Slot>,
-        /// What the server has.
-        last: Option<Slot>,
-    },
+    journal: Journal,
+    /// The request that was sent last, to be made again.
+    again: Option<Slot>,
+    /// What the server has.
+    last: Option<Slot>,
 }
 
 /// What became of a request.
@@ -50,88 +36,35 @@ pub(super) enum Sent {
 }
 
 impl Once {
-    /// A producer whose name is that of the input.
-    pub(super) const fn counted(producer: Producer) -> Self {
-        Self { producer, memory: Memory::Count { skip: 0, closed: false } }
-    }
-
-    /// A producer whose name somebody gave.
-    pub(super) fn remembered(producer: Producer, journal: Journal, resume: Resume) -> Self {
+    /// A producer of this name, and what its journal says.
+    pub(super) const fn new(producer: Producer, journal: Journal, resume: Resume) -> Self {
         let Resume { base, again } = resume;
-        Self { producer, memory: Memory::Journal { journal: Box::new(journal), again, last: base } }
+        Self { producer, journal, again, last: base }
     }
 
     /// What of the input the server has for sure.
     pub(super) fn base(&self) -> Option<Mark> {
-        match &self.memory {
-            Memory::Count { .. } => None,
-            Memory::Journal { last, .. } => last.as_ref().map(|slot| slot.mark),
-        }
+        self.last.as_ref().map(|slot| slot.mark)
     }
 
     /// Where the request ends that has to be made again.
     pub(super) fn again(&self) -> Option<u64> {
-        match &self.memory {
-            Memory::Journal { again: Some(slot), .. } if !slot.closed => Some(slot.mark.bytes),
-            _ => None,
-        }
-    }
-
-    /// Whether parts of the input may be sent as they come. Otherwise the same input must make the
-    /// same requests, however slowly it comes.
-    pub(super) const fn may_linger(&self) -> bool {
-        matches!(self.memory, Memory::Journal { .. })
+        self.again.as_ref().filter(|slot| !slot.closed).map(|slot| slot.mark.bytes)
     }
 
     /// Requests that were carried out before this process.
     pub(super) fn before(&self) -> u64 {
-        match &self.memory {
-            Memory::Count { .. } => 0,
-            Memory::Journal { last, .. } => last.as_ref().map_or(0, |slot| slot.requests),
-        }
+        self.last.as_ref().map_or(0, |slot| slot.requests)
     }
 
     /// Carries out the next request, which ends at `mark`.
     pub(super) async fn send(&mut self, body: Bytes, mark: Mark) -> anyhow::Result<Sent> {
-        match &mut self.memory {
-            Memory::Count { skip: skip @ 1.., .. } => {
-                *skip -= 1;
-                self.producer.pass();
-                Ok(Sent::Before)
-            }
-            Memory::Count { closed: true, .. } => {
-                self.producer.pass();
-                Ok(Sent::Before)
-            }
-            Memory::Count { .. } => self.count(body).await,
-            Memory::Journal { .. } => self.note(body, mark, false).await,
-        }
-    }
-
-    async fn count(&mut self, body: Bytes) -> anyhow::Result<Sent> {
-        let number = self.producer.next();
-        let done = self.producer.append(body, false).await;
-        let Memory::Count { skip, closed } = &mut self.memory else { unreachable!("counted") };
-        match done {
-            Ok(Done::Now(position)) => Ok(Sent::Now(position)),
-            Ok(Done::Before { last, .. }) => {
-                *skip = last.saturating_sub(number);
-                Ok(Sent::Before)
-            }
-            Err(Error::Closed { .. }) if number == 0 => {
-                *closed = true;
-                self.producer.pass();
-                Ok(Sent::Before)
-            }
-            Err(error) => Err(error.into()),
-        }
+        self.note(body, mark, false).await
     }
 
     async fn note(&mut self, body: Bytes, mark: Mark, closed: bool) -> anyhow::Result<Sent> {
-        let number = self.producer.next();
-        let Memory::Journal { journal, again, last } = &mut self.memory else {
-            unreachable!("remembered")
-        };
+        let Self { producer, journal, again, last } = self;
+        let number = producer.next();
         let slot = Slot { requests: number + 1, mark, closed, sure: false };
         let repeats = match again.take() {
             Some(before) if before == slot => true,
@@ -141,12 +74,12 @@ impl Once {
                 false
             }
         };
-        let done = match self.producer.append(body, closed).await {
+        let done = match producer.append(body, closed).await {
             Ok(Done::Before { last, .. }) if !repeats || last > number => {
                 journal.forget(slot.requests).await?;
                 bail!(
                     "the producer has carried out {} requests already, and this machine does not \
-                     know of which input: take another --producer-id",
+                     know of which input: take another --producer-id to append all of it",
                     last + 1
                 );
             }
@@ -177,32 +110,17 @@ impl Once {
 
     /// Closes the stream. The whole input ends at `mark`.
     pub(super) async fn close(&mut self, mark: Mark) -> anyhow::Result<Sent> {
-        match &self.memory {
-            Memory::Count { skip: 1.., .. } => Ok(Sent::Before),
-            Memory::Count { closed, .. } => {
-                let was = *closed;
-                let done = self.producer.append(Bytes::new(), true).await?;
-                Ok(match done {
-                    Done::Now(position) if !was => Sent::Now(position),
-                    // It takes the same request of the same producer again, and no other.
-                    _ => Sent::Before,
-                })
-            }
-            Memory::Journal { last: Some(slot), .. } if slot.closed => Ok(Sent::Before),
-            Memory::Journal { .. } => self.note(Bytes::new(), mark, true).await,
+        if self.last.as_ref().is_some_and(|slot| slot.closed) {
+            return Ok(Sent::Before);
         }
-    }
-
-    /// Whether a stream that was found closed has yet to be shown to be closed by this producer.
-    pub(super) const fn must_close(&self) -> bool {
-        matches!(self.memory, Memory::Count { closed: true, .. })
+        self.note(Bytes::new(), mark, true).await
     }
 
     /// All that was sent was answered.
     pub(super) async fn settle(&self) -> anyhow::Result<()> {
-        match &self.memory {
-            Memory::Journal { journal, last: Some(slot), again: None } if !slot.sure => {
-                journal.note(&Slot { sure: true, ..slot.clone() }).await
+        match (&self.last, &self.again) {
+            (Some(slot), None) if !slot.sure => {
+                self.journal.note(&Slot { sure: true, ..slot.clone() }).await
             }
             _ => Ok(()),
         }

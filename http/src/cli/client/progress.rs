@@ -63,12 +63,17 @@ impl Progress {
     /// So much more is done.
     pub(crate) fn add(&mut self, bytes: u64) {
         self.done += bytes;
+        let Self { unit, total, done, skipped, began, .. } = *self;
+        self.draw(|| line(unit, done, skipped, total, began.elapsed()));
+    }
+
+    /// Shows a line, unless the one before has only just been drawn.
+    pub(crate) fn draw(&mut self, line: impl FnOnce() -> String) {
         let due = self.drawn.is_none_or(|drawn| drawn.elapsed() >= PERIOD);
         if self.shown && due {
             self.drawn = Some(Instant::now());
-            let line = line(self.unit, self.done, self.skipped, self.total, self.began.elapsed());
             // A terminal that is gone is not worth failing for.
-            drop(write!(io::stderr(), "\r\x1b[K{line}"));
+            drop(write!(io::stderr(), "\r\x1b[K{}", line()));
         }
     }
 
@@ -88,20 +93,48 @@ impl Drop for Progress {
 
 fn line(unit: Unit, done: u64, skipped: u64, total: Option<u64>, elapsed: Duration) -> String {
     let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
-    let rate = (done - skipped).saturating_mul(1_000) / millis;
+    let rate = rate(unit, done - skipped, millis);
     let Some(total) = total.filter(|total| *total > 0) else {
-        return format!("{}  {}/s", unit.show(done), unit.show(rate));
+        return format!("{}  {rate}", unit.show(done));
     };
-    let done = done.min(total);
-    let bar = usize::try_from(done.saturating_mul(WIDTH) / total).unwrap_or(0);
+    let shown = done.min(total);
+    // Not by the rate: what does less than one thing a second would never end.
+    let left = u128::from(total - shown) * u128::from(millis);
+    let left = left.checked_div(u128::from(done - skipped)).map(|it| u64::try_from(it).ok());
+    let left = left.flatten().map_or("?".to_owned(), |it| self::left(Duration::from_millis(it)));
+    format!("{}  {}  {rate}  {left}", bar(shown, total), unit.show(shown))
+}
+
+/// How fast it goes. What is slow is told to a tenth.
+fn rate(unit: Unit, count: u64, millis: u64) -> String {
+    let tenths = count.saturating_mul(10_000) / millis;
+    match unit {
+        Unit::Things(name) if tenths < 100 => {
+            format!("{}.{} {name}/s", tenths / 10, tenths % 10)
+        }
+        unit => format!("{}/s", unit.show(tenths / 10)),
+    }
+}
+
+/// A line of work that ends with a time: how much of it is over, and what was done each second.
+pub(crate) fn of_time(over: Duration, whole: Duration, each_second: &str) -> String {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let (over, whole) = (millis(over.min(whole)), millis(whole).max(1));
+    let left = left(Duration::from_millis(whole.saturating_sub(over)));
+    format!("{}  {each_second}  {left}", bar(over, whole))
+}
+
+fn bar(done: u64, total: u64) -> String {
+    let full = usize::try_from(done.saturating_mul(WIDTH) / total).unwrap_or(0);
     let width = usize::try_from(WIDTH).unwrap_or(0);
-    let left = match (total - done).checked_div(rate) {
-        Some(seconds) => format!("{}:{:02} left", seconds / 60, seconds % 60),
-        None => "?".to_owned(),
-    };
     let percent = done.saturating_mul(100) / total;
-    let blocks = format!("{}{}", "#".repeat(bar), ".".repeat(width - bar));
-    format!("[{blocks}] {percent:3}%  {}  {}/s  {left}", unit.show(done), unit.show(rate))
+    format!("[{}{}] {percent:3}%", "#".repeat(full), ".".repeat(width - full))
+}
+
+fn left(time: Duration) -> String {
+    // What has begun is not over.
+    let seconds = time.as_millis().div_ceil(1_000);
+    format!("{}:{:02} left", seconds / 60, seconds % 60)
 }
 
 /// Bytes, short.
@@ -123,14 +156,39 @@ mod tests {
         let second = Duration::from_secs(1);
         assert_eq!(
             line(Unit::Bytes, 3 << 20, 1 << 20, Some(4 << 20), second),
-            "[##################......]  75%  3072 KiB  2048 KiB/s  0:00 left"
+            "[##################......]  75%  3072 KiB  2048 KiB/s  0:01 left"
         );
         assert_eq!(line(Unit::Bytes, 100, 0, None, second), "100 B  100 B/s");
         assert!(line(Unit::Bytes, 0, 0, Some(100), second).ends_with("0 B/s  ?"));
         assert_eq!(
             line(Unit::Things("streams"), 5, 0, Some(20), second),
-            "[######..................]  25%  5 streams  5 streams/s  0:03 left"
+            "[######..................]  25%  5 streams  5.0 streams/s  0:03 left"
         );
         assert!(line(Unit::Bytes, 200, 0, Some(100), second).contains("100%"));
+    }
+
+    #[test]
+    fn what_is_slow_has_a_rate_and_an_end() {
+        let streams = |done, seconds| {
+            line(Unit::Things("streams"), done, 0, Some(4), Duration::from_secs(seconds))
+        };
+        assert!(
+            streams(1, 10).ends_with("1 streams  0.1 streams/s  0:30 left"),
+            "{}",
+            streams(1, 10)
+        );
+        assert!(streams(3, 300).ends_with("3 streams  0.0 streams/s  1:40 left"));
+        assert!(streams(0, 10).ends_with("0.0 streams/s  ?"));
+    }
+
+    #[test]
+    fn work_that_ends_with_a_time_says_how_much_of_it_is_left() {
+        let line = |millis| {
+            let over = Duration::from_millis(millis);
+            of_time(over, Duration::from_secs(12), "120 requests/s")
+        };
+        assert_eq!(line(0), "[........................]   0%  120 requests/s  0:12 left");
+        assert_eq!(line(2_500), "[#####...................]  20%  120 requests/s  0:10 left");
+        assert_eq!(line(13_000), "[########################] 100%  120 requests/s  0:00 left");
     }
 }

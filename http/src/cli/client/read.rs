@@ -1,6 +1,9 @@
 //! `weir read` and `weir tail`.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _},
+    pin::pin,
+};
 
 use anyhow::bail;
 
@@ -11,7 +14,7 @@ use super::{
     last::Last,
     output::{Form, Style},
 };
-use crate::client::{Batch, Follower, From, Live};
+use crate::client::{Batch, Error, Follower, From, Live};
 
 /// Messages, or lines, that `tail` prints if nothing else is said.
 const LINES: usize = 10;
@@ -75,7 +78,7 @@ async fn show(
                 say_where(last.as_ref());
                 return Ok(Exit::Interrupted);
             }
-            next = follower.next() => next?,
+            next = patiently(context, &mut follower, live) => next?,
         };
         let Some(mut batch) = next else { break };
         if let Some(mut last) = kept.take() {
@@ -96,6 +99,30 @@ async fn show(
     }
     say_where(last.as_ref());
     Ok(Exit::Done)
+}
+
+/// What comes next. A person who watches is told once if it is looked for elsewhere.
+async fn patiently(
+    context: &Context,
+    follower: &mut Follower,
+    live: Live,
+) -> Result<Option<Batch>, Error> {
+    let watched = live != Live::No && io::stderr().is_terminal();
+    let mut trouble = context.client.trouble();
+    let mut told = false;
+    let mut next = pin!(follower.next());
+    loop {
+        tokio::select! {
+            biased;
+            next = &mut next => return next,
+            Ok(()) = trouble.changed(), if watched && !told => {
+                if let Some(reason) = &*trouble.borrow_and_update() {
+                    context.note(&format!("{reason}: trying again …"));
+                    told = true;
+                }
+            }
+        }
+    }
 }
 
 fn is_empty(batch: &Batch, form: Form) -> bool {

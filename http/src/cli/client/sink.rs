@@ -7,21 +7,25 @@ use serde_json::json;
 use super::{
     Context,
     cut::{Body, Mark, Place},
-    journal::Journal,
+    exit::Told,
+    journal::{Journal, Resume},
     once::{DIFFERS, Once, Sent},
+    output::Form,
     progress::Progress,
 };
 use crate::client::{Append, Error, Producer, Stream};
 
-/// How often a request may be carried out.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Times<'a> {
-    /// Once, or nobody knows.
-    Once,
-    /// Exactly once: the producer's name is made of the whole input.
-    Counted(&'a str),
-    /// Exactly once: somebody named the producer.
-    Named(&'a str),
+/// What comes in, and how it is to be stored.
+#[derive(Clone, Debug)]
+pub(super) struct Source<'a> {
+    /// Key of its records.
+    pub(super) key: Option<String>,
+    /// Who appends it exactly once. Without a name a lost answer leaves a doubt.
+    pub(super) producer: Option<&'a str>,
+    /// Its bytes, if they are known.
+    pub(super) total: Option<u64>,
+    /// The stream was made for it just now: nothing of it can be there.
+    pub(super) into_new: bool,
 }
 
 /// What takes the bodies.
@@ -40,6 +44,8 @@ pub(super) struct Sink {
     lines: u64,
     bytes: u64,
     tail: String,
+    /// The file that is stored in part, and how many of its lines are.
+    far: Option<(String, u64)>,
 }
 
 impl Sink {
@@ -51,14 +57,11 @@ impl Sink {
         context: &Context,
         stream: &Stream,
         content_type: String,
-        key: Option<String>,
-        times: Times<'_>,
-        total: Option<u64>,
+        source: Source<'_>,
     ) -> anyhow::Result<Self> {
-        let once = match times {
-            Times::Once => None,
-            Times::Counted(id) => Some(Once::counted(Producer::new(stream, &content_type, id, 0)?)),
-            Times::Named(id) => {
+        let once = match source.producer {
+            None => None,
+            Some(id) => {
                 let Some(directory) = &context.state else {
                     bail!("nobody says where to remember what is done: set HOME or WEIR_STATE_DIR")
                 };
@@ -69,36 +72,42 @@ impl Sink {
                     None => format!("{}/{}", context.client.target(), stream.name()),
                 };
                 let opened = Journal::open(&context.world, directory, &of, id).await?;
-                let (journal, resume) = opened;
+                let (journal, known) = opened;
+                // A server that does not say when a stream was made may have had another one of
+                // this name.
+                let resume = match source.into_new && known != Resume::default() {
+                    true => {
+                        journal.clear().await?;
+                        Resume::default()
+                    }
+                    false => known,
+                };
                 let done = resume.base.as_ref().map_or(0, |slot| slot.requests);
                 let producer = Producer::new(stream, &content_type, id, done)?;
-                Some(Once::remembered(producer, journal, resume))
+                Some(Once::new(producer, journal, resume))
             }
         };
         Ok(Self {
             stream: stream.clone(),
             content_type,
-            key,
+            key: source.key,
             skipped: once.as_ref().map_or(0, Once::before),
             once,
             place: Place::start(),
             within_line: false,
-            progress: Progress::new(total),
+            progress: Progress::new(source.total),
             requests: 0,
             lines: 0,
             bytes: 0,
             tail: String::new(),
+            far: None,
         })
-    }
-
-    /// Whether parts of the input may be sent as they come.
-    pub(super) fn may_linger(&self) -> bool {
-        self.once.as_ref().is_none_or(Once::may_linger)
     }
 
     /// Begins with the next file.
     pub(super) fn next_input(&mut self) {
         self.within_line = false;
+        self.far = None;
         self.place.next_input();
     }
 
@@ -162,7 +171,18 @@ impl Sink {
     ) -> anyhow::Result<()> {
         let Body { bytes, lines, consumed, mark, .. } = body;
         let length = wide(bytes.len());
-        match self.send(bytes, mark).await.with_context(what)? {
+        let uncut = lines == 0 && Form::of(&self.content_type) == Form::Json;
+        let advice = uncut.then(|| match bytes.trim_ascii().contains(&b'\n') {
+            true => "one message a line? use --ndjson",
+            false => "a message is JSON: text stands in quotes, or in a stream of --type text",
+        });
+        let sent = match (self.send(bytes, mark).await, advice) {
+            (Err(error), Some(advice)) if is_no_json(&error) => {
+                Err(error.context(Told { what: what(), advice: advice.to_owned() }))
+            }
+            (sent, _) => sent.with_context(what),
+        };
+        match sent? {
             Sent::Now(position) => {
                 self.tail = position.tail;
                 self.requests += 1;
@@ -200,15 +220,6 @@ impl Sink {
         Ok(())
     }
 
-    /// The stream must not be found closed.
-    pub(super) fn must_be_open(&self) -> anyhow::Result<()> {
-        if self.once.as_ref().is_some_and(Once::must_close) {
-            let (what, tail) = (self.stream.name().to_owned(), self.tail.clone());
-            return Err(Error::Closed { what, tail }.into());
-        }
-        Ok(())
-    }
-
     /// Closes the stream behind all of the input.
     pub(super) async fn close(&mut self) -> anyhow::Result<Sent> {
         if let Some(once) = &mut self.once {
@@ -223,6 +234,26 @@ impl Sink {
         let done = self.stream.append(append).await?;
         self.tail.clone_from(&done.tail);
         Ok(Sent::Now(done))
+    }
+
+    /// So many lines of this file are stored.
+    pub(super) fn came_to(&mut self, file: &str, lines: u64) {
+        self.far = Some((file.to_owned(), lines));
+    }
+
+    /// What is stored of an input that did not come to its end, and how to go on without storing
+    /// it twice.
+    pub(super) fn how_far(&self) -> Option<String> {
+        let (file, lines) = self.far.as_ref()?;
+        let next = lines + 1;
+        let (file, rest) = match file.as_str() {
+            "standard input" => (file.clone(), format!("begin with line {next}")),
+            file => (file.to_owned(), format!("`tail -n +{next} {file}` is the rest")),
+        };
+        Some(format!(
+            "{lines} lines of {file} are appended; the same command again appends them twice: \
+             {rest}, or next time use --producer-id, which goes on by itself"
+        ))
     }
 
     /// Whether anything was appended.
@@ -242,6 +273,13 @@ impl Sink {
                 self.skipped
             ));
         }
+        if self.tail.is_empty() {
+            // All of it was there already: where that ends, the stream says.
+            match self.stream.head().await {
+                Ok(info) => self.tail = info.tail,
+                Err(error) => context.note(&format!("where it ends is not known: {error}")),
+            }
+        }
         let tail = (!self.tail.is_empty()).then_some(self.tail.as_str());
         let fact = json!({
             "requests": self.requests,
@@ -252,6 +290,11 @@ impl Sink {
         });
         context.output.fact(&fact, tail.unwrap_or("-"))
     }
+}
+
+/// Whether a server refused a body as such.
+fn is_no_json(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Error::Refused { status: 400, .. }))
 }
 
 fn wide(count: usize) -> u64 {

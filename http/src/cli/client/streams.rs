@@ -9,7 +9,7 @@ use super::{
     output::{Style, info},
     progress::{Progress, Unit},
 };
-use crate::client::{Append, Create, Error, Info};
+use crate::client::{Append, Create, Error, Info, Stream};
 
 pub(super) async fn create(context: Context, flags: CreateFlags) -> anyhow::Result<Exit> {
     let name = &flags.on.stream;
@@ -20,7 +20,12 @@ pub(super) async fn create(context: Context, flags: CreateFlags) -> anyhow::Resu
         body: body.clone().into(),
         ..with_life(flags.life)
     };
-    let made = context.client.stream(name).create(create).await?;
+    let stream = context.client.stream(name);
+    let asked = asked(&create);
+    let made = match stream.create(create).await {
+        Err(error) => return Err(explained(&stream, error, &asked).await.into()),
+        Ok(made) => made,
+    };
     if !made.created && !body.is_empty() {
         // A server does nothing with the body of a stream that is there.
         let message = "it was there already, and what it was to begin with was not appended: \
@@ -31,10 +36,60 @@ pub(super) async fn create(context: Context, flags: CreateFlags) -> anyhow::Resu
 }
 
 pub(super) async fn fork(context: Context, flags: ForkFlags) -> anyhow::Result<Exit> {
-    let fork = Some((flags.source, flags.at, flags.plus));
+    let fork = Some((flags.source.clone(), flags.at, flags.plus));
     let create = Create { fork, ..with_life(flags.life) };
-    let made = context.client.stream(&flags.stream).create(create).await?;
+    let stream = context.client.stream(&flags.stream);
+    let asked = asked(&create);
+    let made = match stream.create(create).await {
+        // A name that is free is no failure: what is missing is the source.
+        Err(Error::NotFound { .. }) => return Err(Error::NotFound { what: flags.source }.into()),
+        Err(Error::Gone { next, .. }) => {
+            return Err(Error::Gone { what: flags.source, next }.into());
+        }
+        Err(error) => return Err(explained(&stream, error, &asked).await.into()),
+        Ok(made) => made,
+    };
     show(&context, &flags.stream, &made)
+}
+
+/// What a stream is to be, in words.
+fn asked(create: &Create) -> String {
+    let Create { content_type, ttl, expires_at, retention, closed, fork, .. } = create;
+    let fork = fork.as_ref().map(|(source, ..)| format!("a fork of {source}"));
+    let ttl = ttl.map(|ttl| format!("ttl {} s", ttl.as_millis().div_ceil(1_000)));
+    words([
+        fork,
+        content_type.clone(),
+        Some(if *closed { "closed" } else { "open" }.to_owned()),
+        ttl,
+        expires_at.as_ref().map(|at| format!("expires at {at}")),
+        retention.as_ref().map(|limits| format!("retention {limits}")),
+    ])
+}
+
+/// What a stream is, in the same words.
+fn there(info: &Info) -> String {
+    words([
+        None,
+        Some(info.content_type.clone()),
+        Some(if info.closed { "closed" } else { "open" }.to_owned()),
+        info.ttl.as_ref().map(|ttl| format!("ttl {ttl} s")),
+        info.expires_at.as_ref().map(|at| format!("expires at {at}")),
+        info.retention.as_ref().map(|limits| format!("retention {limits}")),
+    ])
+}
+
+fn words<const N: usize>(parts: [Option<String>; N]) -> String {
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// A conflict with what is there beside what was asked for.
+async fn explained(stream: &Stream, error: Error, asked: &str) -> Error {
+    let Error::Conflict { what, message } = error else { return error };
+    // What can't be asked for is not told: the server's own words are there.
+    let Ok(info) = stream.head().await else { return Error::Conflict { what, message } };
+    let message = format!("{message}: there is {}; asked for was {asked}", there(&info));
+    Error::Conflict { what, message }
 }
 
 fn with_life(life: LifeFlags) -> Create {
@@ -74,13 +129,18 @@ pub(super) async fn close(context: Context, flags: StreamFlags) -> anyhow::Resul
 pub(super) async fn rm(context: Context, flags: RmFlags) -> anyhow::Result<Exit> {
     let total = u64::try_from(flags.streams.len()).ok();
     let mut progress = Progress::of(Unit::Things("streams"), total);
-    let mut missing = None;
+    let (mut missing, mut gone) = (None, Vec::new());
     for name in &flags.streams {
         if context.interrupt.came() {
+            progress.clear();
+            say_gone(&context, &gone);
             return Ok(Exit::Interrupted);
         }
         let deleted = match context.client.stream(name).delete().await {
-            Ok(()) => true,
+            Ok(()) => {
+                gone.push(name.as_str());
+                true
+            }
             // One that is not there keeps none of the others.
             Err(error @ (Error::NotFound { .. } | Error::Gone { .. })) => {
                 if !flags.force {
@@ -89,12 +149,27 @@ pub(super) async fn rm(context: Context, flags: RmFlags) -> anyhow::Result<Exit>
                 }
                 false
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                progress.clear();
+                say_gone(&context, &gone);
+                return Err(error.into());
+            }
         };
         progress.add(1);
         if context.output.style() == Style::Json {
             context.output.fact(&json!({ "stream": name, "deleted": deleted }), "")?;
         }
     }
+    progress.clear();
+    if missing.is_some() {
+        say_gone(&context, &gone);
+    }
     Ok(missing.map_or(Exit::Done, Exit::Partly))
+}
+
+/// Who reads of one that was not deleted wants to know of the others.
+fn say_gone(context: &Context, gone: &[&str]) {
+    if !gone.is_empty() && context.output.style() != Style::Json {
+        context.note(&format!("deleted: {}", gone.join(", ")));
+    }
 }

@@ -6,12 +6,15 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Context,
-    exit::Exit,
+    exit::{Exit, Usage},
     flags::{SubCommand, SubCreateFlags, SubPullFlags},
     output::{Form, Style, messages, one_line},
 };
 use crate::client::{Claim, Follower, From, Live, PendingStream};
 
+/// Said when all subscriptions are asked for.
+const NO_LIST: &str = "the protocol has no list of subscriptions: `weir sub ls ID` shows the one of \
+                       that ID";
 /// Before work is asked for again when there was none.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -23,7 +26,8 @@ pub(super) async fn run(context: Context, command: SubCommand) -> anyhow::Result
             context.output.document(&made)?;
         }
         SubCommand::Ls(flags) => {
-            let there = subscriptions.get(&flags.id).await?;
+            let Some(id) = &flags.id else { return Err(Usage(NO_LIST).into()) };
+            let there = subscriptions.get(id).await?;
             match context.output.style() {
                 Style::Plain => links(&context, &there)?,
                 Style::Pretty | Style::Json => context.output.document(&there)?,

@@ -1,7 +1,9 @@
 //! Local mode as a developer meets it: the commands, kill -9, several servers in one process.
 #![expect(clippy::disallowed_methods, reason = "tests wait for real processes")]
 
+#[path = "../support/mod.rs"]
 mod support;
+mod told;
 
 use std::{
     fs,
@@ -223,22 +225,6 @@ fn comes_true(what: &str, fact: impl Fn() -> bool) {
 }
 
 #[test]
-fn a_second_start_of_a_name_says_who_runs_it_and_other_names_run_beside() {
-    let root = fresh_dir();
-    let server = Running::start(&root, "one");
-    for port in ["0", &server.exports["http"]["port"].to_string()] {
-        let (ok, _, stderr) = output(&root, &["start", "--name", " one ", "--port", port]);
-        assert!(!ok, "{stderr}");
-        for part in ["'one' is running", &format!("pid {}", server.child.id()), server.url()] {
-            assert!(stderr.contains(part), "{part}: {stderr}");
-        }
-    }
-    let other = Running::start(&root, "two");
-    assert_eq!(ask(other.url(), "PUT", "/v1/stream/s", "2").0, 201);
-    assert_eq!(ask(server.url(), "GET", "/v1/stream/s", "").0, 404);
-}
-
-#[test]
 fn status_tells_running_from_stopped_and_from_killed() {
     let root = fresh_dir();
     assert_eq!(answer(&root, &["status", "--json"]), json!([]));
@@ -287,35 +273,6 @@ fn a_killed_server_starts_again_with_everything_it_acked() {
 }
 
 #[test]
-fn only_the_server_itself_is_ever_signalled() {
-    let root = fresh_dir();
-    let server = Running::start(&root, "a");
-    let path = root.join("a/server.json");
-    let dump: Value = serde_json::from_slice(&fs::read(&path).expect("there")).expect("JSON");
-    let mut bystander = Command::new("sleep").arg("60").spawn().expect("sleep");
-    for (field, value) in [
-        ("pid", json!(bystander.id())),
-        ("instance", json!("0000000000000000")),
-        ("instance", Value::Null),
-    ] {
-        let mut other = dump.clone();
-        other[field] = value;
-        fs::write(&path, other.to_string()).expect("written");
-        let (ok, stdout, _) = output(&root, &["stop", "--name", "a", "--json"]);
-        let stop: Value = serde_json::from_str(&stdout).expect("JSON");
-        assert!(!ok && stop["reason"] == "not_this_server", "{stdout}");
-        assert_eq!(answer(&root, &["status", "--name", "a", "--json"])["running"], false);
-    }
-    assert!(bystander.try_wait().expect("a child").is_none(), "it was not asked to end");
-    bystander.kill().expect("it runs");
-    bystander.wait().expect("it ends");
-    assert_eq!(ask(server.url(), "GET", "/health", "").0, 200);
-    fs::write(&path, dump.to_string()).expect("written");
-    assert_eq!(answer(&root, &["stop", "--name", "a", "--json"])["stopped"], true);
-    assert_eq!(server.end(), Some(0));
-}
-
-#[test]
 fn a_damaged_or_missing_record_is_made_up_for_by_the_lock() {
     let root = fresh_dir();
     for damage in [Some("{"), Some(""), None] {
@@ -338,22 +295,6 @@ fn a_damaged_or_missing_record_is_made_up_for_by_the_lock() {
     fs::write(root.join("a/server.json"), "{").expect("written");
     assert_eq!(answer(&root, &["stop", "--name", "a", "--json"])["stopped"], false);
     Running::start(&root, "a");
-}
-
-#[test]
-fn what_can_not_be_done_says_what_to_do() {
-    let root = fresh_dir();
-    let server = Running::start(&root, "a");
-    let port = server.exports["http"]["port"].to_string();
-    let (ok, _, stderr) = output(&root, &["start", "--name", "b", "--port", &port]);
-    assert!(!ok && stderr.contains("--port 0"), "{stderr}");
-    let (ok, _, stderr) = output(&root, &["start", "--name", "a"]);
-    assert!(!ok && stderr.contains("weir local stop --name a"), "{stderr}");
-    let (ok, _, stderr) = output(&root, &["reset", "--name", "a", "--json"]);
-    let error: Value = serde_json::from_str(&stderr).expect("one line of JSON");
-    assert!(!ok && error["error"]["advice"].as_str().is_some_and(|it| it.contains("stop")));
-    let (ok, stdout, _) = output(&root, &["stop", "--name", "none"]);
-    assert!(ok && stdout.contains("weir local status"), "{stdout}");
 }
 
 /// Runs `weir` itself: its exit code and what it said.
@@ -418,24 +359,6 @@ fn a_store_in_one_file_is_verified_and_nothing_else_is_made_of_it() {
 fn answer_of_verify(root: &Path, name: &str) -> (Option<i32>, String) {
     let output = weir(root, &["verify", "--name", name]).output().expect("runs");
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-}
-
-#[test]
-fn reset_deletes_everything_but_not_under_a_running_server() {
-    let root = fresh_dir();
-    let server = Running::start(&root, "r");
-    assert_eq!(ask(server.url(), "PUT", "/v1/stream/s", "gone").0, 201);
-    let (ok, _, stderr) = output(&root, &["reset", "--name", "r"]);
-    assert!(!ok && stderr.contains("'r' is running"), "{stderr}");
-    assert_eq!(ask(server.url(), "GET", "/v1/stream/s", ""), (200, "gone".to_owned()));
-    server.kill();
-    let reset = answer(&root, &["reset", "--name", "r", "--json"]);
-    let sqlite = root.join("r/durable-streams.sqlite").to_string_lossy().into_owned();
-    assert_eq!(reset, json!({ "name": "r", "reset": true, "sqlite": sqlite }));
-    assert_eq!(names(&root.join("r")), ["server.lock"]);
-    let server = Running::start(&root, "r");
-    assert_eq!(ask(server.url(), "GET", "/v1/stream/s", "").0, 404);
-    assert_eq!(answer(&root, &["reset", "--name", "never", "--json"])["reset"], true);
 }
 
 #[test]

@@ -1,0 +1,85 @@
+//! What goes wrong is told with what to do next, and what makes no sense is refused before it.
+
+use crate::{
+    support::{Server, fresh_dir},
+    weir, weir_with, write,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_or_in_the_way_is_named() {
+    let server = Server::start().await;
+    let at = server.address;
+    let missing = weir(at, &["fork", "source", "new"]).await;
+    assert!(missing.code == Some(4) && missing.err.contains("source: not there"), "{missing:?}");
+    weir(at, &["create", "a", "--type", "text", "--ttl", "1h"]).await.ok();
+    let other = weir(at, &["create", "a"]).await;
+    for part in ["there is text/plain", "ttl 3600 s", "asked for was application/json"] {
+        assert!(other.code == Some(5) && other.err.contains(part), "{part}: {other:?}");
+    }
+    assert!(other.err.contains("weir head a") && other.err.contains("weir rm a"), "{other:?}");
+    weir(at, &["create", "b"]).await.ok();
+    let fork = weir(at, &["fork", "b", "a"]).await;
+    assert!(fork.code == Some(5) && fork.err.contains("a fork of b"), "{fork:?}");
+    let sub = ["sub", "create", "s", "--stream", "a", "--wake-stream", "b"];
+    weir(at, &sub).await.ok();
+    let other = weir(at, &["sub", "create", "s", "--stream", "b", "--wake-stream", "b"]).await;
+    assert!(other.code == Some(5) && other.err.contains("weir sub rm s"), "{other:?}");
+    let elsewhere = format!("http://{at}/elsewhere/x");
+    let list = weir(at, &["ls", "--url", &elsewhere]).await;
+    assert!(list.code == Some(1) && list.err.contains("is the path in --url right?"), "{list:?}");
+
+    let some = weir(at, &["rm", "a", "never", "b"]).await;
+    assert!(some.code == Some(4) && some.err.contains("never: not there"), "{some:?}");
+    assert!(some.err.contains("deleted: a, b"), "{some:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_that_were_not_cut_are_seen_for_what_they_are() {
+    let (server, dir) = (Server::start().await, fresh_dir());
+    let at = server.address;
+    weir(at, &["create", "a"]).await.ok();
+    let file = write(&dir, "in", "{\"n\":1}\n{\"n\":2}\n");
+    let refused = weir(at, &["append", "a", &file]).await;
+    assert!(refused.code == Some(1) && refused.err.contains("use --ndjson"), "{refused:?}");
+    assert!(refused.err.contains(&file), "{refused:?}");
+    let word = weir_with(at, &["append", "a"], "hello").await;
+    assert!(word.code == Some(1) && word.err.contains("--type text"), "{word:?}");
+    assert!(!word.err.contains("--ndjson"), "{word:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_line_that_makes_no_sense_is_not_carried_out() {
+    let server = Server::start().await;
+    let at = server.address;
+    for (args, words) in [
+        (&["append", "a", "--batch", "5"][..], "--ndjson"),
+        (&["append", "a", "-m", "1", "--batch", "5"], "--batch"),
+        (&["sub", "ls"], "the protocol has no list of subscriptions"),
+        (&["sub", "create", "s", "--webhook", "http://a"], "--stream"),
+        (&["sub", "create", "s", "--stream", "a"], "--wake-stream"),
+        (&["head", "a", "--url", "nonsense"], "http://HOST:PORT"),
+        (&["head", "a", "--auth", "\u{e4}"], "visible ASCII"),
+        (&["bench", "append", "--seconds", "0"], "more than no time"),
+        (&["bench", "append", "--url", "nonsense"], "http://HOST:PORT"),
+    ] {
+        let refused = weir(at, args).await;
+        assert!(refused.code == Some(2) && refused.err.contains(words), "{args:?}: {refused:?}");
+    }
+    assert_eq!(weir(at, &["ls"]).await.ok(), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bench_that_can_not_begin_says_why_once_and_what_to_do() {
+    let nobody = ([127, 0, 0, 1], 1).into();
+    let failed = weir(nobody, &["bench", "append"]).await;
+    assert_eq!(failed.code, Some(7), "{failed:?}");
+    assert!(failed.err.contains("weir local start"), "{failed:?}");
+    assert!(failed.err.contains("cannot create /v1/stream/bench-"), "{failed:?}");
+    assert_eq!(failed.err.matches("refused").count(), 1, "the reason once: {failed:?}");
+    let server = Server::start_with(|config| config.body_bytes_max = 1_000).await;
+    let args = ["bench", "append", "--bytes", "2KiB", "--seconds", "0.2", "--json"];
+    let large = weir(server.address, &args).await;
+    let error: serde_json::Value = serde_json::from_str(&large.err).expect("one line of JSON");
+    assert_eq!(error["error"]["code"], 1, "{error}");
+    assert!(error["error"]["advice"].as_str().is_some_and(|it| it.contains("--bytes")), "{error}");
+}
