@@ -254,6 +254,8 @@ impl Core {
                 let Some(row) = self.list_row(stream) else {
                     continue;
                 };
+                let after = rows.last().is_none_or(|last: &ListRow| last.head.name < row.head.name);
+                assert!(after, "INV-19 the list is what there is: each name once, in order");
                 if skip > 0 {
                     skip -= 1;
                 } else if rows.len() < list.limit {

@@ -290,6 +290,10 @@ impl Settled {
                 durable.state.lsn = lsn;
             }
         }
+        assert!(
+            !gate.is_open(),
+            "INV-32 answers are in one order: what is told was visible before"
+        );
         let life = durable.life;
         if !std::mem::replace(&mut durable.dirty, true) {
             self.fresh.push(Arc::clone(stream));

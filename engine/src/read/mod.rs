@@ -154,6 +154,11 @@ fn finish(stream: &Stream, durable: &Durable, gather: Gather, start: Seq) -> Pag
     assert!(gather.next <= state.next, "INV-2 nothing beyond the durable tail is served");
     let up_to_date = gather.next == state.next;
     let (next, records) = (gather.next, gather.records);
+    let scanned = next.since(start);
+    let all = records == scanned || (gather.is_keyed() && records < scanned);
+    assert!(
+        all,
+        "INV-17 a keyed read equals a scan: no record twice, and none left out but by key"
     let (pieces, bytes) = gather.into_pieces();
     Page {
         content: stream.identity.content.clone(),

@@ -63,6 +63,8 @@ fn raise(conn: &mut Connection, floor: Epoch) -> Result<u64, Failure> {
             row.state.lineage.raise(floor, row.state.next);
             let newest = row.state.lineage.newest();
             assert_eq!(newest.era(), floor.era(), "INV-42 an era has epochs of its own");
+            let next = row.state.tail().epoch;
+            assert_eq!(next, newest, "INV-49 what was lost meets nothing new: it is counted anew");
             catalogue::put_stream(&tx, &row)?;
             count += 1;
         }
