@@ -3,7 +3,7 @@
 //! generations that never were, and no cursor points beyond what was restored.
 
 use rusqlite::Connection;
-use weir_io::World;
+use weir_io::{Sabotage, World};
 
 use super::{
     RestoreError, blocking,
@@ -38,6 +38,7 @@ pub(super) async fn settle(
     let (shared, config, recoveries) = (world.clone(), config.clone(), report.recoveries);
     let done = blocking(world, move || {
         let mut conn = open_tables(&shared, &config)?;
+        let recoveries = recoveries - u32::from(shared.sabotage == Sabotage::OldEra);
         let streams = raise(&mut conn, Epoch::first_of(recoveries)).map_err(failure)?;
         let clamped = subscribe(&mut conn, era_floor(recoveries)).map_err(failure)?;
         Ok((streams, clamped))
