@@ -58,7 +58,7 @@ const DEFECTS: [Planted; 66] = [
     Planted(Sabotage::TrimmedUnpublished, "INV-1", 0, ANY),
     Planted(Sabotage::ReplayStopsShort, "INV-1", 0, ANY),
     Planted(Sabotage::FastClock, "INV-12", 0, ANY),
-    Planted(Sabotage::WallForElapsed, "INV-12", 0, ANY),
+    Planted(Sabotage::WallForElapsed, "INV-27", 15, ANY),
     Planted(Sabotage::LostJobs, "INV-20", 2, ANY),
     Planted(Sabotage::NoKeeper, "INV-13", 2, ANY),
     Planted(Sabotage::NoCheckpoints, "INV-20", 1, ANY),
