@@ -56,7 +56,12 @@ impl Watch {
         bytes_max: usize,
     ) -> Result<Page, Error> {
         let key = key.map(Bytes::copy_from_slice);
-        read::page(&self.core, &self.stream, Want { from, key, bytes_max }).await
+        let page = read::page(&self.core, &self.stream, Want { from, key, bytes_max }).await?;
+        if let From::At(offset) = from {
+            let there = page.start.next == offset.next;
+            assert!(there, "INV-18 live readers see every record once: they go on where they were");
+        }
+        Ok(page)
     }
 
     /// Waits until the stream has something other than an open tail at `from`; cancel safe.

@@ -22,4 +22,30 @@ pub enum Sabotage {
     ProducerBeforeSequence,
     /// Under a name that was created anew the shelf goes on saying that nobody has it.
     StaleAfterRecreate,
+    /// What is looked up of a stream says that it is open.
+    ClosedForgotten,
+    /// Reads by key do not look at the first record that they come to in a block.
+    KeyOverlooked,
+    /// A search by time ends one record late.
+    SinceTooLate,
+    /// A list leaves out its second row, if it comes from the catalogue.
+    RowUnlisted,
+    /// Requests are answered a moment before what they did can be seen.
+    ToldBeforeVisible,
+    /// An append that its `Stream-Seq` refuses is written all the same.
+    RefusedIsWritten,
+    /// A seal passes over the second of a stream's runs of records.
+    SealPassesOver,
+    /// Forks draw on one record more than they were asked to.
+    PointsTooHigh,
+    /// Reads begin one record after where they were asked to.
+    ReadsSkip,
+    /// A recovery does not look at the newest ledger's rows.
+    LedgerSkipped,
+    /// A recovery goes on in the era before.
+    OldEra,
+    /// A recovery does not claim the bucket.
+    NotClaimed,
+    /// A recovery sets the old store aside before the new one is made.
+    AsideTooEarly,
 }

@@ -48,12 +48,17 @@ pub const LIMITS: Invariant = "INV-31 what is within its limits can be read, wha
 pub const RECOVERED: Invariant =
     "INV-49 what comes back was published, and what was lost meets nothing new";
 
+pub const ERA: Invariant = "INV-42 an era has epochs of its own";
+pub const CLAIMED: Invariant = "INV-43 who recovers has claimed the bucket";
+pub const PLACED: Invariant = "INV-44 a recovery takes its place in one step, and when asked";
+pub const LOOKED: Invariant = "INV-45 who verifies changes nothing";
+
 /// All of them, for reports.
-pub const ALL: [Invariant; 38] = [
+pub const ALL: [Invariant; 42] = [
     ACKED, DURABLE, DENSE, SAME, ONCE, CLOSED, SEALED, FOLDED, TIMES, EPOCHS, STALE, WINDOW,
     BOUNDED, FILES, TRACE, SENT, KEYED, LIVE, LISTED, SERVES, DAMAGE, COUNTED, KEPT, FORKED,
     CURSOR, FENCED, HOLDER, WOKEN, ALONE, LINEAR, ERASED, LIMITS, CUT, COLLECTED, UPLOADED, IDLE,
-    CHAIN, RECOVERED,
+    CHAIN, RECOVERED, ERA, CLAIMED, PLACED, LOOKED,
 ];
 
 /// A broken invariant.

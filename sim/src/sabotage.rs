@@ -95,7 +95,7 @@ pub enum Sabotage {
     NoKeeper,
     /// Nobody is woken.
     NoWaker,
-    /// The WAL never starts over.
+    /// Nothing of the WAL is ever moved into the database.
     NoCheckpoints,
     /// Live readers are woken before the commit.
     BellBeforeCommit,
@@ -109,6 +109,40 @@ pub enum Sabotage {
     ProducerBeforeSequence,
     /// Under a name that was created anew the shelf goes on saying that nobody has it.
     StaleAfterRecreate,
+    /// What is looked up of a stream says that it is open.
+    ClosedForgotten,
+    /// Reads by key pass over the first record that they come to in a block.
+    KeyOverlooked,
+    /// A search by time ends one record late.
+    SinceTooLate,
+    /// A list leaves out a row.
+    RowUnlisted,
+    /// Requests are answered a moment before what they did can be seen.
+    ToldBeforeVisible,
+    /// An append that its `Stream-Seq` refuses is written all the same.
+    RefusedIsWritten,
+    /// A seal passes over a run of records.
+    SealPassesOver,
+    /// Forks draw on one record more than they were asked to.
+    PointsTooHigh,
+    /// Reads begin one record after where they were asked to.
+    ReadsSkip,
+    /// Checkpoints run, and a reader that never ends keeps the WAL from starting over.
+    WalNeverRestarts,
+    /// The log is trimmed as soon as a ledger has it, before a manifest names that.
+    TrimmedUnpublished,
+    /// Ledgers, and so manifests, say of subscriptions that everything was acked.
+    CursorsPublished,
+    /// A recovery does not look at the newest ledger's rows.
+    LedgerSkipped,
+    /// A recovery goes on in the era before.
+    OldEra,
+    /// A recovery does not claim the bucket.
+    NotClaimed,
+    /// A recovery sets the old store aside before the new one is made.
+    AsideTooEarly,
+    /// Whoever verifies forgets deleted names.
+    VerifyForgets,
     /// Of the tasks that slept while the process was stopped, every third never wakes.
     TasksOversleep,
     /// What a reset cuts off a request's body is made up.
@@ -129,7 +163,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// Every defect.
-    pub const ALL: [Sabotage; 46] = [
+    pub const ALL: [Sabotage; 63] = [
         Sabotage::LyingFsync,
         Sabotage::AckBeforeFsync,
         Sabotage::NoDirectorySync,
@@ -176,17 +210,47 @@ impl Sabotage {
         Sabotage::StaleLoad,
         Sabotage::ProducerBeforeSequence,
         Sabotage::StaleAfterRecreate,
+        Sabotage::ClosedForgotten,
+        Sabotage::KeyOverlooked,
+        Sabotage::SinceTooLate,
+        Sabotage::RowUnlisted,
+        Sabotage::ToldBeforeVisible,
+        Sabotage::RefusedIsWritten,
+        Sabotage::SealPassesOver,
+        Sabotage::PointsTooHigh,
+        Sabotage::ReadsSkip,
+        Sabotage::WalNeverRestarts,
+        Sabotage::TrimmedUnpublished,
+        Sabotage::CursorsPublished,
+        Sabotage::LedgerSkipped,
+        Sabotage::OldEra,
+        Sabotage::NotClaimed,
+        Sabotage::AsideTooEarly,
+        Sabotage::VerifyForgets,
     ];
 
     /// Whether it shows only where there is a bucket.
     #[must_use]
     pub const fn is_of_bucket(self) -> bool {
         bucket::sabotage(self)
-            || matches!(self, Self::CollectedTooEarly | Self::TailsLost | Self::LedgerRowsLost)
+            || matches!(
+                self,
+                Self::CollectedTooEarly
+                    | Self::TailsLost
+                    | Self::LedgerRowsLost
+                    | Self::TrimmedUnpublished
+                    | Self::CursorsPublished
+                    | Self::LedgerSkipped
+                    | Self::OldEra
+                    | Self::NotClaimed
+                    | Self::AsideTooEarly
+                    | Self::VerifyForgets
+            )
     }
 
     /// The world with the defect in it.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "a table: in which part a defect lies")]
     pub fn plant(self, mut world: World) -> World {
         match self {
             // They lie between the store and its bucket.
@@ -223,14 +287,25 @@ impl Sabotage {
             Sabotage::NoKeeper => world.tasks = forgetting(world.tasks, "keeper"),
             Sabotage::NoWaker => world.tasks = forgetting(world.tasks, "waker"),
             Sabotage::NoCheckpoints => world.tasks = forgetting(world.tasks, "checkpoint"),
-            Sabotage::BellBeforeCommit => world.sabotage = Inside::BellBeforeCommit,
-            Sabotage::UndurableDuplicate => world.sabotage = Inside::UndurableDuplicate,
-            Sabotage::UndurableRefusal => world.sabotage = Inside::UndurableRefusal,
-            Sabotage::StaleLoad => world.sabotage = Inside::StaleLoad,
-            Sabotage::ProducerBeforeSequence => {
-                world.sabotage = Inside::ProducerBeforeSequence;
-            }
-            Sabotage::StaleAfterRecreate => world.sabotage = Inside::StaleAfterRecreate,
+            Sabotage::BellBeforeCommit
+            | Sabotage::UndurableDuplicate
+            | Sabotage::UndurableRefusal
+            | Sabotage::StaleLoad
+            | Sabotage::ProducerBeforeSequence
+            | Sabotage::StaleAfterRecreate
+            | Sabotage::ClosedForgotten
+            | Sabotage::KeyOverlooked
+            | Sabotage::SinceTooLate
+            | Sabotage::RowUnlisted
+            | Sabotage::ToldBeforeVisible
+            | Sabotage::RefusedIsWritten
+            | Sabotage::SealPassesOver
+            | Sabotage::PointsTooHigh
+            | Sabotage::ReadsSkip
+            | Sabotage::LedgerSkipped
+            | Sabotage::OldEra
+            | Sabotage::NotClaimed
+            | Sabotage::AsideTooEarly => world.sabotage = self.inside(),
             Sabotage::AckBeforeFsync
             | Sabotage::DedupeLost
             | Sabotage::EpochsLost
@@ -253,11 +328,41 @@ impl Sabotage {
             | Sabotage::TrimsForgotten
             | Sabotage::DeathsLost
             | Sabotage::ReplayStopsShort
-            | Sabotage::CursorsTooHigh => {
-                world.sqlite = Arc::new(LyingSqlite { sqlite: world.sqlite, defect: self });
+            | Sabotage::CursorsTooHigh
+            | Sabotage::WalNeverRestarts
+            | Sabotage::TrimmedUnpublished
+            | Sabotage::CursorsPublished
+            | Sabotage::VerifyForgets => {
+                world.sqlite = Arc::new(LyingSqlite::new(world.sqlite, self));
             }
         }
         world
+    }
+
+    /// A defect that lies in the engine's own order.
+    const fn inside(self) -> Inside {
+        match self {
+            Sabotage::BellBeforeCommit => Inside::BellBeforeCommit,
+            Sabotage::UndurableDuplicate => Inside::UndurableDuplicate,
+            Sabotage::UndurableRefusal => Inside::UndurableRefusal,
+            Sabotage::StaleLoad => Inside::StaleLoad,
+            Sabotage::ProducerBeforeSequence => Inside::ProducerBeforeSequence,
+            Sabotage::StaleAfterRecreate => Inside::StaleAfterRecreate,
+            Sabotage::ClosedForgotten => Inside::ClosedForgotten,
+            Sabotage::KeyOverlooked => Inside::KeyOverlooked,
+            Sabotage::SinceTooLate => Inside::SinceTooLate,
+            Sabotage::RowUnlisted => Inside::RowUnlisted,
+            Sabotage::ToldBeforeVisible => Inside::ToldBeforeVisible,
+            Sabotage::RefusedIsWritten => Inside::RefusedIsWritten,
+            Sabotage::SealPassesOver => Inside::SealPassesOver,
+            Sabotage::PointsTooHigh => Inside::PointsTooHigh,
+            Sabotage::ReadsSkip => Inside::ReadsSkip,
+            Sabotage::LedgerSkipped => Inside::LedgerSkipped,
+            Sabotage::OldEra => Inside::OldEra,
+            Sabotage::NotClaimed => Inside::NotClaimed,
+            Sabotage::AsideTooEarly => Inside::AsideTooEarly,
+            _ => Inside::None,
+        }
     }
 
     /// What a writer's connection is made to do.
@@ -281,6 +386,11 @@ impl Sabotage {
             (None, Sabotage::PointsTooLow) => {
                 "CREATE TEMP TRIGGER defect AFTER INSERT ON main.streams WHEN new.fork_at > 0
                  BEGIN UPDATE streams SET fork_at = fork_at - 1 WHERE id = new.id; END"
+                    .to_owned()
+            }
+            (None, Sabotage::TrimmedUnpublished) => {
+                "CREATE TEMP TRIGGER defect AFTER INSERT ON main.ledgers
+                 BEGIN DELETE FROM log; END"
                     .to_owned()
             }
             (None, Sabotage::CollectedTooEarly) => {

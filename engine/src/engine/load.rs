@@ -16,7 +16,7 @@ use crate::{
     read::inherited,
     request::{Error, Fork, List, ListRow, Rejection},
     state::{
-        catalogue::{self, Failure},
+        catalogue::{self, Failure, Found},
         rows::StreamRow,
         shelf::{Folds, Pin},
         view::Stream,
@@ -90,6 +90,7 @@ impl Core {
                 .on_reader(move |conn| catalogue::find(conn, key.as_str()))
                 .await
                 .map_err(unreadable)?;
+            let found = self.as_open(found);
             let asked = self.believed(asked);
             if self.shelf.admit(name, found, asked) {
                 return Ok(());
@@ -100,6 +101,14 @@ impl Core {
     /// When a look-up was made, unless a defect is planted that takes it for a newer one.
     fn believed(&self, asked: Folds) -> Folds {
         if self.world.sabotage == Sabotage::StaleLoad { self.shelf.folds() } else { asked }
+    }
+
+    /// What was found, unless a defect is planted that forgets that it is closed.
+    fn as_open(&self, mut found: Found) -> Found {
+        if let (Sabotage::ClosedForgotten, Found::Stream(row)) = (self.world.sabotage, &mut found) {
+            row.state.closed = None;
+        }
+        found
     }
 
     /// The stream that readers see under a name.
@@ -251,9 +260,15 @@ impl Core {
                     }
                     continue;
                 }
+                let is_row = matches!(stream, Listed::Row(_));
+                if is_row && rows.len() == 1 && self.world.sabotage == Sabotage::RowUnlisted {
+                    continue;
+                }
                 let Some(row) = self.list_row(stream) else {
                     continue;
                 };
+                let after = rows.last().is_none_or(|last: &ListRow| last.head.name < row.head.name);
+                assert!(after, "INV-19 the list is what there is: each name once, in order");
                 if skip > 0 {
                     skip -= 1;
                 } else if rows.len() < list.limit {

@@ -35,6 +35,10 @@ impl Gate {
         self.opened.notify_waiters();
     }
 
+    pub(crate) fn is_open(&self) -> bool {
+        self.outcome().is_some()
+    }
+
     pub(crate) fn outcome(&self) -> Option<Outcome> {
         match self.outcome.load(Ordering::Acquire) {
             0 => None,

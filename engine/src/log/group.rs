@@ -46,6 +46,13 @@ impl Group {
         Self { lsn, bytes, effects, entries: 0, gate: Arc::default() }
     }
 
+    /// Whether nothing begins or ends with it, and nobody's subscription changes.
+    pub(crate) fn only_writes(&self) -> bool {
+        let is_write =
+            |it: &Effect| matches!(it, Effect::Stream { change: Change::Write { .. }, .. });
+        self.effects.iter().all(is_write)
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.bytes.len() >= limits::GROUP_BYTES_MAX
             || self.effects.len() >= limits::GROUP_ENTRIES_MAX

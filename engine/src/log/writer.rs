@@ -117,6 +117,10 @@ impl Writer {
             Ok(()) => {
                 assert!(self.conn.is_autocommit(), "INV-1 acked is kept: no transaction is open");
                 self.link = link;
+                if core.world.sabotage == Sabotage::ToldBeforeVisible && group.only_writes() {
+                    group.gate.open(Outcome::Durable);
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
                 settle(&core, group, link);
             }
             Err(error) if catalogue::is_full(&error) && self.conn.is_autocommit() => {
@@ -199,7 +203,9 @@ fn settle(core: &Core, group: Group, link: Link) {
     *core.durable.lock() = link;
     drop(whole);
     metrics.record_bytes.inc_by(payload_bytes);
-    group.gate.open(Outcome::Durable);
+    if core.world.sabotage != Sabotage::ToldBeforeVisible || !group.gate.is_open() {
+        group.gate.open(Outcome::Durable);
+    }
     if core.world.sabotage != Sabotage::BellBeforeCommit {
         ring(rung.iter());
     }
@@ -290,6 +296,8 @@ impl Settled {
                 durable.state.lsn = lsn;
             }
         }
+        let told = gate.is_open() && core.world.sabotage != Sabotage::ToldBeforeVisible;
+        assert!(!told, "INV-32 answers are in one order: what is told was visible before");
         let life = durable.life;
         if !std::mem::replace(&mut durable.dirty, true) {
             self.fresh.push(Arc::clone(stream));

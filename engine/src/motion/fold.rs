@@ -77,6 +77,12 @@ pub(crate) async fn run(
         next_subscription: core.subscriptions.next_number.load(Ordering::Relaxed),
         store_ms: core.store_now(),
     };
+    let tail = core.durable_link().lsn;
+    assert!(
+        cut.folded.lsn <= tail,
+        "INV-46 what is sealed was acked before: sealed is within tail"
+    );
+    assert!(cut.through.lsn <= tail, "INV-46 what is uploaded was acked before: it is within tail");
     let replaced: Vec<LedgerRow> = match &ledger {
         Some(fresh) if fresh.whole => core.files.lock().ledgers().to_vec(),
         _ => Vec::new(),

@@ -7,6 +7,8 @@
 
 use std::sync::Arc;
 
+use weir_io::Sabotage;
+
 use super::fold;
 use crate::{
     core::{Burial, Core},
@@ -21,7 +23,7 @@ use crate::{
         view::{Life, Stream},
     },
     subscribe::fold as subscriptions,
-    types::{Form, Lsn, ProducerId, SegmentId, Seq, StreamId},
+    types::{Chunk, Form, Lsn, ProducerId, SegmentId, Seq, StreamId},
 };
 
 /// A stream with this many unsealed bytes gets a segment of its own.
@@ -248,6 +250,17 @@ fn write_runs(core: &Core, through: Lsn, runs: &[Run]) -> Result<NewSegment, Fai
     )
 }
 
+/// A planted defect: the records without the second of those that came together.
+fn passing_over(blocks: &[Arc<Block>]) -> Vec<Arc<Block>> {
+    let chunks = blocks.iter().flat_map(|block| block.chunks());
+    let mut chunks: Vec<Chunk> = chunks.cloned().collect();
+    if chunks.len() > 2 {
+        chunks.remove(1);
+    }
+    let block: Option<Block> = (!chunks.is_empty()).then(|| chunks.into_iter().collect());
+    block.map(Arc::new).into_iter().collect()
+}
+
 /// Takes a stream's durable state and its unsealed records, and takes it off the list. What
 /// changes from here on puts it on the next one.
 fn photograph(core: &Core, stream: &Arc<Stream>) -> (Snapshot, Vec<Arc<Block>>) {
@@ -255,10 +268,13 @@ fn photograph(core: &Core, stream: &Arc<Stream>) -> (Snapshot, Vec<Arc<Block>>) 
     let mut durable = stream.durable.lock();
     durable.dirty = false;
     let state = durable.state.clone();
-    let blocks = match durable.life {
+    let mut blocks = match durable.life {
         Life::Dead => Vec::new(),
         Life::Live | Life::Unborn => durable.chunks.share(),
     };
+    if core.world.sabotage == Sabotage::SealPassesOver {
+        blocks = passing_over(&blocks);
+    }
     let mut expected = durable.sealed;
     for block in &blocks {
         assert!(block.first() == expected, "INV-7 what is sealed has no hole and no overlap");

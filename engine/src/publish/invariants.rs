@@ -47,7 +47,7 @@ impl fmt::Display for Kind {
 
 /// A manifest breaks a rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("manifest rule '{rule}' is broken: {text}")]
+#[error("manifest rule '{rule}' is broken (INV-40): {text}")]
 pub(crate) struct Violation {
     /// The rule's name.
     pub(crate) rule: &'static str,

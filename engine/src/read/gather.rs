@@ -60,6 +60,11 @@ impl Gather {
         self.done
     }
 
+    /// Whether it takes the records of one key only.
+    pub(crate) const fn is_keyed(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// Whether it has looked at any record.
     pub(crate) fn has_begun(&self) -> bool {
         self.next > self.start

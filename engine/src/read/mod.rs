@@ -11,6 +11,7 @@ mod sight;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use weir_io::Sabotage;
 
 use self::gather::Gather;
 use crate::{
@@ -53,11 +54,12 @@ pub(crate) async fn page(
         (begin(&durable, want.from)?, durable.state.kept.earliest)
     };
     let start = match start {
-        Start::At(seq) => seq,
+        Start::At(seq) => astray(core, stream, want.from, seq),
         Start::Beyond(offset) => return Ok(beyond(stream, offset)),
         Start::Search(since) => {
             let found = search(core, stream, earliest, since).await;
-            found.map_err(|error| unless_over(stream, earliest, error))?.max(earliest)
+            let found = found.map_err(|error| unless_over(stream, earliest, error))?;
+            belated(core, stream, found).max(earliest)
         }
     };
     let mut gather = Gather::new(form, want.key, want.bytes_max, SCAN_BYTES_MAX, start);
@@ -83,6 +85,20 @@ pub(crate) async fn page(
         };
         gather = read.map_err(|error| unless_over(stream, start, error))?;
     }
+}
+
+/// What a search found, unless a defect is planted that ends it one record late.
+fn belated(core: &Core, stream: &Stream, found: Seq) -> Seq {
+    match core.world.sabotage {
+        Sabotage::SinceTooLate => found.after(1).min(stream.durable.lock().sealed).max(found),
+        _ => found,
+    }
+}
+
+/// Where a read begins, unless a defect is planted that lets it skip a record.
+fn astray(core: &Core, stream: &Stream, from: From, start: Seq) -> Seq {
+    let planted = core.world.sabotage == Sabotage::ReadsSkip && matches!(from, From::At(_));
+    if planted && start < stream.durable.lock().state.next { start.after(1) } else { start }
 }
 
 /// Merges leave out the records of a stream that has ended and those it has let go of: a read that
@@ -154,6 +170,12 @@ fn finish(stream: &Stream, durable: &Durable, gather: Gather, start: Seq) -> Pag
     assert!(gather.next <= state.next, "INV-2 nothing beyond the durable tail is served");
     let up_to_date = gather.next == state.next;
     let (next, records) = (gather.next, gather.records);
+    let scanned = next.since(start);
+    let all = records == scanned || (gather.is_keyed() && records < scanned);
+    assert!(
+        all,
+        "INV-17 a keyed read equals a scan: no record twice, and none left out but by key"
+    );
     let (pieces, bytes) = gather.into_pieces();
     Page {
         content: stream.identity.content.clone(),

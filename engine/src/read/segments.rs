@@ -7,6 +7,8 @@
 
 use std::{ops::Range, sync::Arc};
 
+use weir_io::Sabotage;
+
 use super::{
     gather::Gather,
     sight::{Sight, Stop, ask, work},
@@ -299,6 +301,9 @@ fn take(
         };
         if part.first() > gather.next || part.limit() <= gather.next {
             return Ok(());
+        }
+        if sight.core.world.sabotage == Sabotage::KeyOverlooked && gather.is_keyed() {
+            gather.pass_over(0, gather.next.after(1));
         }
         gather.take_part(part, limit);
     }

@@ -4,7 +4,7 @@
 use std::{iter::Peekable, sync::Arc, time::Duration};
 
 use rusqlite::Connection;
-use weir_io::{World, sqlite::Role};
+use weir_io::{Sabotage, World, sqlite::Role};
 
 use super::{
     RestoreError, blocking, failure,
@@ -55,7 +55,7 @@ pub(super) async fn build(
             shared.disk.sync_dir(&dir).map_err(|source| io_error(what, source))?;
         }
         let mut conn = open_tables(&shared, &config)?;
-        tables(&mut conn, &plan).map_err(failure)
+        tables(&mut conn, &plan, shared.sabotage).map_err(failure)
     });
     report.findings.extend(made.await?);
     Ok(())
@@ -70,7 +70,7 @@ pub(super) fn open_tables(world: &World, config: &Config) -> Result<Connection, 
         .map_err(|source| OpenError::Sqlite { what: path.display().to_string(), source }.into())
 }
 
-fn tables(conn: &mut Connection, plan: &Plan) -> Result<Vec<Finding>, Failure> {
+fn tables(conn: &mut Connection, plan: &Plan, sabotage: Sabotage) -> Result<Vec<Finding>, Failure> {
     let (chosen, claimed) = (&plan.choice.chosen.manifest, &plan.claimed.manifest);
     let newest = &plan.choice.newest.manifest;
     assert!(
@@ -94,7 +94,9 @@ fn tables(conn: &mut Connection, plan: &Plan) -> Result<Vec<Finding>, Failure> {
     let ledgers: Vec<Arc<Ledger>> =
         plan.fetched.ledgers.iter().map(|(_, ledger)| Arc::clone(ledger)).collect();
     let mut findings = Vec::new();
-    let ended = put_rows(conn, &ledgers, plan, &mut findings)?;
+    let skipped = usize::from(sabotage == Sabotage::LedgerSkipped && ledgers.len() > 1);
+    let seen = &ledgers[..ledgers.len() - skipped];
+    let ended = put_rows(conn, seen, plan, &mut findings)?;
     let tx = conn.transaction()?;
     put_files(&tx, &plan.fetched)?;
     if ended {

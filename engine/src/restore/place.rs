@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use weir_io::{Disk, World, disk::Lock};
+use weir_io::{Disk, Sabotage, World, disk::Lock};
 
 use super::{Existing, RestoreError, blocking, io_error};
 use crate::{
@@ -46,7 +46,10 @@ impl Site {
             if occupied && existing == Existing::Keep {
                 return Err(RestoreError::Occupied { dir: target.display().to_string() });
             }
-            let old = if occupied { Some(lock_old(&shared, &target, &holder)?) } else { None };
+            let mut old = if occupied { Some(lock_old(&shared, &target, &holder)?) } else { None };
+            if shared.sabotage == Sabotage::AsideTooEarly && old.take().is_some() {
+                set_aside(&*shared.disk, &target, shared.clock.wall_ms())?;
+            }
             let config = Config { dir: beside(&target, "recovering"), ..config };
             let lock = open::prepare_directory(&shared, &config, &holder)?;
             clear(&*shared.disk, &config)?;

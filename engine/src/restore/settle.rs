@@ -3,7 +3,7 @@
 //! generations that never were, and no cursor points beyond what was restored.
 
 use rusqlite::Connection;
-use weir_io::World;
+use weir_io::{Sabotage, World};
 
 use super::{
     RestoreError, blocking,
@@ -38,6 +38,7 @@ pub(super) async fn settle(
     let (shared, config, recoveries) = (world.clone(), config.clone(), report.recoveries);
     let done = blocking(world, move || {
         let mut conn = open_tables(&shared, &config)?;
+        let recoveries = recoveries - u32::from(shared.sabotage == Sabotage::OldEra);
         let streams = raise(&mut conn, Epoch::first_of(recoveries)).map_err(failure)?;
         let clamped = subscribe(&mut conn, era_floor(recoveries)).map_err(failure)?;
         Ok((streams, clamped))
@@ -63,6 +64,8 @@ fn raise(conn: &mut Connection, floor: Epoch) -> Result<u64, Failure> {
             row.state.lineage.raise(floor, row.state.next);
             let newest = row.state.lineage.newest();
             assert_eq!(newest.era(), floor.era(), "INV-42 an era has epochs of its own");
+            let next = row.state.tail().epoch;
+            assert_eq!(next, newest, "INV-49 what was lost meets nothing new: it is counted anew");
             catalogue::put_stream(&tx, &row)?;
             count += 1;
         }

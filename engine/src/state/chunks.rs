@@ -149,6 +149,9 @@ impl Chunks {
 impl FromIterator<Chunk> for Block {
     fn from_iter<I: IntoIterator<Item = Chunk>>(chunks: I) -> Self {
         let chunks: Vec<Chunk> = chunks.into_iter().collect();
+        for (chunk, next) in chunks.iter().zip(&chunks[1..]) {
+            assert!(next.first == chunk.limit(), "INV-7 what is sealed has no hole and no overlap");
+        }
         let mut weight = Weight::default();
         for chunk in &chunks {
             weight += Weight { payload: chunk.records.payload.len(), cost: chunk.cost() };

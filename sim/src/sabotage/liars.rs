@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use weir_io::{
     Blocking, Clock, Disk, File, Sqlite,
@@ -21,12 +22,36 @@ use weir_io::{
 use super::Sabotage;
 
 pub(super) struct LyingSqlite {
-    pub(super) sqlite: Arc<dyn Sqlite>,
-    pub(super) defect: Sabotage,
+    sqlite: Arc<dyn Sqlite>,
+    defect: Sabotage,
+    /// A reader in the middle of a transaction.
+    pin: Mutex<Option<Connection>>,
+}
+
+impl LyingSqlite {
+    pub(super) fn new(sqlite: Arc<dyn Sqlite>, defect: Sabotage) -> Self {
+        Self { sqlite, defect, pin: Mutex::default() }
+    }
+
+    /// Begins another reader where the database is now, and then lets go of the one before.
+    fn pin(&self, path: &Path) -> rusqlite::Result<()> {
+        let conn = self.sqlite.open(path, Role::Reader)?;
+        conn.execute_batch("BEGIN; SELECT count(*) FROM main.meta;")?;
+        *self.pin.lock() = Some(conn);
+        Ok(())
+    }
 }
 
 impl Sqlite for LyingSqlite {
     fn open(&self, path: &Path, role: Role) -> rusqlite::Result<Connection> {
+        match (role, self.defect) {
+            (Role::Checkpointer, Sabotage::WalNeverRestarts) => self.pin(path)?,
+            (Role::Looker, Sabotage::VerifyForgets) => {
+                let conn = self.sqlite.open(path, Role::Writer)?;
+                conn.execute_batch("DELETE FROM main.tombstones")?;
+            }
+            _ => {}
+        }
         let conn = self.sqlite.open(path, role)?;
         if let (Role::Writer, Some(sql)) = (role, self.defect.statement()) {
             // Before the tables are made there is nothing to tamper with.
@@ -37,6 +62,19 @@ impl Sqlite for LyingSqlite {
             conn.execute_batch(
                 "PRAGMA query_only=OFF;
                  CREATE TEMP VIEW log AS SELECT * FROM main.log WHERE 0;
+                 PRAGMA query_only=ON;",
+            )?;
+        }
+        if (role, self.defect) == (Role::Reader, Sabotage::CursorsPublished) {
+            // Version, kind and stream, then the acked and the last offset: an epoch and a position
+            // each, all of them numbers of one byte.
+            conn.execute_batch(
+                "PRAGMA query_only=OFF;
+                 CREATE TEMP VIEW links AS SELECT subscription, path, lsn,
+                     CASE WHEN length(row) = 7 THEN
+                         CAST(substr(row, 1, 3) || substr(row, 6, 2) || substr(row, 6, 2) AS BLOB)
+                     ELSE row END AS row
+                     FROM main.links;
                  PRAGMA query_only=ON;",
             )?;
         }

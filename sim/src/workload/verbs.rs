@@ -83,11 +83,11 @@ impl Host {
                 let limits = model.has_limits(&ticket.name);
                 drop(model);
                 let broken = match what.contains("is in no segment") {
-                    true if fork => checks::KEPT,
-                    true if limits => checks::LIMITS,
-                    _ => checks::DAMAGE,
+                    true if fork => Breach::of(checks::KEPT, what),
+                    true if limits => Breach::of(checks::LIMITS, what),
+                    _ => Breach::of(checks::DAMAGE, what),
                 };
-                sim.check::<()>(Breach::of(broken, what));
+                sim.check::<()>(broken);
                 Said::Nothing
             }
             other => {

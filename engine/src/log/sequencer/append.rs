@@ -60,18 +60,20 @@ impl Sequencer {
             None => None,
         };
         let gate = pending(decided.gate.clone()).or(pending(gate));
-        let verdict = decide::append::decide(
-            &stream.identity,
-            &decided.state,
-            known.as_ref(),
-            append,
-            prepared,
-            now,
-        );
-        let verdict = match verdict {
+        let decide = |append: &Append, prepared, decided: &Decided| {
+            let (identity, state) = (&stream.identity, &decided.state);
+            decide::append::decide(identity, state, known.as_ref(), append, prepared, now)
+        };
+        let lax = self.lax(append, &prepared);
+        let verdict = match decide(append, prepared, &decided) {
             Ok(verdict) => verdict,
             Err(rejection) => {
                 self.betray(&mut decided, append, &rejection);
+                let lax = lax.map(|(append, prepared)| decide(&append, prepared, &decided));
+                if let (Some(Ok(lax)), Rejection::StreamSeq { .. }) = (lax, &rejection) {
+                    let write = lax.change.expect("a plain append writes");
+                    drop(self.write(&mut inner, &stream, &mut decided, write));
+                }
                 return Ok(refuse(rejection, gate));
             }
         };
@@ -82,6 +84,13 @@ impl Sequencer {
             Some(write) => Some(self.write(&mut inner, &stream, &mut decided, write)),
         };
         Ok(super::decided(Ok(verdict.answer), gate))
+    }
+
+    /// Nothing, unless a defect is planted: then the request of a client that is no producer as it
+    /// would be without its `Stream-Seq`.
+    fn lax(&self, append: &Append, prepared: &Prepared) -> Option<(Append, Prepared)> {
+        let planted = self.sabotage == Sabotage::RefusedIsWritten && append.producer.is_none();
+        planted.then(|| (Append { stream_seq: None, ..append.clone() }, prepared.clone()))
     }
 
     /// Does nothing, unless a defect is planted: then the refused request's producer counts as

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use weir_io::Sabotage;
+
 use super::{Inner, Missing, Sequencer, Submitted, absence, decided, pending, refuse};
 use crate::{
     decide::{
@@ -13,12 +15,12 @@ use crate::{
         gate::Gate,
         group::Change,
     },
-    request::{Create, CreateOutcome, Error, Prepared, Rejection},
+    request::{Create, CreateOutcome, Error, Fork, Prepared, Rejection},
     state::{
         stream::{Identity, StreamState},
         view::Stream,
     },
-    types::{Lsn, StreamId, StreamName},
+    types::{Lsn, Offset, StreamId, StreamName},
 };
 
 /// The source of a fork as the request found it.
@@ -123,12 +125,22 @@ impl Sequencer {
         };
         let seen = (&stream.identity, &view.state);
         let cut = source.cut.as_ref();
+        let belated = self.belated(create, &view.state);
+        let create = belated.as_ref().unwrap_or(create);
         let birth = match decide::create::fork(named, seen, create, cut, prepared, now) {
             Ok(verdict) => verdict.change.expect("a fork over nothing changes something"),
             Err(rejection) => return Ok(refuse(rejection, gate)),
         };
         drop(view);
         Ok(self.born(inner, birth, Some(&stream), now))
+    }
+
+    /// Nothing, unless a defect is planted: then a fork that draws on one record more.
+    fn belated(&self, create: &Create, of: &StreamState) -> Option<Create> {
+        let fork = create.fork.as_ref().filter(|_| self.sabotage == Sabotage::PointsTooHigh)?;
+        let at = fork.at.filter(|at| at.next < of.next && fork.sub_offset == 0)?;
+        let at = Some(Offset { next: at.next.after(1), ..at });
+        Some(Create { fork: Some(Fork { at, ..fork.clone() }), ..create.clone() })
     }
 
     fn born(

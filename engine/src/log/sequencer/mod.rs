@@ -148,6 +148,7 @@ impl Sequencer {
         {
             return Err(Error::Busy);
         }
+        assert!(inner.requests < self.queue_requests_max, "INV-13 the queue is bounded");
         inner.close_if_full();
         Ok(inner)
     }

@@ -346,6 +346,8 @@ async fn settle(
     state: &mut Attached,
     stored: Stored,
 ) -> Result<(), Problem> {
+    let fenced = core.metrics.publish.fenced.get() > 0;
+    assert!(!fenced, "INV-48 a bucket has one writer: who is overtaken publishes nothing more");
     claim(bucket, &stored).await?;
     // What is collected meanwhile is for others to say, who may have been given another grace period:
     // the shortest there is counts.

@@ -63,6 +63,11 @@ pub(crate) fn readable(conn: &Connection, id: StreamId, folded: Lsn) -> Outcome<
         let apart = std::mem::take(&mut ranges);
         apart.into_iter().for_each(|range| join(&mut ranges, range));
     }
+    let shows = ranges.last().is_some_and(|last| last.end == Seq::LAST);
+    assert!(
+        over || shows,
+        "INV-23 nothing that can be read is dropped: its own records least of all"
+    );
     Ok(ranges)
 }
 

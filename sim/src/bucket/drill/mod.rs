@@ -25,8 +25,8 @@ use weir_engine::{
     verify::Depth,
 };
 use weir_io::{
-    World,
-    memory::{Machine, MemoryBucket},
+    Disk, World,
+    memory::{Drive, Machine, MemoryBucket, Verb},
     objects::Objects,
 };
 
@@ -97,7 +97,8 @@ impl Drill {
             })?;
         }
         self.clear_up();
-        self.boot(&machine, true, async |world| self.end(world, c).await)
+        let drive = machine.drive();
+        self.boot(&machine, true, async |world| self.end(world, drive, c).await)
     }
 
     fn note(&self, what: &str) {
@@ -175,7 +176,16 @@ impl Drill {
                 let bucket = self.client_of(&world);
                 let holder = "an operator";
                 let done = Engine::bootstrap(world, self.config(), bucket, options, holder).await;
-                self.bootstrapped(done, turn)
+                // One that was cut off before may have been done.
+                let failed = turn == 0 && done.is_err();
+                self.bootstrapped(done, turn)?;
+                require!(
+                    !failed || aside == is_there(machine),
+                    checks::PLACED,
+                    "a recovery failed, and there is a store: {}",
+                    !aside
+                );
+                Ok(())
             })?;
             if self.recovered.get().is_some() {
                 self.clear_up();
@@ -225,7 +235,7 @@ impl Drill {
                     Ok(())
                 }
                 Err(error) => Breach::of(checks::CHAIN, format!("the old machine: {error}")),
-                Ok(_) => Breach::of(checks::CHAIN, "the old machine serves again"),
+                Ok(_) => Breach::of(checks::CLAIMED, "the machine that was given up serves again"),
             }
         })
     }
@@ -299,7 +309,7 @@ impl Drill {
     }
 
     /// The last boot: everything is as it should be, and whoever verifies it finds nothing.
-    async fn end(&self, world: World, c: &mut ChaCha8Rng) -> Result<(), Breach> {
+    async fn end(&self, world: World, drive: &Drive, c: &mut ChaCha8Rng) -> Result<(), Breach> {
         let Some(client) = self.open(&world).await? else {
             return Breach::of(checks::SERVES, "the store does not open at the end");
         };
@@ -310,15 +320,39 @@ impl Drill {
         client.close().await;
         drop(client);
         let bucket = self.client_of(&world);
-        let verified = Engine::verify(world, self.config(), Some(bucket), Depth::Deep).await;
+        let changes = || (drive.written_bytes(), drive.mutations(), changes(&self.bucket));
+        let before = changes();
+        let (config, shared) = (self.config(), world.clone());
+        let verified = Engine::verify(shared, config, Some(bucket), Depth::Deep).await;
         match verified {
             Ok(found) => {
                 let shown: Vec<String> =
                     found.findings.iter().take(4).map(ToString::to_string).collect();
                 require!(shown.is_empty(), checks::CUT, "verified: {}", shown.join("; "));
-                Ok(())
+                let after = changes();
+                require!(before == after, checks::LOOKED, "verified: {before:?} became {after:?}");
+                self.kept(world).await
             }
             Err(error) => Breach::of(checks::SERVES, format!("can't be verified: {error}")),
         }
     }
+
+    /// Who does not say that a store may be replaced is refused.
+    async fn kept(&self, world: World) -> Result<(), Breach> {
+        let (bucket, options) = (self.client_of(&world), Options::default());
+        let done = Engine::bootstrap(world, self.config(), bucket, options, "nobody").await;
+        let refused = matches!(done, Err(RestoreError::Occupied { .. }));
+        require!(refused, checks::PLACED, "a store was replaced unasked: {done:?}");
+        Ok(())
+    }
+}
+
+/// Whether a machine has a store where one belongs.
+fn is_there(machine: &Machine) -> bool {
+    machine.drive().mount().exists(&Config::new(DIR).dir.join("lock")).unwrap_or(true)
+}
+
+/// How often a bucket was asked to change something.
+fn changes(bucket: &MemoryBucket) -> (u64, u64) {
+    (bucket.count(Verb::Create), bucket.count(Verb::Delete))
 }

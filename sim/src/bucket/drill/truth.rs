@@ -167,7 +167,7 @@ impl Truth {
         let begun = self.begun.entry(name.to_owned()).or_default();
         require!(
             !begun.contains(&epoch),
-            checks::RECOVERED,
+            checks::ERA,
             "'{name}' begins under epoch {epoch} again, it had {begun:?}"
         );
         begun.push(epoch);
@@ -259,7 +259,7 @@ impl Truth {
         let last = self.history.len() - 1;
         require!(
             recoveries > self.recoveries,
-            checks::RECOVERED,
+            checks::ERA,
             "{recoveries} recoveries after {}",
             self.recoveries
         );
@@ -268,7 +268,7 @@ impl Truth {
             let tail = stream.offset(stream.tail());
             require!(
                 seen[name].0 == tail,
-                checks::RECOVERED,
+                checks::ERA,
                 "'{name}' ends at {:?} after {recoveries} recoveries, not at {tail:?}",
                 seen[name].0
             );
