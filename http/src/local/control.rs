@@ -195,11 +195,8 @@ pub(crate) async fn taken(
     name: &Name,
     address: SocketAddr,
 ) -> LocalError {
-    let all = match all(world, root).await {
-        Ok(all) => all,
-        // Who it is, is the lesser question.
-        Err(_) => Vec::new(),
-    };
+    // Who it is, is the lesser question.
+    let all = all(world, root).await.unwrap_or_default();
     if let Some(holder) = all.iter().find(|it| it.name == *name).and_then(Status::holder) {
         return LocalError::Running { name: name.clone(), holder };
     }

@@ -110,7 +110,7 @@ fn backpressure(details: &ServerDetails) -> Value {
     let limits = &details.limits;
     let (waiting, max) = match &details.publishing {
         Some(publishing) => (publishing.backlog_bytes, limits.config.backlog_bytes_max),
-        None => (details.memtable.unsealed_bytes, limits.unsealed_bytes_max),
+        None => (wide(details.memtable.unsealed_bytes), wide(limits.unsealed_bytes_max)),
     };
     json!({
         "enabled": true,
@@ -118,6 +118,10 @@ fn backpressure(details: &ServerDetails) -> Value {
         "max_bytes": max,
         "over_limit": waiting >= max || details.memtable.full,
     })
+}
+
+fn wide(bytes: usize) -> u64 {
+    u64::try_from(bytes).expect("usize fits u64")
 }
 
 fn no_gate() -> Value {
