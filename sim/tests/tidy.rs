@@ -13,7 +13,7 @@ const PACKAGES: [&str; 5] = ["io", "engine", "http", "sim", "conformance"];
 const LINES_MAX: usize = 500;
 
 /// Ranks inside the engine, as its imports are: a module imports from its own rank and below.
-const RANKS: [(&str, u32); 60] = [
+const RANKS: [(&str, u32); 61] = [
     ("limits", 0),
     ("inflate", 0),
     ("types", 1),
@@ -43,6 +43,7 @@ const RANKS: [(&str, u32); 60] = [
     ("subscribe::subscription", 4),
     ("subscribe::concerned", 4),
     ("subscribe::calendar", 5),
+    ("state::chunks", 5),
     ("state::catalogue", 5),
     ("state::uploads", 5),
     ("state::view", 5),

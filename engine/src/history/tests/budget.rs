@@ -64,9 +64,11 @@ fn nothing_that_no_manifest_names_is_evicted() {
     live(Config { local_bytes_max: 0, ..config() }, async |town| {
         town.uploaded("s", 300).await;
         let world = &town.world;
-        let slot = Artifact::Manifest(Generation::NONE.next().next()).key();
-        let other = town.machine.bucket().client(Arc::clone(&world.clock));
-        other.create(&slot, "another's".into()).await.expect("it is free");
+        let first = Generation::NONE.next();
+        let manifest = |generation| Artifact::Manifest(generation).key();
+        // What another writer would do, but for its content.
+        let bytes = town.machine.bucket().peek(&manifest(first)).expect("just published");
+        town.machine.bucket().put(manifest(first.next()), bytes);
         town.create("t").await;
         town.append("t", 0, 300).await;
         seal::run(&town.engine.core).await;
