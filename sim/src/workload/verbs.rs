@@ -72,10 +72,7 @@ impl Host {
             Error::DiskFull if options.disk_full => Said::Nothing,
             Error::Unknown if options.disturbs() || self.door.may_lose() => Said::Unknown,
             Error::LogFailed | Error::ReadFailed(_) if options.disturbs() => Said::Nothing,
-            Error::ReadFailed(_) if options.bucket.keeps_readers_waiting() => {
-                weir_io::sometimes!("a read waited for the bucket in vain");
-                Said::Nothing
-            }
+            Error::ReadFailed(_) if options.bucket.keeps_readers_waiting() => Said::Nothing,
             Error::Corrupt(what) => {
                 let what = format!("'{}' is said to be damaged and is not: {what}", ticket.name);
                 let model = sim.model.borrow();
