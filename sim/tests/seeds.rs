@@ -32,12 +32,16 @@ const DAMAGE: &str =
     "engine/tests/bootstrap and publish: a simulated bucket loses nothing for good";
 
 /// Marks that these seeds can't reach, and where they are reached.
-const ELSEWHERE: [(&str, &str); 26] = [
+const ELSEWHERE: [(&str, &str); 27] = [
     (
         "a bootstrap cut a stream back to what is left of it",
         "needs damage for good to the tail of the newest ledger; its steps: engine/src/restore/patch.rs",
     ),
     ("a bootstrap lost the race with another one", "engine/tests/bootstrap"),
+    (
+        "a worker heard of its claim when it was over",
+        "over HTTP, where an answer can come after the next wake; none of the fixed seeds does it",
+    ),
     ("a bootstrap met a hole that a manifest names", DAMAGE),
     (
         "a bootstrap put a cursor back",

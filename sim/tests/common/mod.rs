@@ -45,10 +45,9 @@ pub(crate) fn cases(cases: &[Case], jobs: usize) -> Swarm {
 
 /// What happens only where answers get lost: clients on other machines must reach it, and no other
 /// seeds are asked for it.
-pub(crate) const ONLY_OVER_HTTP: [&str; 8] = [
+pub(crate) const ONLY_OVER_HTTP: [&str; 7] = [
     "a deletion that nobody answered was over",
     "a reader of events was overtaken by a trim",
-    "a worker heard of its claim when it was over",
     "an event stream broke",
     "an event stream was ended by the server",
     "what nobody was told of a creation was seen later",
