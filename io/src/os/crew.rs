@@ -123,8 +123,9 @@ struct Address {
 
 impl Address {
     fn wake_here(&self) {
-        // Before the wake: what comes after the task has looked must be posted again.
-        self.posted.store(false, Ordering::Release);
+        // Before the wake: what comes after the task has looked must be posted again. A swap, so that the
+        // task sees what those did who found it posted already.
+        self.posted.swap(false, Ordering::AcqRel);
         self.task.get().expect("set at the first poll").wake_by_ref();
     }
 }
