@@ -66,6 +66,26 @@ fn nothing_is_found_where_nothing_is_wrong_and_nothing_is_changed() {
 }
 
 #[test]
+fn who_was_overtaken_is_told_so() {
+    let machine = Machine::new(40);
+    fill(&machine);
+    let other = another(&machine, 41);
+    life(&other, async |world| {
+        let engine = recover(&world, &other).await;
+        append(&engine, "a", "new ").await;
+        pass(15).await;
+        engine.close().await;
+        assert_eq!(verify(&world, &other, Depth::Both).await, [""; 0], "the new one is alone");
+    });
+    life(&machine, async |world| {
+        for depth in [Depth::Both, Depth::Deep] {
+            let rules = verify(&world, &machine, depth).await;
+            assert!(rules.contains(&"overtaken"), "{depth:?}: {rules:?}");
+        }
+    });
+}
+
+#[test]
 fn damage_on_the_disk_is_found() {
     for (seed, dir, byte, depths) in [(32, "segments", 50, 0..4), (33, "rows", 45, 0..4)] {
         let machine = Machine::new(seed);

@@ -5,6 +5,7 @@ use crate::{
     history::{AdoptError, Adoption, Bucket, adopt, tidy},
     publish::keys::{Artifact, Generation},
     types::SegmentId,
+    verify::Depth,
 };
 
 /// Bytes of all segment files on the drive, gaps not counted.
@@ -81,6 +82,12 @@ fn nothing_that_no_manifest_names_is_evicted() {
         let bucket = town.machine.bucket().client(Arc::clone(&world.clock));
         bucket.delete(&key(&uploaded)).await.expect("it was uploaded");
         assert_eq!(town.read("t", 1 << 20).await, body("t", 300));
+        // Nobody else looks for it there.
+        bucket.delete(&manifest(first.next())).await.expect("it is there");
+        let config = town.engine.core.config.clone();
+        let looked = Engine::verify(world.clone(), config, Some(bucket), Depth::Both).await;
+        let rules: Vec<_> = looked.expect("it looks").findings.iter().map(|it| it.rule).collect();
+        assert_eq!(rules, ["object"]);
     });
 }
 
