@@ -12,6 +12,7 @@ use crate::{
     admit,
     audit::InMemory,
     decide::{Now, append},
+    history::Deadline,
     log::entry::{self, Create, Entry, Write},
     read::gather::Gather,
     request::{Append, Prepared},
@@ -224,7 +225,7 @@ impl Memtable {
     /// Gathers the first page of at most so many bytes. Returns its length.
     #[must_use]
     pub fn read(&self, bytes_max: usize) -> usize {
-        let mut gather = Gather::new(Form::Binary, None, bytes_max, SCAN_BYTES_MAX, Seq::ZERO);
+        let mut gather = Gather::new(Form::Binary, None, bytes_max, SCAN_BYTES_MAX, Seq::ZERO, Deadline::of_now());
         let limit = self.chunks.newest().map_or(Seq::ZERO, Chunk::limit);
         gather.take_chunks(&self.chunks, limit);
         gather.into_pieces().1

@@ -36,6 +36,14 @@ pub(crate) struct Cold {
     pub(crate) blocks: Range<BlockNo>,
 }
 
+impl Cold {
+    /// Stored bytes of the first block.
+    pub(crate) fn first_bytes(&self) -> u64 {
+        let span = self.segment.span(&(self.blocks.start..self.blocks.start.next()));
+        span.end - span.start
+    }
+}
+
 /// Where readers will go on, and how much the last fetch for them was.
 #[derive(Default)]
 pub(super) struct Trails {

@@ -14,6 +14,7 @@ mod adopt;
 mod ahead;
 mod bucket;
 mod budget;
+mod deadline;
 mod fetch;
 mod whole;
 
@@ -33,6 +34,9 @@ pub(crate) use adopt::{AdoptError, Adoption, adopt};
 pub(crate) use ahead::{Cold, Purpose, plan};
 pub(crate) use bucket::Bucket;
 pub(crate) use budget::tidy;
+pub(crate) use deadline::Deadline;
+#[cfg(test)]
+pub(crate) use deadline::WAIT_MAX;
 pub(crate) use fetch::bring;
 pub(crate) use whole::{doubt, make_whole};
 

@@ -15,6 +15,7 @@ use std::{
 use crate::{
     core::Core,
     decide::retention::{self, Goal, Walk},
+    history::Deadline,
     log::{entry::Trim, gate::Outcome},
     read::{inherited, segments},
     request::Error,
@@ -122,7 +123,8 @@ async fn find(
 ) -> Result<Trim, Error> {
     let own_start = stream.identity.own_start();
     if kept.earliest < own_start && !goal.inherited {
-        let at = inherited::since(core, stream, kept.earliest, goal.older_than).await?;
+        let deadline = Deadline::of_now();
+        let at = inherited::since(core, stream, kept.earliest, goal.older_than, deadline).await?;
         if at < own_start {
             let oldest = inherited::timestamp(core, stream, at).await?;
             let id = stream.identity.id;

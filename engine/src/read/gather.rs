@@ -8,6 +8,7 @@ use std::ops::Range;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
+    history::Deadline,
     segment::Part,
     state::chunks::Chunks,
     types::{Ends, Form, Seq},
@@ -30,6 +31,8 @@ pub(crate) struct Gather {
     pieces: Vec<Bytes>,
     small: BytesMut,
     done: bool,
+    /// Until when the page waits for blocks from the bucket.
+    pub(crate) deadline: Deadline,
 }
 
 impl Gather {
@@ -39,6 +42,7 @@ impl Gather {
         bytes_max: usize,
         scan_bytes_max: usize,
         start: Seq,
+        deadline: Deadline,
     ) -> Self {
         Self {
             form,
@@ -52,6 +56,7 @@ impl Gather {
             pieces: Vec::new(),
             small: BytesMut::new(),
             done: false,
+            deadline,
         }
     }
 

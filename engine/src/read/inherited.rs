@@ -7,6 +7,7 @@ use super::{gather::Gather, segments};
 use crate::{
     core::Core,
     decide::create::Cut,
+    history::Deadline,
     request::Error,
     state::view::Stream,
     types::{Ancestry, Chunk, Seq, StreamId, WallMs},
@@ -62,7 +63,12 @@ fn home(stream: &Stream, seq: Seq) -> StreamId {
 }
 
 /// The record at a position before the durable tail, with its key and its timestamp.
-async fn record(core: &Arc<Core>, stream: &Arc<Stream>, seq: Seq) -> Result<Chunk, Error> {
+async fn record(
+    core: &Arc<Core>,
+    stream: &Arc<Stream>,
+    seq: Seq,
+    deadline: Deadline,
+) -> Result<Chunk, Error> {
     let home = home(stream, seq);
     let source = match home == stream.identity.id {
         true => Some(Arc::clone(stream)),
@@ -73,7 +79,7 @@ async fn record(core: &Arc<Core>, stream: &Arc<Stream>, seq: Seq) -> Result<Chun
     {
         return Ok(chunk);
     }
-    segments::record(core, home, &stream.identity.name, seq).await
+    segments::record(core, home, &stream.identity.name, seq, deadline).await
 }
 
 /// The record at a position, for a sub-offset to cut; `None` beyond the durable tail.
@@ -85,7 +91,7 @@ pub(crate) async fn cut(
     if at >= stream.durable.lock().state.next {
         return Ok(None);
     }
-    let Chunk { first, records, timestamp, key } = record(core, stream, at).await?;
+    let Chunk { first, records, timestamp, key } = record(core, stream, at, Deadline::of_now()).await?;
     let index = usize::try_from(at.since(first)).expect("inside the chunk");
     let form = stream.identity.content.form();
     let range = records.ends.slice(index..index + 1, records.payload.len(), form);
@@ -98,7 +104,7 @@ pub(crate) async fn timestamp(
     stream: &Arc<Stream>,
     seq: Seq,
 ) -> Result<WallMs, Error> {
-    Ok(record(core, stream, seq).await?.timestamp)
+    Ok(record(core, stream, seq, Deadline::of_now()).await?.timestamp)
 }
 
 /// The first inherited position from `earliest` on whose timestamp is not before `since`; the fork
@@ -108,11 +114,12 @@ pub(crate) async fn since(
     stream: &Arc<Stream>,
     earliest: Seq,
     since: WallMs,
+    deadline: Deadline,
 ) -> Result<Seq, Error> {
     let (mut older, mut limit) = (earliest, stream.identity.own_start());
     while older < limit {
         let middle = Seq::new(older.get().midpoint(limit.get()));
-        let found = record(core, stream, middle).await?;
+        let found = record(core, stream, middle, deadline).await?;
         if found.timestamp < since { older = middle.after(1) } else { limit = middle }
     }
     Ok(older)

@@ -16,6 +16,7 @@ use weir_io::Sabotage;
 use self::gather::Gather;
 use crate::{
     core::Core,
+    history::Deadline,
     request::{Error, From, Page, Rejection},
     state::{
         stream::Identity,
@@ -53,16 +54,17 @@ pub(crate) async fn page(
         let durable = stream.durable.lock();
         (begin(&durable, want.from)?, durable.state.kept.earliest)
     };
+    let deadline = Deadline::of_now();
     let start = match start {
         Start::At(seq) => astray(core, stream, want.from, seq),
         Start::Beyond(offset) => return Ok(beyond(stream, offset)),
         Start::Search(since) => {
-            let found = search(core, stream, earliest, since).await;
+            let found = search(core, stream, earliest, since, deadline).await;
             let found = found.map_err(|error| unless_over(stream, earliest, error))?;
             belated(core, stream, found).max(earliest)
         }
     };
-    let mut gather = Gather::new(form, want.key, want.bytes_max, SCAN_BYTES_MAX, start);
+    let mut gather = Gather::new(form, want.key, want.bytes_max, SCAN_BYTES_MAX, start, deadline);
     loop {
         let inherited = stream.identity.fork.as_ref().filter(|fork| gather.next < fork.at);
         {
@@ -121,15 +123,16 @@ async fn search(
     stream: &Arc<Stream>,
     earliest: Seq,
     since: WallMs,
+    deadline: Deadline,
 ) -> Result<Seq, Error> {
     let own_start = stream.identity.own_start();
     if own_start > earliest {
-        let found = inherited::since(core, stream, earliest, since).await?;
+        let found = inherited::since(core, stream, earliest, since, deadline).await?;
         if found < own_start {
             return Ok(found);
         }
     }
-    segments::since(core, stream, since).await
+    segments::since(core, stream, since, deadline).await
 }
 
 fn begin(durable: &Durable, from: From) -> Result<Start, Error> {

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     core::Core,
     decide::retention::Walk,
-    history::Purpose,
+    history::{Deadline, Purpose},
     motion::seal::NewSegment,
     request::Error,
     segment::{Part, Segment},
@@ -93,9 +93,10 @@ pub(crate) async fn read(
     limit: Seq,
     gather: Gather,
 ) -> Result<Gather, Error> {
-    let reader = reader.clone();
-    let read =
-        work(core, gather, move |sight, gather| read_one(sight, stream, &reader, limit, gather));
+    let (reader, deadline) = (reader.clone(), gather.deadline);
+    let read = work(core, deadline, gather, move |sight, gather| {
+        read_one(sight, stream, &reader, limit, gather)
+    });
     as_far_as_possible(read.await?)
 }
 
@@ -107,7 +108,7 @@ pub(crate) async fn read_runs(
     gather: Gather,
 ) -> Result<Gather, Error> {
     let (fork, ancestry) = (Arc::clone(fork), Arc::clone(ancestry));
-    let read = work(core, gather, move |sight, gather| {
+    let read = work(core, gather.deadline, gather, move |sight, gather| {
         while let Some(run) = ancestry.run_of(gather.next).filter(|_| !gather.is_done()) {
             let source = sight.core.shelf.source(run.stream);
             if source.is_some_and(|source| source.durable.lock().sealed <= gather.next) {
@@ -156,7 +157,7 @@ pub(crate) async fn walk(
     walk: Walk,
 ) -> Result<(Walk, Result<(), Error>), Error> {
     let stream = Arc::clone(stream);
-    work(core, walk, move |sight, walk| {
+    work(core, Deadline::of_now(), walk, move |sight, walk| {
         let id = stream.identity.id;
         let candidates = sight.core.segments.load().holding(id);
         let before = walk.at;
@@ -210,7 +211,7 @@ async fn pass(
     means: Means,
 ) -> Result<(Walk, Result<(), Error>), Error> {
     let stream = Arc::clone(stream);
-    work(core, walk, move |sight, walk| {
+    work(core, Deadline::of_now(), walk, move |sight, walk| {
         let (id, sealed) = (stream.identity.id, stream.durable.lock().sealed);
         let candidates = sight.core.segments.load().holding(id);
         let mut limit = sealed;
@@ -264,9 +265,10 @@ pub(crate) async fn record(
     stream: StreamId,
     reader: &StreamName,
     seq: Seq,
+    deadline: Deadline,
 ) -> Result<Chunk, Error> {
     let reader = reader.clone();
-    ask(core, move |sight| {
+    ask(core, deadline, move |sight| {
         let candidates = sight.core.segments.load().holding(stream);
         let segment = find_position(sight, &candidates, stream, seq)?;
         let no = segment.locate(stream, seq).ok_or_else(|| lost(seq, &reader))?;
@@ -376,7 +378,8 @@ fn find_position(
 }
 
 /// About how many stored bytes a segment holds of a stream's records within `range`; `None` if it
-/// holds none of them. Runs where blocking is allowed. Where a block can't be read it may hold some.
+/// holds none of them. Runs where blocking is allowed. Of a block that is not here it is taken to hold
+/// as much of this stream as of any other.
 pub(crate) fn held_within(
     core: &Core,
     segment: &Arc<Segment>,
@@ -389,7 +392,7 @@ pub(crate) fn held_within(
             block.stored_len
         } else {
             match core.blocks.block(segment, block.no) {
-                Err(_) => 0,
+                Err(_) => block.stored_len / block.streams_max.max(1),
                 Ok(found) => {
                     let part = found.part(stream);
                     let payload = part.map_or(0, |part| part.slice(range.clone()).len());
@@ -412,9 +415,10 @@ pub(crate) async fn since(
     core: &Arc<Core>,
     stream: &Arc<Stream>,
     since: WallMs,
+    deadline: Deadline,
 ) -> Result<Seq, Error> {
     let stream = Arc::clone(stream);
-    ask(core, move |sight| {
+    ask(core, deadline, move |sight| {
         let sealed = stream.durable.lock().sealed;
         let id = stream.identity.id;
         let mut candidates = sight.core.segments.load().holding(id);

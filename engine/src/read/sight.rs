@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     core::Core,
-    history::{self, Cold, Purpose},
+    history::{self, Cold, Deadline, Purpose},
     request::Error,
     segment::{Block, BlockNo, ReadError, Segment},
     types::SegmentId,
@@ -67,18 +67,21 @@ impl Sight<'_> {
     }
 }
 
-/// Runs reading code, and runs it again as often as it needs a block from the bucket.
+/// Runs reading code, and runs it again as often as it needs a block from the bucket, until its
+/// deadline.
 pub(super) async fn ask<R: Send + 'static>(
     core: &Arc<Core>,
+    deadline: Deadline,
     job: impl Fn(&Sight<'_>) -> Result<R, Stop> + Send + 'static,
 ) -> Result<R, Error> {
-    work(core, (), move |sight, ()| job(sight)).await?.1
+    work(core, deadline, (), move |sight, ()| job(sight)).await?.1
 }
 
 /// As [`ask`], for code that goes on where it was when it is run again: `state` is what it has
 /// done, and is returned however it ends.
 pub(super) async fn work<S: Send + 'static, R: Send + 'static>(
     core: &Arc<Core>,
+    deadline: Deadline,
     mut state: S,
     mut job: impl Fn(&Sight<'_>, &mut S) -> Result<R, Stop> + Send + 'static,
 ) -> Result<(S, Result<R, Error>), Error> {
@@ -96,8 +99,8 @@ pub(super) async fn work<S: Send + 'static, R: Send + 'static>(
             Err(Stop::Failed(error)) => return Ok((state, Err(error))),
             Err(Stop::Cold(cold)) => cold,
         };
-        let id = cold.segment.id();
-        match history::bring(core, cold).await {
+        let (id, bytes) = (cold.segment.id(), cold.first_bytes());
+        match deadline.wait(bytes, history::bring(core, cold)).await {
             Ok(blocks) => brought.extend(blocks.iter().map(|(no, it)| ((id, *no), Arc::clone(it)))),
             // Merged meanwhile, and perhaps collected: the records are elsewhere now.
             Err(_) if !core.segments.load().has(id) => {}

@@ -62,6 +62,8 @@ pub(crate) struct Spanning {
     pub(crate) is_whole: bool,
     pub(crate) stored_len: u64,
     pub(crate) raw_len: u64,
+    /// No fewer streams than have records in it.
+    pub(crate) streams_max: u64,
 }
 
 impl Segment {
@@ -195,6 +197,7 @@ impl Segment {
             is_whole: entry.first >= start && entry.limit <= end,
             stored_len: u64::from(entry.stored_len),
             raw_len: u64::from(entry.raw_len),
+            streams_max: self.footer.streams.min(ids(entry)),
         })
     }
 
@@ -340,6 +343,11 @@ fn decode_index(bytes: &[u8], footer: &Footer) -> Result<Box<[Entry]>, Damaged> 
     take.end()?;
     take.check(offset == footer.index.offset, "place of the index")?;
     Ok(entries.into_boxed_slice())
+}
+
+/// How many streams have an identifier between those of a block's first and last record.
+fn ids(entry: &Entry) -> u64 {
+    entry.limit.0.get().saturating_sub(entry.first.0.get()).saturating_add(1)
 }
 
 fn block_no(index: usize) -> BlockNo {

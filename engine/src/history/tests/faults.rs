@@ -1,7 +1,7 @@
 //! Buckets that do not answer, answer wrongly, or have lost what they had.
 
 use super::*;
-use crate::{history, motion::merge};
+use crate::{history, motion::merge, types::WallMs};
 
 #[test]
 fn an_outage_is_felt_by_reads_of_what_is_not_here_and_by_nothing_else() {
@@ -199,5 +199,54 @@ fn no_more_is_asked_of_a_bucket_at_once_than_its_answers_have_room() {
         assert_eq!(town.gets(), 3 * 64, "three tries each");
         town.machine.bucket().set_faults(BucketFaults::default());
         assert_eq!(town.read("s", 1 << 20).await, body("s", 140 * 63), "and all is given back");
+    });
+}
+
+/// However many blocks a page needs, whoever asked for it is not kept waiting for all of them.
+#[test]
+fn a_page_of_a_slow_bucket_ends_in_time_with_what_it_has() {
+    live(config(), async |town| {
+        town.create("s").await;
+        for part in 0..12 {
+            town.append("s", part * 10, (part + 1) * 10).await;
+            town.seal().await;
+        }
+        town.segments().iter().for_each(|segment| town.evict(segment));
+        let latency = Duration::from_secs(4)..Duration::from_millis(4100);
+        town.machine.bucket().set_faults(BucketFaults { latency, ..BucketFaults::default() });
+        let started = tokio::time::Instant::now();
+        let page = town.page("s", From::Start, 1 << 20).await.expect("it has begun");
+        let took = started.elapsed();
+        assert!(took < history::WAIT_MAX + Duration::from_secs(1), "{took:?}");
+        assert!((10..120).contains(&page.records) && !page.up_to_date, "{}", page.records);
+        let count = usize::try_from(page.records).expect("small");
+        assert_eq!(page.pieces.concat(), body("s", count));
+        let (rest, error) = town.read_from("s", From::At(page.next), 1 << 20).await;
+        assert!(error.is_none(), "{error:?}");
+        assert_eq!(rest, body_from("s", count, 120));
+    });
+}
+
+#[test]
+fn a_search_that_a_slow_bucket_keeps_too_long_says_so() {
+    live(config(), async |town| {
+        town.create("s").await;
+        for at in 0..64 {
+            town.append("s", at, at + 1).await;
+            town.seal().await;
+        }
+        town.segments().iter().for_each(|segment| town.evict(segment));
+        let latency = Duration::from_secs(4)..Duration::from_millis(4100);
+        town.machine.bucket().set_faults(BucketFaults { latency, ..BucketFaults::default() });
+        let started = tokio::time::Instant::now();
+        let since = From::Since(WallMs::new(1));
+        let failed = town.page("s", since, 1 << 20).await;
+        let Err(Error::ReadFailed(what)) = failed else { panic!("{failed:?}") };
+        assert!(what.contains("within 20 s"), "{what}");
+        assert!(started.elapsed() < history::WAIT_MAX + Duration::from_secs(1));
+
+        town.machine.bucket().set_faults(BucketFaults::default());
+        let page = town.page("s", since, 1 << 20).await.expect("it can be asked again");
+        assert_eq!(page.pieces.concat(), body("s", 64));
     });
 }

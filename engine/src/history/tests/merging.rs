@@ -241,3 +241,21 @@ fn the_keeper_seals_while_the_trimmer_waits_for_the_bucket() {
         }
     });
 }
+
+/// What the bucket alone has is reclaimed like what is here, and not only when its time is up.
+#[test]
+fn a_segment_that_is_mostly_dead_is_written_anew_though_it_is_evicted() {
+    live(config(), async |town| {
+        town.create("gone").await;
+        town.append("gone", 0, 40).await;
+        town.uploaded("keep", 20).await;
+        let [mixed] = &town.segments()[..] else { panic!("one seal, one segment") };
+        town.evict(mixed);
+        town.engine.delete(&name("gone")).await.expect("deletes");
+        town.seal().await;
+        assert_eq!(merge::all(&town.engine.core).await, merge::Rest::Nothing);
+        let records: Vec<u64> = town.segments().iter().map(|it| it.footer().records).collect();
+        assert_eq!(records, [20], "what nobody can read is left out");
+        assert_eq!(town.read("keep", 1 << 20).await, body("keep", 20));
+    });
+}
