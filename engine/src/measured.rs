@@ -225,7 +225,14 @@ impl Memtable {
     /// Gathers the first page of at most so many bytes. Returns its length.
     #[must_use]
     pub fn read(&self, bytes_max: usize) -> usize {
-        let mut gather = Gather::new(Form::Binary, None, bytes_max, SCAN_BYTES_MAX, Seq::ZERO, Deadline::of_now());
+        let mut gather = Gather::new(
+            Form::Binary,
+            None,
+            bytes_max,
+            SCAN_BYTES_MAX,
+            Seq::ZERO,
+            Deadline::of_now(),
+        );
         let limit = self.chunks.newest().map_or(Seq::ZERO, Chunk::limit);
         gather.take_chunks(&self.chunks, limit);
         gather.into_pieces().1

@@ -91,7 +91,8 @@ pub(crate) async fn cut(
     if at >= stream.durable.lock().state.next {
         return Ok(None);
     }
-    let Chunk { first, records, timestamp, key } = record(core, stream, at, Deadline::of_now()).await?;
+    let Chunk { first, records, timestamp, key } =
+        record(core, stream, at, Deadline::of_now()).await?;
     let index = usize::try_from(at.since(first)).expect("inside the chunk");
     let form = stream.identity.content.form();
     let range = records.ends.slice(index..index + 1, records.payload.len(), form);

@@ -43,8 +43,7 @@ pub struct Choices {
     pub rivals: bool,
     /// After everything an operator recovers a store again and again.
     pub drill: bool,
-    /// Hardly anything that is published stays on the disk. Not drawn: how long a read may wait for the
-    /// bucket then, the model does not say yet.
+    /// Hardly anything that is published stays on the disk.
     pub evicts: bool,
 }
 
@@ -77,7 +76,7 @@ impl Choices {
             quota: c.random_bool(0.2),
             rivals: c.random_bool(0.5),
             drill: c.random_bool(0.4),
-            evicts: false,
+            evicts: c.random_bool(0.4),
         }
     }
 

@@ -48,11 +48,16 @@ use crate::{
 /// How much longer a start may take while the bucket has its bad day.
 pub(crate) const FOUL_OPEN_MAX: Duration = Duration::from_secs(900);
 
+/// How long a read waits for the bucket at most, with the way there and back.
+const READ_MAX: Duration = Duration::from_secs(25);
+
 /// What the simulation knows of the bucket, over all boots.
 #[derive(Default)]
 pub struct Depot {
     /// When the bad day ends.
     foul_until: Cell<Option<Duration>>,
+    /// When the last one ended.
+    cleared_at: Cell<Option<Duration>>,
     /// How many bad days there were.
     foul_days: Cell<u32>,
     /// A start was refused because of a bad day, and nobody has asked yet.
@@ -70,9 +75,7 @@ impl Sim {
         if !self.options.bucket.there {
             return None;
         }
-        if self.is_foul() && self.depot.foul_until.get().is_some_and(|until| self.now() >= until) {
-            self.clear_up();
-        }
+        self.pass_weather();
         let client = self.machine.bucket().client(Arc::clone(&world.clock));
         Some(lying::plant(self.sabotage, client))
     }
@@ -95,10 +98,29 @@ impl Sim {
         self.depot.refused.take()
     }
 
+    /// Ends a bad day whose time is over. Whether it did.
+    pub(crate) fn pass_weather(&self) -> bool {
+        let over = self.depot.foul_until.get().is_some_and(|until| self.now() >= until);
+        if over {
+            self.clear_up();
+        }
+        over
+    }
+
+    /// Whether a request that ends now may have met a bad day: what was asked then and has had no
+    /// answer is given up in time.
+    #[must_use]
+    pub fn was_foul_lately(&self) -> bool {
+        let cleared = self.depot.cleared_at.get();
+        self.is_foul() || cleared.is_some_and(|at| self.now() < at + READ_MAX)
+    }
+
     /// From now on the bucket is as it should be, but for what is still on its way.
     pub fn clear_up(&self) {
         if self.options.bucket.there {
-            self.depot.foul_until.set(None);
+            if self.depot.foul_until.take().is_some() {
+                self.depot.cleared_at.set(Some(self.now()));
+            }
             self.machine.bucket().set_weather(self.options.bucket.fair());
         }
     }
@@ -144,8 +166,7 @@ pub(crate) async fn weather(host: &Host, c: &mut ChaCha8Rng) {
         match c.random_range(0..3) {
             0 => drop(sim.check(beside(host).await)),
             _ if sim.is_foul() => {
-                if sim.depot.foul_until.get().is_some_and(|until| sim.now() >= until) {
-                    sim.clear_up();
+                if sim.pass_weather() {
                     sim.note("the bucket is well again");
                 }
             }

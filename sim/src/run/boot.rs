@@ -10,7 +10,10 @@ use std::{
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use tokio::task::LocalSet;
-use weir_engine::{Engine, request::From, request::Rejection};
+use weir_engine::{
+    Engine, Health,
+    request::{From, Rejection},
+};
 use weir_io::{
     World,
     memory::{Drive, Faults},
@@ -254,5 +257,10 @@ async fn verify_one(host: &Host, target: &Target, c: &mut ChaCha8Rng) {
         if sim.breach().is_some() {
             return;
         }
+    }
+    let excused = sim.damaged.get() || sim.was_foul_lately();
+    if !excused && host.door.health() == Health::Serving {
+        let what = format!("'{}' is not read to its end in {TRIES_MAX} pages", target.name);
+        sim.check::<()>(Breach::of(checks::SERVES, what));
     }
 }

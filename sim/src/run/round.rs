@@ -34,8 +34,9 @@ const OWN_REQUESTS_MAX: usize = 2200;
 
 /// How long live readers may take to see everything when nobody writes any more.
 const CATCH_UP_MAX: Duration = Duration::from_secs(4);
-/// The same if what they read has to be fetched from a bucket on a bad day.
-const FETCHED_MAX: Duration = Duration::from_secs(300);
+/// The same if what they read has to be fetched from a bucket on a bad day: until that is over, and
+/// then a while.
+const FETCHED_MAX: Duration = Duration::from_secs(360);
 /// How often the supervisor looks.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -198,6 +199,7 @@ pub(crate) async fn settle(host: &Host, clients: Vec<tokio::task::JoinHandle<()>
             && tokio::time::Instant::now() < until
         {
             tokio::time::sleep(LOOK).await;
+            sim.pass_weather();
         }
     }
     if host.door.health() == Health::Serving {

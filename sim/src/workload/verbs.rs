@@ -72,7 +72,12 @@ impl Host {
             Error::DiskFull if options.disk_full => Said::Nothing,
             Error::Unknown if options.disturbs() || self.door.may_lose() => Said::Unknown,
             Error::LogFailed | Error::ReadFailed(_) if options.disturbs() => Said::Nothing,
-            Error::ReadFailed(_) if options.bucket.keeps_readers_waiting() => Said::Nothing,
+            Error::ReadFailed(_)
+                if options.bucket.keeps_readers_waiting() && sim.was_foul_lately() =>
+            {
+                weir_io::sometimes!("a read found no block here and none in the bucket");
+                Said::Nothing
+            }
             Error::Corrupt(what) => {
                 let what = format!("'{}' is said to be damaged and is not: {what}", ticket.name);
                 let model = sim.model.borrow();
