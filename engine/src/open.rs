@@ -1,9 +1,11 @@
 //! Opening a store: lock, tables, segments, replay, then the loops.
 
+mod files;
+
 use std::{
     collections::BTreeSet,
     io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -16,9 +18,10 @@ use rusqlite::Connection;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use weir_io::{World, disk::Lock, objects::Objects, sqlite::Role};
 
+use self::files::{Found, Lacking};
 use crate::{
     Config, Layout, OpenError,
-    core::{Core, Slice, database, ledger_dir, ledger_path, segment_dir, segment_path},
+    core::{Core, Slice, database, ledger_dir, segment_dir},
     history::{Bucket, History},
     log::{
         commit::{Link, StoreId},
@@ -31,24 +34,22 @@ use crate::{
         publish::{self, chain},
         retention, seal, wipe,
     },
-    rack::{self, Rack},
+    rack::Rack,
     read::segments::SegmentSet,
-    segment::{BlockCache, Remote, Segment},
+    segment::BlockCache,
     state::{
-        catalogue::{self, Failure, Origin, pieces},
-        files::{Cut, Files, Held},
+        catalogue::{self, Failure, Origin},
+        files::Files,
         shelf::Shelf,
     },
     subscribe::{registry::Registry, waker},
-    types::{Epoch, Lsn, SegmentId, StoreMs, StreamId, WallMs},
+    types::{Epoch, Lsn, StoreMs, StreamId, WallMs},
 };
 
 /// Version of everything below the directory of a store.
 pub(crate) const FORMAT: u64 = 3;
 /// A page and its frame header in the WAL.
 const FRAME_BYTES: u64 = 4096 + 24;
-/// Pieces taken out in one transaction.
-const PIECES_PER_STEP: u32 = 256;
 /// Slices waiting for the writer.
 const SLICES_MAX: usize = 4;
 
@@ -62,6 +63,13 @@ struct Opened {
     slices: mpsc::Receiver<Slice>,
 }
 
+/// How a try to open came out.
+enum Tried {
+    Opened(Box<Opened>),
+    /// Copies are missing or damaged of which the bucket has the originals.
+    Lacks(Box<dyn Lock>, Vec<Lacking>),
+}
+
 /// Opens the store and starts its loops. The lock is held as long as what is returned.
 pub(crate) async fn open(
     world: World,
@@ -71,11 +79,25 @@ pub(crate) async fn open(
 ) -> Result<(Arc<Core>, Box<dyn Lock>), OpenError> {
     let holder = holder.to_owned();
     let bucket = bucket.map(|it| Arc::new(Bucket::new(it, Arc::clone(&world.entropy))));
-    let blocking = Arc::clone(&world.blocking);
-    let opened =
-        weir_io::tasks::run(&*blocking, move || open_blocking(world, config, bucket, &holder))
-            .await;
-    let Opened { core, lock, mut conn, link, writer_epoch, slices } = opened.map_err(gone)??;
+    let (shared, place) = (world.clone(), config.clone());
+    let locked =
+        weir_io::tasks::run(&*world.blocking, move || prepare_directory(&shared, &place, &holder));
+    let mut lock = locked.await.map_err(gone)??;
+    let mut asked = BTreeSet::new();
+    let opened = loop {
+        let (shared, place, asked_of) = (world.clone(), config.clone(), bucket.clone());
+        let tried = weir_io::tasks::run(&*world.blocking, move || {
+            open_locked(shared, place, asked_of, lock)
+        });
+        match tried.await.map_err(gone)?? {
+            Tried::Opened(opened) => break *opened,
+            Tried::Lacks(back, lacking) => {
+                files::bring(&world, &config, bucket.as_deref(), &lacking, &mut asked).await?;
+                lock = back;
+            }
+        }
+    };
+    let Opened { core, lock, mut conn, link, writer_epoch, slices } = opened;
     watch_wal(&core, &mut conn)?;
     start(&core, conn, link, writer_epoch, slices);
     Ok((core, lock))
@@ -93,7 +115,10 @@ pub(crate) async fn fold_at_rest(
     let shared = world.clone();
     let opened =
         weir_io::tasks::run(&*world.blocking, move || open_locked(shared, config, None, lock));
-    let Opened { core, lock, mut conn, mut slices, .. } = opened.await.map_err(gone)??;
+    let Tried::Opened(opened) = opened.await.map_err(gone)?? else {
+        unreachable!("without a bucket nothing is missing that could be had");
+    };
+    let Opened { core, lock, mut conn, mut slices, .. } = *opened;
     let (closed, closing) = oneshot::channel();
     let lane = world.clone();
     world.tasks.dedicate(
@@ -186,16 +211,6 @@ fn failure(error: Failure) -> OpenError {
     }
 }
 
-fn open_blocking(
-    world: World,
-    config: Config,
-    bucket: Option<Arc<Bucket>>,
-    holder: &str,
-) -> Result<Opened, OpenError> {
-    let lock = prepare_directory(&world, &config, holder)?;
-    open_locked(world, config, bucket, lock)
-}
-
 /// Set in stores whose bucket is in memory.
 const VOLATILE: &str = "bucket_is_volatile";
 
@@ -205,7 +220,7 @@ fn open_locked(
     config: Config,
     bucket: Option<Arc<Bucket>>,
     lock: Box<dyn Lock>,
-) -> Result<Opened, OpenError> {
+) -> Result<Tried, OpenError> {
     let path = database(&config);
     if config.layout == Layout::OneFile && is_foreign(&world, &path) {
         return Err(foreign(&path));
@@ -235,7 +250,12 @@ fn open_locked(
         forget_bucket(&mut conn)?;
     }
     let rack = Rack::new(&world, &config, Role::Reader);
-    let (mut files, segments) = open_files(&world, &config, &rack, &conn, store)?;
+    let has_bucket = bucket.is_some();
+    let (mut files, segments) = match files::open(&world, &config, &rack, &conn, store)? {
+        Found { files, segments, lacking } if lacking.is_empty() => (files, segments),
+        Found { lacking, .. } if has_bucket => return Ok(Tried::Lacks(lock, lacking)),
+        Found { lacking, .. } => return Err(OpenError::Corrupt(lacking[0].to_string())),
+    };
     let seed = std::array::from_fn(|_| world.entropy.next_u64());
     let shelf = Arc::new(Shelf::new(config.streams_cached_max, seed));
     let (mut found, subscriptions) = replay::run(&conn, &shelf, store).map_err(failure)?;
@@ -271,7 +291,8 @@ fn open_locked(
     core.wiped.store(wiped, Ordering::Relaxed);
     let deaths = catalogue::deaths(&conn).map_err(failure)?.into_iter();
     *core.deaths.lock() = deaths.map(|(id, death)| (id, death.into())).collect();
-    Ok(Opened { core, lock, conn, link, writer_epoch, slices: received })
+    let opened = Opened { core, lock, conn, link, writer_epoch, slices: received };
+    Ok(Tried::Opened(Box::new(opened)))
 }
 
 /// The number of the next file. Rows of files tell it, and manifests too: a file that was given up
@@ -458,72 +479,4 @@ fn claim(conn: &Connection) -> Result<(StoreId, u64), OpenError> {
     let epoch = catalogue::meta_u64(conn, "writer_epoch").map_err(failure)? + 1;
     catalogue::put_meta(conn, "writer_epoch", &epoch.to_le_bytes()).map_err(failure)?;
     Ok((StoreId(id), epoch))
-}
-
-/// Opens every file that the catalogue names and removes every other one.
-fn open_files(
-    world: &World,
-    config: &Config,
-    rack: &Rack,
-    conn: &Connection,
-    store: StoreId,
-) -> Result<(Files, Vec<Arc<Segment>>), OpenError> {
-    let rows = catalogue::segments(conn).map_err(failure)?;
-    let mut held = Vec::with_capacity(rows.len());
-    let mut named = BTreeSet::new();
-    for row in rows {
-        let shown = rack::shown(config, row.id);
-        let file = rack.open(row.id).map_err(io_error(format!("opening {shown}")))?;
-        let segment =
-            Segment::open(file).map_err(|bad| OpenError::Corrupt(format!("{shown}: {bad}")))?;
-        if segment.store() != store.0 || segment.id() != row.id {
-            return Err(OpenError::Corrupt(format!("{shown} belongs to another store or row")));
-        }
-        if segment.footer().file_bytes() != row.bytes {
-            return Err(OpenError::Corrupt(format!("{shown} is not as long as its row says")));
-        }
-        if row.place == catalogue::Place::Bucket {
-            let key = publish::segment_key(&row);
-            segment.set_remote(Remote { key, bytes: row.bytes });
-        }
-        named.insert(row.id);
-        held.push(Held { row, segment: Arc::new(segment) });
-    }
-    let ledgers = catalogue::ledgers(conn).map_err(failure)?;
-    match config.layout {
-        Layout::Tree => {
-            let segments = named.iter().map(|id| segment_path(config, *id));
-            remove_unnamed(world, &segment_dir(config), &segments.collect())?;
-            let ledgers = ledgers.iter().map(|it| ledger_path(config, it.id));
-            remove_unnamed(world, &ledger_dir(config), &ledgers.collect())?;
-        }
-        Layout::OneFile => take_out_unnamed(conn, &named).map_err(failure)?,
-    }
-    let segments = held.iter().map(|held| Arc::clone(&held.segment)).collect();
-    let cut = Cut::load(conn).map_err(failure)?;
-    Ok((Files::new(held, ledgers, cut), segments))
-}
-
-/// Takes pieces out that no row of a segment names: what a crash left behind.
-fn take_out_unnamed(conn: &Connection, named: &BTreeSet<SegmentId>) -> Result<(), Failure> {
-    for id in pieces::segments(conn)? {
-        if !named.contains(&id) {
-            weir_io::sometimes!("boot took pieces out that a crash had left behind");
-            tracing::info!(segment = %id, "took out a segment that no row names");
-            while pieces::remove(conn, id, PIECES_PER_STEP)? > 0 {}
-        }
-    }
-    Ok(())
-}
-
-fn remove_unnamed(world: &World, dir: &Path, named: &BTreeSet<PathBuf>) -> Result<(), OpenError> {
-    for path in world.disk.list(dir).map_err(io_error(format!("listing {}", dir.display())))? {
-        if !named.contains(&path) {
-            weir_io::sometimes!("boot removed a segment file that a crash had left behind");
-            tracing::info!(path = %path.display(), "removed a file that no row names");
-            let what = format!("removing {}", path.display());
-            world.disk.remove(&path).map_err(io_error(what))?;
-        }
-    }
-    Ok(())
 }

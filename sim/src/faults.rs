@@ -245,6 +245,18 @@ impl Options {
         dir.join(layout.database())
     }
 
+    /// Whether local copies of what the bucket has are damaged while they are in use.
+    #[must_use]
+    pub fn rots(&self) -> bool {
+        self.bit_flip && self.bucket.there
+    }
+
+    /// Whether a read may fail because only the bucket has what it needs.
+    #[must_use]
+    pub fn keeps_readers_waiting(&self) -> bool {
+        self.bucket.there && (self.bucket.evicts || self.rots())
+    }
+
     /// Whether any fault makes writes fail in a way that needs a restart.
     #[must_use]
     pub fn disturbs(&self) -> bool {

@@ -53,6 +53,8 @@ pub struct Sim {
     jumped_ms: Cell<i64>,
     /// Time that passed while the process was stopped.
     paused: Cell<Duration>,
+    /// When it last went on.
+    resumed_at: Cell<Option<Duration>>,
     /// In a town, where machines come and go: the time its supervisor counts.
     town: Cell<Option<Duration>>,
     /// In a town: what requests without an answer may still do.
@@ -82,6 +84,7 @@ impl Sim {
             booted: Cell::default(),
             jumped_ms: Cell::default(),
             paused: Cell::default(),
+            resumed_at: Cell::default(),
             town: Cell::default(),
             doubts: Doubts::default(),
         })
@@ -185,7 +188,14 @@ impl Sim {
         self.paused.set(self.paused.get() + time);
         self.model.borrow_mut().wall_is(self.wall_ms());
         tokio::time::advance(time).await;
+        self.resumed_at.set(Some(self.now()));
         self.model.borrow_mut().wall_is(self.wall_ms());
+    }
+
+    /// When the process last went on after a stop.
+    #[must_use]
+    pub fn resumed_at(&self) -> Option<Duration> {
+        self.resumed_at.get()
     }
 
     /// For how long the process was stopped, over all boots.

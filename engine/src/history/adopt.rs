@@ -30,8 +30,8 @@ const TRIES_MAX: u32 = 3;
 pub(crate) struct Adoption {
     pub(crate) store: [u8; 16],
     pub(crate) id: SegmentId,
-    /// Checksum of its footer.
-    pub(crate) mark: u32,
+    /// Checksum of its footer; `None` if only its name is known, which no other object ever has.
+    pub(crate) mark: Option<u32>,
     pub(crate) remote: Remote,
     /// The name of the local copy. Whatever has it is replaced.
     pub(crate) path: PathBuf,
@@ -88,7 +88,8 @@ async fn once(
     let disk = std::sync::Arc::clone(&world.disk);
     let written = weir_io::tasks::run(&*world.blocking, move || {
         write_bare(&*disk, &path, &head, &tail, bytes, |it| {
-            (it.store(), it.id(), it.footer().mark()) == (store, id, mark)
+            (it.store(), it.id()) == (store, id)
+                && mark.is_none_or(|mark| it.footer().mark() == mark)
         })
     });
     let segment = written.await?.map_err(|error| match error {
@@ -101,7 +102,11 @@ async fn once(
 }
 
 /// The bytes before the blocks and those after them, or all of a small segment and nothing.
-async fn ends(bucket: &Retrying, remote: &Remote, mark: u32) -> Result<(Bytes, Bytes), AdoptError> {
+async fn ends(
+    bucket: &Retrying,
+    remote: &Remote,
+    mark: Option<u32>,
+) -> Result<(Bytes, Bytes), AdoptError> {
     let len = remote.bytes;
     let head = u64::try_from(HEADER_LEN).expect("a small constant");
     let tail = u64::try_from(TAIL_LEN).expect("a small constant");
@@ -130,11 +135,14 @@ async fn ends(bucket: &Retrying, remote: &Remote, mark: u32) -> Result<(Bytes, B
 }
 
 /// Where the bytes after the blocks begin.
-fn found(remote: &Remote, mark: u32, end: &[u8]) -> Result<u64, AdoptError> {
+fn found(remote: &Remote, mark: Option<u32>, end: &[u8]) -> Result<u64, AdoptError> {
     let key = &remote.key;
     let (start, found) = segment::tail_start(end, remote.bytes)
         .map_err(|source| AdoptError::Damaged { key: key.clone(), source: source.into() })?;
-    if found == mark { Ok(start) } else { Err(AdoptError::Another(key.clone())) }
+    match mark {
+        Some(mark) if found != mark => Err(AdoptError::Another(key.clone())),
+        _ => Ok(start),
+    }
 }
 
 async fn get(bucket: &Retrying, remote: &Remote, range: Range<u64>) -> Result<Bytes, AdoptError> {

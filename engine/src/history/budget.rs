@@ -135,7 +135,7 @@ async fn evict(core: &Arc<Core>, segment: &Arc<Segment>) -> Result<u64, AdoptErr
             let adoption = Adoption {
                 store: segment.store(),
                 id: segment.id(),
-                mark: segment.footer().mark(),
+                mark: Some(segment.footer().mark()),
                 remote: remote.clone(),
                 path,
             };

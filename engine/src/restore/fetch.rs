@@ -209,7 +209,7 @@ impl<'a> Fetcher<'a> {
     async fn adopt(&self, store: StoreId, entry: &Entry, config: &Config) -> Result<(), Bad> {
         let remote = Remote { key: entry.segment().key(), bytes: entry.bytes };
         let path = segment_path(config, entry.id);
-        let (id, mark) = (entry.id, entry.mark);
+        let (id, mark) = (entry.id, Some(entry.mark));
         let adoption = Adoption { store: store.0, id, mark, remote, path };
         match history::adopt(self.world, self.bucket, &adoption).await {
             Ok(segment) => is_the_segment(&segment, store, entry),

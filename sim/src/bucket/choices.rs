@@ -121,12 +121,6 @@ impl Choices {
         }
     }
 
-    /// Whether a read may fail because only the bucket has what it needs.
-    #[must_use]
-    pub const fn keeps_readers_waiting(&self) -> bool {
-        self.there && self.evicts
-    }
-
     /// A bucket on a good day.
     #[must_use]
     pub fn fair(&self) -> BucketFaults {

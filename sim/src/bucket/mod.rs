@@ -17,6 +17,7 @@ mod linger;
 mod look;
 mod lying;
 mod rehearsal;
+mod rot;
 mod settled;
 
 use std::{
@@ -38,6 +39,7 @@ pub(crate) use self::{
     linger::run as linger,
     look::{beside, look},
     rehearsal::run as rehearse,
+    rot::run as rot,
     settled::run as settled,
 };
 use crate::{
@@ -107,12 +109,12 @@ impl Sim {
         over
     }
 
-    /// Whether a request that ends now may have met a bad day: what was asked then and has had no
-    /// answer is given up in time.
+    /// Whether a request that ends now may have had no answer of the bucket in time: that has a bad
+    /// day, or had one when it was asked, or the process was stopped meanwhile.
     #[must_use]
-    pub fn was_foul_lately(&self) -> bool {
-        let cleared = self.depot.cleared_at.get();
-        self.is_foul() || cleared.is_some_and(|at| self.now() < at + READ_MAX)
+    pub fn may_lack_answers(&self) -> bool {
+        let lately = |at: Option<Duration>| at.is_some_and(|at| self.now() < at + READ_MAX);
+        self.is_foul() || lately(self.depot.cleared_at.get()) || lately(self.resumed_at())
     }
 
     /// From now on the bucket is as it should be, but for what is still on its way.

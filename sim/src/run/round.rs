@@ -138,6 +138,8 @@ async fn live(host: &Rc<Host>, ending: Ending, c: &mut ChaCha8Rng) {
     let (watched, mut foul) = (Rc::clone(host), sim.chance(1010));
     let sky = tokio::task::spawn_local(async move { bucket::weather(&watched, &mut foul).await });
     let trouble = tokio::task::spawn_local(trouble(Rc::clone(host), sim.chance(1001)));
+    let (rotting, mut damage) = (Rc::clone(host), sim.chance(1012));
+    let rot = tokio::task::spawn_local(async move { bucket::rot(&rotting, &mut damage).await });
     let length = sim.options.round.mul_f64(c.random_range(0.2..1.5));
     let until = sim.now() + length;
     let paused = sim.paused();
@@ -158,6 +160,7 @@ async fn live(host: &Rc<Host>, ending: Ending, c: &mut ChaCha8Rng) {
     weather.abort();
     sky.abort();
     trouble.abort();
+    rot.abort();
     match ending {
         Ending::CloseBusy => close(host).await,
         Ending::CloseQuiet => {
@@ -246,20 +249,20 @@ pub(crate) async fn close(host: &Host) {
     sim.note("closed");
 }
 
-/// Memory and log are within what the configuration says, with room for what is on its way.
+/// Memory and log are within what the configuration says, with room for what is on its way, whatever
+/// the faults.
 pub(crate) fn bounded(host: &Host) -> Result<(), Breach> {
     let options = &host.sim.options;
     let queued = usize::try_from(host.engine().metrics().queue_requests.get()).unwrap_or(0);
     let most = options.queue_requests_max + OWN_REQUESTS_MAX;
     require!(queued <= most, checks::BOUNDED, "{queued} requests are queued, at most {most}");
-    if options.disturbs() || options.slow_disk {
-        // Seals and checkpoints that fail or crawl are tried again later.
-        return Ok(());
-    }
     let room = 2 * options.fill_max * 4 * 41 * usize::try_from(options.clients).unwrap_or(1);
     let held = usize::try_from(host.engine().metrics().memtable_bytes.get()).unwrap_or(0);
     let most = 2 * options.memtable_bytes_max + room;
     require!(held <= most, checks::BOUNDED, "{held} bytes in memory, at most {most}");
+    let cached = u64::try_from(host.engine().metrics().block_cache_bytes.get()).unwrap_or(0);
+    let most = options.block_cache_bytes + u64::try_from(room).unwrap_or(u64::MAX);
+    require!(cached <= most, checks::BOUNDED, "{cached} bytes of blocks, at most {most}");
     let mut wal = options.database().into_os_string();
     wal.push("-wal");
     let wal = host.world().disk.open(std::path::Path::new(&wal));

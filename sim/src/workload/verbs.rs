@@ -72,9 +72,7 @@ impl Host {
             Error::DiskFull if options.disk_full => Said::Nothing,
             Error::Unknown if options.disturbs() || self.door.may_lose() => Said::Unknown,
             Error::LogFailed | Error::ReadFailed(_) if options.disturbs() => Said::Nothing,
-            Error::ReadFailed(_)
-                if options.bucket.keeps_readers_waiting() && sim.was_foul_lately() =>
-            {
+            Error::ReadFailed(_) if options.keeps_readers_waiting() && sim.may_lack_answers() => {
                 weir_io::sometimes!("a read found no block here and none in the bucket");
                 Said::Nothing
             }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    OpenError,
     history::{AdoptError, Adoption, Bucket, adopt, tidy},
     publish::keys::{Artifact, Generation},
     types::SegmentId,
@@ -209,7 +210,7 @@ async fn adopted(town: &Town, segment: &Segment, mark: u32) -> Result<Segment, A
     let adoption = Adoption {
         store: segment.store(),
         id: segment.id(),
-        mark,
+        mark: Some(mark),
         remote: segment.remote().expect("uploaded").clone(),
         path: segment_path(&town.engine.core.config, SegmentId::new(1 << 40)),
     };
@@ -263,4 +264,53 @@ fn what_is_not_the_published_segment_is_not_adopted() {
         assert!(matches!(missing, Some(AdoptError::Missing(_))), "{missing:?}");
         assert!(nothing());
     });
+}
+
+/// What the bucket has is a cache here, at a start too: neither a file that is gone nor one that is
+/// damaged where its blocks are found by keeps the store from opening.
+#[test]
+fn a_start_makes_copies_anew_that_it_cannot_use() {
+    let machine = Machine::new(7);
+    let config = Config { local_bytes_max: 1 << 30, ..config() };
+    let mut copies = Vec::new();
+    live_on(&machine, config.clone(), async |town| {
+        for stream in ["gone", "header", "footer", "whole"] {
+            let segment = town.uploaded(stream, 100).await;
+            copies.push((segment_path(&config, segment.id()), segment.footer().file_bytes()));
+        }
+        town.engine.close().await;
+    });
+    let drive = machine.drive();
+    let world = machine.boot(Duration::ZERO);
+    world.disk.remove(&copies[0].0).expect("it is there");
+    world.disk.sync_dir(copies[0].0.parent().expect("a directory")).expect("syncs");
+    drive.flip_bit(&copies[1].0, 9, 1).expect("there is such a byte");
+    drive.flip_bit(&copies[2].0, copies[2].1 - 40, 1).expect("there is such a byte");
+
+    machine.bucket().set_faults(outage());
+    assert!(matches!(start(&machine, &config), Err(OpenError::Bucket(why)) if why.contains("seg")));
+    machine.bucket().set_faults(BucketFaults::default());
+    live_on(&machine, config, async |town| {
+        for stream in ["gone", "header", "footer", "whole"] {
+            assert_eq!(town.read(stream, 1 << 20).await, body(stream, 100), "'{stream}'");
+        }
+        // What was made anew has no blocks until they are read.
+        assert!(town.segments().iter().all(|segment| town.is_here(segment)));
+    });
+}
+
+/// Whether a store opens.
+fn start(machine: &Machine, config: &Config) -> Result<(), OpenError> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
+    let opened = LocalSet::new().block_on(&runtime, async {
+        let world = machine.boot(Duration::ZERO);
+        let bucket = machine.bucket().client(Arc::clone(&world.clock));
+        let opened = Engine::open_with(world, config.clone(), Some(bucket), "test").await;
+        machine.drive().kill();
+        opened.map(drop)
+    });
+    drop(runtime);
+    machine.drive().power_cycle();
+    opened
 }

@@ -1,0 +1,198 @@
+//! The files of a store that opens: each that the catalogue names is opened, every other one is removed.
+//!
+//! The copy of a segment that the bucket has is a cache at a start too: one that is missing, or damaged
+//! where its blocks are found by, is made anew from the object. Damaged blocks are found when they are
+//! read.
+
+use std::{
+    collections::BTreeSet,
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rusqlite::Connection;
+use weir_io::World;
+
+use super::{failure, io_error};
+use crate::{
+    Config, Layout, OpenError,
+    core::{ledger_dir, ledger_path, segment_dir, segment_path},
+    history::{AdoptError, Adoption, Bucket, adopt},
+    log::commit::StoreId,
+    motion::publish,
+    rack::{self, Rack},
+    segment::{Remote, Segment},
+    state::{
+        catalogue::{self, Failure, Place, SegmentRow, pieces},
+        files::{Cut, Files, Held},
+    },
+    types::SegmentId,
+};
+
+/// Pieces taken out in one transaction.
+const PIECES_PER_STEP: u32 = 256;
+
+/// What was found of the files that the catalogue names.
+pub(super) struct Found {
+    pub(super) files: Files,
+    pub(super) segments: Vec<Arc<Segment>>,
+    /// Copies that are to be made anew before the store can open.
+    pub(super) lacking: Vec<Lacking>,
+}
+
+/// A copy of what the bucket has that can't be used.
+pub(super) struct Lacking {
+    store: StoreId,
+    row: SegmentRow,
+    shown: String,
+    why: String,
+}
+
+impl fmt::Display for Lacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.shown, self.why)
+    }
+}
+
+/// Why a segment's file is not used.
+enum Unusable {
+    /// The disk refused.
+    Refused(OpenError),
+    /// It is missing, or not what was written.
+    Bad(String),
+}
+
+/// Opens every file that the catalogue names and, if none is lacking, removes every other one.
+pub(super) fn open(
+    world: &World,
+    config: &Config,
+    rack: &Rack,
+    conn: &Connection,
+    store: StoreId,
+) -> Result<Found, OpenError> {
+    let rows = catalogue::segments(conn).map_err(failure)?;
+    let mut held = Vec::with_capacity(rows.len());
+    let mut lacking = Vec::new();
+    let mut named = BTreeSet::new();
+    for row in rows {
+        named.insert(row.id);
+        let shown = rack::shown(config, row.id);
+        let segment = match open_one(rack, &row, store, &shown) {
+            Ok(segment) => segment,
+            Err(Unusable::Refused(error)) => return Err(error),
+            Err(Unusable::Bad(why)) if row.place == Place::Bucket => {
+                lacking.push(Lacking { store, row, shown, why });
+                continue;
+            }
+            Err(Unusable::Bad(why)) => return Err(OpenError::Corrupt(format!("{shown}: {why}"))),
+        };
+        if row.place == Place::Bucket {
+            segment.set_remote(remote(&row));
+        }
+        held.push(Held { row, segment: Arc::new(segment) });
+    }
+    let ledgers = catalogue::ledgers(conn).map_err(failure)?;
+    if lacking.is_empty() {
+        match config.layout {
+            Layout::Tree => {
+                let segments = named.iter().map(|id| segment_path(config, *id));
+                remove_unnamed(world, &segment_dir(config), &segments.collect())?;
+                let ledgers = ledgers.iter().map(|it| ledger_path(config, it.id));
+                remove_unnamed(world, &ledger_dir(config), &ledgers.collect())?;
+            }
+            Layout::OneFile => take_out_unnamed(conn, &named).map_err(failure)?,
+        }
+    }
+    let segments = held.iter().map(|held| Arc::clone(&held.segment)).collect();
+    let cut = Cut::load(conn).map_err(failure)?;
+    Ok(Found { files: Files::new(held, ledgers, cut), segments, lacking })
+}
+
+fn remote(row: &SegmentRow) -> Remote {
+    Remote { key: publish::segment_key(row), bytes: row.bytes }
+}
+
+fn open_one(
+    rack: &Rack,
+    row: &SegmentRow,
+    store: StoreId,
+    shown: &str,
+) -> Result<Segment, Unusable> {
+    let file = rack.open(row.id).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Unusable::Bad("the file is missing".to_owned()),
+        _ => Unusable::Refused(io_error(format!("opening {shown}"))(error)),
+    })?;
+    let segment = Segment::open(file).map_err(|bad| Unusable::Bad(bad.to_string()))?;
+    if segment.store() != store.0 || segment.id() != row.id {
+        return Err(Unusable::Bad("it belongs to another store or row".to_owned()));
+    }
+    if segment.footer().file_bytes() != row.bytes {
+        return Err(Unusable::Bad("it is not as long as its row says".to_owned()));
+    }
+    Ok(segment)
+}
+
+/// Makes copies anew from the bucket. `asked`: those that this start has already made.
+///
+/// # Errors
+/// The bucket does not answer, or does not have what it should; or a copy that was just made can't be
+/// used either.
+pub(super) async fn bring(
+    world: &World,
+    config: &Config,
+    bucket: Option<&Bucket>,
+    lacking: &[Lacking],
+    asked: &mut BTreeSet<SegmentId>,
+) -> Result<(), OpenError> {
+    for copy in lacking {
+        let Some(bucket) = bucket.filter(|_| asked.insert(copy.row.id)) else {
+            return Err(OpenError::Corrupt(copy.to_string()));
+        };
+        tracing::warn!(segment = %copy.row.id, why = %copy.why, "a local copy is made anew");
+        weir_io::sometimes!("a start made a local copy anew that could not be used");
+        let adoption = Adoption {
+            store: copy.store.0,
+            id: copy.row.id,
+            mark: None,
+            remote: remote(&copy.row),
+            path: segment_path(config, copy.row.id),
+        };
+        adopt(world, &bucket.reading, &adoption).await.map_err(|error| match error {
+            AdoptError::Unanswered { .. } => OpenError::Bucket(format!(
+                "{copy}, and it can't be had from the bucket now: {error}; start again when the \
+                 bucket answers"
+            )),
+            error => {
+                OpenError::Corrupt(format!("{copy}, nor can it be had from the bucket: {error}"))
+            }
+        })?;
+    }
+    let (disk, dir) = (Arc::clone(&world.disk), segment_dir(config));
+    let synced = weir_io::tasks::run(&*world.blocking, move || disk.sync_dir(&dir));
+    synced.await.map_err(super::gone)?.map_err(io_error("syncing the segments".into()))
+}
+
+/// Takes pieces out that no row of a segment names: what a crash left behind.
+fn take_out_unnamed(conn: &Connection, named: &BTreeSet<SegmentId>) -> Result<(), Failure> {
+    for id in pieces::segments(conn)? {
+        if !named.contains(&id) {
+            weir_io::sometimes!("boot took pieces out that a crash had left behind");
+            tracing::info!(segment = %id, "took out a segment that no row names");
+            while pieces::remove(conn, id, PIECES_PER_STEP)? > 0 {}
+        }
+    }
+    Ok(())
+}
+
+fn remove_unnamed(world: &World, dir: &Path, named: &BTreeSet<PathBuf>) -> Result<(), OpenError> {
+    for path in world.disk.list(dir).map_err(io_error(format!("listing {}", dir.display())))? {
+        if !named.contains(&path) {
+            weir_io::sometimes!("boot removed a segment file that a crash had left behind");
+            tracing::info!(path = %path.display(), "removed a file that no row names");
+            let what = format!("removing {}", path.display());
+            world.disk.remove(&path).map_err(io_error(what))?;
+        }
+    }
+    Ok(())
+}
