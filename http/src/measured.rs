@@ -1,10 +1,20 @@
-//! Single steps of this crate for `benches/`, which sees only what is public. For nothing else:
-//! this changes with what it measures.
+//! Single steps of this crate for `benches/` and the simulator, which see only what is public. For
+//! nothing else: this changes with what it measures.
 
 use bytes::Bytes;
-use weir_engine::types::Form;
+use serde_json::Value;
+use weir_engine::{inspect::Details, types::Form};
 
-use crate::wire::sse::{Standing, control_event, data_event, incomplete_tail};
+use crate::{
+    handle::inspect,
+    wire::sse::{Standing, control_event, data_event, incomplete_tail},
+};
+
+/// What `GET …/_details` and `GET …/_index_status` answer, but for what belongs to the process.
+#[must_use]
+pub fn answers(details: &Details) -> [Value; 2] {
+    inspect::answers(details)
+}
 
 /// The events of one batch as a reader at the tail gets them. Returns their length.
 #[must_use]

@@ -187,8 +187,9 @@ impl Sim {
     pub async fn pause(&self, time: Duration) {
         self.paused.set(self.paused.get() + time);
         self.model.borrow_mut().wall_is(self.wall_ms());
+        // What is due by then runs before this goes on.
+        self.resumed_at.set(Some(self.now() + time));
         tokio::time::advance(time).await;
-        self.resumed_at.set(Some(self.now()));
         self.model.borrow_mut().wall_is(self.wall_ms());
     }
 

@@ -8,7 +8,7 @@ mod events;
 mod head;
 mod health;
 mod inbound;
-mod inspect;
+pub(crate) mod inspect;
 mod list;
 mod long_poll;
 mod metrics;

@@ -209,7 +209,9 @@ pub(crate) async fn settle(host: &Host, clients: Vec<tokio::task::JoinHandle<()>
         sim.check(watched(host));
     }
     host.leave.set(true);
-    let patience = tokio::time::Instant::now() + ANSWER_MAX;
+    // Somebody who asks for what only the bucket has may do so once more.
+    let waits = if sim.may_lack_answers() { ANSWER_MAX * 3 } else { ANSWER_MAX };
+    let patience = tokio::time::Instant::now() + waits;
     for (no, client) in clients.into_iter().enumerate() {
         // A client that panicked has shut the runtime down.
         if tokio::time::timeout_at(patience, client).await.is_err() {

@@ -4,11 +4,15 @@
 //! Left out is what says nothing of the schedule and changes with every codec: bytes of files, of the
 //! log and of memory, and how long a commit took.
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
 use weir_engine::{
     Health,
     inspect::{Details, IndexStatus, Publishing, ServerDetails},
     types::{Expiry, WallMs},
 };
+use weir_http::measured;
 use weir_io::memory::EPOCH_MS;
 
 use super::{
@@ -32,6 +36,7 @@ impl Life {
                     for (depth, line) in stream(&details) {
                         self.line(2 + depth, &line);
                     }
+                    self.answers(&name, &details);
                 }
                 Err(error) => self.line(2, &format!("{name}: {error}")),
             }
@@ -41,6 +46,32 @@ impl Life {
             }
             let read = self.read(&name).await;
             self.line(3, &read);
+        }
+    }
+
+    /// Writes down what of the answers over HTTP is new since they were shown before.
+    fn answers(&self, name: &str, details: &Details) {
+        let paths = ["_details", "_index_status"];
+        let [mut whole, index] = measured::answers(details);
+        assert_eq!(whole["index_status"].take(), index, "one status, in two answers");
+        for (path, answer) in paths.into_iter().zip([whole, index]) {
+            let mut fields = BTreeMap::new();
+            flatten("", &answer, &mut fields);
+            let mut shown = self.scene.answers.borrow_mut();
+            let before = shown.insert(format!("{name}/{path}"), fields.clone()).unwrap_or_default();
+            // Nothing yet is not worth a line, nothing any more is.
+            let is_new = |field: &str, value: &String| match before.get(field) {
+                Some(before) => before != value,
+                None => !matches!(value.as_str(), "0" | "\"0\"" | "\"-1\""),
+            };
+            let fresh = fields.iter().filter(|(field, value)| is_new(field, value));
+            let fresh: Vec<String> =
+                fresh.map(|(field, value)| format!("{field}: {value}")).collect();
+            drop(shown);
+            if !fresh.is_empty() {
+                self.line(3, &format!("GET {path}"));
+                fresh.iter().for_each(|line| self.line(4, line));
+            }
         }
     }
 
@@ -54,6 +85,25 @@ impl Life {
         for line in text.lines() {
             self.scene.tell(depth, line);
         }
+    }
+}
+
+/// The fields of an answer by their paths, but for those that are empty and for bytes of files, which
+/// change with every codec.
+fn flatten(path: &str, value: &Value, fields: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(object) => {
+            for (key, value) in object {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                flatten(&path, value, fields);
+            }
+        }
+        Value::Null | Value::Bool(false) => {}
+        Value::Array(items) if items.is_empty() => {}
+        Value::String(text) if text.is_empty() => {}
+        _ if path.starts_with("storage.") && path.ends_with("bytes") => {}
+        _ if path.starts_with("profile.") || path.starts_with("schema.") => {}
+        value => drop(fields.insert(path.to_owned(), value.to_string())),
     }
 }
 

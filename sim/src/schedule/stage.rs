@@ -61,6 +61,8 @@ pub(super) struct Truth {
 pub(super) struct Scene {
     pub(super) sim: Rc<Sim>,
     told: RefCell<String>,
+    /// Fields of the answers about streams, as they were shown last.
+    pub(super) answers: RefCell<BTreeMap<String, BTreeMap<String, String>>>,
     pub(super) truths: RefCell<BTreeMap<String, Truth>>,
     /// The request that waits for an answer.
     pub(super) asking: RefCell<Option<String>>,
@@ -93,6 +95,7 @@ impl Stage {
         let scene = Scene {
             sim,
             told: RefCell::default(),
+            answers: RefCell::default(),
             truths: RefCell::default(),
             asking: RefCell::default(),
             counted: Cell::new(0),

@@ -33,6 +33,7 @@ const UPLOADS_MAX: usize = 8;
 const BYTES_IN_FLIGHT_MAX: u64 = 128 << 20;
 
 /// A file that the bucket does not have.
+#[derive(Clone)]
 enum File {
     Segment(Held),
     Ledger(LedgerRow),
@@ -206,9 +207,6 @@ async fn upload(core: &Arc<Core>, bucket: &Retrying, file: File) -> Result<u64, 
     core.metrics.publish.uploads.inc();
     core.metrics.publish.upload_bytes.inc_by(bytes);
     place(core, &file, Place::Bucket).await?;
-    if let File::Segment(held) = &file {
-        held.segment.set_remote(Remote { key, bytes });
-    }
     Ok(bytes)
 }
 
@@ -228,9 +226,10 @@ async fn whole(core: &Arc<Core>, path: PathBuf, bytes: u64) -> Result<Bytes, Pro
     })
 }
 
-/// Notes where a file is. One that was merged away while it was on its way becomes garbage.
+/// Notes where a file is. One that was merged away while it was on its way becomes garbage. Memory
+/// follows in the same job: whoever waits for it may go away, as when another upload fails.
 async fn place(core: &Arc<Core>, file: &File, place: Place) -> Result<(), Problem> {
-    let (id, key) = (file.id(), file.key());
+    let (id, key, noting, file) = (file.id(), file.key(), Arc::clone(core), file.clone());
     let segment = matches!(file, File::Segment(_));
     let noted = core.on_writer("place", move |conn| -> Result<bool, catalogue::Failure> {
         let tx = conn.transaction()?;
@@ -242,17 +241,29 @@ async fn place(core: &Arc<Core>, file: &File, place: Place) -> Result<(), Proble
             catalogue::put_garbage(&tx, key.as_str())?;
         }
         tx.commit()?;
+        if kept {
+            noting.placed(&file, place);
+        }
         Ok(kept)
     });
     let kept = noted.await.map_err(|gone| Problem::Local(gone.to_string()))?;
     let kept = kept.map_err(|bad| Problem::Local(bad.to_string()))?;
-    if !kept {
-        return Err(Problem::Changed);
+    if kept { Ok(()) } else { Err(Problem::Changed) }
+}
+
+impl Core {
+    /// The catalogue says where a file is.
+    fn placed(&self, file: &File, place: Place) {
+        let mut files = self.files.lock();
+        match file {
+            File::Segment(held) => {
+                files.place_segment(held.row.id, place);
+                if place == Place::Bucket {
+                    let remote = Remote { key: file.key(), bytes: file.bytes() };
+                    held.segment.set_remote(remote);
+                }
+            }
+            File::Ledger(row) => files.place_ledger(row.id, place),
+        }
     }
-    let mut files = core.files.lock();
-    match segment {
-        true => files.place_segment(id, place),
-        false => files.place_ledger(id, place),
-    }
-    Ok(())
 }

@@ -23,7 +23,7 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 use weir_engine::{
-    inspect::{Inspection, Revision},
+    inspect::{Details, Inspection, Revision},
     request::Error,
     types::StreamName,
 };
@@ -124,6 +124,16 @@ impl Part {
             }
         }
     }
+}
+
+/// `_details` and `_index_status` of a stream, but for what belongs to the process that answers: its
+/// clock's view of windows, its database and its requests to the bucket.
+pub(crate) fn answers(details: &Details) -> [Value; 2] {
+    let mut index = stream::index_status(&details.index);
+    stream::add_manifest(&mut index, &details.index);
+    let mut whole = stream::details(details);
+    whole["index_status"] = index.clone();
+    [whole, index]
 }
 
 /// The tag of a document: not a secret, and as long as the peer's.
