@@ -65,6 +65,10 @@ pub(crate) fn panicked() -> Option<String> {
 pub fn watch_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let text = format!("{panic}");
+        if cfg!(panic = "abort") {
+            // Nothing comes after this but the end of the process.
+            eprintln!("{text}");
+        }
         PANICKED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(text);
     }));
 }

@@ -330,6 +330,9 @@ async fn trouble(host: Rc<Host>, mut c: ChaCha8Rng) {
 /// Another process starts on the same directory. It must be refused, and whatever it did before
 /// that must harm nothing.
 async fn second_process(sim: &Rc<Sim>) {
+    if sim.machine.drive().is_dead() {
+        return;
+    }
     let (world, config) = (sim.another(), sim.options.config());
     match Engine::open(world, config, "a second process").await {
         Ok(_) => {
