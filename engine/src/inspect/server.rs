@@ -308,7 +308,6 @@ fn memtable(core: &Core) -> Memtable {
 
 fn segments(core: &Core) -> Segments {
     let set = core.segments.load();
-    let footers = || set.all().iter().map(|segment| segment.footer());
     let deaths = core.deaths.lock();
     Segments {
         unreadable: level(&core.metrics.files_unreadable),
@@ -316,8 +315,8 @@ fn segments(core: &Core) -> Segments {
         dead_bytes: deaths.values().map(|dying| dying.death.bytes).sum(),
         dead_since: deaths.values().map(|dying| dying.death.since).min(),
         count: set.all().len(),
-        bytes: footers().map(|footer| footer.file_bytes()).sum(),
-        records: footers().map(|footer| footer.records).sum(),
+        bytes: set.bytes(),
+        records: set.records(),
         seals: core.metrics.seals.get(),
         seals_failed: core.metrics.seals_failed.get(),
     }

@@ -9,10 +9,9 @@ use crate::{
     engine::head_of,
     motion::publish::InBucket,
     request::{Error, Head},
-    segment::Segment,
     state::{
-        catalogue::{self, Place},
-        view::{Durable, Life, Stream},
+        catalogue,
+        view::{Durable, Life, Stream, Sums},
     },
     types::{Expiry, Lsn, Offset, Seq, StreamName, WallMs},
 };
@@ -204,7 +203,7 @@ impl Inspection {
             let _whole = self.core.settling.lock();
             self.revision_of(&self.stream.durable.lock(), in_bucket)
         };
-        Revision { places: self.segments().0, ..revision }
+        Revision { places: self.sums().places, ..revision }
     }
 
     /// All of it that the stream's state tells.
@@ -214,27 +213,9 @@ impl Inspection {
         Revision { lsn, life, sealed: durable.sealed, uploaded, places: 0 }
     }
 
-    /// Which segments hold the stream and where these are: as a number that tells two such sets,
-    /// and each of them with whether the bucket has it.
-    fn segments(&self) -> (u64, Vec<(Arc<Segment>, bool)>) {
-        let id = self.stream.identity.id;
-        let files = self.core.files.lock();
-        let set = self.core.segments.load();
-        let held: Vec<(Arc<Segment>, bool)> = set
-            .all()
-            .iter()
-            .filter(|it| it.holds(id))
-            .map(|it| {
-                let place = files.segment(it.id()).map(|held| held.row.place);
-                (Arc::clone(it), place == Some(Place::Bucket))
-            })
-            .collect();
-        // FNV-1a over numbers: nobody chooses them.
-        let places = held.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, (segment, uploaded)| {
-            let word = segment.id().get() << 1 | u64::from(*uploaded);
-            (hash ^ word).wrapping_mul(0x0100_0000_01b3)
-        });
-        (places, held)
+    /// What the segments that hold the stream come to.
+    fn sums(&self) -> Sums {
+        self.core.files.lock().sums(&self.stream)
     }
 
     fn gather(&self) -> Result<Details, Error> {
@@ -292,27 +273,22 @@ impl Inspection {
         Ok(self.with_segments(details))
     }
 
-    /// Adds which segments hold the stream. After `sealed` was read: whatever it promises is in
-    /// this set.
+    /// Adds what segments hold of the stream. After `sealed` was read: whatever it promises is in
+    /// one of them.
     fn with_segments(&self, mut details: Details) -> Details {
-        let (places, held) = self.segments();
-        details.revision.places = places;
+        let sums = self.sums();
+        details.revision.places = sums.places;
         details.index.revision = details.revision;
         if details.sealed.records == 0 {
             return details;
         }
-        for (segment, uploaded) in held {
-            let footer = segment.footer();
-            details.sealed.segments += 1;
-            details.sealed.file_bytes += footer.file_bytes();
-            details.sealed.newest = Some(footer.newest);
-            if uploaded {
-                details.uploaded.segments += 1;
-                details.uploaded.object_bytes += footer.file_bytes();
-            }
-        }
-        details.index.segments = details.sealed.segments;
-        details.index.uploaded_segments = details.uploaded.segments;
+        details.sealed.segments = sums.segments;
+        details.sealed.file_bytes = sums.file_bytes;
+        details.sealed.newest = sums.newest;
+        details.uploaded.segments = sums.uploaded_segments;
+        details.uploaded.object_bytes = sums.object_bytes;
+        details.index.segments = sums.segments;
+        details.index.uploaded_segments = sums.uploaded_segments;
         details
     }
 
