@@ -11,7 +11,7 @@ use crate::{
     request::{Error, Head},
     state::{
         catalogue,
-        view::{Durable, Life, Stream, Sums},
+        view::{Durable, Life, Stream, Sums, Wait},
     },
     types::{Expiry, Lsn, Offset, Seq, StreamName, WallMs},
 };
@@ -38,6 +38,9 @@ pub struct Details {
     pub sealed: Sealed,
     /// What of that is in the bucket.
     pub uploaded: Uploaded,
+    /// Bytes on this disk of those of its segments that the bucket has too: whole files, other
+    /// streams' records included, as they were at most a second ago.
+    pub cached_bytes: u64,
     /// Where it was forked from, if it was.
     pub fork: Option<ForkOf>,
     /// Forks that draw on it directly.
@@ -160,6 +163,8 @@ impl Inspection {
     /// [`Rejection::NotFound`](crate::request::Rejection::NotFound) and [`Rejection::Gone`](crate::request::Rejection::Gone) if it has ended.
     pub async fn details(&self) -> Result<Details, Error> {
         let mut details = self.gather()?;
+        let now = self.core.store_now();
+        details.cached_bytes = self.core.files.lock().cached_bytes(&self.stream, now);
         let file_bytes = self.core.on_reader(catalogue::database_bytes).await;
         details.database_bytes = match file_bytes {
             Ok(bytes) => Some(bytes + self.core.wal_bytes()),
@@ -181,6 +186,7 @@ impl Inspection {
 
     /// Waits until the stream's figures may differ from what they were at `seen`. Cancel safe.
     pub async fn changed(&self, seen: Revision) {
+        let _counted = Looking::new(self);
         let mut moves = self.core.moves.subscribe();
         loop {
             let mut bell = pin!(self.stream.bell.notified());
@@ -252,6 +258,7 @@ impl Inspection {
                 segments: 0,
                 object_bytes: 0,
             },
+            cached_bytes: 0,
             fork: identity.fork.as_ref().map(|fork| ForkOf {
                 source: fork.source_name.clone(),
                 at: fork.at,
@@ -302,6 +309,22 @@ impl Inspection {
                 WallMs::new(now.wall.get().saturating_add(left_ms))
             }),
         }
+    }
+}
+
+/// One who waits for a change, counted while this lives.
+struct Looking<'a>(&'a Inspection);
+
+impl<'a> Looking<'a> {
+    fn new(inspection: &'a Inspection) -> Self {
+        inspection.core.crowds.lock().enter(&inspection.stream, Wait::Look);
+        Self(inspection)
+    }
+}
+
+impl Drop for Looking<'_> {
+    fn drop(&mut self) {
+        self.0.core.crowds.lock().leave(&self.0.stream, Wait::Look);
     }
 }
 

@@ -230,6 +230,15 @@ impl Files {
         sums
     }
 
+    /// Bytes on this disk of those segments of a stream that the bucket has too. Adds them up, but not
+    /// twice within a second.
+    pub(crate) fn cached_bytes(&self, stream: &Stream, now: StoreMs) -> u64 {
+        self.sums(stream);
+        let mut tally = stream.tally.lock();
+        let Some(tally) = tally.as_mut() else { return 0 };
+        tally.cached_bytes(now, |id| self.segment(id).map_or(0, |held| held.segment.local_bytes()))
+    }
+
     /// All segments, by number.
     pub(crate) fn segments(&self) -> impl Iterator<Item = &Held> {
         self.segments.values()

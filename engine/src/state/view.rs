@@ -4,6 +4,7 @@
 //! Locks: `decided` is taken only while the sequencer's own lock is held; `durable` is never
 //! held while another lock is taken, nor across an await.
 
+mod crowd;
 mod tally;
 
 use std::{
@@ -19,7 +20,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-pub(crate) use self::tally::{Key, Move, Seen, Sums, Tally};
+pub(crate) use self::{
+    crowd::{Crowds, Wait, Waiting},
+    tally::{Key, Move, Seen, Sums, Tally},
+};
 use super::{
     chunks::{Block, Chunks},
     stream::{Identity, Producer, StreamState},

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     motion::merge,
     state::view::{Stream, Sums, Tally},
+    types::StoreMs,
 };
 
 impl Town {
@@ -88,5 +89,19 @@ fn whoever_is_far_behind_asks_all_segments_again() {
         assert_eq!(town.sums(&stream), before);
         let next = stream.tally.lock().as_ref().expect("kept").next();
         assert!(next - first > 256, "more moves than are remembered");
+    });
+}
+
+#[test]
+fn local_copies_are_added_up_once_a_second() {
+    live(config(), async |town| {
+        let segment = town.uploaded("s", 200).await;
+        let stream = town.stream("s").await;
+        let at = |ms| town.engine.core.files.lock().cached_bytes(&stream, StoreMs::new(ms));
+        let whole = at(5000);
+        assert!(whole > 200 * 512, "{whole}");
+        town.evict(&segment);
+        assert_eq!(at(5999), whole);
+        assert!(at(6000) < whole / 2);
     });
 }

@@ -8,8 +8,11 @@ use std::sync::{Arc, Weak};
 
 use crate::{
     segment::Segment,
-    types::{Lsn, SegmentId, StreamId, WallMs},
+    types::{Lsn, SegmentId, StoreMs, StreamId, WallMs},
 };
+
+/// For how long a sum of local copies stands: as often the keeper looks for what to evict.
+const CACHED_MS: u64 = 1000;
 
 /// What became of a segment.
 ///
@@ -57,6 +60,8 @@ pub(crate) struct Tally {
     /// Oldest first.
     held: Vec<Part>,
     sums: Sums,
+    /// Bytes of local copies, and when they were added up.
+    cached: Option<(StoreMs, u64)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +96,7 @@ impl Part {
 impl Tally {
     /// Of a stream that no segment holds, before the move with this number.
     pub(crate) fn new(stream: StreamId, next: u64) -> Self {
-        Self { stream, next, held: Vec::new(), sums: Sums::default() }
+        Self { stream, next, held: Vec::new(), sums: Sums::default(), cached: None }
     }
 
     /// The number of the first move that it does not know.
@@ -101,6 +106,20 @@ impl Tally {
 
     pub(crate) const fn sums(&self) -> Sums {
         self.sums
+    }
+
+    /// Adds up the local copies of what the bucket has, if that was not done for a second: blocks come
+    /// and go, and no move says so.
+    pub(crate) fn cached_bytes(&mut self, now: StoreMs, of: impl Fn(SegmentId) -> u64) -> u64 {
+        if let Some((at, bytes)) = self.cached
+            && now < at.plus(CACHED_MS)
+        {
+            return bytes;
+        }
+        let uploaded = self.held.iter().filter(|it| it.seen == Seen::Uploaded);
+        let bytes = uploaded.map(|it| of(it.key.2)).sum();
+        self.cached = Some((now, bytes));
+        bytes
     }
 
     /// Takes the next move in. Costs a look at one filter at most.
