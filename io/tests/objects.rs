@@ -228,6 +228,26 @@ fn who_only_looks_at_a_directory_leaves_it_as_it_is() {
     });
 }
 
+#[test]
+fn what_a_process_that_lives_is_writing_is_not_swept() {
+    let machine = Machine::new(1);
+    simulate(&machine, async |world| {
+        let living = in_directory("/bucket", &world).await;
+        living.create(&key("a"), "mine".into()).await.unwrap();
+        let left = world.disk.list(Path::new("/bucket/.staging")).unwrap();
+        let [owner] = &left[..] else { panic!("one lock: {left:?}") };
+        let owner = owner.file_name().unwrap().to_str().unwrap().strip_suffix(".owner").unwrap();
+        let staged = Path::new("/bucket/.staging").join(format!("{owner}-{:032x}", 7));
+        world.disk.create(&staged, Create::New).unwrap();
+        let bucket = local(Path::new("/bucket"));
+        assert_eq!(os::objects::sweep_staging(&bucket, &world).await.unwrap(), 0);
+        assert!(world.disk.exists(&staged).unwrap(), "another process is writing it");
+        drop(living);
+        assert_eq!(os::objects::sweep_staging(&bucket, &world).await.unwrap(), 1);
+        assert!(world.disk.list(Path::new("/bucket/.staging")).unwrap().is_empty());
+    });
+}
+
 /// As when the disk that a bucket lies on is not mounted.
 #[test]
 fn a_bucket_that_is_not_there_says_nothing_of_its_objects_and_is_not_made_anew() {

@@ -202,7 +202,6 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         bootstrap(&world, &settings, &object_store, restore).await?;
     }
     let engine = open(&world, &settings, &object_store, &url).await?;
-    // The lock is held now: nobody else is writing there.
     if let Err(error) = sweep_staging(&settings.object_store.bucket, &world).await {
         warn!(%error, "what a crash left half-written in the object store stays");
     }
