@@ -166,7 +166,10 @@ impl Objects for Local {
         let (key, source, draw) = (key.clone(), file.to_owned(), self.draw());
         Some(Box::pin(self.run(move |shelf| {
             shelf.create(&key, |name| match shelf.disk.link(&source, name) {
-                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                // Without hard links the copy fails too, and says why.
+                Err(error)
+                    if error.kind() == io::ErrorKind::CrossesDevices || is_linkless(&error) =>
+                {
                     shelf.stage(&draw, name, |file| copy(&*shelf.disk.open(&source)?, file))
                 }
                 linked => linked,
@@ -340,7 +343,7 @@ impl Shelf {
         let linked = self.disk.create(staged, Create::New).and_then(|file| {
             write(&*file)?;
             file.sync()?;
-            self.disk.link(staged, name)
+            self.disk.link(staged, name).map_err(|error| without_links(error, &self.root))
         });
         // What cannot be removed now is swept at some start.
         match self.disk.remove(staged) {
@@ -516,6 +519,25 @@ fn named(linked: io::Result<()>) -> Result<Created, ObjectError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Created::AlreadyThere),
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Whether a link was refused because the file system has none. Linux says that it is not permitted.
+fn is_linkless(error: &io::Error) -> bool {
+    let not_permitted = rustix::io::Errno::PERM.raw_os_error();
+    error.kind() == io::ErrorKind::Unsupported || error.raw_os_error() == Some(not_permitted)
+}
+
+/// Says so plainly of a file system that has no hard links.
+fn without_links(error: io::Error, root: &Path) -> io::Error {
+    if !is_linkless(&error) {
+        return error;
+    }
+    let text = format!(
+        "the file system of '{}' has no hard links ({error}), and a local bucket needs them so that \
+         no object is ever replaced: put --bucket-dir on another one, or use another --object-store",
+        root.display()
+    );
+    io::Error::new(io::ErrorKind::PermissionDenied, text)
 }
 
 fn is_absent(error: &io::Error) -> bool {
