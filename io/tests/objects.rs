@@ -126,6 +126,7 @@ fn the_probe_sees_through_lost_answers() {
             match said {
                 Ok(()) => assert!(!unconditional, "seed {seed}"),
                 Err(Unfit::Error(_)) => {}
+                Err(Unfit::Unconditional(_)) => panic!("seed {seed}: it has conditions"),
                 Err(Unfit::NoFence | Unfit::Wrong) => assert!(unconditional, "seed {seed}"),
             }
         }
