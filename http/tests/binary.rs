@@ -326,6 +326,11 @@ fn a_store_that_is_lost_comes_back_from_its_bucket() {
     for args in [&["verify"][..], &["verify", "--deep"], &["bootstrap", "--check"]] {
         assert_eq!(offline(args, &dir).0, Some(0), "{args:?}: {:?}", offline(args, &dir));
     }
+    let (code, said) = offline(&["bootstrap", "--check", "--json"], &dir);
+    let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!((code, &said["ok"], &said["restored"]), (Some(0), &true.into(), &false.into()));
+    assert_eq!((&said["claimed"], &said["findings"]), (&().into(), &serde_json::json!([])));
+    assert_eq!(said["restorable"]["newest"], said["generation"]);
     let (code, said) = offline(&["bootstrap"], &dir);
     assert_eq!(code, Some(1));
     assert!(said.contains("is not empty") && said.contains("--force"), "{said}");

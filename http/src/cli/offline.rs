@@ -30,9 +30,9 @@ pub const PROBLEMS: u8 = 3;
 #[derive(Clone, Debug)]
 pub enum Offline {
     /// Make a store out of a bucket.
-    Bootstrap(Place, Restore),
+    Bootstrap(Place, Restore, Format),
     /// Say what that would do.
-    CheckBootstrap(Place, Option<Moment>),
+    CheckBootstrap(Place, Option<Moment>, Format),
     /// Look for damage.
     Verify(Place, Depth, Format),
     /// Print a file.
@@ -140,6 +140,7 @@ pub trait Engine {
         place: &Place,
         bucket: &ObjectStore,
         restore: Restore,
+        format: Format,
     ) -> impl Future<Output = anyhow::Result<Report>>;
 
     /// Says what [`Engine::bootstrap`] would restore.
@@ -148,6 +149,7 @@ pub trait Engine {
         world: &World,
         bucket: &ObjectStore,
         at: Option<Moment>,
+        format: Format,
     ) -> impl Future<Output = anyhow::Result<Report>>;
 
     /// Looks for damage; there is no bucket if only the data directory is looked at.
@@ -184,16 +186,17 @@ impl OfflineCommand {
     pub fn resolve(self, environment: &Environment) -> Result<Offline, ConfigError> {
         let place = |flags| Place::resolve(flags, environment);
         Ok(match self {
-            Self::Bootstrap(BootstrapFlags { place: flags, check: true, restore }) => {
-                Offline::CheckBootstrap(place(flags)?, restore.at)
+            Self::Bootstrap(BootstrapFlags { place: flags, check: true, json, restore }) => {
+                Offline::CheckBootstrap(place(flags)?, restore.at, format(json))
             }
-            Self::Bootstrap(BootstrapFlags { place: flags, check: false, restore }) => {
+            Self::Bootstrap(BootstrapFlags { place: flags, check: false, json, restore }) => {
                 let RestoreFlags { at, partial, force } = restore;
                 let (existing, losses) = (existing(force), losses(partial));
-                Offline::Bootstrap(place(flags)?, Restore { at, existing, losses })
+                let restore = Restore { at, existing, losses };
+                Offline::Bootstrap(place(flags)?, restore, format(json))
             }
             Self::Verify(flags) => {
-                let (depth, format) = (depth(&flags), format(&flags));
+                let (depth, format) = (depth(&flags), format(flags.json));
                 Offline::Verify(place(flags.place)?, depth, format)
             }
             Self::Inspect(InspectFlags { what, file }) => Offline::Inspect(what, file),
@@ -245,15 +248,15 @@ impl Place {
 /// The bucket can't be used, or the work could not be done.
 pub async fn run(engine: &impl Engine, world: &World, task: Offline) -> anyhow::Result<Report> {
     match task {
-        Offline::Bootstrap(place, restore) => {
+        Offline::Bootstrap(place, restore, format) => {
             refuse_one_file(world, &place.data)?;
             let bucket = place.open(world).await?;
-            engine.bootstrap(world, &place, &bucket, restore).await
+            engine.bootstrap(world, &place, &bucket, restore, format).await
         }
-        Offline::CheckBootstrap(place, at) => {
+        Offline::CheckBootstrap(place, at, format) => {
             refuse_one_file(world, &place.data)?;
             let bucket = place.open_to_look(world).await?;
-            engine.check_bootstrap(world, &bucket, at).await
+            engine.check_bootstrap(world, &bucket, at, format).await
         }
         Offline::Verify(place, depth, format) if place.one_file(world).is_some() => {
             anyhow::ensure!(
@@ -310,8 +313,8 @@ const fn depth(flags: &VerifyFlags) -> Depth {
     }
 }
 
-const fn format(flags: &VerifyFlags) -> Format {
-    if flags.json { Format::Json } else { Format::Text }
+const fn format(json: bool) -> Format {
+    if json { Format::Json } else { Format::Text }
 }
 
 #[cfg(test)]

@@ -60,6 +60,10 @@ pub struct BootstrapFlags {
     #[arg(long, conflicts_with_all = ["force", "partial"])]
     pub check: bool,
 
+    /// Report in JSON
+    #[arg(long)]
+    pub json: bool,
+
     #[command(flatten)]
     pub restore: RestoreFlags,
 }

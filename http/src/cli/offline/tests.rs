@@ -31,8 +31,8 @@ fn parse(line: &str) -> Result<Offline, String> {
 #[track_caller]
 fn place(offline: &Offline) -> (&Path, StoreKind) {
     let place = match offline {
-        Offline::Bootstrap(place, _)
-        | Offline::CheckBootstrap(place, _)
+        Offline::Bootstrap(place, ..)
+        | Offline::CheckBootstrap(place, ..)
         | Offline::Verify(place, ..)
         | Offline::Garbage(place) => place,
         Offline::Inspect(..) => panic!("it has no place"),
@@ -66,13 +66,23 @@ fn a_bootstrap_is_of_the_newest_manifest_and_over_nothing_unless_asked() {
     ] {
         let offline = parse(line).expect(line);
         assert_eq!(place(&offline), (Path::new("/d"), StoreKind::Local));
-        let Offline::Bootstrap(_, restore) = offline else { panic!("{line}: {offline:?}") };
+        let Offline::Bootstrap(_, restore, format) = offline else { panic!("{line}: {offline:?}") };
+        assert_eq!(format, Format::Text);
         let losses = losses(line.contains("--partial"));
         assert_eq!(restore, Restore { at, existing, losses }, "{line}");
     }
     let offline = parse("bootstrap --check --at 3 --data /e --object-store memory").expect("valid");
     assert_eq!(place(&offline), (Path::new("/e"), StoreKind::Memory));
-    assert!(matches!(offline, Offline::CheckBootstrap(_, Some(Moment::Generation(3)))));
+    let Offline::CheckBootstrap(_, at, format) = offline else { panic!("{offline:?}") };
+    assert_eq!((at, format), (Some(Moment::Generation(3)), Format::Text));
+    for line in ["bootstrap --json", "bootstrap --check --json"] {
+        match parse(line).expect(line) {
+            Offline::Bootstrap(.., format) | Offline::CheckBootstrap(.., format) => {
+                assert_eq!(format, Format::Json, "{line}");
+            }
+            other => panic!("{line}: {other:?}"),
+        }
+    }
 }
 
 #[test]
@@ -177,6 +187,7 @@ impl Engine for Listener {
         _: &Place,
         bucket: &ObjectStore,
         restore: Restore,
+        _: Format,
     ) -> anyhow::Result<Report> {
         self.hear(format!("bootstrap, tried {}, {:?}", tried(bucket), restore.existing))
     }
@@ -186,6 +197,7 @@ impl Engine for Listener {
         _: &World,
         bucket: &ObjectStore,
         at: Option<Moment>,
+        _: Format,
     ) -> anyhow::Result<Report> {
         self.hear(format!("check, tried {}, {at:?}", tried(bucket)))
     }

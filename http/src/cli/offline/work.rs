@@ -36,14 +36,12 @@ impl Engine for Work {
         place: &Place,
         bucket: &ObjectStore,
         restore: Restore,
+        format: Format,
     ) -> anyhow::Result<Report> {
         let config = Config::new(place.data.join("store"));
         match self::bootstrap(world, config, bucket, restore).await {
-            Ok(report) => Ok(restored(&report)),
-            Err(RestoreError::Damaged(report)) => {
-                let text = format!("{report}nothing was restored: --partial restores the rest\n");
-                Ok(Report { verdict: Verdict::Problems, text })
-            }
+            Ok(report) => Ok(restored(&report, Outcome::Restored, format)),
+            Err(RestoreError::Damaged(report)) => Ok(restored(&report, Outcome::Refused, format)),
             Err(error) => Err(error.into()),
         }
     }
@@ -53,10 +51,11 @@ impl Engine for Work {
         world: &World,
         bucket: &ObjectStore,
         at: Option<Moment>,
+        format: Format,
     ) -> anyhow::Result<Report> {
         let objects = Arc::clone(&bucket.objects);
         let report = Store::check_bootstrap(world.clone(), objects, moment(at)).await?;
-        Ok(restored(&report))
+        Ok(restored(&report, Outcome::Looked, format))
     }
 
     async fn verify(
@@ -180,9 +179,57 @@ fn verdict(findings: &[Finding]) -> Verdict {
     if findings.is_empty() { Verdict::Sound } else { Verdict::Problems }
 }
 
-fn restored(report: &restore::Report) -> Report {
-    let made = format!("made         {}\n", date::rfc3339(report.created));
-    Report { verdict: verdict(&report.findings), text: format!("{report}{made}") }
+/// What became of a bootstrap.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Restored,
+    /// Some of it can't be restored, so nothing was.
+    Refused,
+    /// Nobody asked for more than to look.
+    Looked,
+}
+
+fn restored(report: &restore::Report, outcome: Outcome, format: Format) -> Report {
+    let text = match format {
+        Format::Json => restored_json(report, outcome),
+        Format::Text => {
+            let made = date::rfc3339(report.created);
+            let refused = match outcome {
+                Outcome::Refused => "nothing was restored: --partial restores the rest\n",
+                Outcome::Restored | Outcome::Looked => "",
+            };
+            format!("{report}made         {made}\n{refused}")
+        }
+    };
+    Report { verdict: verdict(&report.findings), text }
+}
+
+fn restored_json(report: &restore::Report, outcome: Outcome) -> String {
+    let document = json!({
+        "ok": report.findings.is_empty(),
+        "restored": outcome == Outcome::Restored,
+        "generation": report.generation,
+        "created": date::rfc3339(report.created),
+        "through_commit": report.through,
+        "claimed": (report.claimed > 0).then_some(report.claimed),
+        "recoveries": report.recoveries,
+        "streams": (outcome == Outcome::Restored).then_some(report.streams),
+        "segments": report.segments,
+        "segment_bytes": report.segment_bytes,
+        "ledgers": report.ledgers,
+        "ledger_bytes": report.ledger_bytes,
+        "restorable": { "oldest": report.oldest, "newest": report.newest },
+        "set_aside": report.set_aside.as_ref().map(|path| path.display().to_string()),
+        "findings": findings(&report.findings),
+    });
+    format!("{document:#}\n")
+}
+
+fn findings(findings: &[Finding]) -> serde_json::Value {
+    let told = findings.iter().map(
+        |Finding { rule, object, text }| json!({ "rule": rule, "object": object, "text": text }),
+    );
+    told.collect()
 }
 
 fn text(found: &Findings) -> String {
@@ -201,13 +248,7 @@ fn text(found: &Findings) -> String {
 }
 
 fn json(found: &Findings) -> String {
-    let findings: Vec<_> = found
-        .findings
-        .iter()
-        .map(|Finding { rule, object, text }| {
-            json!({ "rule": rule, "object": object, "text": text })
-        })
-        .collect();
+    let findings = findings(&found.findings);
     let Checked { streams, commits, files, blocks, manifests, objects, object_bytes } =
         found.checked;
     let checked = json!({
