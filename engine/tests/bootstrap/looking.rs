@@ -2,7 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use weir_engine::{Engine, restore, verify::Depth};
+use weir_engine::{
+    Engine,
+    restore::{self, Each, Flow, Item, Rank, Value},
+    verify::Depth,
+};
 use weir_io::{
     World,
     memory::{Machine, Verb},
@@ -201,29 +205,86 @@ fn a_store_that_is_not_there_is_no_sound_one() {
     });
 }
 
+/// Everything that is shown of a stored thing.
+fn shown(show: impl FnOnce(Each<'_>) -> Flow) -> Vec<Item> {
+    let mut items = Vec::new();
+    let flow = show(&mut |item| {
+        items.push(item);
+        Flow::Continue(())
+    });
+    assert!(flow.is_continue(), "nobody has seen enough");
+    items
+}
+
+fn field<'a>(item: &'a Item, name: &str) -> Option<&'a Value> {
+    item.fields.iter().find(|(it, _)| *it == name).map(|(_, value)| value)
+}
+
+/// The values of the records among what is shown, with name and position where these are known.
+fn records(items: &[Item]) -> Vec<(Option<String>, u64, String)> {
+    let records = items.iter().filter(|it| it.kind == "record");
+    let record = |item| {
+        let Some(Value::Record(bytes, _)) = field(item, "value") else { panic!("{item:?}") };
+        let Some(Value::Number(seq)) = field(item, "seq") else { panic!("{item:?}") };
+        let name = match field(item, "name") {
+            Some(Value::Text(name)) => Some(name.clone()),
+            _ => None,
+        };
+        (name, *seq, String::from_utf8(bytes.to_vec()).unwrap())
+    };
+    records.map(record).collect()
+}
+
 #[test]
 fn everything_that_is_stored_can_be_shown() {
     let machine = Machine::new(38);
     fill(&machine);
-    for (prefix, word) in
-        [("segments/", "record"), ("rows/", "stream"), ("manifest/", "recoveries")]
-    {
+    for (prefix, kind, name) in [
+        ("segments/", "record", "value"),
+        ("rows/", "row", "row"),
+        ("manifest/", "segment", "mark"),
+    ] {
+        let mut found = 0;
         for key in keys(machine.bucket(), prefix) {
             let bytes = machine.bucket().peek(&key).unwrap();
-            let shown = restore::describe(&bytes);
-            assert!(shown.contains(word), "{key}:\n{shown}");
+            let items = shown(|each| restore::describe(&bytes, each));
+            assert_eq!(items[0].rank, Rank::Head, "{key}");
+            assert!(items.iter().all(|it| it.rank != Rank::Damage), "{key}: {items:?}");
+            found += items.iter().filter(|it| it.kind == kind && field(it, name).is_some()).count();
             // Whatever is cut off, it is said and not panicked about.
             for len in (0..bytes.len()).step_by(7) {
-                assert!(!restore::describe(&bytes.slice(..len)).is_empty());
+                let items = shown(|each| restore::describe(&bytes.slice(..len), each));
+                assert!(items.iter().any(|it| it.rank == Rank::Damage), "{key} {len}");
+            }
+            // Neither is a bit that turned: the head of a file is not shown for what it is not.
+            for at in (0..bytes.len()).step_by(11) {
+                let mut bytes = bytes.to_vec();
+                bytes[at] ^= 0x80;
+                shown(|each| restore::describe(&bytes.into(), each));
             }
         }
+        assert!(found > 0, "{prefix}");
     }
+    let of_segments = keys(machine.bucket(), "segments/").into_iter().flat_map(|key| {
+        let bytes = machine.bucket().peek(&key).unwrap();
+        records(&shown(|each| restore::describe(&bytes, each)))
+    });
+    let values: Vec<String> = of_segments.map(|(_, _, value)| value).collect();
+    assert!(
+        values.contains(&"one ".to_owned()) && values.contains(&"two ".to_owned()),
+        "{values:?}"
+    );
     life(&machine, async |world| {
         let engine = open(&world, &machine).await;
         create(&engine, "late").await;
+        append(&engine, "late", "three").await;
+        append(&engine, "a", "four").await;
         let before = machine.drive().mutations();
-        let shown = restore::describe_log(&world, &Path::new(DIR).join("weir.sqlite"));
-        assert!(shown.contains("create stream") && shown.contains("'late'"), "{shown}");
+        let database = Path::new(DIR).join("weir.sqlite");
+        let items = shown(|each| restore::describe_log(&world, &database, each));
+        assert!(items.iter().any(|it| it.kind == "create"), "{items:?}");
+        let record = |name: &str, seq, value: &str| (Some(name.to_owned()), seq, value.to_owned());
+        assert_eq!(records(&items), [record("late", 0, "three"), record("a", 1, "four")]);
         assert_eq!(machine.drive().mutations(), before);
         engine.close().await;
     });

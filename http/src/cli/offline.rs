@@ -5,9 +5,13 @@
 //! looks opens it without a trial, which would write.
 
 pub mod flags;
+mod shown;
 pub mod work;
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use weir_engine::{Layout, restore::RestoreError};
 use weir_io::World;
@@ -16,6 +20,7 @@ use self::flags::{
     BootstrapFlags, GcFlags, InspectFlags, Moment, OfflineCommand, PlaceFlags, RestoreFlags,
     ServeBootstrapFlags, Stored, VerifyFlags,
 };
+pub use self::shown::Showing;
 use super::ServeError;
 use crate::{
     ObjectStore,
@@ -35,8 +40,8 @@ pub enum Offline {
     CheckBootstrap(Place, Option<Moment>, Format),
     /// Look for damage.
     Verify(Place, Depth, Format),
-    /// Print a file.
-    Inspect(Stored, PathBuf),
+    /// Print what is stored at a place.
+    Inspect(Stored, PathBuf, Showing),
     /// Say what could be deleted.
     Garbage(Place),
 }
@@ -162,12 +167,14 @@ pub trait Engine {
         format: Format,
     ) -> impl Future<Output = anyhow::Result<Report>>;
 
-    /// Prints a file.
+    /// Prints what is stored at a place, as it comes.
     fn inspect(
         &self,
         world: &World,
         what: Stored,
-        file: &std::path::Path,
+        place: &Path,
+        showing: Showing,
+        out: &mut dyn Write,
     ) -> impl Future<Output = anyhow::Result<Report>>;
 
     /// Says which objects a server would delete.
@@ -199,7 +206,10 @@ impl OfflineCommand {
                 let (depth, format) = (depth(&flags), format(flags.json));
                 Offline::Verify(place(flags.place)?, depth, format)
             }
-            Self::Inspect(InspectFlags { what, file }) => Offline::Inspect(what, file),
+            Self::Inspect(InspectFlags { what, place, json, skip, limit }) => {
+                let showing = Showing { format: format(json), skip, limit };
+                Offline::Inspect(what, place, showing)
+            }
             Self::Gc(GcFlags { place: flags, dry_run: _ }) => Offline::Garbage(place(flags)?),
         })
     }
@@ -242,11 +252,16 @@ impl Place {
     }
 }
 
-/// Has a command done.
+/// Has a command done. What it prints goes to `out` if it may be long, and is in the report else.
 ///
 /// # Errors
 /// The bucket can't be used, or the work could not be done.
-pub async fn run(engine: &impl Engine, world: &World, task: Offline) -> anyhow::Result<Report> {
+pub async fn run(
+    engine: &impl Engine,
+    world: &World,
+    task: Offline,
+    out: &mut dyn Write,
+) -> anyhow::Result<Report> {
     match task {
         Offline::Bootstrap(place, restore, format) => {
             refuse_one_file(world, &place.data)?;
@@ -273,7 +288,9 @@ pub async fn run(engine: &impl Engine, world: &World, task: Offline) -> anyhow::
             let bucket = place.open_to_look(world).await?;
             engine.verify(world, &place, Some(&bucket), depth, format).await
         }
-        Offline::Inspect(what, file) => engine.inspect(world, what, &file).await,
+        Offline::Inspect(what, place, showing) => {
+            engine.inspect(world, what, &place, showing, out).await
+        }
         Offline::Garbage(place) => {
             refuse_one_file(world, &place.data)?;
             let bucket = place.open_to_look(world).await?;

@@ -1,6 +1,6 @@
 //! Command lines of the commands without a server, and what is asked of whom.
 
-use std::{cell::RefCell, path::Path};
+use std::{cell::RefCell, io, path::Path};
 
 use clap::{CommandFactory as _, Parser};
 use weir_engine::types::WallMs;
@@ -131,11 +131,17 @@ fn a_file_is_inspected_as_what_it_is_said_to_be() {
         ("log", Stored::Log),
     ] {
         match parse(&format!("inspect {word} /a/b")).expect(word) {
-            Offline::Inspect(what, file) => {
-                assert_eq!((what, file.as_path()), (expect, Path::new("/a/b")));
+            Offline::Inspect(what, place, showing) => {
+                assert_eq!((what, place.as_path()), (expect, Path::new("/a/b")));
+                assert_eq!(showing, Showing { format: Format::Text, skip: 0, limit: None });
             }
             other => panic!("{word}: {other:?}"),
         }
+    }
+    let some = Showing { format: Format::Json, skip: 5, limit: Some(7) };
+    match parse("inspect rows /a/b --json --skip 5 --limit 7").expect("valid") {
+        Offline::Inspect(_, _, showing) => assert_eq!(showing, some),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -213,8 +219,15 @@ impl Engine for Listener {
         self.hear(format!("verify, tried {:?}, {depth:?}, {format:?}", bucket.map(tried)))
     }
 
-    async fn inspect(&self, _: &World, what: Stored, file: &Path) -> anyhow::Result<Report> {
-        self.hear(format!("inspect {what:?} {}", file.display()))
+    async fn inspect(
+        &self,
+        _: &World,
+        what: Stored,
+        place: &Path,
+        _: Showing,
+        _: &mut dyn Write,
+    ) -> anyhow::Result<Report> {
+        self.hear(format!("inspect {what:?} {}", place.display()))
     }
 
     async fn garbage(&self, _: &World, bucket: &ObjectStore) -> anyhow::Result<Report> {
@@ -234,12 +247,12 @@ async fn only_what_writes_tries_the_bucket_out() {
         ("gc --dry-run", "garbage, tried false"),
     ] {
         let task = parse(&format!("{line} --object-store memory")).expect(line);
-        let report = run(&listener, &world, task).await.expect(line);
+        let report = run(&listener, &world, task, &mut io::sink()).await.expect(line);
         assert_eq!(report.code(), 0);
         assert_eq!(listener.asked.borrow_mut().pop().as_deref(), Some(heard));
     }
     let task = parse("inspect rows /bad").expect("valid");
-    let report = run(&listener, &world, task).await.expect("a report");
+    let report = run(&listener, &world, task, &mut io::sink()).await.expect("a report");
     assert_eq!(report.code(), PROBLEMS);
 }
 
@@ -252,7 +265,7 @@ async fn a_directory_that_is_not_there_is_no_empty_bucket() {
             let listener = Listener::default();
             for line in ["bootstrap --check", "verify", "verify --deep", "gc --dry-run"] {
                 let task = parse(line).expect(line);
-                let error = run(&listener, &world, task).await.expect_err(line);
+                let error = run(&listener, &world, task, &mut io::sink()).await.expect_err(line);
                 assert!(format!("{error:#}").contains("there is no bucket"), "{error:#}");
             }
             assert!(listener.asked.borrow().is_empty());

@@ -1,21 +1,22 @@
 //! The commands without a server, done by the engine.
 
-use std::{path::Path, sync::Arc};
+use std::{io::Write, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use serde_json::json;
 use weir_engine::{
     Config, Engine as Store,
-    restore::{self, Existing as Over, Finding, Losses as Rest, Options, RestoreError},
+    restore::{self, Existing as Over, Finding, Losses as Rest, Options, RestoreError, Thing},
     types::WallMs,
     verify::{self, Checked, Findings},
 };
 use weir_io::World;
 
 use super::{
-    Depth, Engine, Existing, Format, Losses, Place, Report, Restore, Verdict,
+    Depth, Engine, Existing, Format, Losses, Place, Report, Restore, Showing, Verdict,
     flags::{Moment, Stored},
+    shown::Printer,
 };
 use crate::{ObjectStore, wire::date};
 
@@ -73,41 +74,57 @@ impl Engine for Work {
         self::verify(world, config, bucket, depth, format).await
     }
 
-    async fn inspect(&self, world: &World, what: Stored, file: &Path) -> anyhow::Result<Report> {
-        if what == Stored::Log {
-            let text = restore::describe_log(world, file);
-            return Ok(Report { verdict: Verdict::Sound, text });
-        }
-        let shown = || file.display().to_string();
-        let open = world.disk.open(file).with_context(shown)?;
-        let len = open.len().with_context(shown)?;
-        let mut start = [0; SQLITE_MAGIC.len()];
-        let is_sqlite = open.read_exact_at(&mut start, 0).is_ok() && start == *SQLITE_MAGIC;
-        anyhow::ensure!(
-            !is_sqlite,
-            "{} is a SQLite file: `weir inspect log` shows its commits, `weir verify` looks at what \
-             else is in it",
-            shown()
-        );
-        anyhow::ensure!(len <= SHOWN_BYTES_MAX, "{} has {len} bytes: too many", shown());
-        let mut bytes = vec![0; usize::try_from(len)?];
-        open.read_exact_at(&mut bytes, 0).with_context(shown)?;
-        let text = restore::describe(&Bytes::from(bytes));
-        let first = text.split_whitespace().find(|word| !["a", "an"].contains(word));
-        let is = matches!(
-            (what, first.unwrap_or_default().trim_end_matches(':')),
-            (Stored::Segment, "segment")
-                | (Stored::Rows, "ledger")
-                | (Stored::Manifest, "manifest" | "page")
-        );
-        anyhow::ensure!(is, "{} is no {}: {text}", shown(), what.as_str());
-        Ok(Report { verdict: Verdict::Sound, text })
+    async fn inspect(
+        &self,
+        world: &World,
+        what: Stored,
+        place: &Path,
+        showing: Showing,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<Report> {
+        let mut printer = Printer::new(out, showing);
+        let mut each = |item| printer.show(item);
+        // Whether whoever looks has seen enough makes no difference any more.
+        let _flow = match what {
+            Stored::Log => restore::describe_log(world, place, &mut each),
+            Stored::Segment | Stored::Manifest | Stored::Rows => {
+                restore::describe(&read(world, what, place)?, &mut each)
+            }
+        };
+        Ok(Report { verdict: printer.end()?, text: String::new() })
     }
 
     async fn garbage(&self, world: &World, bucket: &ObjectStore) -> anyhow::Result<Report> {
         let garbage = restore::garbage(world, Arc::clone(&bucket.objects)).await?;
         Ok(Report { verdict: Verdict::Sound, text: garbage.to_string() })
     }
+}
+
+/// The bytes of a file, if it is what it is said to be.
+fn read(world: &World, what: Stored, file: &Path) -> anyhow::Result<Bytes> {
+    let shown = || file.display().to_string();
+    let open = world.disk.open(file).with_context(shown)?;
+    let len = open.len().with_context(shown)?;
+    let mut start = [0; SQLITE_MAGIC.len()];
+    let is_sqlite = open.read_exact_at(&mut start, 0).is_ok() && start == *SQLITE_MAGIC;
+    anyhow::ensure!(
+        !is_sqlite,
+        "{} is a SQLite file: `weir inspect log` shows its commits, `weir verify` looks at what \
+         else is in it",
+        shown()
+    );
+    anyhow::ensure!(len <= SHOWN_BYTES_MAX, "{} has {len} bytes: too many", shown());
+    let mut bytes = vec![0; usize::try_from(len)?];
+    open.read_exact_at(&mut bytes, 0).with_context(shown)?;
+    let is = match Thing::of(&bytes) {
+        Some(Thing::Segment) => "segment",
+        Some(Thing::Ledger) => "rows",
+        Some(Thing::Manifest | Thing::Page) => "manifest",
+        Some(Thing::Commit) => "commit",
+        None => "nothing that a store or its bucket has",
+    };
+    anyhow::ensure!(is == what.as_str(), "{} is no {}: it is {is}", shown(), what.as_str());
+    Ok(bytes.into())
 }
 
 /// Looks for damage in a store and its bucket.
