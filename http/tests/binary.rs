@@ -397,6 +397,8 @@ fn what_is_stored_is_shown_and_damage_is_named() {
     assert_eq!((&shown[1]["kind"], &shown[1]["value"]), (&"record".into(), &"records".into()));
     let shown = lines(&["inspect", "segment", "--skip", "1"], &object(&dir, "segments"));
     assert_eq!(shown.len(), 1, "there is one record");
+    let shown = lines(&["inspect", "unpublished"], &dir);
+    assert!(shown.len() == 1 && shown[0]["published"].is_u64(), "all is published: {shown:?}");
 
     let segment = object(&dir, "segments");
     std::fs::remove_file(&segment).expect("it was there");

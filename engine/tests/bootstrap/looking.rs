@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use weir_engine::{
-    Engine,
+    Engine, OpenError,
     restore::{self, Each, Flow, Item, Rank, Value},
     verify::Depth,
 };
 use weir_io::{
     World,
-    memory::{Machine, Verb},
+    memory::{BucketFaults, Machine, Verb},
     objects::Key,
 };
 
@@ -287,6 +287,65 @@ fn everything_that_is_stored_can_be_shown() {
         assert_eq!(records(&items), [record("late", 0, "three"), record("a", 1, "four")]);
         assert_eq!(machine.drive().mutations(), before);
         engine.close().await;
+    });
+}
+
+#[test]
+fn what_an_overtaken_store_has_alone_can_be_got_out_of_it() {
+    let machine = Machine::new(43);
+    fill(&machine);
+    let outage = BucketFaults { outage: true, ..BucketFaults::default() };
+    life(&machine, async |world| {
+        let engine = open(&world, &machine).await;
+        pass(1).await;
+        machine.bucket().set_faults(outage.clone());
+        append(&engine, "a", "sealed ").await;
+        create(&engine, "new").await;
+        append(&engine, "new", "first").await;
+        pass(30).await;
+        append(&engine, "a", "in the log").await;
+        machine.drive().kill();
+    });
+    machine.drive().power_cycle();
+    machine.bucket().set_faults(BucketFaults::default());
+    let other = another(&machine, 44);
+    life(&other, async |world| {
+        let engine = recover(&world, &other).await;
+        append(&engine, "a", "other").await;
+        pass(15).await;
+        engine.close().await;
+    });
+    life(&machine, async |world| {
+        let look = || {
+            let before = (machine.drive().mutations(), machine.bucket().requests());
+            let items = shown(|each| restore::unpublished(&world, &config(), each).unwrap());
+            let after = (machine.drive().mutations(), machine.bucket().requests());
+            assert_eq!(after, before, "who looks changes nothing");
+            items
+        };
+        let record = |name: &str, seq, value: &str| (Some(name.to_owned()), seq, value.to_owned());
+        let mut alone = records(&look());
+        alone.sort();
+        let expect =
+            [record("a", 1, "sealed "), record("a", 2, "in the log"), record("new", 0, "first")];
+        assert_eq!(alone, expect);
+        let streams = look();
+        let new = streams.iter().find(|it| {
+            it.kind == "stream" && field(it, "name") == Some(&Value::Text("new".to_owned()))
+        });
+        let content = new.and_then(|it| field(it, "content_type"));
+        assert_eq!(content, Some(&Value::Text("text/plain".to_owned())));
+        // It does not start any more.
+        match try_open(&world, &machine).await {
+            Err(OpenError::Bucket(_)) => {}
+            other => panic!("{:?}", other.err()),
+        }
+        assert_eq!(records(&look()).len(), 3);
+    });
+    let nowhere = Machine::new(45);
+    life(&nowhere, async |world| {
+        let said = restore::unpublished(&world, &config(), &mut |_| Flow::Continue(()));
+        assert!(said.unwrap_err().contains("there is no store"));
     });
 }
 

@@ -8,6 +8,7 @@
 mod item;
 mod log;
 mod rows;
+mod unpublished;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -18,7 +19,10 @@ use self::{
     item::{Batch, Whose, hex, mark, number, records, text},
     log::{Commits, Known},
 };
-pub use self::item::{Each, Field, Flow, Item, Rank, Value};
+pub use self::{
+    item::{Each, Field, Flow, Item, Rank, Value},
+    unpublished::unpublished,
+};
 use super::window::Window;
 use crate::{
     ledger::{Change, Ledger, Op, Row, Source},

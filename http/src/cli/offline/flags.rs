@@ -119,7 +119,8 @@ pub struct InspectFlags {
     #[arg(value_enum)]
     pub what: Stored,
 
-    /// The file: from the data directory, or an object of the bucket that was copied out
+    /// The file: from the data directory, or an object of the bucket that was copied out. What is
+    /// unpublished is looked for in a data directory
     #[arg(value_name = "FILE|DIR")]
     pub place: PathBuf,
 
@@ -158,6 +159,8 @@ pub enum Stored {
     Rows,
     /// The log: the SQLite file of a store
     Log,
+    /// What a store has that its newest manifest does not show: of one that was overtaken, too
+    Unpublished,
 }
 
 impl Stored {
@@ -169,6 +172,7 @@ impl Stored {
             Self::Manifest => "manifest",
             Self::Rows => "rows",
             Self::Log => "log",
+            Self::Unpublished => "unpublished",
         }
     }
 }

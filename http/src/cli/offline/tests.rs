@@ -129,6 +129,7 @@ fn a_file_is_inspected_as_what_it_is_said_to_be() {
         ("manifest", Stored::Manifest),
         ("rows", Stored::Rows),
         ("log", Stored::Log),
+        ("unpublished", Stored::Unpublished),
     ] {
         match parse(&format!("inspect {word} /a/b")).expect(word) {
             Offline::Inspect(what, place, showing) => {

@@ -87,6 +87,12 @@ impl Engine for Work {
         // Whether whoever looks has seen enough makes no difference any more.
         let _flow = match what {
             Stored::Log => restore::describe_log(world, place, &mut each),
+            Stored::Unpublished => {
+                let store = place.join("store");
+                let within = world.disk.exists(&store).unwrap_or(false);
+                let config = Config::new(if within { store } else { place.to_owned() });
+                restore::unpublished(world, &config, &mut each).map_err(anyhow::Error::msg)?
+            }
             Stored::Segment | Stored::Manifest | Stored::Rows => {
                 restore::describe(&read(world, what, place)?, &mut each)
             }
