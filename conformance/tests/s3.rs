@@ -7,13 +7,16 @@
 
 use std::{
     collections::BTreeMap,
-    fs, thread,
+    fs,
+    process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use conformance::{
-    http::{self, Client},
+    binary,
+    http::Client,
     moto::Moto,
     server::{Mode, Server},
 };
@@ -47,11 +50,11 @@ fn append(client: &mut Client, acked: &mut Acked, number: usize) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the bucket has every record.
-fn published(client: &mut Client) -> Result<()> {
+/// Waits until the bucket has every record of these streams.
+fn published<'a>(client: &mut Client, streams: impl Iterator<Item = &'a String>) -> Result<()> {
     let start = Instant::now();
-    for number in 0..STREAMS {
-        let name = format!("{}/_details", stream(number));
+    for name in streams {
+        let name = format!("{name}/_details");
         loop {
             let answer = client.get(&name)?;
             ensure!(answer.status == 200, "{name}: {} {:?}", answer.status, answer.text());
@@ -85,21 +88,32 @@ fn compare(client: &mut Client, acked: &Acked) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_store_in_s3_survives_kills_and_a_bucket_that_stops_and_comes_back_from_it_alone() {
-    let moto = Moto::start().expect("moto starts");
-    let (_, port) = moto.url().rsplit_once(':').expect("a URL with a port");
-    let made =
-        http::Client::new(port.parse().expect("a port")).put(&format!("/{BUCKET}"), &[], b"");
-    assert_eq!(made.expect("moto answers").status, 200, "moto makes a bucket");
-    let mut server = Server::stopped(Mode::Full).expect("a directory and a port");
-    server.set_flags(&[&STORE[..], &["--seal-age", "200ms"]].concat());
+/// moto with an empty bucket.
+fn moto() -> Result<Moto> {
+    let moto = Moto::start()?;
+    let (_, port) = moto.url().rsplit_once(':').context("a URL with a port")?;
+    let made = Client::new(port.parse()?).put(&format!("/{BUCKET}"), &[], b"")?;
+    ensure!(made.status == 200, "moto makes no bucket: {}", made.status);
+    Ok(moto)
+}
+
+/// A server with its bucket there, not started yet.
+fn server(moto: &Moto, flags: &[&str]) -> Result<Server> {
+    let mut server = Server::stopped(Mode::Full)?;
+    server.set_flags(&[&STORE[..], &["--seal-age", "200ms"], flags].concat());
     server.set_variables(&[
         ("AWS_ACCESS_KEY_ID", "test"),
         ("AWS_SECRET_ACCESS_KEY", "test"),
         ("AWS_ENDPOINT_URL", moto.url()),
         ("AWS_ALLOW_HTTP", "true"),
     ]);
+    Ok(server)
+}
+
+#[test]
+fn a_store_in_s3_survives_kills_and_a_bucket_that_stops_and_comes_back_from_it_alone() {
+    let moto = moto().expect("moto starts");
+    let mut server = server(&moto, &[]).expect("a directory and a port");
     server.restart().expect("weir starts with its bucket in S3");
     let survived = survive(&mut server, &moto);
     survived.expect("what was acked is kept, and comes back from the bucket");
@@ -128,7 +142,7 @@ fn survive(server: &mut Server, moto: &Moto) -> Result<()> {
         client = server.client();
         compare(&mut client, &acked).with_context(|| format!("after kill {round}"))?;
     }
-    published(&mut client)?;
+    published(&mut client, acked.keys())?;
     server.kill()?;
     fs::remove_dir_all(server.directory().join("store"))?;
     let bootstrapped = server.command(&[&["bootstrap"], &STORE[..]].concat())?;
@@ -137,6 +151,144 @@ fn survive(server: &mut Server, moto: &Moto) -> Result<()> {
     compare(&mut server.client(), &acked).context("after the bootstrap")?;
     server.kill()?;
     let verified = server.command(&[&["verify", "--deep"], &STORE[..]].concat())?;
+    ensure!(verified.status.success(), "verify: {verified:?}");
+    Ok(())
+}
+
+#[test]
+fn a_store_in_s3_deletes_forks_and_evicts_and_gives_way_to_who_takes_it_over() {
+    let moto = moto().expect("moto starts");
+    let flags = ["--cache-bytes", "1MiB"];
+    let mut first = server(&moto, &flags).expect("a directory and a port");
+    let mut second = server(&moto, &flags).expect("a directory and a port");
+    first.restart().expect("weir starts with its bucket in S3");
+    let mut acked = fill(&mut first).expect("streams, a fork, one that is deleted, and evictions");
+    let replaced = replace(&mut first, &mut second, &mut acked);
+    replaced.expect("the second has everything, the first serves nothing but reads");
+}
+
+/// Bytes that do not compress.
+fn noise(len: usize, seed: usize) -> Vec<u8> {
+    let mut word = u32::try_from(seed).unwrap_or(u32::MAX).wrapping_mul(2_654_435_761) | 1;
+    let mut next = || {
+        word ^= word << 13;
+        word ^= word >> 17;
+        word ^= word << 5;
+        word.to_le_bytes()[1]
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+const BYTES: [(&str, &str); 1] = [("Content-Type", "application/octet-stream")];
+
+fn create(client: &mut Client, name: &str, fork_of: Option<&str>) -> Result<()> {
+    let fork = fork_of.map(|source| ("Stream-Forked-From", source));
+    let headers: Vec<(&str, &str)> = BYTES.into_iter().chain(fork).collect();
+    let answer = client.put(name, &headers, b"")?;
+    ensure!(answer.status == 201, "{name}: {} {:?}", answer.status, answer.text());
+    Ok(())
+}
+
+/// Asks until there is an answer that will do.
+fn until(what: &str, mut ask: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    while !ask()? {
+        ensure!(start.elapsed() < PUBLISHED_MAX, "{what}: not within {PUBLISHED_MAX:?}");
+        thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+fn figure(client: &mut Client, name: &str) -> Result<u64> {
+    let text = client.get("/metrics")?.text();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    Ok(line.with_context(|| format!("no {name}"))?.trim().parse()?)
+}
+
+/// Writes more than the cache holds, deletes a stream and forks another; everything is read back.
+fn fill(first: &mut Server) -> Result<Acked> {
+    let mut client = first.client();
+    let mut acked = Acked::new();
+    for number in 0..STREAMS {
+        create(&mut client, &stream(number), None)?;
+        acked.insert(stream(number), Vec::new());
+    }
+    for number in 0..4 * STREAMS {
+        append(&mut client, &mut acked, number)?;
+    }
+    let (gone, source, fork) = (stream(1), stream(2), "/v1/stream/s3/fork".to_owned());
+    create(&mut client, &fork, Some(&source))?;
+    acked.insert(fork.clone(), acked[&source].clone());
+    for (name, record) in [(&fork, "of the fork; "), (&source, "of the source alone; ")] {
+        let answer = client.post(name, &BYTES, record.as_bytes())?;
+        ensure!(answer.status == 204, "{name}: {} {:?}", answer.status, answer.text());
+        acked.get_mut(name).context("a stream we made")?.extend(record.as_bytes());
+    }
+    let deleted = client.delete(&gone)?;
+    ensure!(deleted.status == 204, "{gone}: {}", deleted.status);
+    acked.remove(&gone);
+    let large = "/v1/stream/s3/large".to_owned();
+    create(&mut client, &large, None)?;
+    let mut body = Vec::new();
+    for turn in 0..24 {
+        let record = noise(128 << 10, turn);
+        let answer = client.post(&large, &BYTES, &record)?;
+        ensure!(answer.status == 204, "{large}: {} {:?}", answer.status, answer.text());
+        body.extend(record);
+    }
+    acked.insert(large, body);
+    published(&mut client, acked.keys())?;
+    until("evictions", || Ok(figure(&mut client, "weir_history_evictions_total")? > 0))?;
+    compare(&mut client, &acked).context("after the evictions")?;
+    ensure!(figure(&mut client, "weir_history_fetches_total")? > 0, "evicted blocks were fetched");
+    Ok(acked)
+}
+
+/// Another server takes the bucket over while the first one runs.
+fn replace(first: &mut Server, second: &mut Server, acked: &mut Acked) -> Result<()> {
+    let bootstrapped = second.command(&[&["bootstrap"], &STORE[..]].concat())?;
+    ensure!(bootstrapped.status.success(), "bootstrap: {bootstrapped:?}");
+    second.restart()?;
+    let (mut old, mut new) = (first.client(), second.client());
+    compare(&mut new, acked).context("what the second server has")?;
+    let gone = new.get(&format!("{}?offset=-1", stream(1)))?;
+    ensure!(gone.status == 404, "a deleted stream is there again: {}", gone.status);
+
+    // The first one does not know yet, and acks what will never be published.
+    let mut alone = acked.clone();
+    let mut number = 0;
+    until("the first server refuses writes", || {
+        let record = format!("alone {number}; ");
+        let answer = old.post(&stream(0), &BYTES, record.as_bytes())?;
+        if answer.status == 204 {
+            number += 1;
+            let to = alone.get_mut(&stream(0)).context("a stream we made")?;
+            to.extend(record.as_bytes());
+        }
+        Ok(answer.status == 503)
+    })?;
+    ensure!(number > 0, "it was told before it published");
+    compare(&mut old, &alone).context("reads go on where writes are refused")?;
+    for number in 0..2 * STREAMS {
+        if number % STREAMS != 1 {
+            append(&mut new, acked, number)?;
+        }
+    }
+    published(&mut new, acked.keys())?;
+    first.kill()?;
+    compare(&mut new, acked).context("the second server goes on")?;
+
+    let mut inspect = Command::new(binary::weir()?);
+    inspect.args(["inspect", "unpublished", "--json"]).arg(first.directory());
+    let shown = inspect.output()?;
+    ensure!(shown.status.success(), "inspect: {shown:?}");
+    let shown = String::from_utf8(shown.stdout)?;
+    for record in 0..number {
+        let value = format!("\"value\":\"alone {record}; \"");
+        ensure!(shown.contains(&value), "{value} is not among what was not published:\n{shown}");
+    }
+    second.kill()?;
+    let verified = second.command(&[&["verify", "--deep"], &STORE[..]].concat())?;
     ensure!(verified.status.success(), "verify: {verified:?}");
     Ok(())
 }

@@ -38,7 +38,7 @@ use crate::{
         catalogue::{Death, Failure},
         files::Files,
         shelf::Shelf,
-        view::Stream,
+        view::{Crowds, Stream},
     },
     subscribe::registry::Registry,
     types::{Ancestry, Epoch, ProducerId, SegmentId, StoreMs, StreamId, StreamName, WallMs},
@@ -90,6 +90,8 @@ pub(crate) struct Core {
     pub(crate) checkpointing: Mutex<()>,
     /// Streams with a sliding window and attached readers.
     pub(crate) watched: Mutex<BTreeMap<StreamId, Arc<Stream>>>,
+    /// Who waits for which stream.
+    pub(crate) crowds: Mutex<Crowds>,
     /// Streams with a touch that the log could not take: they stay in memory until it does.
     pub(crate) owed: Mutex<BTreeMap<StreamId, Arc<Stream>>>,
     /// Held while a commit is made visible: a state row must reflect whole commits (INV-1).

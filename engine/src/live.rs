@@ -9,7 +9,7 @@ use crate::{
     core::Core,
     read::{self, Want},
     request::{Error, From, Page},
-    state::view::{Frame, Stream},
+    state::view::{Frame, Stream, Wait},
     types::{Offset, Place},
 };
 
@@ -41,6 +41,7 @@ impl Watch {
             watched.insert(stream.identity.id, Arc::clone(&stream));
         }
         drop(watched);
+        core.crowds.lock().enter(&stream, Wait::Read);
         core.metrics.live_readers.inc();
         Self { core, stream }
     }
@@ -133,7 +134,10 @@ impl Drop for Watch {
             watched.remove(&self.stream.identity.id);
             drop(watched);
             self.stream.frames.lock().clear();
+        } else {
+            drop(watched);
         }
+        self.core.crowds.lock().leave(&self.stream, Wait::Read);
         self.core.metrics.live_readers.dec();
     }
 }

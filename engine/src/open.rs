@@ -373,6 +373,7 @@ fn assemble(
         unsynced: AtomicBool::new(false),
         checkpointing: Mutex::default(),
         watched: Mutex::default(),
+        crowds: Mutex::default(),
         owed: Mutex::default(),
         durable: Mutex::new(found.link),
         settling: Mutex::new(()),

@@ -2,7 +2,10 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    task::{Context, Waker},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use support::{End, live, name};
@@ -218,6 +221,28 @@ fn the_server_tells_its_commits_and_where_memory_goes() {
         assert_eq!(largest, ["large", "a", "b", "small"]);
         assert_eq!((details.memtable.streams, details.queue.requests), (5, 0));
         assert!(details.memtable.bytes > 8 && !details.memtable.full);
+
+        assert_eq!(details.crowds, []);
+        let watch = async |of| engine.watch(&name(of)).await.expect("there");
+        let (readers, more) = ([watch("a").await, watch("b").await], watch("b").await);
+        let look = engine.inspect(&name("a")).await.expect("there");
+        let revision = look.details().await.expect("there").revision;
+        let crowds = |expect: &[(&str, u32, u32)]| {
+            let told = engine.server_details().crowds;
+            let told: Vec<_> =
+                told.iter().map(|it| (it.name.as_str(), it.readers, it.lookers)).collect();
+            assert_eq!(told, expect);
+        };
+        crowds(&[("b", 2, 0), ("a", 1, 0)]);
+        {
+            let mut wait = std::pin::pin!(look.changed(revision));
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(wait.as_mut().poll(&mut context).is_pending());
+            drop(more);
+            crowds(&[("a", 1, 1), ("b", 1, 0)]);
+        }
+        drop(readers);
+        crowds(&[]);
 
         let inspection = engine.inspect(&name("a")).await.expect("there");
         let mut seen = inspection.details().await.expect("there");

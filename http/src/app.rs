@@ -13,6 +13,7 @@ use weir_io::World;
 
 use crate::{
     config::HttpConfig,
+    handle::HighWater,
     metrics::Metrics,
     object_store::ObjectStore,
     webhook::Webhooks,
@@ -32,6 +33,8 @@ pub struct App {
     requests: AtomicU64,
     bodies_bytes: AtomicUsize,
     date: Mutex<(u64, HeaderValue)>,
+    /// The highest figures of memory so far.
+    pub(crate) high_water: Mutex<HighWater>,
 }
 
 /// Where a server is in its life.
@@ -59,6 +62,7 @@ impl App {
             requests: AtomicU64::new(0),
             bodies_bytes: AtomicUsize::new(0),
             date: Mutex::new((u64::MAX, HeaderValue::from_static(""))),
+            high_water: Mutex::default(),
             world,
             webhooks,
         }

@@ -390,6 +390,10 @@ async fn the_server_tells_limits_and_levels() {
     assert_eq!(runtime["local_backpressure"]["over_limit"], false);
     let pending = json!([{ "stream": "s", "pending_wal_bytes": 5, "pending_rows": 1 }]);
     assert_eq!(runtime["top_streams"]["pending_wal_bytes"], pending);
+    let waiters = json!([
+        { "stream": "s", "waiters": 1, "details_waiters": 0, "total_waiters": 1 }
+    ]);
+    assert_eq!(runtime["top_streams"]["notifier_waiters"], waiters);
 
     let (store, http) = (&body["store"], &body["http"]);
     assert_eq!((&store["state"], &store["reason"]), (&json!("serving"), &Value::Null));

@@ -138,8 +138,16 @@ async fn the_memory_has_the_peers_fields() {
         "sqlite_runtime",
     ];
     assert_eq!(names(&body["runtime_bytes"]), groups);
-    assert_eq!(names(&body["runtime_bytes"]["configured_budgets"]).len(), 9);
+    assert_eq!(names(&body["runtime_bytes"]["configured_budgets"]).len(), 10);
     assert_eq!(names(&body["process"]).len(), 5);
+    // The system under test tells: a server occupies more than a MiB, and never more than its most.
+    let rss = body["process"]["rss_bytes"].as_u64().expect("a number");
+    let most = &body["high_water"]["process"]["rss_bytes"];
+    assert!(rss > 1 << 20 && most["value"].as_u64().expect("a number") >= rss, "{rss} {most}");
+    assert!(most["at"].is_string(), "{most}");
+    assert_eq!(body["process_breakdown"]["source"], "linux_proc_status");
+    let memtable = &body["high_water"]["runtime_bytes"]["heap_estimates"]["memtable_bytes"];
+    assert!(memtable["value"].as_u64().expect("a number") > 5, "{memtable}");
     assert_eq!(names(&body["process_breakdown"]).len(), 10);
     assert_eq!(names(&body["sqlite"]).len(), 12);
     assert_eq!(names(&body["gc"]).len(), 8);
@@ -149,6 +157,8 @@ async fn the_memory_has_the_peers_fields() {
     let details = server.get("/v1/server/_details").await.check(200).json();
     let memory = &details["runtime"]["memory"];
     assert_eq!(names(&memory["totals"]), names(&body["runtime_totals"]));
+    assert!(memory["last_rss_bytes"].as_u64() <= memory["max_rss_bytes"].as_u64());
+    assert!(memory["last_rss_bytes"].is_u64());
     assert_eq!(names(&memory["subsystems"]).len(), 7, "the six groups and the counts");
     assert_eq!(server.head("/v1/server/_mem").await.check(200).body.len(), 0);
 }

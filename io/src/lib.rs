@@ -13,6 +13,7 @@ pub mod memory;
 pub mod net;
 pub mod objects;
 pub mod os;
+pub mod process;
 pub mod random;
 pub mod retry;
 mod sabotage;
@@ -23,6 +24,7 @@ mod world;
 
 pub use clock::Clock;
 pub use disk::{Disk, File};
+pub use process::Process;
 pub use random::Entropy;
 pub use sabotage::Sabotage;
 pub use sqlite::Sqlite;

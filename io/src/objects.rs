@@ -106,6 +106,9 @@ pub enum ObjectError {
     /// Nothing was changed.
     #[error("refused: {0}")]
     Refused(String),
+    /// The bucket can't create an object on the condition that there is none. Nothing was changed.
+    #[error("no create-if-absent: {0}")]
+    Unconditional(String),
     /// Asking again may help. A change may have been made, or may yet be.
     #[error("no answer: {0}")]
     Transient(String),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Blocking, Clock, Disk, Entropy, Sabotage, Sqlite, Tasks, net::Outbound};
+use crate::{Blocking, Clock, Disk, Entropy, Process, Sabotage, Sqlite, Tasks, net::Outbound};
 
 /// All the I/O an engine may do. Cloning is cheap: every part is shared.
 #[derive(Clone)]
@@ -21,6 +21,8 @@ pub struct World {
     pub sqlite: Arc<dyn Sqlite>,
     /// Connections to others.
     pub outbound: Arc<dyn Outbound>,
+    /// What the system knows of this process.
+    pub process: Arc<dyn Process>,
     /// A planted defect; none outside the simulator.
     pub sabotage: Sabotage,
 }

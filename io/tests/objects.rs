@@ -5,14 +5,19 @@
 mod s3;
 mod support;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use support::Scratch;
 use tokio::task::LocalSet;
 use weir_io::{
     World,
-    disk::Create,
+    disk::{Create, Disk, File, Lock},
     laws,
     memory::{BucketFaults, Machine, MemoryBucket, Verb},
     objects::{Created, Key, ObjectError, Objects, Unfit, probe},
@@ -121,6 +126,7 @@ fn the_probe_sees_through_lost_answers() {
             match said {
                 Ok(()) => assert!(!unconditional, "seed {seed}"),
                 Err(Unfit::Error(_)) => {}
+                Err(Unfit::Unconditional(_)) => panic!("seed {seed}: it has conditions"),
                 Err(Unfit::NoFence | Unfit::Wrong) => assert!(unconditional, "seed {seed}"),
             }
         }
@@ -225,6 +231,98 @@ fn who_only_looks_at_a_directory_leaves_it_as_it_is() {
         let swept = os::objects::sweep_staging(&local(Path::new("/bucket")), &world).await;
         assert_eq!(swept.unwrap(), 1);
         assert!(!world.disk.exists(staged).unwrap());
+    });
+}
+
+#[test]
+fn what_a_process_that_lives_is_writing_is_not_swept() {
+    let machine = Machine::new(1);
+    simulate(&machine, async |world| {
+        let living = in_directory("/bucket", &world).await;
+        living.create(&key("a"), "mine".into()).await.unwrap();
+        let left = world.disk.list(Path::new("/bucket/.staging")).unwrap();
+        let [owner] = &left[..] else { panic!("one lock: {left:?}") };
+        let owner = owner.file_name().unwrap().to_str().unwrap().strip_suffix(".owner").unwrap();
+        let staged = Path::new("/bucket/.staging").join(format!("{owner}-{:032x}", 7));
+        world.disk.create(&staged, Create::New).unwrap();
+        let bucket = local(Path::new("/bucket"));
+        assert_eq!(os::objects::sweep_staging(&bucket, &world).await.unwrap(), 0);
+        assert!(world.disk.exists(&staged).unwrap(), "another process is writing it");
+        drop(living);
+        assert_eq!(os::objects::sweep_staging(&bucket, &world).await.unwrap(), 1);
+        assert!(world.disk.list(Path::new("/bucket/.staging")).unwrap().is_empty());
+    });
+}
+
+/// A disk whose file system has no hard links, as Linux tells it.
+struct Linkless(Arc<dyn Disk>);
+
+impl Disk for Linkless {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.0.open(path)
+    }
+
+    fn open_to_write(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.0.open_to_write(path)
+    }
+
+    fn create(&self, path: &Path, how: Create) -> io::Result<Arc<dyn File>> {
+        self.0.create(path, how)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.0.create_dir_all(path)
+    }
+
+    fn create_private_dir(&self, path: &Path) -> io::Result<()> {
+        self.0.create_private_dir(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.0.sync_dir(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn link(&self, _: &Path, _: &Path) -> io::Result<()> {
+        Err(io::Error::from_raw_os_error(rustix::io::Errno::PERM.raw_os_error()))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.remove(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        self.0.list(path)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.0.exists(path)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+        self.0.lock(path)
+    }
+}
+
+#[test]
+fn a_file_system_without_hard_links_is_refused_in_plain_words() {
+    simulate(&Machine::new(1), async |world| {
+        let disk: Arc<dyn Disk> = Arc::new(Linkless(Arc::clone(&world.disk)));
+        let world = World { disk, ..world };
+        let bucket = in_directory("/bucket", &world).await;
+        let said = probe(&patient(&bucket, &world), &*world.entropy).await;
+        let Err(Unfit::Error(ObjectError::Refused(why))) = said else { panic!("{said:?}") };
+        assert!(
+            why.contains("'/bucket' has no hard links") && why.contains("--bucket-dir"),
+            "{why}"
+        );
+        let file = Path::new("/segment");
+        world.disk.create(file, Create::New).unwrap();
+        let linked = patient(&bucket, &world).create_from_file(&key("s"), file, 0).await;
+        assert!(matches!(linked, Err(ObjectError::Refused(_))), "{linked:?}");
     });
 }
 

@@ -12,8 +12,8 @@ mod stream;
 pub use self::{
     publishing::{Newest, Publishing},
     server::{
-        Blocks, Commits, Limits, Memtable, Queue, Segments, ServerDetails, Streams, Subscribers,
-        Unfolded, Wal,
+        Blocks, Commits, Crowd, Limits, Memtable, Queue, Segments, ServerDetails, Streams,
+        Subscribers, Unfolded, Wal,
     },
     stream::{
         Details, ForkOf, IndexStatus, Inspection, ManifestStatus, Revision, Sealed, Unsealed,

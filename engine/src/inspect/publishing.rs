@@ -2,7 +2,6 @@
 
 use crate::{
     core::Core,
-    state::catalogue::Place,
     types::{Lsn, WallMs},
 };
 
@@ -50,11 +49,8 @@ pub struct Newest {
 pub(super) fn publishing(core: &Core) -> Option<Publishing> {
     core.bucket.as_ref()?;
     let files = core.files.lock();
-    let places = files.segments().map(|held| held.row.place);
-    let places: Vec<Place> = places.chain(files.ledgers().iter().map(|row| row.place)).collect();
-    let count = |wanted| places.iter().filter(|place| **place == wanted).count();
     let (backlog_bytes, pending_files, holes) =
-        (files.local_bytes(), count(Place::Local), count(Place::Hole));
+        (files.local_bytes(), files.local_files(), files.holes());
     drop(files);
     let metrics = &core.metrics.publish;
     Some(Publishing {

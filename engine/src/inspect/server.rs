@@ -11,6 +11,7 @@ use crate::{
     Config, Health,
     core::Core,
     limits,
+    state::view::Waiting,
     subscribe::registry::Figures,
     types::{Lsn, StoreMs, StreamName, WallMs},
 };
@@ -47,6 +48,8 @@ pub struct ServerDetails {
     pub blocks: Blocks,
     /// Streams in memory and their readers.
     pub streams: Streams,
+    /// The streams that the most wait for, most first.
+    pub crowds: Vec<Crowd>,
     /// Subscriptions.
     pub subscriptions: Subscribers,
     /// What of the store is in its bucket; `None` without one.
@@ -156,6 +159,8 @@ pub struct Segments {
     pub count: usize,
     /// Bytes of their files.
     pub bytes: u64,
+    /// Bytes on this disk of those that the bucket has too, whose blocks may go.
+    pub cached_bytes: u64,
     /// Records in them.
     pub records: u64,
     /// Seals finished.
@@ -192,6 +197,17 @@ pub struct Streams {
     pub readers: u64,
     /// Wakes of live readers since the store was opened.
     pub wakes: u64,
+}
+
+/// A stream and who waits for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crowd {
+    /// Which.
+    pub name: StreamName,
+    /// Live readers attached.
+    pub readers: u32,
+    /// Who waits for a change of its figures.
+    pub lookers: u32,
 }
 
 /// Subscriptions, and what they did since the store was opened.
@@ -238,6 +254,7 @@ pub(super) fn gather(core: &Core, health: Health) -> ServerDetails {
             readers: level(&core.metrics.live_readers),
             wakes: core.metrics.wakes.get(),
         },
+        crowds: crowds(core),
         subscriptions: subscriptions(core),
         publishing: super::publishing::publishing(core),
         writer_hold_max_us: level(&core.metrics.writer_hold_max_us),
@@ -308,7 +325,6 @@ fn memtable(core: &Core) -> Memtable {
 
 fn segments(core: &Core) -> Segments {
     let set = core.segments.load();
-    let footers = || set.all().iter().map(|segment| segment.footer());
     let deaths = core.deaths.lock();
     Segments {
         unreadable: level(&core.metrics.files_unreadable),
@@ -316,11 +332,18 @@ fn segments(core: &Core) -> Segments {
         dead_bytes: deaths.values().map(|dying| dying.death.bytes).sum(),
         dead_since: deaths.values().map(|dying| dying.death.since).min(),
         count: set.all().len(),
-        bytes: footers().map(|footer| footer.file_bytes()).sum(),
-        records: footers().map(|footer| footer.records).sum(),
+        bytes: set.bytes(),
+        cached_bytes: level(&core.metrics.local_bytes),
+        records: set.records(),
         seals: core.metrics.seals.get(),
         seals_failed: core.metrics.seals_failed.get(),
     }
+}
+
+fn crowds(core: &Core) -> Vec<Crowd> {
+    let largest = core.crowds.lock().largest(STREAMS_TOLD_MAX);
+    let crowd = |(name, Waiting { readers, lookers })| Crowd { name, readers, lookers };
+    largest.into_iter().map(crowd).collect()
 }
 
 fn subscriptions(core: &Core) -> Subscribers {

@@ -9,10 +9,9 @@ use crate::{
     engine::head_of,
     motion::publish::InBucket,
     request::{Error, Head},
-    segment::Segment,
     state::{
-        catalogue::{self, Place},
-        view::{Durable, Life, Stream},
+        catalogue,
+        view::{Durable, Life, Stream, Sums, Wait},
     },
     types::{Expiry, Lsn, Offset, Seq, StreamName, WallMs},
 };
@@ -39,6 +38,9 @@ pub struct Details {
     pub sealed: Sealed,
     /// What of that is in the bucket.
     pub uploaded: Uploaded,
+    /// Bytes on this disk of those of its segments that the bucket has too: whole files, other
+    /// streams' records included, as they were at most a second ago.
+    pub cached_bytes: u64,
     /// Where it was forked from, if it was.
     pub fork: Option<ForkOf>,
     /// Forks that draw on it directly.
@@ -161,6 +163,8 @@ impl Inspection {
     /// [`Rejection::NotFound`](crate::request::Rejection::NotFound) and [`Rejection::Gone`](crate::request::Rejection::Gone) if it has ended.
     pub async fn details(&self) -> Result<Details, Error> {
         let mut details = self.gather()?;
+        let now = self.core.store_now();
+        details.cached_bytes = self.core.files.lock().cached_bytes(&self.stream, now);
         let file_bytes = self.core.on_reader(catalogue::database_bytes).await;
         details.database_bytes = match file_bytes {
             Ok(bytes) => Some(bytes + self.core.wal_bytes()),
@@ -182,6 +186,7 @@ impl Inspection {
 
     /// Waits until the stream's figures may differ from what they were at `seen`. Cancel safe.
     pub async fn changed(&self, seen: Revision) {
+        let _counted = Looking::new(self);
         let mut moves = self.core.moves.subscribe();
         loop {
             let mut bell = pin!(self.stream.bell.notified());
@@ -204,7 +209,7 @@ impl Inspection {
             let _whole = self.core.settling.lock();
             self.revision_of(&self.stream.durable.lock(), in_bucket)
         };
-        Revision { places: self.segments().0, ..revision }
+        Revision { places: self.sums().places, ..revision }
     }
 
     /// All of it that the stream's state tells.
@@ -214,27 +219,9 @@ impl Inspection {
         Revision { lsn, life, sealed: durable.sealed, uploaded, places: 0 }
     }
 
-    /// Which segments hold the stream and where these are: as a number that tells two such sets,
-    /// and each of them with whether the bucket has it.
-    fn segments(&self) -> (u64, Vec<(Arc<Segment>, bool)>) {
-        let id = self.stream.identity.id;
-        let files = self.core.files.lock();
-        let set = self.core.segments.load();
-        let held: Vec<(Arc<Segment>, bool)> = set
-            .all()
-            .iter()
-            .filter(|it| it.holds(id))
-            .map(|it| {
-                let place = files.segment(it.id()).map(|held| held.row.place);
-                (Arc::clone(it), place == Some(Place::Bucket))
-            })
-            .collect();
-        // FNV-1a over numbers: nobody chooses them.
-        let places = held.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, (segment, uploaded)| {
-            let word = segment.id().get() << 1 | u64::from(*uploaded);
-            (hash ^ word).wrapping_mul(0x0100_0000_01b3)
-        });
-        (places, held)
+    /// What the segments that hold the stream come to.
+    fn sums(&self) -> Sums {
+        self.core.files.lock().sums(&self.stream)
     }
 
     fn gather(&self) -> Result<Details, Error> {
@@ -271,6 +258,7 @@ impl Inspection {
                 segments: 0,
                 object_bytes: 0,
             },
+            cached_bytes: 0,
             fork: identity.fork.as_ref().map(|fork| ForkOf {
                 source: fork.source_name.clone(),
                 at: fork.at,
@@ -292,27 +280,22 @@ impl Inspection {
         Ok(self.with_segments(details))
     }
 
-    /// Adds which segments hold the stream. After `sealed` was read: whatever it promises is in
-    /// this set.
+    /// Adds what segments hold of the stream. After `sealed` was read: whatever it promises is in
+    /// one of them.
     fn with_segments(&self, mut details: Details) -> Details {
-        let (places, held) = self.segments();
-        details.revision.places = places;
+        let sums = self.sums();
+        details.revision.places = sums.places;
         details.index.revision = details.revision;
         if details.sealed.records == 0 {
             return details;
         }
-        for (segment, uploaded) in held {
-            let footer = segment.footer();
-            details.sealed.segments += 1;
-            details.sealed.file_bytes += footer.file_bytes();
-            details.sealed.newest = Some(footer.newest);
-            if uploaded {
-                details.uploaded.segments += 1;
-                details.uploaded.object_bytes += footer.file_bytes();
-            }
-        }
-        details.index.segments = details.sealed.segments;
-        details.index.uploaded_segments = details.uploaded.segments;
+        details.sealed.segments = sums.segments;
+        details.sealed.file_bytes = sums.file_bytes;
+        details.sealed.newest = sums.newest;
+        details.uploaded.segments = sums.uploaded_segments;
+        details.uploaded.object_bytes = sums.object_bytes;
+        details.index.segments = sums.segments;
+        details.index.uploaded_segments = sums.uploaded_segments;
         details
     }
 
@@ -326,6 +309,22 @@ impl Inspection {
                 WallMs::new(now.wall.get().saturating_add(left_ms))
             }),
         }
+    }
+}
+
+/// One who waits for a change, counted while this lives.
+struct Looking<'a>(&'a Inspection);
+
+impl<'a> Looking<'a> {
+    fn new(inspection: &'a Inspection) -> Self {
+        inspection.core.crowds.lock().enter(&inspection.stream, Wait::Look);
+        Self(inspection)
+    }
+}
+
+impl Drop for Looking<'_> {
+    fn drop(&mut self) {
+        self.0.core.crowds.lock().leave(&self.0.stream, Wait::Look);
     }
 }
 

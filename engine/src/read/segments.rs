@@ -31,6 +31,10 @@ const WALK_BYTES: usize = 1 << 20;
 #[derive(Default)]
 pub(crate) struct SegmentSet {
     all: Vec<Arc<Segment>>,
+    /// Of all files.
+    bytes: u64,
+    /// In all of them.
+    records: u64,
 }
 
 impl SegmentSet {
@@ -41,7 +45,19 @@ impl SegmentSet {
             let footer = segment.footer();
             (footer.last_lsn, footer.first_lsn, segment.id())
         });
-        Self { all }
+        let bytes = all.iter().map(|segment| segment.footer().file_bytes()).sum();
+        let records = all.iter().map(|segment| segment.footer().records).sum();
+        Self { all, bytes, records }
+    }
+
+    /// Bytes of all files.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Records in all of them.
+    pub(crate) const fn records(&self) -> u64 {
+        self.records
     }
 
     pub(crate) fn all(&self) -> &[Arc<Segment>] {
@@ -76,9 +92,8 @@ impl Core {
     }
 
     pub(crate) fn put_segments(&self, set: SegmentSet) {
-        let bytes: u64 = set.all.iter().map(|segment| segment.footer().file_bytes()).sum();
         self.metrics.segments.set(i64::try_from(set.all.len()).unwrap_or(i64::MAX));
-        self.metrics.segment_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.metrics.segment_bytes.set(i64::try_from(set.bytes).unwrap_or(i64::MAX));
         self.segments.store(Arc::new(set));
         self.moves.send_modify(|moves| *moves += 1);
     }

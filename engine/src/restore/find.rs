@@ -35,6 +35,8 @@ pub(crate) struct Choice {
     pub(crate) ledgers: Vec<Entry>,
     /// The generations that the bucket has, newest first.
     pub(crate) kept: Vec<Generation>,
+    /// The oldest of them all of whose objects are sure to be kept.
+    pub(crate) oldest: Generation,
     /// What is wrong with the manifest itself.
     pub(crate) findings: Vec<Finding>,
     /// Some ledgers are not even known.
@@ -79,7 +81,8 @@ pub(crate) async fn find(bucket: &Retrying, at: Moment) -> Result<Choice, Restor
     let ledgers = resolve(bucket, &chosen.manifest.ledgers, &mut findings).await?;
     let ledgers_are_known = findings.len() == before;
     findings.extend(broken_rules(&chosen, &segments, &ledgers));
-    Ok(Choice { newest, chosen, segments, ledgers, kept, findings, ledgers_are_known })
+    let oldest = whole.last().copied().unwrap_or(last);
+    Ok(Choice { newest, chosen, segments, ledgers, kept, oldest, findings, ledgers_are_known })
 }
 
 /// Every object that a listing shows, with its size.

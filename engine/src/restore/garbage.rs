@@ -39,11 +39,12 @@ pub struct Garbage {
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// What the newest manifest does not name, by key.
+    /// What a server deletes, now or later: what the newest manifest does not name, by key, then
+    /// manifests and boundaries of old.
     pub unneeded: Vec<Unneeded>,
 }
 
-/// An object that the newest manifest does not name.
+/// An object that the newest manifest does not need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unneeded {
     /// Its key.
@@ -51,9 +52,10 @@ pub struct Unneeded {
     /// Its length.
     pub bytes: u64,
     /// The newest manifest that names it; `None`: none does, so it was never published, or every
-    /// manifest that named it is gone.
+    /// manifest that named it is gone, or it is itself a manifest or a boundary.
     pub named_by: Option<u64>,
-    /// When the manifest after that was made: the grace period runs since then.
+    /// When the manifest after that was made: the grace period runs since then. Of a manifest the
+    /// same.
     pub since: Option<WallMs>,
 }
 
@@ -68,11 +70,19 @@ impl fmt::Display for Garbage {
                 (Some(by), Some(since)) => {
                     format!("manifest {by} was the last to name it; waits since {since} ms")
                 }
+                (None, Some(since)) => format!("superseded; waits since {since} ms"),
+                _ if it.object.starts_with(keys::BOUNDARIES) => {
+                    "a higher boundary says more".to_owned()
+                }
                 _ => "no manifest names it".to_owned(),
             };
             writeln!(f, "  {}: {} bytes, {why}", it.object, it.bytes)?;
         }
-        Ok(())
+        writeln!(f, "a server deletes each of these once it has waited for --gc-grace")?;
+        writeln!(
+            f,
+            "what no manifest names may be on its way into the next one: only the server knows"
+        )
     }
 }
 
@@ -91,6 +101,7 @@ async fn look(bucket: &Retrying) -> Result<Garbage, RestoreError> {
     let mut names = Names { bucket, pages: BTreeMap::new() };
     let needed = names.of(&newest.manifest).await?;
     let mut later: BTreeMap<Key, (u64, WallMs)> = BTreeMap::new();
+    let mut old = BTreeMap::new();
     let mut superseded = newest.manifest.created;
     for generation in kept.iter().filter(|it| **it < newest.manifest.generation) {
         let manifest = match publish::read(bucket, *generation).await {
@@ -99,6 +110,7 @@ async fn look(bucket: &Retrying) -> Result<Garbage, RestoreError> {
             Err(Problem::Bucket(weir_io::objects::ObjectError::NotFound)) => continue,
             Err(problem) => return Err(problem.into()),
         };
+        old.insert(Artifact::Manifest(*generation).key(), superseded);
         for key in names.of(&manifest).await? {
             later.entry(key).or_insert((generation.get(), superseded));
         }
@@ -129,6 +141,17 @@ async fn look(bucket: &Retrying) -> Result<Garbage, RestoreError> {
                 since: last.map(|(_, since)| *since),
             });
         }
+    }
+    for (key, bytes) in find::list(bucket, keys::MANIFESTS).await? {
+        if let Some(since) = old.get(&key).copied() {
+            let object = key.to_string();
+            garbage.unneeded.push(Unneeded { object, bytes, named_by: None, since: Some(since) });
+        }
+    }
+    // A listing has the highest first.
+    for (key, bytes) in find::list(bucket, keys::BOUNDARIES).await?.into_iter().skip(1) {
+        let object = key.to_string();
+        garbage.unneeded.push(Unneeded { object, bytes, named_by: None, since: None });
     }
     Ok(garbage)
 }

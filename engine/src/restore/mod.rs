@@ -36,7 +36,7 @@ use self::{
     place::Site,
 };
 pub use self::{
-    describe::{describe, describe_log},
+    describe::{Each, Field, Flow, Item, Rank, Thing, Value, describe, describe_log, unpublished},
     garbage::{Garbage, Unneeded, garbage},
     report::{Finding, Report},
 };

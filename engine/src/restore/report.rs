@@ -60,6 +60,10 @@ pub struct Report {
     pub ledgers: u64,
     /// Their bytes.
     pub ledger_bytes: u64,
+    /// The oldest manifest that could be restored instead.
+    pub oldest: u64,
+    /// The newest one.
+    pub newest: u64,
     /// What is not as it should be.
     pub findings: Vec<Finding>,
     /// Where the store is now that was there before.
@@ -83,6 +87,8 @@ impl Report {
             segment_bytes: bytes(&choice.segments),
             ledgers: manifest.ledgers.count(),
             ledger_bytes: bytes(&choice.ledgers),
+            oldest: choice.oldest.get(),
+            newest: choice.newest.manifest.generation.get(),
             findings: choice.findings.clone(),
             set_aside: None,
         }
@@ -100,6 +106,7 @@ impl fmt::Display for Report {
         writeln!(f, "manifest     {} (commit {})", self.generation, self.through)?;
         writeln!(f, "segments     {}, {} bytes", self.segments, self.segment_bytes)?;
         writeln!(f, "ledgers      {}, {} bytes", self.ledgers, self.ledger_bytes)?;
+        writeln!(f, "restorable   manifests {} to {}", self.oldest, self.newest)?;
         if self.claimed > 0 {
             writeln!(f, "claimed      manifest {}", self.claimed)?;
             writeln!(f, "recoveries   {}", self.recoveries)?;

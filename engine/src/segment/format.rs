@@ -21,7 +21,7 @@ pub(crate) struct BlockNo(pub(super) u32);
 
 impl BlockNo {
     /// Position in the index.
-    pub(super) fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         usize::try_from(self.0).expect("u32 fits usize")
     }
 

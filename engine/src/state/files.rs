@@ -1,6 +1,8 @@
 //! The files of a store under one lock, with the point of the log up to which they tell all:
 //! what is published is a picture of this, taken at once.
 
+mod moves;
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -11,7 +13,11 @@ use std::{
 
 use rusqlite::Connection;
 
-use super::catalogue::{self, Failure, LedgerRow, Place, SegmentRow};
+use self::moves::Moves;
+use super::{
+    catalogue::{self, Failure, LedgerRow, Place, SegmentRow},
+    view::{Stream, Sums},
+};
 use crate::{
     log::commit::Link,
     segment::Segment,
@@ -98,6 +104,12 @@ pub(crate) struct Files {
     version: u64,
     /// Bytes that are on this disk only; appends look at it without the lock.
     local_bytes: Arc<AtomicU64>,
+    /// Segments and ledgers that are on this disk only.
+    local_files: usize,
+    /// Those that were damaged before the bucket had them.
+    holes: usize,
+    /// What became of segments lately.
+    moves: Moves,
 }
 
 /// All files at one moment.
@@ -113,17 +125,22 @@ pub(crate) struct Picture {
 
 impl Files {
     pub(crate) fn new(segments: Vec<Held>, ledgers: Vec<LedgerRow>, cut: Option<Cut>) -> Self {
-        let mut files = Self { ledgers, cut, version: 1, ..Self::default() };
+        let mut files = Self { cut, version: 1, ..Self::default() };
         for held in segments {
             files.add(held);
         }
-        files.gain(files.ledgers.iter().map(local_bytes_of_ledger).sum());
+        for row in ledgers {
+            files.enter(row.place, row.bytes);
+            files.ledgers.push(row);
+        }
         files
     }
 
     fn add(&mut self, held: Held) {
-        self.gain(local_bytes(&held.row));
-        self.segments.insert(held.row.id, held);
+        self.enter(held.row.place, held.row.bytes);
+        self.moves.came(&held);
+        let before = self.segments.insert(held.row.id, held);
+        assert!(before.is_none(), "files are numbered once");
     }
 
     /// New segments, which belong to the next cut.
@@ -149,10 +166,11 @@ impl Files {
         self.version += 1;
         let Some(Fresh { row, whole, .. }) = fresh else { return };
         if whole {
-            self.lose(self.ledgers.iter().map(local_bytes_of_ledger).sum::<u64>());
-            self.ledgers.clear();
+            for row in std::mem::take(&mut self.ledgers) {
+                self.leave(row.place, row.bytes);
+            }
         }
-        self.gain(local_bytes_of_ledger(&row));
+        self.enter(row.place, row.bytes);
         self.ledgers.push(row);
     }
 
@@ -160,7 +178,8 @@ impl Files {
     pub(crate) fn replace_segments(&mut self, old: &[SegmentId], new: Option<Held>) {
         for id in old {
             if let Some(held) = self.segments.remove(id) {
-                self.lose(local_bytes(&held.row));
+                self.leave(held.row.place, held.row.bytes);
+                self.moves.went(&held);
             }
         }
         new.into_iter().for_each(|held| self.add(held));
@@ -171,8 +190,10 @@ impl Files {
     pub(crate) fn replace_ledgers(&mut self, old: &[SegmentId], new: LedgerRow) {
         let (gone, mut ledgers): (Vec<_>, Vec<_>) =
             self.ledgers.drain(..).partition(|ledger| old.contains(&ledger.id));
-        self.lose(gone.iter().map(local_bytes_of_ledger).sum::<u64>());
-        self.gain(local_bytes_of_ledger(&new));
+        for row in gone {
+            self.leave(row.place, row.bytes);
+        }
+        self.enter(new.place, new.bytes);
         ledgers.push(new);
         ledgers.sort_by_key(|ledger| (ledger.last_lsn, ledger.id));
         self.ledgers = ledgers;
@@ -182,21 +203,40 @@ impl Files {
     /// A segment's bytes are in the bucket now, or found to be lost.
     pub(crate) fn place_segment(&mut self, id: SegmentId, place: Place) {
         let Some(held) = self.segments.get_mut(&id) else { return };
-        let before = local_bytes(&held.row);
-        held.row.place = place;
-        let after = local_bytes(&held.row);
-        self.lose(before);
-        self.gain(after);
+        let before = std::mem::replace(&mut held.row.place, place);
+        let bytes = held.row.bytes;
+        self.moves.turned(held);
+        self.leave(before, bytes);
+        self.enter(place, bytes);
     }
 
     /// A ledger's bytes are in the bucket now.
     pub(crate) fn place_ledger(&mut self, id: SegmentId, place: Place) {
         let Some(ledger) = self.ledgers.iter_mut().find(|it| it.id == id) else { return };
-        let before = local_bytes_of_ledger(ledger);
-        ledger.place = place;
-        let after = local_bytes_of_ledger(ledger);
-        self.lose(before);
-        self.gain(after);
+        let before = std::mem::replace(&mut ledger.place, place);
+        let bytes = ledger.bytes;
+        self.leave(before, bytes);
+        self.enter(place, bytes);
+    }
+
+    /// What the segments of a stream come to. Costs a look at each of them the first time, and then
+    /// at those that came since.
+    pub(crate) fn sums(&self, stream: &Stream) -> Sums {
+        let mut tally = stream.tally.lock();
+        let before = tally.take();
+        let now = self.moves.tally(before, stream.identity.id, self.segments.values());
+        let sums = now.sums();
+        *tally = Some(now);
+        sums
+    }
+
+    /// Bytes on this disk of those segments of a stream that the bucket has too. Adds them up, but not
+    /// twice within a second.
+    pub(crate) fn cached_bytes(&self, stream: &Stream, now: StoreMs) -> u64 {
+        self.sums(stream);
+        let mut tally = stream.tally.lock();
+        let Some(tally) = tally.as_mut() else { return 0 };
+        tally.cached_bytes(now, |id| self.segment(id).map_or(0, |held| held.segment.local_bytes()))
     }
 
     /// All segments, by number.
@@ -226,12 +266,36 @@ impl Files {
         Arc::clone(&self.local_bytes)
     }
 
-    fn gain(&self, bytes: u64) {
-        self.local_bytes.fetch_add(bytes, Ordering::Relaxed);
+    /// Files that only this disk has.
+    pub(crate) const fn local_files(&self) -> usize {
+        self.local_files
     }
 
-    fn lose(&self, bytes: u64) {
-        self.local_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    /// Files that were damaged before the bucket had them.
+    pub(crate) const fn holes(&self) -> usize {
+        self.holes
+    }
+
+    fn enter(&mut self, place: Place, bytes: u64) {
+        match place {
+            Place::Local => {
+                self.local_files += 1;
+                self.local_bytes.fetch_add(bytes, Ordering::Relaxed);
+            }
+            Place::Hole => self.holes += 1,
+            Place::Bucket => {}
+        }
+    }
+
+    fn leave(&mut self, place: Place, bytes: u64) {
+        match place {
+            Place::Local => {
+                self.local_files -= 1;
+                self.local_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            }
+            Place::Hole => self.holes -= 1,
+            Place::Bucket => {}
+        }
     }
 
     /// What a manifest would show now; `None` before the first fold.
@@ -247,12 +311,4 @@ impl Files {
         });
         Some(Picture { cut, segments, ledgers: self.ledgers.clone(), version: self.version })
     }
-}
-
-fn local_bytes(row: &SegmentRow) -> u64 {
-    if row.place == Place::Local { row.bytes } else { 0 }
-}
-
-fn local_bytes_of_ledger(ledger: &LedgerRow) -> u64 {
-    if ledger.place == Place::Local { ledger.bytes } else { 0 }
 }

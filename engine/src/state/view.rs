@@ -4,6 +4,9 @@
 //! Locks: `decided` is taken only while the sequencer's own lock is held; `durable` is never
 //! held while another lock is taken, nor across an await.
 
+mod crowd;
+mod tally;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     ops::{AddAssign, SubAssign},
@@ -17,6 +20,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+pub(crate) use self::{
+    crowd::{Crowds, Wait, Waiting},
+    tally::{Key, Move, Seen, Sums, Tally},
+};
 use super::{
     chunks::{Block, Chunks},
     stream::{Identity, Producer, StreamState},
@@ -44,6 +51,8 @@ pub(crate) struct Stream {
     pub(crate) frames: Mutex<VecDeque<Frame>>,
     /// The subscriptions it concerns.
     pub(crate) concerned: Mutex<Concerned>,
+    /// Which segments hold it, once anybody has asked. Taken with the lock of the files held.
+    pub(crate) tally: Mutex<Option<Box<Tally>>>,
     /// Looked up since the eviction hand last passed.
     pub(crate) recent: AtomicBool,
 }
@@ -182,6 +191,7 @@ impl Stream {
             pulse: Pulse::default(),
             frames: Mutex::new(VecDeque::new()),
             concerned: Mutex::default(),
+            tally: Mutex::default(),
             recent: AtomicBool::new(true),
         }
     }

@@ -2,10 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use weir_engine::{Engine, restore, verify::Depth};
+use weir_engine::{
+    Engine, OpenError,
+    restore::{self, Each, Flow, Item, Rank, Value},
+    verify::Depth,
+};
 use weir_io::{
     World,
-    memory::{Machine, Verb},
+    memory::{BucketFaults, Machine, Verb},
     objects::Key,
 };
 
@@ -201,31 +205,147 @@ fn a_store_that_is_not_there_is_no_sound_one() {
     });
 }
 
+/// Everything that is shown of a stored thing.
+fn shown(show: impl FnOnce(Each<'_>) -> Flow) -> Vec<Item> {
+    let mut items = Vec::new();
+    let flow = show(&mut |item| {
+        items.push(item);
+        Flow::Continue(())
+    });
+    assert!(flow.is_continue(), "nobody has seen enough");
+    items
+}
+
+fn field<'a>(item: &'a Item, name: &str) -> Option<&'a Value> {
+    item.fields.iter().find(|(it, _)| *it == name).map(|(_, value)| value)
+}
+
+/// The values of the records among what is shown, with name and position where these are known.
+fn records(items: &[Item]) -> Vec<(Option<String>, u64, String)> {
+    let records = items.iter().filter(|it| it.kind == "record");
+    let record = |item| {
+        let Some(Value::Record(bytes, _)) = field(item, "value") else { panic!("{item:?}") };
+        let Some(Value::Number(seq)) = field(item, "seq") else { panic!("{item:?}") };
+        let name = match field(item, "name") {
+            Some(Value::Text(name)) => Some(name.clone()),
+            _ => None,
+        };
+        (name, *seq, String::from_utf8(bytes.to_vec()).unwrap())
+    };
+    records.map(record).collect()
+}
+
 #[test]
 fn everything_that_is_stored_can_be_shown() {
     let machine = Machine::new(38);
     fill(&machine);
-    for (prefix, word) in
-        [("segments/", "record"), ("rows/", "stream"), ("manifest/", "recoveries")]
-    {
+    for (prefix, kind, name) in [
+        ("segments/", "record", "value"),
+        ("rows/", "row", "row"),
+        ("manifest/", "segment", "mark"),
+    ] {
+        let mut found = 0;
         for key in keys(machine.bucket(), prefix) {
             let bytes = machine.bucket().peek(&key).unwrap();
-            let shown = restore::describe(&bytes);
-            assert!(shown.contains(word), "{key}:\n{shown}");
+            let items = shown(|each| restore::describe(&bytes, each));
+            assert_eq!(items[0].rank, Rank::Head, "{key}");
+            assert!(items.iter().all(|it| it.rank != Rank::Damage), "{key}: {items:?}");
+            found += items.iter().filter(|it| it.kind == kind && field(it, name).is_some()).count();
             // Whatever is cut off, it is said and not panicked about.
             for len in (0..bytes.len()).step_by(7) {
-                assert!(!restore::describe(&bytes.slice(..len)).is_empty());
+                let items = shown(|each| restore::describe(&bytes.slice(..len), each));
+                assert!(items.iter().any(|it| it.rank == Rank::Damage), "{key} {len}");
+            }
+            // Neither is a bit that turned: the head of a file is not shown for what it is not.
+            for at in (0..bytes.len()).step_by(11) {
+                let mut bytes = bytes.to_vec();
+                bytes[at] ^= 0x80;
+                shown(|each| restore::describe(&bytes.into(), each));
             }
         }
+        assert!(found > 0, "{prefix}");
     }
+    let of_segments = keys(machine.bucket(), "segments/").into_iter().flat_map(|key| {
+        let bytes = machine.bucket().peek(&key).unwrap();
+        records(&shown(|each| restore::describe(&bytes, each)))
+    });
+    let values: Vec<String> = of_segments.map(|(_, _, value)| value).collect();
+    assert!(
+        values.contains(&"one ".to_owned()) && values.contains(&"two ".to_owned()),
+        "{values:?}"
+    );
     life(&machine, async |world| {
         let engine = open(&world, &machine).await;
         create(&engine, "late").await;
+        append(&engine, "late", "three").await;
+        append(&engine, "a", "four").await;
         let before = machine.drive().mutations();
-        let shown = restore::describe_log(&world, &Path::new(DIR).join("weir.sqlite"));
-        assert!(shown.contains("create stream") && shown.contains("'late'"), "{shown}");
+        let database = Path::new(DIR).join("weir.sqlite");
+        let items = shown(|each| restore::describe_log(&world, &database, each));
+        assert!(items.iter().any(|it| it.kind == "create"), "{items:?}");
+        let record = |name: &str, seq, value: &str| (Some(name.to_owned()), seq, value.to_owned());
+        assert_eq!(records(&items), [record("late", 0, "three"), record("a", 1, "four")]);
         assert_eq!(machine.drive().mutations(), before);
         engine.close().await;
+    });
+}
+
+#[test]
+fn what_an_overtaken_store_has_alone_can_be_got_out_of_it() {
+    let machine = Machine::new(43);
+    fill(&machine);
+    let outage = BucketFaults { outage: true, ..BucketFaults::default() };
+    life(&machine, async |world| {
+        let engine = open(&world, &machine).await;
+        pass(1).await;
+        machine.bucket().set_faults(outage.clone());
+        append(&engine, "a", "sealed ").await;
+        create(&engine, "new").await;
+        append(&engine, "new", "first").await;
+        pass(30).await;
+        append(&engine, "a", "in the log").await;
+        machine.drive().kill();
+    });
+    machine.drive().power_cycle();
+    machine.bucket().set_faults(BucketFaults::default());
+    let other = another(&machine, 44);
+    life(&other, async |world| {
+        let engine = recover(&world, &other).await;
+        append(&engine, "a", "other").await;
+        pass(15).await;
+        engine.close().await;
+    });
+    life(&machine, async |world| {
+        let look = || {
+            let before = (machine.drive().mutations(), machine.bucket().requests());
+            let items = shown(|each| restore::unpublished(&world, &config(), each).unwrap());
+            let after = (machine.drive().mutations(), machine.bucket().requests());
+            assert_eq!(after, before, "who looks changes nothing");
+            items
+        };
+        let record = |name: &str, seq, value: &str| (Some(name.to_owned()), seq, value.to_owned());
+        let mut alone = records(&look());
+        alone.sort();
+        let expect =
+            [record("a", 1, "sealed "), record("a", 2, "in the log"), record("new", 0, "first")];
+        assert_eq!(alone, expect);
+        let streams = look();
+        let new = streams.iter().find(|it| {
+            it.kind == "stream" && field(it, "name") == Some(&Value::Text("new".to_owned()))
+        });
+        let content = new.and_then(|it| field(it, "content_type"));
+        assert_eq!(content, Some(&Value::Text("text/plain".to_owned())));
+        // It does not start any more.
+        match try_open(&world, &machine).await {
+            Err(OpenError::Bucket(_)) => {}
+            other => panic!("{:?}", other.err()),
+        }
+        assert_eq!(records(&look()).len(), 3);
+    });
+    let nowhere = Machine::new(45);
+    life(&nowhere, async |world| {
+        let said = restore::unpublished(&world, &config(), &mut |_| Flow::Continue(()));
+        assert!(said.unwrap_err().contains("there is no store"));
     });
 }
 
@@ -250,13 +370,28 @@ fn what_is_no_longer_needed_is_listed_and_left_alone() {
         let orphans: Vec<&str> = garbage
             .unneeded
             .iter()
-            .filter(|it| it.named_by.is_none())
+            .filter(|it| it.named_by.is_none() && it.since.is_none())
             .map(|it| it.object.as_str())
             .collect();
         assert!(orphans.contains(&orphan.as_str()), "{garbage}");
         let objects =
             keys(machine.bucket(), "segments/").len() + keys(machine.bucket(), "rows/").len();
-        assert_eq!(usize::try_from(garbage.objects).unwrap() + garbage.unneeded.len(), objects);
+        // A server deletes manifests of old too, and lists them as what they are.
+        let (manifests, others): (Vec<_>, Vec<_>) =
+            garbage.unneeded.iter().partition(|it| it.object.starts_with("manifest/"));
+        assert_eq!(usize::try_from(garbage.objects).unwrap() + others.len(), objects);
+        assert_eq!(manifests.len() + 1, keys(machine.bucket(), "manifest/").len());
+        assert!(manifests.iter().all(|it| it.since.is_some() && it.bytes > 0));
+        // Once the grace period is over, what was listed is gone, and nothing else is.
+        let doomed: Vec<String> = garbage.unneeded.iter().map(|it| it.object.clone()).collect();
+        pass(2000).await;
+        let left: Vec<String> =
+            keys(machine.bucket(), "").iter().map(|key| key.as_str().to_owned()).collect();
+        assert!(doomed.iter().all(|key| !left.contains(key)), "{doomed:?} {left:?}");
+        let kept = all.iter().map(|key| key.as_str().to_owned());
+        for key in kept.filter(|key| !doomed.contains(key) && !key.starts_with("gc/")) {
+            assert!(left.contains(&key), "{key} was not listed, and is gone");
+        }
         engine.close().await;
     });
 }

@@ -170,7 +170,10 @@ pub async fn rotate_keys(data: PathBuf) -> Result<(), ServeError> {
 pub async fn offline(task: Offline) -> anyhow::Result<u8> {
     start_log("warn")?;
     let world = os::world().map_err(|source| io_error("the system", source))?;
-    let report = offline::run(&Work, &world, task).await?;
+    let report = {
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        offline::run(&Work, &world, task, &mut out).await?
+    };
     print!("{}", report.text);
     world.tasks.lanes_ended().await;
     Ok(report.code())
@@ -202,7 +205,6 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         bootstrap(&world, &settings, &object_store, restore).await?;
     }
     let engine = open(&world, &settings, &object_store, &url).await?;
-    // The lock is held now: nobody else is writing there.
     if let Err(error) = sweep_staging(&settings.object_store.bucket, &world).await {
         warn!(%error, "what a crash left half-written in the object store stays");
     }

@@ -5,9 +5,13 @@
 //! looks opens it without a trial, which would write.
 
 pub mod flags;
+mod shown;
 pub mod work;
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use weir_engine::{Layout, restore::RestoreError};
 use weir_io::World;
@@ -16,6 +20,7 @@ use self::flags::{
     BootstrapFlags, GcFlags, InspectFlags, Moment, OfflineCommand, PlaceFlags, RestoreFlags,
     ServeBootstrapFlags, Stored, VerifyFlags,
 };
+pub use self::shown::Showing;
 use super::ServeError;
 use crate::{
     ObjectStore,
@@ -30,13 +35,13 @@ pub const PROBLEMS: u8 = 3;
 #[derive(Clone, Debug)]
 pub enum Offline {
     /// Make a store out of a bucket.
-    Bootstrap(Place, Restore),
+    Bootstrap(Place, Restore, Format),
     /// Say what that would do.
-    CheckBootstrap(Place, Option<Moment>),
+    CheckBootstrap(Place, Option<Moment>, Format),
     /// Look for damage.
     Verify(Place, Depth, Format),
-    /// Print a file.
-    Inspect(Stored, PathBuf),
+    /// Print what is stored at a place.
+    Inspect(Stored, PathBuf, Showing),
     /// Say what could be deleted.
     Garbage(Place),
 }
@@ -140,6 +145,7 @@ pub trait Engine {
         place: &Place,
         bucket: &ObjectStore,
         restore: Restore,
+        format: Format,
     ) -> impl Future<Output = anyhow::Result<Report>>;
 
     /// Says what [`Engine::bootstrap`] would restore.
@@ -148,6 +154,7 @@ pub trait Engine {
         world: &World,
         bucket: &ObjectStore,
         at: Option<Moment>,
+        format: Format,
     ) -> impl Future<Output = anyhow::Result<Report>>;
 
     /// Looks for damage; there is no bucket if only the data directory is looked at.
@@ -160,12 +167,14 @@ pub trait Engine {
         format: Format,
     ) -> impl Future<Output = anyhow::Result<Report>>;
 
-    /// Prints a file.
+    /// Prints what is stored at a place, as it comes.
     fn inspect(
         &self,
         world: &World,
         what: Stored,
-        file: &std::path::Path,
+        place: &Path,
+        showing: Showing,
+        out: &mut dyn Write,
     ) -> impl Future<Output = anyhow::Result<Report>>;
 
     /// Says which objects a server would delete.
@@ -184,19 +193,23 @@ impl OfflineCommand {
     pub fn resolve(self, environment: &Environment) -> Result<Offline, ConfigError> {
         let place = |flags| Place::resolve(flags, environment);
         Ok(match self {
-            Self::Bootstrap(BootstrapFlags { place: flags, check: true, restore }) => {
-                Offline::CheckBootstrap(place(flags)?, restore.at)
+            Self::Bootstrap(BootstrapFlags { place: flags, check: true, json, restore }) => {
+                Offline::CheckBootstrap(place(flags)?, restore.at, format(json))
             }
-            Self::Bootstrap(BootstrapFlags { place: flags, check: false, restore }) => {
+            Self::Bootstrap(BootstrapFlags { place: flags, check: false, json, restore }) => {
                 let RestoreFlags { at, partial, force } = restore;
                 let (existing, losses) = (existing(force), losses(partial));
-                Offline::Bootstrap(place(flags)?, Restore { at, existing, losses })
+                let restore = Restore { at, existing, losses };
+                Offline::Bootstrap(place(flags)?, restore, format(json))
             }
             Self::Verify(flags) => {
-                let (depth, format) = (depth(&flags), format(&flags));
+                let (depth, format) = (depth(&flags), format(flags.json));
                 Offline::Verify(place(flags.place)?, depth, format)
             }
-            Self::Inspect(InspectFlags { what, file }) => Offline::Inspect(what, file),
+            Self::Inspect(InspectFlags { what, place, json, skip, limit }) => {
+                let showing = Showing { format: format(json), skip, limit };
+                Offline::Inspect(what, place, showing)
+            }
             Self::Gc(GcFlags { place: flags, dry_run: _ }) => Offline::Garbage(place(flags)?),
         })
     }
@@ -239,21 +252,26 @@ impl Place {
     }
 }
 
-/// Has a command done.
+/// Has a command done. What it prints goes to `out` if it may be long, and is in the report else.
 ///
 /// # Errors
 /// The bucket can't be used, or the work could not be done.
-pub async fn run(engine: &impl Engine, world: &World, task: Offline) -> anyhow::Result<Report> {
+pub async fn run(
+    engine: &impl Engine,
+    world: &World,
+    task: Offline,
+    out: &mut dyn Write,
+) -> anyhow::Result<Report> {
     match task {
-        Offline::Bootstrap(place, restore) => {
+        Offline::Bootstrap(place, restore, format) => {
             refuse_one_file(world, &place.data)?;
             let bucket = place.open(world).await?;
-            engine.bootstrap(world, &place, &bucket, restore).await
+            engine.bootstrap(world, &place, &bucket, restore, format).await
         }
-        Offline::CheckBootstrap(place, at) => {
+        Offline::CheckBootstrap(place, at, format) => {
             refuse_one_file(world, &place.data)?;
             let bucket = place.open_to_look(world).await?;
-            engine.check_bootstrap(world, &bucket, at).await
+            engine.check_bootstrap(world, &bucket, at, format).await
         }
         Offline::Verify(place, depth, format) if place.one_file(world).is_some() => {
             anyhow::ensure!(
@@ -270,7 +288,9 @@ pub async fn run(engine: &impl Engine, world: &World, task: Offline) -> anyhow::
             let bucket = place.open_to_look(world).await?;
             engine.verify(world, &place, Some(&bucket), depth, format).await
         }
-        Offline::Inspect(what, file) => engine.inspect(world, what, &file).await,
+        Offline::Inspect(what, place, showing) => {
+            engine.inspect(world, what, &place, showing, out).await
+        }
         Offline::Garbage(place) => {
             refuse_one_file(world, &place.data)?;
             let bucket = place.open_to_look(world).await?;
@@ -310,8 +330,8 @@ const fn depth(flags: &VerifyFlags) -> Depth {
     }
 }
 
-const fn format(flags: &VerifyFlags) -> Format {
-    if flags.json { Format::Json } else { Format::Text }
+const fn format(json: bool) -> Format {
+    if json { Format::Json } else { Format::Text }
 }
 
 #[cfg(test)]

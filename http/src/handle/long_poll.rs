@@ -53,6 +53,7 @@ pub(super) async fn answer(
     let mut from = first;
     loop {
         let page = watch.read(from, query.key.as_deref(), app.config.read_bytes_max).await;
+        let refuse = |error| Refusal::from_read(error, name, from, app.config.offset_format);
         let page = page.map_err(refuse)?;
         read::check_format(&page, query.format)?;
         if page.records > 0 {

@@ -29,6 +29,7 @@ use hyper::{
 };
 use tracing::Instrument as _;
 
+pub(crate) use self::inspect::HighWater;
 use self::{body::Body, reply::Kind};
 use crate::{
     App,

@@ -59,9 +59,10 @@ async fn catch_up(
 ) -> Answer {
     let from = query.from.unwrap_or(From::Start);
     let key = query.key.clone();
-    let read = Read { name, from, key, bytes_max: app.config.read_bytes_max };
+    let read = Read { name: name.clone(), from, key, bytes_max: app.config.read_bytes_max };
     let page = app.engine.read(read).await;
-    let page = page.map_err(|error| Refusal::from_engine(error, app.config.offset_format))?;
+    let refuse = |error| Refusal::from_read(error, &name, from, app.config.offset_format);
+    let page = page.map_err(refuse)?;
     check_format(&page, query.format)?;
     let reuse = reuse(&page, from, query.token.as_ref());
     Ok(describe(app, headers, page, query, reuse))

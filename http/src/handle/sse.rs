@@ -50,6 +50,7 @@ pub(super) async fn answer(app: &Arc<App>, name: &StreamName, query: &ReadQuery<
     let watch = app.engine.watch(name).await.map_err(refuse)?;
     let from = query.from.expect("the query demands a position of live reads");
     let bytes_max = app.config.read_bytes_max.min(BATCH_BYTES_MAX);
+    let refuse = |error| Refusal::from_read(error, name, from, app.config.offset_format);
     let page = watch.read(from, query.key.as_deref(), bytes_max).await.map_err(refuse)?;
     read::check_format(&page, query.format)?;
 

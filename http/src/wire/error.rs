@@ -14,9 +14,9 @@ use hyper::{
 };
 use serde_json::Value;
 use weir_engine::{
-    request::{Error, Rejection},
+    request::{Error, From, Rejection},
     subscribe::Refused,
-    types::{Offset, OffsetFormat},
+    types::{Offset, OffsetFormat, StreamName},
 };
 
 use super::names;
@@ -171,6 +171,43 @@ impl Refusal {
         }
     }
 
+    /// The same for a read of a stream from somewhere on: says which records it is about and where to
+    /// go on.
+    pub(crate) fn from_read(
+        error: Error,
+        name: &StreamName,
+        from: From,
+        format: OffsetFormat,
+    ) -> Self {
+        let asked = match from {
+            From::At(offset) => format!("offset {}", offset.mint(format)),
+            From::Start => "its start".to_owned(),
+            From::Now => "its tail".to_owned(),
+            From::Since(_) => "a time".to_owned(),
+        };
+        let message = match &error {
+            Error::Rejected(Rejection::OffsetTrimmed { next }) => format!(
+                "stream '{name}' no longer keeps the records from {asked} to offset {next}: read on \
+                 from there (Stream-Next-Offset)",
+                next = next.mint(format),
+            ),
+            Error::Rejected(Rejection::OffsetLost { next }) => format!(
+                "{asked} belongs to an earlier life of stream '{name}', or to records that were lost \
+                 when it was recovered: what is there now goes on at offset {next} \
+                 (Stream-Next-Offset)",
+                next = next.mint(format),
+            ),
+            // What exactly is damaged is for the operator's log, not for the client.
+            Error::Corrupt(_) => format!(
+                "stored data is damaged: records of stream '{name}' from {asked} on can't be read, \
+                 others can; the server's log names what is damaged, `weir verify --deep` looks for \
+                 all of it"
+            ),
+            _ => return Self::from_engine(error, format),
+        };
+        Self { message: message.into(), ..Self::from_engine(error, format) }
+    }
+
     fn internal(message: &'static str) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
@@ -255,7 +292,7 @@ pub(crate) fn offset_value(offset: Offset, format: OffsetFormat) -> HeaderValue 
 
 #[cfg(test)]
 mod tests {
-    use weir_engine::types::{Epoch, Seq, StreamName};
+    use weir_engine::types::{Epoch, Seq};
 
     use super::*;
 
@@ -322,5 +359,33 @@ mod tests {
             Refusal::from_engine(Error::Corrupt("/secret/path".into()), OffsetFormat::Peer);
         assert_eq!(refusal.status, StatusCode::INTERNAL_SERVER_ERROR);
         assert!(!refusal.message.contains("secret"));
+    }
+
+    #[test]
+    fn a_read_that_fails_names_the_stream_where_it_is_and_what_to_do() {
+        let name = StreamName::new("a/b").expect("valid");
+        let at = |next| Offset { epoch: Epoch::ZERO, next: Seq::new(next) };
+        let (asked, next) = (at(3), at(9));
+        let minted = |offset: Offset| offset.mint(OffsetFormat::Reference);
+        for (error, status, says) in [
+            (Rejection::OffsetTrimmed { next }.into(), 410, vec!["no longer keeps", &minted(next)]),
+            (Rejection::OffsetLost { next }.into(), 410, vec!["lost", &minted(next)]),
+            (Error::Corrupt("/secret".into()), 500, vec!["damaged", "weir verify --deep"]),
+        ] {
+            let from = From::At(asked);
+            let refusal = Refusal::from_read(error, &name, from, OffsetFormat::Reference);
+            assert_eq!(refusal.status.as_u16(), status);
+            let message = &*refusal.message;
+            for part in says.into_iter().chain(["'a/b'", &*minted(asked)]) {
+                assert!(message.contains(part), "{part}: {message}");
+            }
+            assert!(!message.contains("secret"), "{message}");
+            let has_next =
+                refusal.headers.iter().any(|(name, _)| name == names::STREAM_NEXT_OFFSET);
+            assert_eq!(has_next, status == 410);
+        }
+        let other = Rejection::NotFound.into();
+        let refusal = Refusal::from_read(other, &name, From::Start, OffsetFormat::Peer);
+        assert_eq!(refusal.status, StatusCode::NOT_FOUND);
     }
 }

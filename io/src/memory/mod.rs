@@ -40,7 +40,17 @@ pub use sqlite::{MemorySqlite, reseed_sqlite};
 pub use tasks::{MemoryBlocking, MemoryClock, MemoryEntropy, MemoryTasks};
 pub use trace::Trace;
 
-use crate::World;
+use crate::{Process, World, process::Memory};
+
+/// A process on a simulated machine: how much memory it occupies would differ from run to run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemoryProcess;
+
+impl Process for MemoryProcess {
+    fn memory(&self) -> Option<Memory> {
+        None
+    }
+}
 
 /// Streams of the root seed used here. A simulator takes its own from [`STREAM_FREE`] up.
 const STREAM_DRIVE: u64 = 1;
@@ -116,6 +126,7 @@ impl Machine {
             sqlite: Arc::new(MemorySqlite::new(disk.clone())),
             disk: Arc::new(disk),
             outbound: Arc::new(self.outbound.clone()),
+            process: Arc::new(MemoryProcess),
             sabotage: crate::Sabotage::None,
         }
     }

@@ -42,7 +42,7 @@ impl Counting {
             match &answer {
                 Ok(value) => under_way.answered(bytes(value)),
                 Err(ObjectError::NotFound) => under_way.answered(0),
-                Err(ObjectError::Refused(_) | ObjectError::Transient(_)) => drop(under_way),
+                Err(_) => drop(under_way),
             }
             answer
         })

@@ -21,12 +21,28 @@ pub enum Unfit {
          servers could destroy each other's data"
     )]
     NoFence,
+    /// It refuses to create an object on the condition that there is none.
+    #[error(
+        "the bucket can't create an object only if there is none ({0}), and without that two servers \
+         could destroy each other's data: use a service with conditional writes (If-None-Match), or \
+         another --object-store"
+    )]
+    Unconditional(String),
     /// What was created reads as something else.
     #[error("the bucket returned other bytes than it was given")]
     Wrong,
     /// The bucket could not be asked.
     #[error("the bucket cannot be used")]
-    Error(#[from] ObjectError),
+    Error(#[source] ObjectError),
+}
+
+impl From<ObjectError> for Unfit {
+    fn from(error: ObjectError) -> Self {
+        match error {
+            ObjectError::Unconditional(reason) => Self::Unconditional(reason),
+            other => Self::Error(other),
+        }
+    }
 }
 
 /// Creates one key twice, reads it back and deletes it.
@@ -37,6 +53,10 @@ pub async fn probe(bucket: &Retrying, entropy: &dyn Entropy) -> Result<(), Unfit
     let key = format!("{PROBES}/{:016x}{:016x}", entropy.next_u64(), entropy.next_u64());
     let key = Key::new(key).expect("hexadecimal digits are a key");
     let judged = judge(bucket, &key).await;
+    if let Err(Unfit::Unconditional(_)) = judged {
+        // There is nothing to delete, and what else may be wrong says less.
+        return judged;
+    }
     let deleted = bucket.delete(&key).await;
     judged?;
     // A bucket that cannot delete would grow for ever.

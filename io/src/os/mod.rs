@@ -68,6 +68,7 @@ fn assemble(handle: tokio::runtime::Handle, tasks: TokioTasks) -> io::Result<Wor
         disk: Arc::new(OsDisk),
         sqlite: Arc::new(OsSqlite),
         outbound: Arc::new(OsOutbound::new()),
+        process: Arc::new(usage::OsProcess),
         sabotage: crate::Sabotage::None,
     })
 }

@@ -7,6 +7,8 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
+use crate::{Process, process::Memory};
+
 /// What a process has used until now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -18,6 +20,16 @@ pub struct Usage {
     pub resident_bytes_max: u64,
     /// Bytes it caused to be written to storage; 0 if the system does not tell.
     pub written_bytes: u64,
+}
+
+/// This process, as `/proc` tells it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsProcess;
+
+impl Process for OsProcess {
+    fn memory(&self) -> Option<Memory> {
+        memory(&fs::read_to_string("/proc/self/status").ok()?)
+    }
 }
 
 /// Processor time of this process, exact.
@@ -52,10 +64,27 @@ fn cpu(stat: &str) -> Option<Duration> {
     Some(Duration::from_millis(ticks * 1_000 / clock_ticks_per_second()))
 }
 
+/// The memory that a `status` tells of.
+fn memory(status: &str) -> Option<Memory> {
+    let bytes = |name| told(status, name).and_then(|kib| kib.checked_mul(1024));
+    let resident = bytes("VmRSS:")?;
+    Some(Memory {
+        resident,
+        // The two are not read at one moment.
+        resident_max: bytes("VmHWM:")?.max(resident),
+        anonymous: bytes("RssAnon:")?,
+        file: bytes("RssFile:")?,
+        shared: bytes("RssShmem:")?,
+    })
+}
+
 fn field(text: &str, name: &str) -> u64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let number = line.and_then(|line| line.split_ascii_whitespace().next());
-    number.and_then(|number| number.parse().ok()).unwrap_or(0)
+    told(text, name).unwrap_or(0)
+}
+
+fn told(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -69,6 +98,18 @@ mod tests {
         assert!(usage.resident_bytes_max >= usage.resident_bytes / 2);
         assert!(own_cpu() > Duration::ZERO);
         assert!(of(0).is_err());
+    }
+
+    #[test]
+    fn the_memory_of_a_process_is_what_its_status_says() {
+        let status = "Name:\tweir\nVmHWM:\t    7 kB\nVmRSS:\t    5 kB\nRssAnon:\t  3 kB\n\
+                      RssFile:\t  2 kB\nRssShmem:\t 0 kB\n";
+        let (resident, resident_max) = (5 << 10, 7 << 10);
+        let (anonymous, file, shared) = (3 << 10, 2 << 10, 0);
+        let expect = Memory { resident, resident_max, anonymous, file, shared };
+        assert_eq!(memory(status), Some(expect));
+        assert_eq!(memory(&status.replace("RssAnon", "Other")), None);
+        assert_eq!(memory(&status.replace("5 kB", "lots")), None);
     }
 
     #[test]

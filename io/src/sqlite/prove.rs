@@ -32,8 +32,9 @@ pub(crate) fn open(
     role: Role,
 ) -> rusqlite::Result<Connection> {
     if role == Role::Looker {
-        let has_log = disk.exists(&log_of(database)).unwrap_or(true);
-        return open_to_look(path, vfs, has_log);
+        let there = |file: PathBuf| disk.exists(&file).unwrap_or(true);
+        let has_index = disk.exists(&index_of(database)).unwrap_or(false);
+        return open_to_look(path, vfs, there(log_of(database)), has_index);
     }
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     if role == Role::Writer {
@@ -76,15 +77,25 @@ pub(crate) fn open(
 }
 
 /// Opens `path` for one who leaves everything as it is. Where there is no log, the database is all there
-/// is, and SQLite need not make one to read it.
-fn open_to_look(path: &Path, vfs: &str, has_log: bool) -> rusqlite::Result<Connection> {
+/// is, and SQLite need not make one to read it. Where there is an index of the log (`-shm`), it is
+/// read and not written: one that nobody keeps any more SQLite makes anew in memory. Where a log has
+/// none, which only a power cut leaves, SQLite makes the file.
+fn open_to_look(
+    path: &Path,
+    vfs: &str,
+    has_log: bool,
+    has_index: bool,
+) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = if has_log {
-        Connection::open_with_flags_and_vfs(path, flags, vfs)?
-    } else {
-        let uri = format!("file:{}?immutable=1", escaped(path)?);
+    let with = |parameter| -> rusqlite::Result<Connection> {
+        let uri = format!("file:{}?{parameter}=1", escaped(path)?);
         let flags = flags | OpenFlags::SQLITE_OPEN_URI;
-        Connection::open_with_flags_and_vfs(uri, flags, vfs)?
+        Connection::open_with_flags_and_vfs(uri, flags, vfs)
+    };
+    let connection = match (has_log, has_index) {
+        (false, _) => with("immutable")?,
+        (true, true) => with("readonly_shm")?,
+        (true, false) => Connection::open_with_flags_and_vfs(path, flags, vfs)?,
     };
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     run(&connection, &format!("PRAGMA busy_timeout={BUSY_TIMEOUT_MS}"))?;
@@ -132,9 +143,17 @@ fn escaped(path: &Path) -> rusqlite::Result<String> {
 
 /// The WAL of a database.
 fn log_of(path: &Path) -> PathBuf {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    log.into()
+    beside(path, "-wal")
+}
+
+fn index_of(path: &Path) -> PathBuf {
+    beside(path, "-shm")
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut file = path.as_os_str().to_owned();
+    file.push(ending);
+    file.into()
 }
 
 /// Decides what can be decided only once, before the first page exists, and asks for WAL.

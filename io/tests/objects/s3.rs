@@ -39,6 +39,8 @@ const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 
 enum Conditions {
     Obeyed,
     Ignored,
+    /// 501, as of a header that nobody implemented.
+    Unknown,
 }
 
 /// The server.
@@ -97,6 +99,9 @@ impl S3 {
             return Ok(error(status, code, &parts.method));
         }
         let condition = parts.headers.get(header::IF_NONE_MATCH).is_some();
+        if condition && state.conditions == Conditions::Unknown {
+            return Ok(error(501, "NotImplemented", &parts.method));
+        }
         let condition = condition && state.conditions == Conditions::Obeyed;
         let key = parts.uri.path().strip_prefix("/bucket").unwrap().trim_start_matches('/');
         let range = parts.headers.get(header::RANGE).map(|it| it.to_str().unwrap());
@@ -231,6 +236,17 @@ fn the_probe_refuses_a_server_that_ignores_the_condition() {
         let said = probe(&patient(&client, &world), &*world.entropy).await;
         assert_eq!(said, Err(Unfit::NoFence));
         assert!(server.state.lock().unwrap().objects.is_empty(), "the probe cleans up");
+    });
+}
+
+#[test]
+fn the_probe_says_plainly_that_a_server_has_no_conditional_writes() {
+    against(Conditions::Unknown, async |bucket, world, server| {
+        let said = probe(&patient(&bucket, &world), &*world.entropy).await;
+        let Err(Unfit::Unconditional(_)) = said else { panic!("{said:?}") };
+        let text = said.unwrap_err().to_string();
+        assert!(text.contains("501") && text.contains("If-None-Match"), "{text}");
+        assert_eq!(server.requests().len(), 1, "it is not asked again");
     });
 }
 

@@ -7,6 +7,7 @@ mod collecting;
 mod faults;
 mod merging;
 mod reads;
+mod tally;
 
 use std::{future::Future, sync::Arc, time::Duration};
 

@@ -16,7 +16,7 @@ pub enum OfflineCommand {
     Bootstrap(BootstrapFlags),
     /// Look for damage, change nothing. Ends with 3 if there is some
     Verify(VerifyFlags),
-    /// Print a stored file in readable form
+    /// Print what is stored in readable form. Ends with 3 if some of it can't be read
     Inspect(InspectFlags),
     /// Objects of the bucket that are no longer needed
     Gc(GcFlags),
@@ -59,6 +59,10 @@ pub struct BootstrapFlags {
     /// Say what would be restored and what could not, change nothing
     #[arg(long, conflicts_with_all = ["force", "partial"])]
     pub check: bool,
+
+    /// Report in JSON
+    #[arg(long)]
+    pub json: bool,
 
     #[command(flatten)]
     pub restore: RestoreFlags,
@@ -111,13 +115,26 @@ pub struct VerifyFlags {
 /// Flags of `weir inspect`.
 #[derive(Clone, Debug, Args)]
 pub struct InspectFlags {
-    /// What the file is
+    /// What is to be printed
     #[arg(value_enum)]
     pub what: Stored,
 
-    /// The file: from the data directory, or an object of the bucket that was copied out
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
+    /// The file: from the data directory, or an object of the bucket that was copied out. What is
+    /// unpublished is looked for in a data directory
+    #[arg(value_name = "FILE|DIR")]
+    pub place: PathBuf,
+
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+
+    /// Leave out this many records, rows or entries
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub skip: u64,
+
+    /// Print no more records, rows or entries than this
+    #[arg(long, value_name = "COUNT")]
+    pub limit: Option<u64>,
 }
 
 /// Flags of `weir gc`.
@@ -131,7 +148,7 @@ pub struct GcFlags {
     pub dry_run: bool,
 }
 
-/// Kinds of files.
+/// Kinds of what is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Stored {
     /// Records of streams
@@ -142,6 +159,8 @@ pub enum Stored {
     Rows,
     /// The log: the SQLite file of a store
     Log,
+    /// What a store has that its newest manifest does not show: of one that was overtaken, too
+    Unpublished,
 }
 
 impl Stored {
@@ -153,6 +172,7 @@ impl Stored {
             Self::Manifest => "manifest",
             Self::Rows => "rows",
             Self::Log => "log",
+            Self::Unpublished => "unpublished",
         }
     }
 }

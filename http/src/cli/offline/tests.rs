@@ -1,6 +1,6 @@
 //! Command lines of the commands without a server, and what is asked of whom.
 
-use std::{cell::RefCell, path::Path};
+use std::{cell::RefCell, io, path::Path};
 
 use clap::{CommandFactory as _, Parser};
 use weir_engine::types::WallMs;
@@ -31,8 +31,8 @@ fn parse(line: &str) -> Result<Offline, String> {
 #[track_caller]
 fn place(offline: &Offline) -> (&Path, StoreKind) {
     let place = match offline {
-        Offline::Bootstrap(place, _)
-        | Offline::CheckBootstrap(place, _)
+        Offline::Bootstrap(place, ..)
+        | Offline::CheckBootstrap(place, ..)
         | Offline::Verify(place, ..)
         | Offline::Garbage(place) => place,
         Offline::Inspect(..) => panic!("it has no place"),
@@ -66,13 +66,23 @@ fn a_bootstrap_is_of_the_newest_manifest_and_over_nothing_unless_asked() {
     ] {
         let offline = parse(line).expect(line);
         assert_eq!(place(&offline), (Path::new("/d"), StoreKind::Local));
-        let Offline::Bootstrap(_, restore) = offline else { panic!("{line}: {offline:?}") };
+        let Offline::Bootstrap(_, restore, format) = offline else { panic!("{line}: {offline:?}") };
+        assert_eq!(format, Format::Text);
         let losses = losses(line.contains("--partial"));
         assert_eq!(restore, Restore { at, existing, losses }, "{line}");
     }
     let offline = parse("bootstrap --check --at 3 --data /e --object-store memory").expect("valid");
     assert_eq!(place(&offline), (Path::new("/e"), StoreKind::Memory));
-    assert!(matches!(offline, Offline::CheckBootstrap(_, Some(Moment::Generation(3)))));
+    let Offline::CheckBootstrap(_, at, format) = offline else { panic!("{offline:?}") };
+    assert_eq!((at, format), (Some(Moment::Generation(3)), Format::Text));
+    for line in ["bootstrap --json", "bootstrap --check --json"] {
+        match parse(line).expect(line) {
+            Offline::Bootstrap(.., format) | Offline::CheckBootstrap(.., format) => {
+                assert_eq!(format, Format::Json, "{line}");
+            }
+            other => panic!("{line}: {other:?}"),
+        }
+    }
 }
 
 #[test]
@@ -119,13 +129,20 @@ fn a_file_is_inspected_as_what_it_is_said_to_be() {
         ("manifest", Stored::Manifest),
         ("rows", Stored::Rows),
         ("log", Stored::Log),
+        ("unpublished", Stored::Unpublished),
     ] {
         match parse(&format!("inspect {word} /a/b")).expect(word) {
-            Offline::Inspect(what, file) => {
-                assert_eq!((what, file.as_path()), (expect, Path::new("/a/b")));
+            Offline::Inspect(what, place, showing) => {
+                assert_eq!((what, place.as_path()), (expect, Path::new("/a/b")));
+                assert_eq!(showing, Showing { format: Format::Text, skip: 0, limit: None });
             }
             other => panic!("{word}: {other:?}"),
         }
+    }
+    let some = Showing { format: Format::Json, skip: 5, limit: Some(7) };
+    match parse("inspect rows /a/b --json --skip 5 --limit 7").expect("valid") {
+        Offline::Inspect(_, _, showing) => assert_eq!(showing, some),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -177,6 +194,7 @@ impl Engine for Listener {
         _: &Place,
         bucket: &ObjectStore,
         restore: Restore,
+        _: Format,
     ) -> anyhow::Result<Report> {
         self.hear(format!("bootstrap, tried {}, {:?}", tried(bucket), restore.existing))
     }
@@ -186,6 +204,7 @@ impl Engine for Listener {
         _: &World,
         bucket: &ObjectStore,
         at: Option<Moment>,
+        _: Format,
     ) -> anyhow::Result<Report> {
         self.hear(format!("check, tried {}, {at:?}", tried(bucket)))
     }
@@ -201,8 +220,15 @@ impl Engine for Listener {
         self.hear(format!("verify, tried {:?}, {depth:?}, {format:?}", bucket.map(tried)))
     }
 
-    async fn inspect(&self, _: &World, what: Stored, file: &Path) -> anyhow::Result<Report> {
-        self.hear(format!("inspect {what:?} {}", file.display()))
+    async fn inspect(
+        &self,
+        _: &World,
+        what: Stored,
+        place: &Path,
+        _: Showing,
+        _: &mut dyn Write,
+    ) -> anyhow::Result<Report> {
+        self.hear(format!("inspect {what:?} {}", place.display()))
     }
 
     async fn garbage(&self, _: &World, bucket: &ObjectStore) -> anyhow::Result<Report> {
@@ -222,12 +248,12 @@ async fn only_what_writes_tries_the_bucket_out() {
         ("gc --dry-run", "garbage, tried false"),
     ] {
         let task = parse(&format!("{line} --object-store memory")).expect(line);
-        let report = run(&listener, &world, task).await.expect(line);
+        let report = run(&listener, &world, task, &mut io::sink()).await.expect(line);
         assert_eq!(report.code(), 0);
         assert_eq!(listener.asked.borrow_mut().pop().as_deref(), Some(heard));
     }
     let task = parse("inspect rows /bad").expect("valid");
-    let report = run(&listener, &world, task).await.expect("a report");
+    let report = run(&listener, &world, task, &mut io::sink()).await.expect("a report");
     assert_eq!(report.code(), PROBLEMS);
 }
 
@@ -240,7 +266,7 @@ async fn a_directory_that_is_not_there_is_no_empty_bucket() {
             let listener = Listener::default();
             for line in ["bootstrap --check", "verify", "verify --deep", "gc --dry-run"] {
                 let task = parse(line).expect(line);
-                let error = run(&listener, &world, task).await.expect_err(line);
+                let error = run(&listener, &world, task, &mut io::sink()).await.expect_err(line);
                 assert!(format!("{error:#}").contains("there is no bucket"), "{error:#}");
             }
             assert!(listener.asked.borrow().is_empty());

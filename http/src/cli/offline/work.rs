@@ -1,21 +1,22 @@
 //! The commands without a server, done by the engine.
 
-use std::{path::Path, sync::Arc};
+use std::{io::Write, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use serde_json::json;
 use weir_engine::{
     Config, Engine as Store,
-    restore::{self, Existing as Over, Finding, Losses as Rest, Options, RestoreError},
+    restore::{self, Existing as Over, Finding, Losses as Rest, Options, RestoreError, Thing},
     types::WallMs,
     verify::{self, Checked, Findings},
 };
 use weir_io::World;
 
 use super::{
-    Depth, Engine, Existing, Format, Losses, Place, Report, Restore, Verdict,
+    Depth, Engine, Existing, Format, Losses, Place, Report, Restore, Showing, Verdict,
     flags::{Moment, Stored},
+    shown::Printer,
 };
 use crate::{ObjectStore, wire::date};
 
@@ -36,14 +37,12 @@ impl Engine for Work {
         place: &Place,
         bucket: &ObjectStore,
         restore: Restore,
+        format: Format,
     ) -> anyhow::Result<Report> {
         let config = Config::new(place.data.join("store"));
         match self::bootstrap(world, config, bucket, restore).await {
-            Ok(report) => Ok(restored(&report)),
-            Err(RestoreError::Damaged(report)) => {
-                let text = format!("{report}nothing was restored: --partial restores the rest\n");
-                Ok(Report { verdict: Verdict::Problems, text })
-            }
+            Ok(report) => Ok(restored(&report, Outcome::Restored, format)),
+            Err(RestoreError::Damaged(report)) => Ok(restored(&report, Outcome::Refused, format)),
             Err(error) => Err(error.into()),
         }
     }
@@ -53,10 +52,11 @@ impl Engine for Work {
         world: &World,
         bucket: &ObjectStore,
         at: Option<Moment>,
+        format: Format,
     ) -> anyhow::Result<Report> {
         let objects = Arc::clone(&bucket.objects);
         let report = Store::check_bootstrap(world.clone(), objects, moment(at)).await?;
-        Ok(restored(&report))
+        Ok(restored(&report, Outcome::Looked, format))
     }
 
     async fn verify(
@@ -74,41 +74,63 @@ impl Engine for Work {
         self::verify(world, config, bucket, depth, format).await
     }
 
-    async fn inspect(&self, world: &World, what: Stored, file: &Path) -> anyhow::Result<Report> {
-        if what == Stored::Log {
-            let text = restore::describe_log(world, file);
-            return Ok(Report { verdict: Verdict::Sound, text });
-        }
-        let shown = || file.display().to_string();
-        let open = world.disk.open(file).with_context(shown)?;
-        let len = open.len().with_context(shown)?;
-        let mut start = [0; SQLITE_MAGIC.len()];
-        let is_sqlite = open.read_exact_at(&mut start, 0).is_ok() && start == *SQLITE_MAGIC;
-        anyhow::ensure!(
-            !is_sqlite,
-            "{} is a SQLite file: `weir inspect log` shows its commits, `weir verify` looks at what \
-             else is in it",
-            shown()
-        );
-        anyhow::ensure!(len <= SHOWN_BYTES_MAX, "{} has {len} bytes: too many", shown());
-        let mut bytes = vec![0; usize::try_from(len)?];
-        open.read_exact_at(&mut bytes, 0).with_context(shown)?;
-        let text = restore::describe(&Bytes::from(bytes));
-        let first = text.split_whitespace().find(|word| !["a", "an"].contains(word));
-        let is = matches!(
-            (what, first.unwrap_or_default().trim_end_matches(':')),
-            (Stored::Segment, "segment")
-                | (Stored::Rows, "ledger")
-                | (Stored::Manifest, "manifest" | "page")
-        );
-        anyhow::ensure!(is, "{} is no {}: {text}", shown(), what.as_str());
-        Ok(Report { verdict: Verdict::Sound, text })
+    async fn inspect(
+        &self,
+        world: &World,
+        what: Stored,
+        place: &Path,
+        showing: Showing,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<Report> {
+        let mut printer = Printer::new(out, showing);
+        let mut each = |item| printer.show(item);
+        // Whether whoever looks has seen enough makes no difference any more.
+        let _flow = match what {
+            Stored::Log => restore::describe_log(world, place, &mut each),
+            Stored::Unpublished => {
+                let store = place.join("store");
+                let within = world.disk.exists(&store).unwrap_or(false);
+                let config = Config::new(if within { store } else { place.to_owned() });
+                restore::unpublished(world, &config, &mut each).map_err(anyhow::Error::msg)?
+            }
+            Stored::Segment | Stored::Manifest | Stored::Rows => {
+                restore::describe(&read(world, what, place)?, &mut each)
+            }
+        };
+        Ok(Report { verdict: printer.end()?, text: String::new() })
     }
 
     async fn garbage(&self, world: &World, bucket: &ObjectStore) -> anyhow::Result<Report> {
         let garbage = restore::garbage(world, Arc::clone(&bucket.objects)).await?;
         Ok(Report { verdict: Verdict::Sound, text: garbage.to_string() })
     }
+}
+
+/// The bytes of a file, if it is what it is said to be.
+fn read(world: &World, what: Stored, file: &Path) -> anyhow::Result<Bytes> {
+    let shown = || file.display().to_string();
+    let open = world.disk.open(file).with_context(shown)?;
+    let len = open.len().with_context(shown)?;
+    let mut start = [0; SQLITE_MAGIC.len()];
+    let is_sqlite = open.read_exact_at(&mut start, 0).is_ok() && start == *SQLITE_MAGIC;
+    anyhow::ensure!(
+        !is_sqlite,
+        "{} is a SQLite file: `weir inspect log` shows its commits, `weir verify` looks at what \
+         else is in it",
+        shown()
+    );
+    anyhow::ensure!(len <= SHOWN_BYTES_MAX, "{} has {len} bytes: too many", shown());
+    let mut bytes = vec![0; usize::try_from(len)?];
+    open.read_exact_at(&mut bytes, 0).with_context(shown)?;
+    let is = match Thing::of(&bytes) {
+        Some(Thing::Segment) => "segment",
+        Some(Thing::Ledger) => "rows",
+        Some(Thing::Manifest | Thing::Page) => "manifest",
+        Some(Thing::Commit) => "commit",
+        None => "nothing that a store or its bucket has",
+    };
+    anyhow::ensure!(is == what.as_str(), "{} is no {}: it is {is}", shown(), what.as_str());
+    Ok(bytes.into())
 }
 
 /// Looks for damage in a store and its bucket.
@@ -180,9 +202,57 @@ fn verdict(findings: &[Finding]) -> Verdict {
     if findings.is_empty() { Verdict::Sound } else { Verdict::Problems }
 }
 
-fn restored(report: &restore::Report) -> Report {
-    let made = format!("made         {}\n", date::rfc3339(report.created));
-    Report { verdict: verdict(&report.findings), text: format!("{report}{made}") }
+/// What became of a bootstrap.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Restored,
+    /// Some of it can't be restored, so nothing was.
+    Refused,
+    /// Nobody asked for more than to look.
+    Looked,
+}
+
+fn restored(report: &restore::Report, outcome: Outcome, format: Format) -> Report {
+    let text = match format {
+        Format::Json => restored_json(report, outcome),
+        Format::Text => {
+            let made = date::rfc3339(report.created);
+            let refused = match outcome {
+                Outcome::Refused => "nothing was restored: --partial restores the rest\n",
+                Outcome::Restored | Outcome::Looked => "",
+            };
+            format!("{report}made         {made}\n{refused}")
+        }
+    };
+    Report { verdict: verdict(&report.findings), text }
+}
+
+fn restored_json(report: &restore::Report, outcome: Outcome) -> String {
+    let document = json!({
+        "ok": report.findings.is_empty(),
+        "restored": outcome == Outcome::Restored,
+        "generation": report.generation,
+        "created": date::rfc3339(report.created),
+        "through_commit": report.through,
+        "claimed": (report.claimed > 0).then_some(report.claimed),
+        "recoveries": report.recoveries,
+        "streams": (outcome == Outcome::Restored).then_some(report.streams),
+        "segments": report.segments,
+        "segment_bytes": report.segment_bytes,
+        "ledgers": report.ledgers,
+        "ledger_bytes": report.ledger_bytes,
+        "restorable": { "oldest": report.oldest, "newest": report.newest },
+        "set_aside": report.set_aside.as_ref().map(|path| path.display().to_string()),
+        "findings": findings(&report.findings),
+    });
+    format!("{document:#}\n")
+}
+
+fn findings(findings: &[Finding]) -> serde_json::Value {
+    let told = findings.iter().map(
+        |Finding { rule, object, text }| json!({ "rule": rule, "object": object, "text": text }),
+    );
+    told.collect()
 }
 
 fn text(found: &Findings) -> String {
@@ -201,13 +271,7 @@ fn text(found: &Findings) -> String {
 }
 
 fn json(found: &Findings) -> String {
-    let findings: Vec<_> = found
-        .findings
-        .iter()
-        .map(|Finding { rule, object, text }| {
-            json!({ "rule": rule, "object": object, "text": text })
-        })
-        .collect();
+    let findings = findings(&found.findings);
     let Checked { streams, commits, files, blocks, manifests, objects, object_bytes } =
         found.checked;
     let checked = json!({

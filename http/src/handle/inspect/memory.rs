@@ -1,14 +1,14 @@
 //! `GET /v1/server/_mem`, and the memory that the server's figures tell of, in the peer's fields.
 //!
-//! What is accounted for. Nobody asks the operating system for the size of the process, so what
-//! only it knows is null; 0 stands for what this server does not have (mapped files, a garbage
-//! collector, touch journals) and for the statistics that SQLite is built without. Nothing
-//! remembers the highest values yet: `high_water` is empty. Figures of our own in the peer's
-//! groups: `heap_estimates.memtable_bytes` and `block_cache_bytes`, and in `counts` whatever
-//! does not begin like the peer's.
+//! What is accounted for, and what the system says of the process: null where it does not tell. 0
+//! stands for what this server does not have (mapped files, a garbage collector, touch journals) and
+//! for the statistics that SQLite is built without. Figures of our own in the peer's groups:
+//! `heap_estimates.memtable_bytes` and `block_cache_bytes`, `configured_budgets.block_cache_budget_bytes`,
+//! and in `counts` whatever does not begin like the peer's.
 
 use serde_json::{Map, Value, json};
 use weir_engine::inspect::ServerDetails;
+use weir_io::process::Memory;
 
 use super::{bucket, server};
 use crate::{App, metrics::Mode, wire::date};
@@ -46,43 +46,83 @@ const LEAK_CANDIDATES: [&str; 26] = [
 
 pub(super) fn document(app: &App) -> Value {
     let details = app.engine.server_details();
+    let figures = Figures::of(app, &details);
     json!({
         "ts": date::rfc3339(details.now),
-        "process": process(),
-        "process_breakdown": process_breakdown(),
+        "high_water": figures.high_water(app, &details),
+        "process": figures.process,
+        "process_breakdown": figures.breakdown,
         "sqlite": sqlite(),
         "gc": gc(),
-        "high_water": high_water(),
         "counters": counters(app),
         "runtime_counts": counts(app, &details),
-        "runtime_bytes": groups(&details),
-        "runtime_totals": totals(&details),
+        "runtime_bytes": figures.groups,
+        "runtime_totals": figures.totals,
         "top_streams": server::top_streams(&details),
     })
 }
 
 /// `runtime.memory` of the server's figures.
 pub(super) fn runtime(app: &App, details: &ServerDetails) -> Value {
-    let mut subsystems = groups(details);
-    subsystems.insert("counts".to_owned(), counts(app, details));
+    let figures = Figures::of(app, details);
+    let high_water = figures.high_water(app, details);
+    let mut subsystems = figures.groups;
+    subsystems["counts"] = counts(app, details);
     json!({
         "pressure_active": false,
         "pressure_limit_bytes": 0,
-        "last_rss_bytes": null,
-        "max_rss_bytes": null,
-        "process": process(),
-        "process_breakdown": process_breakdown(),
+        "last_rss_bytes": figures.memory.map(|it| it.resident),
+        "max_rss_bytes": figures.memory.map(|it| it.resident_max),
+        "process": figures.process,
+        "process_breakdown": figures.breakdown,
         "sqlite": sqlite(),
         "gc": gc(),
         "subsystems": subsystems,
-        "totals": totals(details),
-        "high_water": high_water(),
+        "totals": figures.totals,
+        "high_water": high_water,
     })
 }
 
-fn process() -> Value {
+/// What is told of memory in more than one place.
+struct Figures {
+    memory: Option<Memory>,
+    process: Value,
+    breakdown: Value,
+    groups: Value,
+    totals: Value,
+}
+
+impl Figures {
+    fn of(app: &App, details: &ServerDetails) -> Self {
+        let memory = app.world.process.memory();
+        let held = held(details);
+        Self {
+            memory,
+            process: process(memory.map(|it| it.resident)),
+            breakdown: process_breakdown(memory, held),
+            groups: Value::Object(groups(details)),
+            totals: totals(details, held),
+        }
+    }
+
+    /// The highest so far; the system knows the most that ever was resident.
+    fn high_water(&self, app: &App, details: &ServerDetails) -> Value {
+        let process = process(self.memory.map(|it| it.resident_max));
+        let mut marks = app.high_water.lock();
+        let mut note = |group, figures| marks.note(group, figures, details.now);
+        json!({
+            "process": note("process", &process),
+            "process_breakdown": note("process_breakdown", &self.breakdown),
+            "sqlite": {},
+            "runtime_bytes": note("runtime_bytes", &self.groups),
+            "runtime_totals": note("runtime_totals", &self.totals),
+        })
+    }
+}
+
+fn process(resident: Option<u64>) -> Value {
     json!({
-        "rss_bytes": null,
+        "rss_bytes": resident,
         "heap_total_bytes": 0,
         "heap_used_bytes": 0,
         "external_bytes": 0,
@@ -90,18 +130,23 @@ fn process() -> Value {
     })
 }
 
-fn process_breakdown() -> Value {
+/// `held`: bytes that are accounted for.
+fn process_breakdown(memory: Option<Memory>, held: u64) -> Value {
+    let source = match memory {
+        Some(_) => "linux_proc_status",
+        None => "process_memory_usage_only",
+    };
     json!({
-        "source": "process_memory_usage_only",
-        "rss_anon_bytes": null,
-        "rss_file_bytes": null,
-        "rss_shmem_bytes": null,
+        "source": source,
+        "rss_anon_bytes": memory.map(|it| it.anonymous),
+        "rss_file_bytes": memory.map(|it| it.file),
+        "rss_shmem_bytes": memory.map(|it| it.shared),
         "js_managed_bytes": 0,
         "js_external_non_array_buffers_bytes": 0,
         "mapped_file_bytes": 0,
         "sqlite_runtime_bytes": 0,
-        "unattributed_anon_bytes": null,
-        "unattributed_rss_bytes": 0,
+        "unattributed_anon_bytes": memory.map(|it| it.anonymous.saturating_sub(held)),
+        "unattributed_rss_bytes": memory.map(|it| it.resident.saturating_sub(held)),
     })
 }
 
@@ -135,16 +180,6 @@ fn gc() -> Value {
     })
 }
 
-fn high_water() -> Value {
-    json!({
-        "process": {},
-        "process_breakdown": {},
-        "sqlite": {},
-        "runtime_bytes": {},
-        "runtime_totals": {},
-    })
-}
-
 /// The six groups of bytes.
 fn groups(details: &ServerDetails) -> Map<String, Value> {
     let groups = json!({
@@ -164,7 +199,7 @@ fn groups(details: &ServerDetails) -> Map<String, Value> {
             "companion_bundle_mapped_bytes": 0,
         },
         "disk_caches": {
-            "segment_disk_cache_bytes": 0,
+            "segment_disk_cache_bytes": details.segments.cached_bytes,
             "routing_run_disk_cache_bytes": 0,
             "exact_run_disk_cache_bytes": 0,
             "lexicon_disk_cache_bytes": 0,
@@ -176,10 +211,11 @@ fn groups(details: &ServerDetails) -> Map<String, Value> {
             "index_run_memory_cache_budget_bytes": 0,
             "index_run_disk_cache_budget_bytes": 0,
             "lexicon_index_cache_budget_bytes": 0,
-            "segment_cache_budget_bytes": details.limits.config.block_cache_bytes,
+            "segment_cache_budget_bytes": details.limits.config.local_bytes_max,
             "companion_toc_cache_budget_bytes": 0,
             "companion_section_cache_budget_bytes": 0,
             "companion_file_cache_budget_bytes": 0,
+            "block_cache_budget_bytes": details.limits.config.block_cache_bytes,
         },
         "pipeline_buffers": {
             "segmenter_active_payload_bytes": 0,
@@ -199,7 +235,7 @@ fn groups(details: &ServerDetails) -> Map<String, Value> {
 
 fn counts(app: &App, details: &ServerDetails) -> Value {
     json!({
-        "pending_upload_segments": 0,
+        "pending_upload_segments": details.publishing.as_ref().map_or(0, |it| it.pending_files),
         "uploader_inflight_segments": 0,
         "segmenter_active_builds": 0,
         "segment_pinned_files": 0,
@@ -227,17 +263,23 @@ fn counters(app: &App) -> Value {
     Value::Object(counters)
 }
 
-fn totals(details: &ServerDetails) -> Value {
+/// Bytes in memory that are accounted for.
+fn held(details: &ServerDetails) -> u64 {
+    to_u64(details.queue.bytes)
+        .saturating_add(to_u64(details.memtable.bytes))
+        .saturating_add(details.blocks.bytes)
+}
+
+/// The budget is that of memory: what the disk may cache has a limit of its own.
+fn totals(details: &ServerDetails, held: u64) -> Value {
     let config = &details.limits.config;
-    let queue = to_u64(details.queue.bytes);
-    let held = queue + to_u64(details.memtable.bytes) + details.blocks.bytes;
     let budget = to_u64(config.queue_bytes_max)
         .saturating_add(to_u64(details.limits.unsealed_bytes_max))
         .saturating_add(config.block_cache_bytes);
     json!({
         "heap_estimate_bytes": held,
         "mapped_file_bytes": 0,
-        "disk_cache_bytes": 0,
+        "disk_cache_bytes": details.segments.cached_bytes,
         "configured_budget_bytes": budget,
         "pipeline_buffer_bytes": 0,
         "sqlite_runtime_bytes": 0,
@@ -246,4 +288,26 @@ fn totals(details: &ServerDetails) -> Value {
 
 fn to_u64(bytes: usize) -> u64 {
     u64::try_from(bytes).expect("usize fits u64")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_does_not_tell_is_null_and_what_it_tells_is_split() {
+        assert_eq!(process(None)["rss_bytes"], Value::Null);
+        assert_eq!(process_breakdown(None, 7)["unattributed_rss_bytes"], Value::Null);
+        let (resident, resident_max) = (50, 70);
+        let (anonymous, file, shared) = (30, 15, 5);
+        let memory = Memory { resident, resident_max, anonymous, file, shared };
+        let told = process_breakdown(Some(memory), 20);
+        assert_eq!(told["source"], "linux_proc_status");
+        let figures = ["rss_anon_bytes", "rss_file_bytes", "rss_shmem_bytes"].map(|it| &told[it]);
+        assert_eq!(figures, [30, 15, 5]);
+        assert_eq!(
+            (&told["unattributed_anon_bytes"], &told["unattributed_rss_bytes"]),
+            (&json!(10), &json!(30))
+        );
+    }
 }

@@ -6,6 +6,7 @@
 //! is left out of the tag. To look at a stream does not extend its life.
 
 mod bucket;
+mod high_water;
 mod memory;
 mod resource;
 mod server;
@@ -46,6 +47,7 @@ use crate::{
     },
 };
 
+pub(crate) use self::high_water::HighWater;
 pub(super) use self::resource::{Resource, resource};
 
 /// What of a stream is asked for.

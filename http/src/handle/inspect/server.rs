@@ -62,7 +62,7 @@ fn configured_limits(app: &App, limits: &Limits) -> Value {
             "index_run_memory_cache_bytes": 0,
             "index_run_disk_cache_bytes": 0,
             "lexicon_index_cache_bytes": 0,
-            "segment_cache_bytes": config.block_cache_bytes,
+            "segment_cache_bytes": config.local_bytes_max,
             "companion_toc_cache_bytes": 0,
             "companion_section_cache_bytes": 0,
             "companion_file_cache_bytes": 0,
@@ -128,7 +128,8 @@ fn no_gate() -> Value {
     json!({ "configured_limit": 0, "current_limit": 0, "active": 0, "queued": 0 })
 }
 
-/// Only what can be told without a look at every stream.
+/// Only what can be told without a look at every stream: which of all take the most of the disk
+/// nobody knows. There are no touch journals.
 pub(super) fn top_streams(details: &ServerDetails) -> Value {
     let pending: Vec<Value> = details
         .memtable
@@ -142,11 +143,23 @@ pub(super) fn top_streams(details: &ServerDetails) -> Value {
             })
         })
         .collect();
+    let waiters: Vec<Value> = details
+        .crowds
+        .iter()
+        .map(|it| {
+            json!({
+                "stream": it.name.as_str(),
+                "waiters": it.readers,
+                "details_waiters": it.lookers,
+                "total_waiters": it.readers + it.lookers,
+            })
+        })
+        .collect();
     json!({
         "local_storage_bytes": [],
         "pending_wal_bytes": pending,
         "touch_journal_filter_bytes": [],
-        "notifier_waiters": [],
+        "notifier_waiters": waiters,
     })
 }
 

@@ -43,6 +43,8 @@ pub(super) fn add_passing(value: &mut Value, details: &Details, app: &App) {
     value["stream"]["expires_at"] = json!(details.expires_at.map(date::rfc3339));
     let shared = details.database_bytes.map(|bytes| bytes.to_string());
     value["storage"]["local_storage"]["sqlite_shared_total_bytes"] = json!(shared);
+    let cached = json!(details.cached_bytes.to_string());
+    value["storage"]["local_storage"]["segment_cache_bytes"] = cached;
     value["object_store_requests"] = bucket::in_peers_fields(app);
     let bytes = json!(details.index.manifest.map_or(0, |manifest| manifest.bytes).to_string());
     for field in ["manifest_and_meta_bytes", "manifest_bytes"] {
@@ -147,7 +149,7 @@ fn local_storage(details: &Details) -> Value {
         "wal_retained_bytes": unsealed.bytes.to_string(),
         "pending_tail_bytes": unsealed.bytes.to_string(),
         "pending_sealed_segment_bytes": sealed.bytes.to_string(),
-        "segment_cache_bytes": "0",
+        "segment_cache_bytes": null,
         "routing_index_cache_bytes": "0",
         "exact_index_cache_bytes": "0",
         "lexicon_index_cache_bytes": "0",

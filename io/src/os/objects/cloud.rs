@@ -11,7 +11,7 @@ use object_store::{
     path::Path,
 };
 
-use super::refusal::{classify, refusal};
+use super::refusal::{Refusal, classify, refusal};
 use crate::objects::{
     Created, Key, LIST_MAX, Meta, ObjectError, Objects, Payload, Pending, bounded, inside, length,
 };
@@ -36,6 +36,10 @@ impl<S: ObjectStore + PaginatedListStore> Cloud<S> {
             Ok(_) => Ok(Created::New),
             Err(error) if refusal(&error).is_some_and(|it| it.is_taken()) => {
                 Ok(Created::AlreadyThere)
+            }
+            // Services without conditional writes say so of the header that demands one.
+            Err(error) if refusal(&error).is_some_and(Refusal::is_not_implemented) => {
+                Err(ObjectError::Unconditional(reason_of(&error)))
             }
             Err(error) => Err(not_missing(&error)),
         }
@@ -167,6 +171,11 @@ async fn whole(result: GetResult, size: u64) -> Result<Bytes, ObjectError> {
         return Ok(bytes);
     }
     Err(ObjectError::Transient(format!("{} of {size} bytes came", bytes.len())))
+}
+
+/// What a cloud said.
+fn reason_of(error: &object_store::Error) -> String {
+    refusal(error).map_or_else(String::new, |said| said.to_string().trim_end().to_owned())
 }
 
 /// What an error means to a request that needs no object: nothing is missing but the bucket.

@@ -8,11 +8,12 @@
 //! `.staging` also tells a bucket from the empty place where its disk is to be mounted: without it
 //! nothing is called missing, and nothing is written.
 //!
-//! What a crash leaves in `.staging` stays until [`Local::sweep_staging`]: only who knows that
-//! no other process writes there may take it away.
+//! Whoever writes there holds a lock, `.staging/<owner>.owner`, for as long as it lives, and its files
+//! are called `.staging/<owner>-<number>`: so [`Local::sweep_staging`] takes away what a crash left
+//! and nothing else, whoever else has the directory open.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     ops::Range,
     path::{Path, PathBuf},
@@ -25,7 +26,7 @@ use tracing::{info, warn};
 
 use crate::{
     Blocking, Disk, Entropy, World,
-    disk::{Create, File},
+    disk::{Create, File, Lock},
     objects::{
         Created, Key, LIST_MAX, Meta, ObjectError, Objects, Payload, Pending, bounded, inside,
     },
@@ -34,6 +35,10 @@ use crate::{
 
 /// Where objects are before they have a name. No key begins with a dot.
 const STAGING: &str = ".staging";
+/// How the locks there end that say whose files are whose.
+const OWNER: &str = ".owner";
+/// How often a number is drawn for an owner before that fails.
+const OWNERS_MAX: usize = 4;
 /// Directories known to be durable that are remembered.
 const DURABLE_MAX: usize = 4096;
 /// Bytes moved at once when a file has to be copied.
@@ -54,10 +59,24 @@ struct Shelf {
     marked: bool,
     /// Directories below the root whose names survive a power cut.
     durable: Mutex<BTreeSet<PathBuf>>,
+    /// Who this is, once it has written something.
+    owner: Mutex<Option<Owner>>,
+}
+
+/// A name for this process's files, and the lock that keeps others from sweeping them.
+struct Owner {
+    name: String,
+    _lock: Box<dyn Lock>,
 }
 
 /// An open file and its length.
 type Measured = (Arc<dyn File>, u64);
+
+/// Numbers that nobody else has drawn: for one file, and for this process if it has none.
+struct Draw {
+    file: String,
+    owners: [String; OWNERS_MAX],
+}
 
 impl Local {
     /// Opens the bucket in `root`, which is made if it is missing.
@@ -89,6 +108,7 @@ impl Local {
             root: root.to_owned(),
             marked,
             durable: Mutex::default(),
+            owner: Mutex::default(),
         };
         Local {
             blocking: Arc::clone(&world.blocking),
@@ -97,8 +117,8 @@ impl Local {
         }
     }
 
-    /// Removes what a crash left half-written. No other process may be writing there, so whoever
-    /// calls this holds a lock that says so. Returns how many files there were.
+    /// Removes what a crash left half-written, whoever's it was. What belongs to a process that lives
+    /// stays. Returns how many files there were.
     ///
     /// # Errors
     /// The directory cannot be read or changed.
@@ -115,18 +135,18 @@ impl Local {
         done.map_err(|gone| ObjectError::Transient(gone.to_string()))?
     }
 
-    fn staged(&self) -> PathBuf {
-        let name = format!("{:016x}{:016x}", self.entropy.next_u64(), self.entropy.next_u64());
-        self.shelf.root.join(STAGING).join(name)
+    fn draw(&self) -> Draw {
+        let number = || format!("{:016x}{:016x}", self.entropy.next_u64(), self.entropy.next_u64());
+        Draw { file: number(), owners: std::array::from_fn(|_| number()) }
     }
 }
 
 impl Objects for Local {
     fn create<'a>(&'a self, key: &'a Key, payload: Payload) -> Pending<'a, Created> {
-        let (key, staged) = (key.clone(), self.staged());
+        let (key, draw) = (key.clone(), self.draw());
         Box::pin(self.run(move |shelf| {
             shelf.create(&key, |name| {
-                shelf.stage(&staged, name, |file| {
+                shelf.stage(&draw, name, |file| {
                     let mut at = 0;
                     for part in payload.parts() {
                         file.write_all_at(part, at)?;
@@ -143,11 +163,14 @@ impl Objects for Local {
         key: &'a Key,
         file: &'a Path,
     ) -> Option<Pending<'a, Created>> {
-        let (key, source, staged) = (key.clone(), file.to_owned(), self.staged());
+        let (key, source, draw) = (key.clone(), file.to_owned(), self.draw());
         Some(Box::pin(self.run(move |shelf| {
             shelf.create(&key, |name| match shelf.disk.link(&source, name) {
-                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                    shelf.stage(&staged, name, |file| copy(&*shelf.disk.open(&source)?, file))
+                // Without hard links the copy fails too, and says why.
+                Err(error)
+                    if error.kind() == io::ErrorKind::CrossesDevices || is_linkless(&error) =>
+                {
+                    shelf.stage(&draw, name, |file| copy(&*shelf.disk.open(&source)?, file))
                 }
                 linked => linked,
             })
@@ -233,17 +256,58 @@ impl Shelf {
     }
 
     fn sweep_staging(&self) -> io::Result<usize> {
-        let left = match self.disk.list(&self.root.join(STAGING)) {
+        let staging = self.root.join(STAGING);
+        let left = match self.disk.list(&staging) {
             Err(error) if is_absent(&error) => return Ok(0),
             listed => listed?,
         };
+        let mut owners: BTreeMap<&str, Vec<&PathBuf>> = BTreeMap::new();
         for path in &left {
-            self.disk.remove(path)?;
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if let Some((owner, _)) = name.split_once('-') {
+                owners.entry(owner).or_default().push(path);
+            } else if let Some(owner) = name.strip_suffix(OWNER) {
+                owners.entry(owner).or_default();
+            }
         }
-        if !left.is_empty() {
-            info!(objects = left.len(), "removed what a crash left half-written");
+        let mut swept = 0;
+        for (owner, files) in owners {
+            let path = staging.join(format!("{owner}{OWNER}"));
+            // Held until its files are gone: nobody else can take that name meanwhile.
+            let Some(_lock) = self.disk.lock(&path)? else { continue };
+            for file in files.into_iter().chain([&path]) {
+                match self.disk.remove(file) {
+                    // Somebody else is sweeping too.
+                    Err(error) if is_absent(&error) => {}
+                    removed => {
+                        removed?;
+                        swept += usize::from(*file != path);
+                    }
+                }
+            }
         }
-        Ok(left.len())
+        if swept > 0 {
+            info!(objects = swept, "removed what a crash left half-written");
+        }
+        Ok(swept)
+    }
+
+    /// Where to write a file that has no name yet. Its owner's lock is held from before it is there.
+    fn staged(&self, draw: &Draw) -> io::Result<PathBuf> {
+        let staging = self.root.join(STAGING);
+        let mut owner = self.owner.lock();
+        for name in &draw.owners {
+            if owner.is_some() {
+                break;
+            }
+            // Not held by us: somebody was sweeping just then.
+            if let Some(lock) = self.disk.lock(&staging.join(format!("{name}{OWNER}")))? {
+                *owner = Some(Owner { name: name.clone(), _lock: lock });
+            }
+        }
+        let busy = || io::Error::other("somebody else holds every lock that this process makes");
+        let Owner { name, .. } = owner.as_ref().ok_or_else(busy)?;
+        Ok(staging.join(format!("{name}-{}", draw.file)))
     }
 
     fn path(&self, key: &Key) -> PathBuf {
@@ -271,14 +335,15 @@ impl Shelf {
     /// Writes a file, syncs it and gives it its name.
     fn stage(
         &self,
-        staged: &Path,
+        draw: &Draw,
         name: &Path,
         write: impl FnOnce(&dyn File) -> io::Result<()>,
     ) -> io::Result<()> {
+        let staged = &self.staged(draw)?;
         let linked = self.disk.create(staged, Create::New).and_then(|file| {
             write(&*file)?;
             file.sync()?;
-            self.disk.link(staged, name)
+            self.disk.link(staged, name).map_err(|error| without_links(error, &self.root))
         });
         // What cannot be removed now is swept at some start.
         match self.disk.remove(staged) {
@@ -454,6 +519,25 @@ fn named(linked: io::Result<()>) -> Result<Created, ObjectError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Created::AlreadyThere),
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Whether a link was refused because the file system has none. Linux says that it is not permitted.
+fn is_linkless(error: &io::Error) -> bool {
+    let not_permitted = rustix::io::Errno::PERM.raw_os_error();
+    error.kind() == io::ErrorKind::Unsupported || error.raw_os_error() == Some(not_permitted)
+}
+
+/// Says so plainly of a file system that has no hard links.
+fn without_links(error: io::Error, root: &Path) -> io::Error {
+    if !is_linkless(&error) {
+        return error;
+    }
+    let text = format!(
+        "the file system of '{}' has no hard links ({error}), and a local bucket needs them so that \
+         no object is ever replaced: put --bucket-dir on another one, or use another --object-store",
+        root.display()
+    );
+    io::Error::new(io::ErrorKind::PermissionDenied, text)
 }
 
 fn is_absent(error: &io::Error) -> bool {

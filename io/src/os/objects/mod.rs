@@ -44,8 +44,7 @@ pub fn open_known(bucket: &Bucket, world: &World) -> Result<Arc<dyn Objects>, Ob
 }
 
 /// Removes what a crash left half-written in a bucket that is a directory; others have no such
-/// thing. No other process may be writing there, so whoever calls this holds the lock of the store
-/// that the bucket belongs to. Returns how many files there were.
+/// thing. What a process that lives is writing stays. Returns how many files there were.
 ///
 /// # Errors
 /// The directory cannot be read or changed.

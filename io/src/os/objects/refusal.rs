@@ -57,6 +57,11 @@ impl Refusal {
             || (self.status == 409 && matches!(&*self.code, "BlobAlreadyExists"))
     }
 
+    /// Whether the service does not know what was asked of it.
+    pub(super) const fn is_not_implemented(&self) -> bool {
+        self.status == 501
+    }
+
     fn is_transient(&self) -> bool {
         const CODES: [&str; 8] = [
             "RequestTimeout",
