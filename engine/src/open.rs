@@ -250,12 +250,11 @@ fn open_locked(
         forget_bucket(&mut conn)?;
     }
     let rack = Rack::new(&world, &config, Role::Reader);
-    let has_bucket = bucket.is_some();
-    let (mut files, segments) = match files::open(&world, &config, &rack, &conn, store)? {
-        Found { files, segments, lacking } if lacking.is_empty() => (files, segments),
-        Found { lacking, .. } if has_bucket => return Ok(Tried::Lacks(lock, lacking)),
-        Found { lacking, .. } => return Err(OpenError::Corrupt(lacking[0].to_string())),
-    };
+    let found = files::open(&world, &config, &rack, &conn, store, bucket.is_some())?;
+    let Found { mut files, segments, lacking } = found;
+    if !lacking.is_empty() {
+        return Ok(Tried::Lacks(lock, lacking));
+    }
     let seed = std::array::from_fn(|_| world.entropy.next_u64());
     let shelf = Arc::new(Shelf::new(config.streams_cached_max, seed));
     let (mut found, subscriptions) = replay::run(&conn, &shelf, store).map_err(failure)?;

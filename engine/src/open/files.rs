@@ -63,13 +63,15 @@ enum Unusable {
     Bad(String),
 }
 
-/// Opens every file that the catalogue names and, if none is lacking, removes every other one.
+/// Opens every file that the catalogue names and, if none is lacking, removes every other one. Nothing
+/// can be lacking without a bucket to have it from.
 pub(super) fn open(
     world: &World,
     config: &Config,
     rack: &Rack,
     conn: &Connection,
     store: StoreId,
+    has_bucket: bool,
 ) -> Result<Found, OpenError> {
     let rows = catalogue::segments(conn).map_err(failure)?;
     let mut held = Vec::with_capacity(rows.len());
@@ -81,7 +83,7 @@ pub(super) fn open(
         let segment = match open_one(rack, &row, store, &shown) {
             Ok(segment) => segment,
             Err(Unusable::Refused(error)) => return Err(error),
-            Err(Unusable::Bad(why)) if row.place == Place::Bucket => {
+            Err(Unusable::Bad(why)) if has_bucket && row.place == Place::Bucket => {
                 lacking.push(Lacking { store, row, shown, why });
                 continue;
             }
