@@ -58,7 +58,7 @@ fn noise(len: usize, seed: usize) -> Bytes {
 /// Whether a request was refused because too much waits for the bucket; then some time has passed.
 async fn is_busy<T>(answer: Result<T, Error>) -> bool {
     match answer {
-        Err(Error::Busy) => {
+        Err(Error::Busy | Error::Backlogged) => {
             tokio::time::sleep(BUSY_LOOK).await;
             true
         }

@@ -146,6 +146,7 @@ impl Config {
             layout: Layout::OneFile,
             memtable_bytes_max: 32 << 20,
             merged_bytes_max: 32 << 20,
+            local_bytes_max: 0,
             ..Self::new(dir)
         }
     }

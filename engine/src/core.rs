@@ -33,6 +33,7 @@ use crate::{
     },
     rack::Rack,
     read::segments::SegmentSet,
+    request,
     segment::BlockCache,
     state::{
         catalogue::{Death, Failure},
@@ -221,9 +222,18 @@ impl Core {
         self.unsealed_bytes() >= self.config.memtable_bytes_max
     }
 
-    /// Whether so much waits to be sealed that appends must wait too.
-    pub(crate) fn is_overfull(&self) -> bool {
-        self.unsealed_bytes() >= Self::unsealed_bytes_max(&self.config) || self.is_backlogged()
+    /// Whether there is room for what clients write.
+    ///
+    /// # Errors
+    /// So much waits to be uploaded, or to be sealed, that they must wait.
+    pub(crate) fn has_room(&self) -> Result<(), request::Error> {
+        if self.is_backlogged() {
+            return Err(request::Error::Backlogged);
+        }
+        if self.unsealed_bytes() >= Self::unsealed_bytes_max(&self.config) {
+            return Err(request::Error::Busy);
+        }
+        Ok(())
     }
 
     /// Whether so much waits to be uploaded that appends must wait too.

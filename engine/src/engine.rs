@@ -133,9 +133,7 @@ impl Engine {
     /// source or the point of a fork, or that the store takes no writes; then no stream and no
     /// reference is left behind.
     pub async fn create(&self, create: Create) -> Result<Created, Error> {
-        if self.core.is_overfull() {
-            return Err(Error::Busy);
-        }
+        self.core.has_room()?;
         let mut pins = Vec::new();
         let mut source = None;
         // What a fork's body is made of follows from its source, which the sequencer asks for.
@@ -170,9 +168,7 @@ impl Engine {
     /// # Errors
     /// A [`Rejection`](crate::request::Rejection) leaves no trace; [`Error::Unknown`] means that only a restart will tell.
     pub async fn append(&self, append: Append) -> Result<Appended, Error> {
-        if self.core.is_overfull() {
-            return Err(Error::Busy);
-        }
+        self.core.has_room()?;
         let prepared = match &append.content {
             Some(content) => admit::prepare(content, &append.body),
             None => Ok(None),

@@ -243,6 +243,8 @@ pub struct ListRow {
     pub expires_at: Option<WallMs>,
     /// Records in sealed segments: everything before this.
     pub sealed_through: Offset,
+    /// Records in the bucket: at least everything before this.
+    pub uploaded_through: Offset,
 }
 
 /// A page of the list of streams, ordered by name.
@@ -375,6 +377,11 @@ pub enum Error {
     /// Too much is queued: nothing was done, try again (429).
     #[error("ingest queue full")]
     Busy,
+    /// Too much waits for the bucket: nothing was done, try again (429).
+    #[error(
+        "too much waits for the object store, which is slow or does not answer: nothing was written"
+    )]
+    Backlogged,
     /// The disk is full: nothing was done (507).
     #[error("disk full: nothing was written")]
     DiskFull,

@@ -286,7 +286,7 @@ fn a_backlog_refuses_appends_and_drains_when_the_bucket_is_back() {
             }
             pass(15).await;
         }
-        assert!(matches!(refused, Some(Error::Busy)));
+        assert!(matches!(refused, Some(Error::Backlogged)), "{refused:?}");
         machine.bucket().set_faults(BucketFaults::default());
         pass(90).await;
         append(&engine, "a", &body).await.unwrap();

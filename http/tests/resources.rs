@@ -6,7 +6,7 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use support::{JSON, Server, TEXT, fresh_dir};
+use support::{JSON, Server, TEXT, fresh_dir, until};
 use weir_http::{ObjectStore, cli::store::StoreKind, config::StoreSettings};
 use weir_io::{
     World,
@@ -228,6 +228,24 @@ async fn what_the_bucket_was_asked_is_told() {
     }
     assert!(server.figure("weir_bucket_estimated_dollars_per_hour").await > 0.0);
     assert!(server.get("/metrics").await.text().contains("\nweir_bucket_seconds_total{"));
+}
+
+/// Figures that are counted elsewhere are as new as the others whenever they are asked for.
+#[tokio::test]
+async fn gauges_tell_what_is_now() {
+    let server = Server::start_sealing().await;
+    server.create(S, "text/plain").await;
+    let cached = || server.figure("weir_block_cache_bytes");
+    assert!(cached().await < 1.0, "nothing was read yet");
+    server.append(S, "x".repeat(100_000)).await;
+    until("it is read out of a segment", || async {
+        server.get(S).await.check(200);
+        cached().await > 0.0
+    })
+    .await;
+    let told = server.get("/v1/server/_details").await.check(200).json();
+    let bytes = told["store"]["block_cache"]["bytes"].as_f64().expect("a number");
+    assert!((bytes - cached().await).abs() < 1.0, "{bytes}");
 }
 
 #[tokio::test]

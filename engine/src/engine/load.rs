@@ -21,7 +21,7 @@ use crate::{
         shelf::{Folds, Pin},
         view::Stream,
     },
-    types::{Expiry, Form, Place, StreamName, WallMs},
+    types::{Expiry, Form, Lsn, Place, StreamName, WallMs},
 };
 
 pub(crate) fn unreadable(error: Failure) -> Error {
@@ -352,8 +352,13 @@ impl Core {
                 )
             }),
         };
-        let sealed_through = durable.state.lineage.offset(durable.sealed);
-        Some(ListRow { head: head_of(&stream, &durable.state), expires_at, sealed_through })
+        let in_bucket = self.in_bucket.lock().map_or(Lsn::ZERO, |it| it.folded);
+        Some(ListRow {
+            head: head_of(&stream, &durable.state),
+            expires_at,
+            sealed_through: durable.state.lineage.offset(durable.sealed),
+            uploaded_through: durable.state.lineage.offset(durable.uploads.through(in_bucket)),
+        })
     }
 }
 

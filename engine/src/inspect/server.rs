@@ -316,7 +316,7 @@ fn memtable(core: &Core) -> Memtable {
         bytes: core.memtable_bytes.load(Ordering::Relaxed),
         log_bytes: core.log_bytes.load(Ordering::Relaxed),
         unsealed_bytes: core.unsealed_bytes(),
-        full: core.is_overfull(),
+        full: core.has_room().is_err(),
         streams,
         oldest_ms: since.map(|since| core.store_now().get().saturating_sub(since.get())),
         largest,

@@ -95,7 +95,9 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The bucket has no manifest.
-    #[error("the bucket has no manifest: nothing was ever published to it")]
+    #[error(
+        "the bucket has no manifest: nothing was ever published to it; is it the right one, and the prefix?"
+    )]
     Empty,
     /// It has none that was asked for.
     #[error("{0}")]

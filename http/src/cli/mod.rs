@@ -289,7 +289,8 @@ fn url(listener: &Option<OsListener>, settings: &Settings) -> Result<String, Ser
 
 async fn open_object_store(world: &World, settings: &Settings) -> Result<ObjectStore, ServeError> {
     let has_store = has_store(world, settings);
-    let opened = match has_store {
+    // What is to be recovered is there: an empty bucket is a disk that is not mounted.
+    let opened = match has_store || settings.bootstrap.is_some() {
         true => ObjectStore::open_known(world, &settings.object_store).await,
         false => ObjectStore::open(world, &settings.object_store).await,
     };
@@ -297,7 +298,8 @@ async fn open_object_store(world: &World, settings: &Settings) -> Result<ObjectS
         // It was tried out when the store was new. The engine will not publish before it has
         // compared the two.
         Err(away) if away.is_away() && has_store => {
-            warn!(problem = %away, "the object store is away: the server starts without it");
+            let reason = std::error::Error::source(&away).map(ToString::to_string);
+            warn!(problem = %away, reason, "the object store is away: the server starts without it");
             ObjectStore::open_untried(world, &settings.object_store)
         }
         opened => opened,

@@ -241,8 +241,9 @@ impl Place {
         (is_there(name) && !is_there("store")).then(|| self.data.clone())
     }
 
+    /// The bucket of a store that is to be recovered: it is there, or its disk is not mounted.
     async fn open(&self, world: &World) -> Result<ObjectStore, ServeError> {
-        let opened = ObjectStore::open(world, &self.object_store).await;
+        let opened = ObjectStore::open_known(world, &self.object_store).await;
         opened.map_err(|source| ServeError::object_store(&self.object_store, source))
     }
 

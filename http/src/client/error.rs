@@ -208,9 +208,7 @@ impl Error {
                 "it is no part of the protocol, and not every server has it; is the path in --url \
                  right?"
             }
-            Self::Refused { .. } => {
-                "`weir head` says what the stream takes, and --help what each flag wants"
-            }
+            Self::Refused { .. } => "the message says what is wrong; --help, what each flag wants",
         };
         Some(advice.to_owned())
     }
@@ -312,7 +310,7 @@ mod tests {
             (Error::SubscriptionConflict { id: what(), message: what() }, "weir sub rm s"),
             (Error::TooLarge { message: what() }, "--batch"),
             (Error::Unsupported { status: 404, message: what() }, "is the path in --url right?"),
-            (Error::Refused { status: 400, message: what() }, "weir head"),
+            (Error::Refused { status: 400, message: what() }, "--help"),
             (Error::Busy { status: 503, message: what() }, "/health"),
             (Error::Strange(what()), "--url"),
         ] {

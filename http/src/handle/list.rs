@@ -2,7 +2,10 @@
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
-use weir_engine::{request::ListRow, types::Seq};
+use weir_engine::{
+    request::ListRow,
+    types::{Offset, Seq},
+};
 
 use super::{Answer, reply};
 use crate::{
@@ -21,7 +24,7 @@ pub(super) async fn answer(app: &App, query: Option<&str>) -> Answer {
 /// Counters that may exceed 2^53 are decimal strings; −1 stands for "none yet".
 fn row(row: &ListRow) -> Value {
     let head = &row.head;
-    let last_sealed = match row.sealed_through.next {
+    let last_before = |offset: Offset| match offset.next {
         Seq::ZERO => "-1".to_owned(),
         next => (next.get() - 1).to_string(),
     };
@@ -31,8 +34,8 @@ fn row(row: &ListRow) -> Value {
         "expires_at": row.expires_at.map(date::rfc3339),
         "epoch": head.next.epoch.get(),
         "next_offset": head.next.next.to_string(),
-        "sealed_through": last_sealed,
-        "uploaded_through": "-1",
+        "sealed_through": last_before(row.sealed_through),
+        "uploaded_through": last_before(row.uploaded_through),
         "profile": "generic",
     })
 }

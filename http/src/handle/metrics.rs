@@ -9,6 +9,8 @@ use super::{body::Body, reply};
 use crate::{App, wire::names};
 
 pub(super) fn answer(app: &App, headers: &HeaderMap) -> Response<Body> {
+    // Brings the gauges up to date that are counted elsewhere.
+    let _ = app.engine.metrics();
     let text = app.metrics.text();
     let accept = headers.get(ACCEPT).map_or(&b""[..], |accept| accept.as_bytes());
     let mut response = if memchr::memmem::find(accept, b"application/json").is_some() {

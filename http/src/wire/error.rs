@@ -153,7 +153,7 @@ impl Refusal {
         match error {
             Error::Rejected(rejection) => Self::from_rejection(rejection, format),
             Error::Refused(refused) => Self::from_subscription(refused),
-            Error::Busy => Self::busy("ingest queue full"),
+            Error::Busy | Error::Backlogged => Self::busy(error.to_string()),
             Error::DiskFull => Self::new(
                 StatusCode::INSUFFICIENT_STORAGE,
                 "insufficient_storage",

@@ -150,7 +150,7 @@ async fn compare(sim: &Sim, engine: &Engine, stream: &Published, era: Epoch) -> 
     let mut appended = engine.append(append()).await;
     for _ in 0..BUSY_MAX {
         // The rows of the recovery are still on their way into the bucket.
-        if !matches!(appended, Err(Error::Busy)) {
+        if !matches!(appended, Err(Error::Busy | Error::Backlogged)) {
             break;
         }
         tokio::time::sleep(BUSY_LOOK).await;

@@ -145,7 +145,8 @@ pub fn listed(reply: &Reply) -> Result<Vec<ListRow>, Error> {
 fn row(row: &serde_json::Value) -> Option<ListRow> {
     let epoch = u32::try_from(row["epoch"].as_u64()?).ok()?;
     let at = |next| Offset { epoch: Epoch::new(epoch), next: Seq::new(next) };
-    let sealed: i64 = row["sealed_through"].as_str()?.parse().ok()?;
+    let last = |field: &str| row[field].as_str()?.parse::<i64>().ok();
+    let (sealed, uploaded) = (last("sealed_through")?, last("uploaded_through")?);
     Some(ListRow {
         head: Head {
             name: StreamName::new(row["name"].as_str()?).ok()?,
@@ -160,6 +161,7 @@ fn row(row: &serde_json::Value) -> Option<ListRow> {
         },
         expires_at: None,
         sealed_through: at(u64::try_from(sealed + 1).ok()?),
+        uploaded_through: at(u64::try_from(uploaded + 1).ok()?),
     })
 }
 

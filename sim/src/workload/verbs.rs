@@ -64,7 +64,7 @@ impl Host {
                 }
                 Said::No(rejection)
             }
-            Error::Busy | Error::Draining => Said::Nothing,
+            Error::Busy | Error::Backlogged | Error::Draining => Said::Nothing,
             Error::Corrupt(_) | Error::ReadFailed(_) if sim.damaged.get() => {
                 weir_io::sometimes!("a read named damage");
                 Said::Nothing

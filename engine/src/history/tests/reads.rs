@@ -1,7 +1,10 @@
 //! Blocks that are not here, or not as they were written.
 
 use super::*;
-use crate::{request::Fork, types::WallMs};
+use crate::{
+    request::{Fork, List},
+    types::WallMs,
+};
 
 #[test]
 fn a_damaged_block_is_fetched_once_verified_and_put_back() {
@@ -188,4 +191,19 @@ pub(super) async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec
     })
     .await;
     futures.into_iter().filter_map(|(_, output)| output).collect()
+}
+
+#[test]
+fn a_list_tells_how_far_streams_are_sealed_and_uploaded() {
+    live(config(), async |town| {
+        town.uploaded("s", 10).await;
+        town.append("s", 10, 15).await;
+        let rows = town.engine.list(List { limit: 10, ..List::default() }).await;
+        let [row] = &rows.expect("lists")[..] else { panic!("one stream, one row") };
+        assert_eq!(row.head.next.next, Seq::new(15));
+        assert_eq!(
+            (row.sealed_through.next, row.uploaded_through.next),
+            (Seq::new(10), Seq::new(10))
+        );
+    });
 }

@@ -134,6 +134,9 @@ async fn keep_on(core: &Arc<Core>) {
     while !core.stopping.load(Ordering::Acquire) {
         match once(core).await {
             Ok(()) => {
+                if pause > PAUSE {
+                    tracing::info!("publishing goes on");
+                }
                 pause = PAUSE;
                 // Nothing to collect, nothing to wait for: a store at rest asks nothing.
                 let next = sweep::run(core).await.unwrap_or(FOR_EVER);

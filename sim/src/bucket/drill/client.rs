@@ -190,7 +190,7 @@ impl<'a> Client<'a> {
     async fn duplicate(&self, text: &str, (epoch, seq): (u64, u64), record: u32) -> Checked {
         let said = self.engine.append(produced(text, (epoch, seq), record)).await;
         let duplicate = said.as_ref().is_ok_and(|it| it.outcome == AppendOutcome::Duplicate);
-        let busy = matches!(said, Err(Error::Busy));
+        let busy = matches!(said, Err(Error::Busy | Error::Backlogged));
         require!(
             duplicate || busy,
             checks::RECOVERED,
@@ -273,7 +273,7 @@ impl<'a> Client<'a> {
                 truth.done();
                 Ok(Some(value))
             }
-            Err(Error::Busy) => {
+            Err(Error::Busy | Error::Backlogged) => {
                 truth.undone();
                 Ok(None)
             }
