@@ -2,7 +2,9 @@
 // `fail <name>: <why>` for each case; the binary is WEIR_BINARY.
 import assert from "node:assert/strict"
 import { fork, spawn } from "node:child_process"
-import { copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs"
+import {
+  copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync,
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { createInterface } from "node:readline"
@@ -31,6 +33,31 @@ const once = (child, event) => new Promise((resolve) => child.once(event, (...al
 const firstLine = async (child) => {
   for await (const line of createInterface({ input: child.stdout })) return JSON.parse(line)
   throw new Error("it printed nothing")
+}
+
+/** Runs a daemon that ends by itself. */
+async function ends(...args) {
+  const child = spawn(process.execPath, [daemon, ...args], { stdio: ["ignore", "pipe", "pipe"] })
+  const said = { stdout: "", stderr: "" }
+  for (const pipe of Object.keys(said)) child[pipe].on("data", (text) => (said[pipe] += text))
+  const [code] = await once(child, "close")
+  return { code, ...said }
+}
+
+/** A start with another program for a binary: one that runs this script. */
+async function startOf(script, options) {
+  const program = join(root, "program")
+  writeFileSync(program, `#!/bin/sh\n${script}\n`, { mode: 0o755 })
+  const { WEIR_BINARY } = process.env
+  process.env.WEIR_BINARY = program
+  try {
+    await start(options)
+  } catch (error) {
+    return error
+  } finally {
+    process.env.WEIR_BINARY = WEIR_BINARY
+  }
+  throw new Error("it started")
 }
 
 async function put(url, text) {
@@ -126,6 +153,84 @@ const cases = {
     assert.equal(server.name, "--port", "a value is no flag")
     await server.close()
   },
+  "a name or an address that is none is refused in the package's own words": async () => {
+    const names = [
+      ["..", "'..': use letters, digits, '.', '_' and '-', but not '.' or '..' alone"],
+      [" . ", "'.': use letters, digits, '.', '_' and '-', but not '.' or '..' alone"],
+      ["n".repeat(129), `'${"n".repeat(129)}': use letters, digits, '.', '_' and '-', at most 128 of them`],
+      // Not what the server trims.
+      ["\ufeffa", "'\ufeffa': use letters, digits, '.', '_' and '-'"],
+      ["a\0\n", "'a\\u0000': use letters, digits, '.', '_' and '-'"],
+      ["n ".repeat(200), `'${"n ".repeat(100)}…': use letters, digits, '.', '_' and '-'`],
+      ...["a b", "a/b", "../x", "ä"].map((name) => [name, `'${name}': use letters, digits, '.', '_' and '-'`]),
+    ]
+    for (const [name, why] of names) {
+      await assert.rejects(start({ name }), { name: "TypeError", message: `invalid server name ${why}` })
+    }
+    for (const hostname of [
+      "", "0.0.0.0", "8.8.8.8", "example.org", "127.1", "0127.0.0.1", "[::1]", "::ffff:127.0.0.1", "::1%lo", "::2",
+    ]) {
+      const message = `invalid hostname '${hostname}': use a loopback address, such as 127.0.0.1, ::1 or localhost`
+      await assert.rejects(start({ name: "far", hostname }), { name: "TypeError", message })
+    }
+    assert.ok(!existsSync(join(root, "far")))
+  },
+  "a name or an address that is one is the server's": async () => {
+    for (const [name, expect] of [
+      ["My_app-1.2", "My_app-1.2"], ["...", "..."], ["  spaced\n", "spaced"], ["", "default"], [" \u0085", "default"],
+      ["n".repeat(128), "n".repeat(128)], [undefined, "default"],
+    ]) {
+      const server = await start({ name })
+      assert.equal(server.name, expect)
+      await server.close()
+    }
+    for (const [hostname, expect] of [["localhost", "127.0.0.1"], ["127.0.0.2", "127.0.0.2"]]) {
+      const server = await start({ name: "near", hostname })
+      assert.equal(server.exports.http.url, `http://${expect}:${server.exports.http.port}`)
+      await server.close()
+    }
+    // Not every machine has this one; those that do are told of it as ever.
+    for (const hostname of ["::1", "0:0:0:0:0:0:0:1", "::0.0.0.1"]) {
+      const server = await start({ name: "near", hostname }).catch((error) => error)
+      assert.ok(!(server instanceof TypeError), server.message)
+      await server.close?.()
+    }
+  },
+  "a binary that is no weir is said to be none, and is killed": async () => {
+    const which = `WEIR_BINARY (${join(root, "program")}) is no weir: it printed`
+    const pid = join(root, "program.pid")
+    const writesPid = `echo $$ > '${pid}'`
+    for (const [script, printed] of [
+      ["echo hello; exec sleep 1000", "'hello'"],
+      ["echo '{\"http\":{\"url\":\"u\"}}'; exec sleep 1000", `'{"http":{"url":"u"}}'`],
+      ["echo null; exec sleep 1000", "'null'"],
+      ["echo; exec sleep 1000", "nothing"],
+      ["exec tr '\\0' x < /dev/zero", `'${"x".repeat(200)}…'`],
+      // What it started holds its pipes and its end does not.
+      ["sleep 1 & echo hello; wait", "'hello'"],
+    ]) {
+      const error = await startOf(`${writesPid}; ${script}`)
+      assert.equal(error.message, `${which} ${printed}`)
+      assert.ok(!(error instanceof TypeError))
+      const number = Number(readFileSync(pid, "utf8"))
+      assert.throws(() => process.kill(number, 0), { code: "ESRCH" }, script)
+    }
+    for (const [script, printed] of [["printf half; exit 3", "'half'"], ["exit 0", "nothing"]]) {
+      assert.equal((await startOf(script)).message, `${which} ${printed}`)
+    }
+  },
+  "a binary that ends says why, or how": async () => {
+    const program = join(root, "program")
+    for (const [script, why] of [
+      ["exit 3", `${program} ended with 3`],
+      ["echo 'it is late' >&2; exit 3", `${program} ended with 3: it is late`],
+      ["kill -KILL $$", `${program} ended with SIGKILL`],
+      [`echo '{"error":{"message":"no room","advice":"make some"}}' >&2; exit 3`, "no room (make some)"],
+    ]) {
+      const error = await startOf(script)
+      assert.equal(error.message, `the local Durable Streams server did not start: ${why}`)
+    }
+  },
   "whoever waits for the end goes on until then": async () => {
     const child = spawn(process.execPath, [join(here, "waits.mjs")], { stdio: ["ignore", "pipe", "inherit"] })
     const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
@@ -162,6 +267,33 @@ const cases = {
     child.kill("SIGTERM")
     assert.equal((await exited)[0], 0)
     assert.equal(await serves(exports.http.url), false)
+  },
+  "a daemon says how it is used, and what it can't do": async () => {
+    for (const flag of ["--help", "-h"]) {
+      const { code, stdout, stderr } = await ends(flag)
+      assert.deepEqual([code, stderr], [0, ""])
+      assert.match(stdout, /^Usage: streamweir-local \[NAME\] \[OPTIONS\]$/m)
+      for (const option of ["--name", "--hostname", "--port", "--help"]) assert.ok(stdout.includes(option), option)
+    }
+    for (const [args, why] of [
+      [["a b"], /^invalid server name 'a b': use letters/],
+      [["--hostname", "8.8.8.8"], /^invalid hostname '8.8.8.8': use a loopback/],
+      [["--port", "http"], /^port must be a whole number from 0 to 65535, not http\n$/],
+      [["--port", "65536"], /^port must be a whole number from 0 to 65535, not 65536\n$/],
+      [["a", "b"], /^one NAME at most: a b\n$/],
+      [["--bogus"], /--bogus/],
+    ]) {
+      const { code, stdout, stderr } = await ends(...args)
+      assert.deepEqual([code, stdout], [1, ""], args.join(" "))
+      assert.match(stderr, why)
+    }
+  },
+  "a daemon whose server is gone goes too": async () => {
+    const child = spawn(process.execPath, [daemon, "left"], { stdio: ["ignore", "pipe", "inherit"] })
+    const exited = once(child, "exit")
+    const { pid } = await firstLine(child)
+    process.kill(pid, "SIGKILL")
+    assert.equal((await exited)[0], 1)
   },
   "a parent that is killed leaves no server behind": async () => {
     const script = join(here, "parent.mjs")

@@ -1,10 +1,13 @@
 /** How to start a local server. */
 export interface LocalServerOptions {
-  /** Name of the server, and of the directory with its data: letters, digits, `.`, `_`, `-`. Default `default`. */
+  /**
+   * Name of the server, and of the directory with its data: letters, digits, `.`, `_`, `-`, at most
+   * 128 of them. Default `default`.
+   */
   name?: string
-  /** Loopback address to listen on. Default `127.0.0.1`. */
+  /** Loopback address to listen on, or `localhost`. Default `127.0.0.1`. */
   hostname?: string
-  /** Port to listen on; 0, the default, takes a free one. */
+  /** Port to listen on, 0 to 65535; 0, the default, takes a free one. */
   port?: number
 }
 
@@ -29,8 +32,8 @@ export interface LocalServer {
 }
 
 /**
- * Starts a server. Rejects with what is in the way: another server has the name, the port is
- * taken, an option is none (`TypeError`), or the `weir` binary was found neither by `WEIR_BINARY`
- * nor beside this package nor on `PATH`.
+ * Starts a server. Rejects with a `TypeError` if an option is none: nothing was started. Rejects with
+ * an `Error` that says what is in the way otherwise: another server has the name, the port is taken,
+ * the `weir` binary was not found, or what was found is none.
  */
 export function startLocalDurableStreamsServer(options?: LocalServerOptions): Promise<LocalServer>

@@ -3,10 +3,17 @@
 // The server is told to stop when its standard input closes: the system closes that pipe when
 // this process ends, however it does, so no server is left over.
 import { spawn } from "node:child_process"
+import { isIPv4, isIPv6 } from "node:net"
 import { findBinary } from "./binary.js"
 
-/** Bytes of what the server writes to standard error that an error shows. */
+/** Characters of what the server writes to standard error that an error shows. */
 const COMPLAINT_LENGTH_MAX = 4096
+/** Characters of the line in which a server says where it is: two paths fit many times. */
+const LINE_LENGTH_MAX = 65_536
+/** Characters of somebody else's text that an error shows. */
+const QUOTE_LENGTH_MAX = 200
+/** Characters of a name. This and what it is made of is what the server takes. */
+const NAME_LENGTH_MAX = 128
 
 /**
  * Starts a server, or rejects with what is in the way.
@@ -15,18 +22,19 @@ const COMPLAINT_LENGTH_MAX = 4096
  */
 export async function startLocalDurableStreamsServer(options = {}) {
   const { name, hostname, port } = checked(options)
+  const binary = findBinary()
   const flags = ["local", "start", "--json", "--until-stdin-closes"]
   if (name !== undefined) flags.push(`--name=${name}`)
   if (hostname !== undefined) flags.push(`--hostname=${hostname}`)
   if (port !== undefined) flags.push(`--port=${port}`)
-  const child = spawn(findBinary(), flags, { stdio: ["pipe", "pipe", "pipe"] })
+  const child = spawn(binary, flags, { stdio: ["pipe", "pipe", "pipe"] })
   const ended = new Promise((resolve) => {
     child.once("error", (error) => resolve({ error }))
     child.once("close", (code, signal) => resolve({ code, signal }))
   })
   // A server that has gone does not read what it is told.
   child.stdin.on("error", () => {})
-  const exports = await announced(child, ended)
+  const exports = await announced(child, ended, binary)
   return new LocalServer(child, ended, exports)
 }
 
@@ -50,14 +58,54 @@ function checked(options) {
   if (port !== undefined && !(Number.isInteger(port) && port >= 0 && port <= 65535)) {
     throw new TypeError(`port must be a whole number from 0 to 65535, not ${String(port)}`)
   }
-  return options
+  return { name: checkedName(options.name), hostname: checkedHostname(options.hostname), port }
 }
 
-/** What the server says of itself in its first line. */
-function announced(child, ended) {
+/** The name without the spaces around it. Nothing at all stands for the server's default. */
+function checkedName(text) {
+  // The white space of the server's own rule: that of `trim` is another.
+  const name = text?.replace(/^\p{White_Space}+|\p{White_Space}+$/gu, "")
+  if (!name) return undefined
+  const refuse = (but) => {
+    throw new TypeError(`invalid server name ${quoted(name)}: use letters, digits, '.', '_' and '-'${but}`)
+  }
+  if (!/^[A-Za-z0-9._-]*$/.test(name)) refuse("")
+  if (name === "." || name === "..") refuse(", but not '.' or '..' alone")
+  if (name.length > NAME_LENGTH_MAX) refuse(`, at most ${NAME_LENGTH_MAX} of them`)
+  return name
+}
+
+/** The address, if it is one of this machine only. */
+function checkedHostname(hostname) {
+  if (hostname === undefined || hostname === "localhost") return hostname
+  if (isIPv4(hostname) && hostname.startsWith("127.")) return hostname
+  // There are many spellings of the one loopback address.
+  const canBeParsed = isIPv6(hostname) && !hostname.includes("%")
+  if (canBeParsed && new URL(`http://[${hostname}]`).hostname === "[::1]") return hostname
+  throw new TypeError(
+    `invalid hostname ${quoted(hostname)}: use a loopback address, such as 127.0.0.1, ::1 or localhost`
+  )
+}
+
+/** Somebody else's text in quotes, on one line and not too long. */
+function quoted(text) {
+  const short = text.length > QUOTE_LENGTH_MAX ? `${text.slice(0, QUOTE_LENGTH_MAX)}…` : text
+  return `'${short.replace(/\p{Cc}/gu, (it) => JSON.stringify(it).slice(1, -1))}'`
+}
+
+/**
+ * What the server says of itself in its first line. A program that says something else is no server,
+ * and is killed.
+ */
+function announced(child, ended, binary) {
   return new Promise((resolve, reject) => {
     let line = ""
     let complaint = ""
+    const isNoWeir = () => {
+      const which = process.env.WEIR_BINARY ? `WEIR_BINARY (${binary})` : binary
+      const printed = line.split("\n")[0].trim()
+      return new Error(`${which} is no weir: it printed ${printed ? quoted(printed) : "nothing"}`)
+    }
     child.stdout.setEncoding("utf8")
     child.stderr.setEncoding("utf8")
     child.stderr.on("data", (text) => {
@@ -67,30 +115,48 @@ function announced(child, ended) {
     child.stdout.on("data", (text) => {
       line += text
       const end = line.indexOf("\n")
-      if (end < 0) return
-      try {
-        resolve(JSON.parse(line.slice(0, end)))
-      } catch (error) {
-        reject(error)
-      }
+      if (end < 0 && line.length <= LINE_LENGTH_MAX) return
       child.stdout.removeAllListeners("data")
       child.stdout.resume()
+      const exports = end < 0 ? undefined : exportsOf(line.slice(0, end))
+      if (exports) {
+        resolve(exports)
+        return
+      }
+      // Its end, not that of its pipes: what it has started may hold them.
+      child.once("exit", () => reject(isNoWeir()))
+      child.kill("SIGKILL")
+      for (const pipe of [child.stdin, child.stdout, child.stderr]) pipe.destroy()
     })
     ended.then(({ error, code, signal }) => {
-      const why = error?.message ?? (explained(complaint) || `it ended with ${signal ?? code}`)
+      // A server that ends well has said where it was.
+      if (line !== "" || code === 0) reject(isNoWeir())
+      const why = error?.message ?? explained(complaint, `${binary} ended with ${signal ?? code}`)
       reject(new Error(`the local Durable Streams server did not start: ${why}`))
     })
   })
 }
 
-/** What the server complains of: the last line is JSON, if it has come that far. */
-function explained(complaint) {
-  const last = complaint.trim().split("\n").pop() ?? ""
+/** The line, if it is a server's. */
+function exportsOf(line) {
   try {
-    const { message, advice } = JSON.parse(last).error
+    const exports = JSON.parse(line)
+    const { http, sqlite, name, pid } = exports
+    const texts = [http.url, sqlite.path, name].every((it) => typeof it === "string")
+    return texts && [http.port, pid].every(Number.isInteger) ? exports : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** What the server complains of: the last line is JSON, if it has come that far. */
+function explained(complaint, how) {
+  const text = complaint.trim()
+  try {
+    const { message, advice } = JSON.parse(text.split("\n").pop() ?? "").error
     return advice ? `${message} (${advice})` : message
   } catch {
-    return complaint.trim()
+    return text ? `${how}: ${text}` : how
   }
 }
 
