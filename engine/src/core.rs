@@ -38,15 +38,13 @@ use crate::{
     state::{
         catalogue::{Death, Failure},
         files::Files,
+        readers::Readers,
         shelf::Shelf,
         view::{Crowds, Stream},
     },
     subscribe::registry::Registry,
     types::{Ancestry, Epoch, ProducerId, SegmentId, StoreMs, StreamId, StreamName, WallMs},
 };
-
-/// Reading connections kept open.
-const READERS_KEPT: usize = 4;
 
 /// A piece of work for the writer between two commits: at most one short transaction.
 pub(crate) struct Slice {
@@ -112,8 +110,8 @@ pub(crate) struct Core {
     pub(crate) shortened: AtomicBool,
     /// Rings when the keeper should look around.
     pub(crate) keeper: Notify,
-    /// Reading connections not in use.
-    pub(crate) readers: Mutex<Vec<Connection>>,
+    /// Reading connections.
+    pub(crate) readers: Arc<Readers>,
     /// The loops are to end.
     pub(crate) stopping: AtomicBool,
     /// Nothing will be handed to the writer any more.
@@ -292,20 +290,9 @@ impl Core {
         self: &Arc<Self>,
         job: impl FnOnce(&Connection) -> Result<R, Failure> + Send + 'static,
     ) -> Result<R, Failure> {
-        let core = Arc::clone(self);
+        let (core, reader) = (Arc::clone(self), self.readers.enter());
         let ran = tasks::run(&*self.world.blocking, move || {
-            let conn = match core.readers.lock().pop() {
-                Some(conn) => conn,
-                None => core.world.sqlite.open(&core.database(), Role::Reader)?,
-            };
-            let result = job(&conn)?;
-            let mut readers = core.readers.lock();
-            if readers.len() < READERS_KEPT
-                && !core.writer_may_end.load(std::sync::atomic::Ordering::Acquire)
-            {
-                readers.push(conn);
-            }
-            Ok(result)
+            reader.ask(|| core.world.sqlite.open(&core.database(), Role::Reader), job)
         });
         ran.await
             .unwrap_or_else(|Gone| Err(Failure::Damaged("the process is shutting down".into())))

@@ -342,8 +342,8 @@ impl Engine {
             tracing::warn!(%error, "the store's running time was not noted");
         }
         // The writer's connection is to be the last: it moves the WAL into the database.
-        core.readers.lock().clear();
-        core.rack.close();
+        core.readers.close().await;
+        core.rack.close().await;
         core.writer_may_end.store(true, Ordering::Release);
         core.sequencer.work.notify_one();
         let mut ended = core.ended.subscribe();

@@ -40,6 +40,7 @@ use crate::{
     state::{
         catalogue::{self, Failure, Origin},
         files::Files,
+        readers::Readers,
         shelf::Shelf,
     },
     subscribe::{registry::Registry, waker},
@@ -384,7 +385,7 @@ fn assemble(
         unreadable: Mutex::default(),
         shortened: AtomicBool::new(false),
         keeper: Notify::new(),
-        readers: Mutex::new(Vec::new()),
+        readers: Readers::new(),
         stopping: AtomicBool::new(false),
         writer_may_end: AtomicBool::new(false),
         leaving: watch::Sender::new(false),

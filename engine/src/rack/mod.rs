@@ -91,9 +91,9 @@ impl Rack {
     }
 
     /// Closes what it keeps open.
-    pub(crate) fn close(&self) {
+    pub(crate) async fn close(&self) {
         if let Self::Pieces(pieces) = self {
-            pieces.close();
+            pieces.close().await;
         }
     }
 }

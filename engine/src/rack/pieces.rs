@@ -19,7 +19,10 @@ use weir_io::{File, Sqlite, World, sqlite::Role};
 use crate::{
     Config,
     core::database,
-    state::catalogue::{Failure, pieces},
+    state::{
+        catalogue::{Failure, pieces},
+        readers::Readers,
+    },
     types::SegmentId,
 };
 
@@ -27,8 +30,6 @@ use crate::{
 const PIECE_BYTES_MIN: usize = 16 << 10;
 /// No piece is larger: writing one must not hold the writer for long.
 const PIECE_BYTES_MAX: usize = 256 << 10;
-/// Connections kept open.
-const READERS_KEPT: usize = 4;
 
 /// A stretch of a segment's bytes.
 #[derive(Clone)]
@@ -43,8 +44,7 @@ pub(crate) struct Pieces {
     sqlite: Arc<dyn Sqlite>,
     path: PathBuf,
     role: Role,
-    /// Connections not in use.
-    readers: Mutex<Vec<Connection>>,
+    readers: Arc<Readers>,
     held: Mutex<Held>,
 }
 
@@ -63,7 +63,7 @@ impl Pieces {
             sqlite: Arc::clone(&world.sqlite),
             path: database(config),
             role,
-            readers: Mutex::default(),
+            readers: Readers::new(),
             held: Mutex::default(),
         }
     }
@@ -109,23 +109,14 @@ impl Pieces {
         doomed.extract_if(.., |(_, reader)| gone(reader)).map(|(id, _)| id).collect()
     }
 
-    pub(super) fn close(&self) {
-        self.readers.lock().clear();
+    pub(super) async fn close(&self) {
+        self.readers.close().await;
     }
 
     /// Runs where blocking is allowed.
     fn ask<R>(&self, question: impl FnOnce(&Connection) -> Result<R, Failure>) -> io::Result<R> {
-        let kept = self.readers.lock().pop();
-        let conn = match kept {
-            Some(conn) => conn,
-            None => self.sqlite.open(&self.path, self.role).map_err(io::Error::other)?,
-        };
-        let answer = question(&conn).map_err(io::Error::other)?;
-        let mut readers = self.readers.lock();
-        if readers.len() < READERS_KEPT {
-            readers.push(conn);
-        }
-        Ok(answer)
+        let open = || self.sqlite.open(&self.path, self.role);
+        self.readers.enter().ask(open, question).map_err(io::Error::other)
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod catalogue;
 pub(crate) mod chunks;
 pub(crate) mod files;
 pub(crate) mod kept;
+pub(crate) mod readers;
 pub(crate) mod rows;
 pub(crate) mod shelf;
 pub(crate) mod stream;
