@@ -66,7 +66,7 @@ const DEFECTS: [Planted; 66] = [
     Planted(Sabotage::LockIgnored, "INV-29", 0, ANY),
     Planted(Sabotage::DedupeLost, "INV-5", 0, ANY),
     Planted(Sabotage::EpochsLost, "INV-10", 0, ANY),
-    Planted(Sabotage::RowsStay, "INV-11", 0, ANY),
+    Planted(Sabotage::RowsStay, "INV-11", 4, ANY),
     Planted(Sabotage::SegmentRowsLost, "INV-21", 0, ANY),
     Planted(Sabotage::StaleLoad, "INV-11", 56, FORGETFUL),
     Planted(Sabotage::ProducerBeforeSequence, "INV-5", 1, ANY),
