@@ -101,6 +101,6 @@ fn defects_of_limits_are_caught_by_what_clients_see() {
 #[test]
 fn tags_that_name_no_life_are_caught_by_who_keeps_pages() {
     // A 304 that speaks of another life, and a tag that stands for two things.
-    check(Sabotage::TagsOfNoLife, &[1], &[], &["INV-10"]);
-    check(Sabotage::TagsOfNoLife, &[2], &[], &["INV-4"]);
+    check(Sabotage::TagsOfNoLife, &[18, 21], &[], &["INV-10"]);
+    check(Sabotage::TagsOfNoLife, &[9, 13], &[], &["INV-4"]);
 }

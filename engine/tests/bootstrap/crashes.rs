@@ -49,10 +49,14 @@ fn a_bootstrap_that_is_cut_off_leaves_nothing_or_all() {
                 bootstrap(&world, &other, Options::default()).await.unwrap();
             }
             let engine = open(&world, &other).await;
-            assert_eq!(contents(&engine, "a").await, "one ", "killed at {k}");
+            // All lives have one bucket: what one of them appends may be published before it ends, and
+            // comes back to the next.
+            let before = contents(&engine, "a").await;
+            let later = before.strip_prefix("one ").map(|rest| rest.replace("three ", ""));
+            assert_eq!(later.as_deref(), Some(""), "killed at {k}: {before}");
             assert_eq!(contents(&engine, "b").await, "one two ", "killed at {k}");
             append(&engine, "a", "three ").await;
-            assert_eq!(contents(&engine, "a").await, "one three ", "killed at {k}");
+            assert_eq!(contents(&engine, "a").await, format!("{before}three "), "killed at {k}");
         });
         k += 1;
     }
