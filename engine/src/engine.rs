@@ -265,7 +265,9 @@ impl Engine {
     pub async fn watch(&self, name: &StreamName) -> Result<Watch, Error> {
         let stream = self.core.living(name).await?;
         self.core.keep_alive(&stream, keeper::WATCHED_AHEAD_MS).await;
-        Ok(Watch::new(Arc::clone(&self.core), stream))
+        let watch = Watch::new(Arc::clone(&self.core), Arc::clone(&stream));
+        self.core.attached(&stream).await?;
+        Ok(watch)
     }
 
     /// Lists streams by name.

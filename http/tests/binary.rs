@@ -158,6 +158,58 @@ fn it_does_not_start_without_its_bucket() {
     assert!(!dir.join("store").exists(), "nothing was created");
 }
 
+/// A service with the requests of S3 that creates objects whether or not there is one already, or
+/// knows no conditions at all (`says` is its answer to a creation). It lives as long as the test.
+fn unconditional(says: &'static str) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || while serve_one(&mut socket, says).is_some() {});
+        }
+    });
+    format!("http://{address}")
+}
+
+/// Reads one request and answers it; `None` once the connection is over.
+fn serve_one(socket: &mut TcpStream, says: &str) -> Option<()> {
+    let mut requests = BufReader::new(socket.try_clone().ok()?);
+    let (mut head, mut body) = (String::new(), 0);
+    while !head.ends_with("\r\n\r\n") {
+        let start = head.len();
+        if requests.read_line(&mut head).ok()? == 0 {
+            return None;
+        }
+        let line = head[start..].to_ascii_lowercase();
+        if let Some(length) = line.strip_prefix("content-length:") {
+            body = length.trim().parse().ok()?;
+        }
+    }
+    requests.read_exact(&mut vec![0; body]).ok()?;
+    let status = if head.starts_with("PUT ") { says } else { "204 No Content" };
+    let answer = format!("HTTP/1.1 {status}\r\nETag: \"1\"\r\nContent-Length: 0\r\n\r\n");
+    socket.write_all(answer.as_bytes()).ok()
+}
+
+#[test]
+fn it_does_not_start_on_a_bucket_that_can_not_tell_two_writers_apart() {
+    for (says, why) in [
+        ("200 OK", "the bucket ignores create-if-absent"),
+        ("501 Not Implemented", "the bucket can't create an object only if there is none"),
+    ] {
+        let dir = fresh_dir();
+        let mut command = weir(&["--object-store", "s3", "--bucket", "b", "--port", "0"]);
+        command.arg("--data").arg(&*dir).env("AWS_ENDPOINT_URL", unconditional(says));
+        command.env("AWS_ALLOW_HTTP", "true").env("AWS_ACCESS_KEY_ID", "known");
+        command.env("AWS_SECRET_ACCESS_KEY", "hush-hush");
+        let stderr = failure(&mut command);
+        for part in ["object store (s3: b)", why, "two servers could destroy each other's data"] {
+            assert!(stderr.contains(part), "{part}: {stderr}");
+        }
+        assert!(!dir.join("store").exists(), "nothing was created");
+    }
+}
+
 #[test]
 fn a_signal_ends_it_in_order_and_loses_nothing() {
     for signal in ["TERM", "INT"] {
@@ -203,6 +255,35 @@ fn two_servers_of_one_directory_meet_at_the_lock() {
     let port = running.address.rsplit(':').next().expect("a port").to_owned();
     let stderr = failure(weir(&["--port", &port]).arg("--data").arg(&*dir));
     assert!(stderr.contains("is in use by"), "{stderr}");
+}
+
+#[test]
+fn a_server_whose_port_is_taken_says_so_and_touches_no_store() {
+    let other = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = other.local_addr().expect("bound");
+    let dir = fresh_dir();
+    let mut command = weir(&["--port", &address.port().to_string(), "--bootstrap"]);
+    let stderr = failure(command.arg("--data").arg(&*dir));
+    for part in [&*format!("{address} is taken"), "another program listens", "--port 0"] {
+        assert!(stderr.contains(part), "{part}: {stderr}");
+    }
+    assert!(!dir.join("store").exists() && !dir.join("bucket").exists(), "nothing was created");
+    // Of a store that is there, nothing is read or written either.
+    drop(start(&dir));
+    let files = || -> Vec<_> {
+        let entries = std::fs::read_dir(dir.join("store")).expect("it is there");
+        let mut files: Vec<_> = entries
+            .map(|entry| entry.expect("an entry"))
+            .map(|it| (it.file_name(), it.metadata().expect("there").modified().expect("a time")))
+            .collect();
+        files.sort();
+        files
+    };
+    let before = files();
+    let port = address.port().to_string();
+    let stderr = failure(weir(&["--port", &port]).arg("--data").arg(&*dir));
+    assert!(stderr.contains("is taken"), "{stderr}");
+    assert_eq!(files(), before);
 }
 
 #[test]
@@ -337,6 +418,9 @@ fn a_store_that_is_lost_comes_back_from_its_bucket() {
     let (code, said) = offline(&["gc", "--dry-run"], &dir);
     assert_eq!(code, Some(0));
     assert!(said.contains("needed       2 objects"), "{said}");
+    let (code, said) = offline(&["gc", "--dry-run", "--json"], &dir);
+    let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!((code, &said["needed"]["objects"]), (Some(0), &2.into()));
 
     std::fs::remove_dir_all(dir.join("store")).expect("it was there");
     let (code, said) = offline(&["bootstrap"], &dir);

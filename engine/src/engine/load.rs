@@ -166,6 +166,21 @@ impl Core {
         }
     }
 
+    /// A reader has attached, so from here on the window of its stream can't pass (INV-12). If it passed
+    /// just before, while the reader's touch was being written down, the end is waited for: a reader
+    /// must not be shown a stream whose end is decided.
+    pub(crate) async fn attached(&self, stream: &Stream) -> Result<(), Error> {
+        let ending = {
+            let view = stream.decided.lock();
+            view.gate.clone().filter(|_| view.is_over())
+        };
+        if let Some(gate) = ending {
+            // An end that could not be written down is undone, and the stream lives on.
+            gate.wait().await;
+        }
+        Ok(stream.durable.lock().presence()?)
+    }
+
     /// The source of a fork as it is now, with the record that a sub-offset may cut.
     pub(crate) async fn source(self: &Arc<Self>, fork: &Fork) -> Result<Option<Source>, Error> {
         let Some(stream) = self.visible(&fork.source).await? else {
