@@ -194,17 +194,7 @@ pub(crate) async fn settle(host: &Host, clients: Vec<tokio::task::JoinHandle<()>
     let sim = &host.sim;
     host.stop.set(true);
     tokio::time::sleep(CATCH_UP_MAX).await;
-    if sim.options.bucket.there {
-        // A block that can't be read here is fetched from the bucket, whatever its weather.
-        let until = tokio::time::Instant::now() + FETCHED_MAX;
-        while host.door.health() == Health::Serving
-            && watched(host).is_err()
-            && tokio::time::Instant::now() < until
-        {
-            tokio::time::sleep(LOOK).await;
-            sim.pass_weather();
-        }
-    }
+    caught_up(host).await;
     if host.door.health() == Health::Serving {
         sim.check(watched(host));
     }
@@ -219,6 +209,32 @@ pub(crate) async fn settle(host: &Host, clients: Vec<tokio::task::JoinHandle<()>
             sim.check::<()>(Breach::of(checks::SERVES, what));
         }
     }
+}
+
+/// Waits for live readers as long as they move: who takes small pages may have far to go. Nobody appends
+/// any more.
+async fn caught_up(host: &Host) {
+    let sim = &host.sim;
+    let bucket = sim.options.bucket.there;
+    // A block that can't be read here is fetched from the bucket, whatever its weather.
+    let patience = if bucket { FETCHED_MAX } else { CATCH_UP_MAX };
+    let (mut seen, mut since) = (positions(host), tokio::time::Instant::now());
+    while host.door.health() == Health::Serving && watched(host).is_err() && since.elapsed() < patience
+    {
+        tokio::time::sleep(LOOK).await;
+        if bucket {
+            sim.pass_weather();
+        }
+        let now = positions(host);
+        if now != seen {
+            (seen, since) = (now, tokio::time::Instant::now());
+        }
+    }
+}
+
+/// Where live readers are.
+fn positions(host: &Host) -> Vec<u64> {
+    host.watching.borrow().values().map(|watching| watching.at.next.get()).collect()
 }
 
 /// Live readers of living streams are at the tail.
