@@ -56,6 +56,8 @@ impl Watch {
         key: Option<&[u8]>,
         bytes_max: usize,
     ) -> Result<Page, Error> {
+        // The keeper writes windows of attached readers ahead; a process that was stopped for long is behind.
+        self.core.keep_alive(&self.stream, 0).await;
         let key = key.map(Bytes::copy_from_slice);
         let page = read::page(&self.core, &self.stream, Want { from, key, bytes_max }).await?;
         if let From::At(offset) = from {

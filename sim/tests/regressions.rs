@@ -30,7 +30,7 @@ const FOUND: [(u64, &str); 16] = [
 
 /// The same with every fault there is, as a swarm draws them: defects, and what the model had not
 /// thought of.
-const SWARM: [(u64, &str); 23] = [
+const SWARM: [(u64, &str); 24] = [
     (200_437, "a stream that was trimmed and ended in one fold: what it had kept was never erased"),
     (200_501, "the end of a wake that was sent before the model knew who holds it"),
     (201_271, "a wake named a stream whose end could not be written down"),
@@ -52,6 +52,7 @@ const SWARM: [(u64, &str); 23] = [
     (306_496, "a file that a failed commit was to name, during a faulty start"),
     (311_294, "a drill met a stream whose creation nobody had answered"),
     (315_975, "a part of a record that begins as another part does, on a page by key"),
+    (803_472, "a reader read on after a long stop, and a crash did not know of it"),
     (806_563, "a live reader of small pages had further to go than it was given time for"),
     (801_219, "a reader attached to a stream whose window had passed while its touch was written"),
 ];
