@@ -10,6 +10,7 @@ use weir_engine::Config;
 use weir_io::memory::{Faults, STREAM_FREE, chance};
 
 use crate::bucket::Choices;
+use crate::run::Over;
 use crate::town::options::TownOptions;
 
 /// Streams of the seed used by the simulator.
@@ -65,6 +66,14 @@ pub struct Options {
     pub queue_requests_max: usize,
     pub bucket: Choices,
     pub town: TownOptions,
+}
+
+/// Switches without an effect where clients talk HTTP: a town has its own ends and stops.
+const ONLY_IN_PROCESS: [&str; 3] = ["stops", "second_process", "crash_loop"];
+
+/// Whether a switch says how a bucket behaves.
+fn is_of_bucket(name: &str) -> bool {
+    Choices::none().switches().iter().any(|(known, _)| *known == name)
 }
 
 fn one_of<T: Copy>(chance: &mut ChaCha8Rng, choices: &[T]) -> T {
@@ -179,16 +188,24 @@ impl Options {
         Ok(())
     }
 
-    /// Names of the faults that are on.
+    /// Names of the faults that are on, where clients talk to that.
     #[must_use]
-    pub fn switched_on(&self) -> Vec<&'static str> {
-        let mut options = self.clone();
-        let mut bucket = self.bucket.clone();
-        let bucket = bucket.switches();
-        let bucket = bucket.into_iter().filter(|_| self.bucket.there);
-        let mut town = options.town.clone();
-        let all = options.switches().into_iter().chain(bucket).chain(town.switches());
-        all.filter(|(_, switch)| **switch).map(|(name, _)| name).collect()
+    pub fn switched_on(&self, over: Over) -> Vec<&'static str> {
+        let all = self.effective(over).into_iter();
+        all.filter(|(name, on)| *on && (self.bucket.there || !is_of_bucket(name)))
+            .map(|(name, _)| name)
+            .collect()
+    }
+
+    /// The switches that change anything where clients talk to that, and whether they are on.
+    pub(crate) fn effective(&self, over: Over) -> Vec<(&'static str, bool)> {
+        let (mut own, mut bucket, mut town) =
+            (self.clone(), self.bucket.clone(), self.town.clone());
+        let town = town.switches().into_iter().filter(|_| over == Over::Http);
+        let all = own.switches().into_iter().chain(bucket.switches()).chain(town);
+        all.filter(|(name, _)| over == Over::Engine || !ONLY_IN_PROCESS.contains(name))
+            .map(|(name, on)| (name, *on))
+            .collect()
     }
 
     fn switches(&mut self) -> [(&'static str, &mut bool); 19] {
