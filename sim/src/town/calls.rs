@@ -128,3 +128,67 @@ impl Calls {
         Some(work.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use turmoil::net::TcpListener;
+    use weir_io::{laws::net, net::Listener};
+
+    use super::*;
+    use crate::town::wire::SERVER;
+
+    /// A receiver's port, whose address the server knows by another name.
+    struct Receiver(TcpListener);
+
+    impl Listener for Receiver {
+        type Io = TcpStream;
+
+        async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+            self.0.accept().await
+        }
+
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            self.0.local_addr()
+        }
+    }
+
+    async fn answer(port: u16) -> io::Result<()> {
+        let mut receiver = Receiver(TcpListener::bind(("0.0.0.0", port)).await?);
+        loop {
+            net::answer(&mut receiver).await;
+        }
+    }
+
+    #[test]
+    fn the_way_to_receivers_keeps_the_laws() {
+        let mut known = receivers().into_iter();
+        let (there, name) = known.next().expect("there are receivers");
+        let (deaf, other) = known.find(|(_, other)| *other != name).expect("more than one");
+        let stranger = SocketAddr::from(([127, 0, 0, 250], there.port()));
+        let mut town = turmoil::Builder::new().build();
+        town.host(name, move || async move { Ok(answer(there.port()).await?) });
+        town.host(other, || std::future::pending());
+        town.client(SERVER, async move {
+            let way = Calls::new(Sabotage::None).way;
+            for nobody in [deaf, stranger] {
+                net::outbound(&way, there, nobody).await;
+            }
+            Ok(())
+        });
+        town.run().expect("the laws hold");
+    }
+
+    #[test]
+    fn calls_that_are_feigned_break_the_laws() {
+        let way = Calls::new(Sabotage::CallsFeigned).way;
+        let (there, _) = receivers().into_iter().next().expect("there are receivers");
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.build().expect("a runtime");
+        // The second of them never leaves the machine, so it needs no town.
+        drop(way.connect(there));
+        let outbound = std::panic::AssertUnwindSafe(|| {
+            runtime.block_on(net::outbound(&way, there, there));
+        });
+        assert!(std::panic::catch_unwind(outbound).is_err());
+    }
+}

@@ -99,11 +99,14 @@ mod tests {
         town.client(SERVER, async {
             let lines = Arc::new(Lines::new(1 << 16, Sabotage::None));
             let mut listener = TownListener::bind(Arc::clone(&lines)).await?;
-            let connect = async move {
-                let stream = TcpStream::connect((SERVER, PORT)).await?;
-                lines.connected(stream, Fuse::default(), Arc::default())
+            let connect = || {
+                let lines = Arc::clone(&lines);
+                async move {
+                    let stream = TcpStream::connect((SERVER, PORT)).await?;
+                    lines.connected(stream, Fuse::default(), Arc::default())
+                }
             };
-            net::a_connection_carries_bytes_both_ways(&mut listener, connect).await;
+            net::listener(&mut listener, connect).await;
             Ok(())
         });
         town.run().expect("the laws hold");
