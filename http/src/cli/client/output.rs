@@ -73,7 +73,7 @@ impl Output {
     /// One fact: JSON, a table for people, or `plain` for pipes.
     pub(super) fn fact(&self, value: &Value, plain: &str) -> anyhow::Result<()> {
         let text = match self.style {
-            Style::Json => format!("{value}\n"),
+            Style::Json => format!("{}\n", known(value)),
             Style::Plain => format!("{plain}\n"),
             Style::Pretty => table(value),
         };
@@ -200,6 +200,13 @@ fn line(out: &mut String, depth: usize) {
     out.extend(std::iter::repeat_n("  ", depth.min(DEPTH_MAX)));
 }
 
+/// A fact without the fields of which nothing is known.
+fn known(fact: &Value) -> Value {
+    let Value::Object(fields) = fact else { return fact.clone() };
+    let known = fields.iter().filter(|(_, value)| !value.is_null());
+    known.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
 /// The fields of an object, one a line.
 fn table(value: &Value) -> String {
     let Value::Object(fields) = value else { return format!("{value}\n") };
@@ -216,12 +223,13 @@ fn table(value: &Value) -> String {
     text
 }
 
-/// What is known of a stream, as JSON.
+/// What is known of a stream, as JSON. What a server does not say is null.
 pub(super) fn info(name: &str, info: &crate::client::Info) -> Value {
+    let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     json!({
         "stream": name,
-        "content_type": info.content_type,
-        "tail": info.tail,
+        "content_type": said(&info.content_type),
+        "tail": said(&info.tail),
         "closed": info.closed,
         "ttl": info.ttl,
         "expires_at": info.expires_at,
@@ -265,6 +273,12 @@ mod tests {
         );
         assert_eq!(line(b"a\nb", Form::Text), "{\"offset\":\"0_2\",\"text\":\"a\\nb\"}\n");
         assert_eq!(line(&[0xff], Form::Binary), "{\"base64\":\"/w==\",\"offset\":\"0_2\"}\n");
+    }
+
+    #[test]
+    fn what_is_not_known_is_no_field() {
+        let fact = json!({ "stream": "a", "tail": null, "closed": false, "lines": 0 });
+        assert_eq!(known(&fact), json!({ "stream": "a", "closed": false, "lines": 0 }));
     }
 
     #[test]
