@@ -2,7 +2,8 @@
 //!
 //! A request that may be repeated is, until its time is over: when nobody answers, when the
 //! connection breaks, and when the server says that it is busy. One that must not be repeated is
-//! sent again only if the server can't have seen it or says that it did nothing.
+//! sent again only if the server can't have seen it or says that it did nothing. Whether a server is
+//! waited for that refuses the very first connection, [`Patience`] says.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -46,12 +47,47 @@ pub struct Patience {
     pub total: Duration,
     /// For the head of one answer.
     pub answer: Duration,
+    /// Whether it waits for a server that is not there yet.
+    pub absent: Absent,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { total: Duration::from_secs(30), answer: Duration::from_secs(60) }
+        Self {
+            total: Duration::from_secs(30),
+            answer: Duration::from_secs(60),
+            absent: Absent::MayCome,
+        }
     }
+}
+
+/// What a connection means that is refused before any was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// The server is on its way: the connection is tried again.
+    MayCome,
+    /// There is none.
+    IsAbsent,
+}
+
+/// How far a client has come with its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Contact {
+    /// Nothing was asked.
+    None,
+    /// The first request is on its way.
+    Asked,
+    /// There was a connection.
+    Connected,
+    /// There was an answer.
+    Answered,
+}
+
+/// Whether a request had an `Authorization`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    Given,
+    Missing,
 }
 
 /// Whether a request may be sent again when its answer is lost.
@@ -86,6 +122,7 @@ pub(super) struct Caller {
     idle: Mutex<Vec<Sender>>,
     /// Why there is no connection, while one is looked for.
     pub(super) trouble: watch::Sender<Option<String>>,
+    pub(super) contact: watch::Sender<Contact>,
 }
 
 /// An answer whose body is still to be read.
@@ -95,6 +132,7 @@ pub(super) struct Answer {
     pub(super) body: Incoming,
     /// Attempts before this one whose outcome nobody knows.
     pub(super) doubts: u32,
+    key: Key,
     sender: Sender,
     caller: Arc<Caller>,
 }
@@ -123,12 +161,14 @@ impl Answer {
 
     /// This answer as the failure of a request about `what`.
     pub(super) async fn into_error(self, what: &str) -> Error {
-        Error::of(what, self.status, &self.headers, self.body).await
+        Error::of(what, self.status, &self.headers, self.key, self.body).await
     }
 }
 
 /// How one attempt failed.
 enum Failed {
+    /// Nobody listens there.
+    Refused(String),
     /// The server can't have seen the request.
     Unsent(String),
     /// It may have.
@@ -145,6 +185,7 @@ impl Caller {
             patience,
             idle: Mutex::default(),
             trouble: watch::Sender::new(None),
+            contact: watch::Sender::new(Contact::None),
         }
     }
 
@@ -152,6 +193,7 @@ impl Caller {
     pub(super) async fn call(self: &Arc<Self>, call: &Call) -> Result<Answer, Error> {
         let deadline = Instant::now() + self.patience.total;
         let (mut attempts, mut doubts) = (0_u32, 0);
+        self.reach(Contact::Asked);
         loop {
             attempts += 1;
             let (error, wait) = match self.attempt(call).await {
@@ -164,7 +206,11 @@ impl Caller {
                     let wait = retry_after(&answer.headers);
                     (answer.into_error(&call.what).await, wait)
                 }
-                Err(Failed::Unsent(reason)) => {
+                Err(Failed::Refused(reason)) if self.is_absent() => {
+                    let server = self.target.to_string();
+                    return Err(Error::Unreachable { server, reason });
+                }
+                Err(Failed::Refused(reason) | Failed::Unsent(reason)) => {
                     let server = self.target.to_string();
                     (Error::Unreachable { server, reason }, None)
                 }
@@ -195,6 +241,19 @@ impl Caller {
         });
     }
 
+    fn is_absent(&self) -> bool {
+        self.patience.absent == Absent::IsAbsent && *self.contact.borrow() < Contact::Connected
+    }
+
+    /// It has come so far with the server, or farther.
+    fn reach(&self, contact: Contact) {
+        self.contact.send_if_modified(|known| {
+            let is_new = *known < contact;
+            *known = contact.max(*known);
+            is_new
+        });
+    }
+
     /// A pause after so many attempts: half of it fixed, half by chance, so that clients that
     /// were thrown out together do not come back together.
     pub(super) fn pause(&self, attempts: u32) -> Duration {
@@ -208,16 +267,23 @@ impl Caller {
     async fn attempt(self: &Arc<Self>, call: &Call) -> Result<Answer, Failed> {
         let limit = self.patience.answer + call.extra;
         let mut request = self.request(call).map_err(Failed::Unsent)?;
+        let key = match request.headers().contains_key(AUTHORIZATION) {
+            true => Key::Given,
+            false => Key::Missing,
+        };
         loop {
             // A connection that was kept may have ended meanwhile: then the next is tried.
             let (mut sender, kept) = match self.take_idle() {
                 Some(sender) => (sender, true),
-                None => (self.connect().await.map_err(Failed::Unsent)?, false),
+                None => (self.connect().await?, false),
             };
             let sent = tokio::time::timeout(limit, sender.try_send_request(request)).await;
             let sent = sent.map_err(|_| Failed::Broken(format!("no answer in {limit:?}")))?;
             match sent {
-                Ok(response) => return Ok(self.answer(response, sender)),
+                Ok(response) => {
+                    self.reach(Contact::Answered);
+                    return Ok(self.answer(response, key, sender));
+                }
                 Err(mut failure) => match failure.take_message() {
                     Some(unsent) if kept => request = unsent,
                     Some(_) => return Err(Failed::Unsent(failure.error().to_string())),
@@ -227,10 +293,10 @@ impl Caller {
         }
     }
 
-    fn answer(self: &Arc<Self>, response: Response<Incoming>, sender: Sender) -> Answer {
+    fn answer(self: &Arc<Self>, response: Response<Incoming>, key: Key, sender: Sender) -> Answer {
         let (head, body) = response.into_parts();
         let caller = Arc::clone(self);
-        Answer { status: head.status, headers: head.headers, body, doubts: 0, sender, caller }
+        Answer { status: head.status, headers: head.headers, body, doubts: 0, key, sender, caller }
     }
 
     fn take_idle(&self) -> Option<Sender> {
@@ -265,25 +331,37 @@ impl Caller {
         Ok(request)
     }
 
-    async fn connect(&self) -> Result<Sender, String> {
+    async fn connect(&self) -> Result<Sender, Failed> {
         let Target { host, port, scheme, .. } = &self.target;
         let addresses = self.world.outbound.resolve(host, *port).await;
-        let addresses = addresses.map_err(|error| error.to_string())?;
+        let addresses = addresses.map_err(|error| Failed::Unsent(error.to_string()))?;
+        let mut refused = !addresses.is_empty();
         let mut reason = "the name has no address".to_owned();
         for address in addresses.into_iter().take(ADDRESSES_MAX) {
             let connect = self.world.outbound.connect(address);
             match tokio::time::timeout(CONNECT_TIME_MAX, connect).await {
                 Ok(Ok(socket)) => {
-                    return match scheme {
+                    self.reach(Contact::Connected);
+                    let made = match scheme {
                         Scheme::Http => self.handshake(socket).await,
-                        Scheme::Https => self.handshake(self.secure(socket).await?).await,
+                        Scheme::Https => match self.secure(socket).await {
+                            Ok(socket) => self.handshake(socket).await,
+                            Err(reason) => Err(reason),
+                        },
                     };
+                    return made.map_err(Failed::Unsent);
                 }
-                Ok(Err(error)) => reason = error.to_string(),
-                Err(_) => reason = format!("no connection in {CONNECT_TIME_MAX:?}"),
+                Ok(Err(error)) => {
+                    refused &= error.kind() == io::ErrorKind::ConnectionRefused;
+                    reason = error.to_string();
+                }
+                Err(_) => {
+                    refused = false;
+                    reason = format!("no connection in {CONNECT_TIME_MAX:?}");
+                }
             }
         }
-        Err(reason)
+        Err(if refused { Failed::Refused(reason) } else { Failed::Unsent(reason) })
     }
 
     async fn secure(&self, socket: Box<dyn Socket>) -> Result<impl Socket, String> {
@@ -326,4 +404,108 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 fn describe(error: &hyper::Error) -> String {
     let behind = std::error::Error::source(error);
     behind.map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        time::timeout,
+    };
+    use weir_io::{
+        memory::{Hang, Machine},
+        net::Listener as _,
+    };
+
+    use super::*;
+    use crate::client::Client;
+
+    const ADDRESS: ([u8; 4], u16) = ([127, 0, 0, 1], 8080);
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    fn client(machine: &Machine, absent: Absent) -> Client {
+        let target = Target::parse("http://127.0.0.1:8080", None).expect("a URL");
+        let patience = Patience { absent, ..Patience::default() };
+        Client::new(machine.boot(Duration::ZERO), target, patience)
+    }
+
+    fn attempts(machine: &Machine) -> u64 {
+        machine.outbound().attempts().get(&ADDRESS.into()).copied().unwrap_or(0)
+    }
+
+    /// A server that answers one request and is gone.
+    async fn answer_once(machine: &Machine) {
+        let mut listener = machine.outbound().listen(ADDRESS.into()).expect("nobody listens there");
+        let (mut socket, _) = listener.accept().await.expect("a connection");
+        drop(listener);
+        let mut request = [0; 1_024];
+        assert!(socket.read(&mut request).await.expect("a request") > 0);
+        let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        socket.write_all(answer).await.expect("it listens");
+    }
+
+    async fn within_a_world(work: impl Future<Output = ()>) {
+        tokio::task::LocalSet::new().run_until(work).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_was_never_there_is_tried_once_unless_it_may_come() {
+        within_a_world(async {
+            let machine = Machine::new(1);
+            let began = Instant::now();
+            let failed = client(&machine, Absent::IsAbsent).stream("a").head().await;
+            assert!(matches!(failed, Err(Error::Unreachable { .. })), "{failed:?}");
+            assert_eq!((attempts(&machine), began.elapsed()), (1, Duration::ZERO));
+            let failed = client(&machine, Absent::MayCome).stream("a").head().await;
+            assert!(matches!(failed, Err(Error::Unreachable { .. })), "{failed:?}");
+            assert!(attempts(&machine) > 5, "{}", attempts(&machine));
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_was_there_is_waited_for() {
+        within_a_world(async {
+            let machine = Machine::new(1);
+            let stream = client(&machine, Absent::IsAbsent).stream("a");
+            let (answer, ()) = tokio::join!(stream.head(), answer_once(&machine));
+            assert!(matches!(answer, Err(Error::NotFound { .. })), "{answer:?}");
+            let failed = stream.head().await;
+            assert!(matches!(failed, Err(Error::Unreachable { .. })), "{failed:?}");
+            assert!(attempts(&machine) > 5, "{}", attempts(&machine));
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_first_answer_is_told_to_be_late() {
+        within_a_world(async {
+            let machine = Machine::new(1);
+            let late = Duration::from_secs(2);
+            for how in [Hang::Connecting, Hang::Answering] {
+                machine.outbound().hang(ADDRESS.into(), Some(how));
+                let client = client(&machine, Absent::IsAbsent);
+                let nothing_asked = timeout(HOUR, client.unanswered(late)).await;
+                assert!(nothing_asked.is_err(), "nobody waits");
+                let (stream, began) = (client.stream("a"), Instant::now());
+                tokio::select! {
+                    answer = stream.head() => panic!("{answer:?}"),
+                    () = client.unanswered(late) => assert_eq!(began.elapsed(), late, "{how:?}"),
+                }
+            }
+            machine.outbound().hang(ADDRESS.into(), None);
+            let client = client(&machine, Absent::IsAbsent);
+            let stream = client.stream("a");
+            let requests = async {
+                for _ in 0..2 {
+                    let (answer, ()) = tokio::join!(stream.head(), answer_once(&machine));
+                    assert!(matches!(answer, Err(Error::NotFound { .. })), "{answer:?}");
+                }
+            };
+            let late = timeout(HOUR, client.unanswered(late));
+            let (late, ()) = tokio::join!(late, requests);
+            assert!(late.is_err(), "it has answered");
+        })
+        .await;
+    }
 }

@@ -4,10 +4,14 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::{HeaderMap, StatusCode, body::Incoming};
 use serde_json::Value;
 
+use super::call::Key;
+
 /// Bytes of a refusal that are read.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
 /// Characters of it that are shown.
 const SHOWN_MAX: usize = 300;
+/// The status of a server that has as much to do as it takes on.
+const BACKLOG: u16 = 429;
 
 /// Why a request did not do what it was to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,9 +50,21 @@ pub enum Error {
         /// Where to go on, if the stream goes on.
         next: Option<String>,
     },
-    /// The server wants a key, or another one.
+    /// The server wants another key.
     #[error("the server refuses the key: {message}")]
     Unauthorized {
+        /// What it said.
+        message: String,
+    },
+    /// The server wants a key.
+    #[error("the server wants a key, and none was given: {message}")]
+    KeyMissing {
+        /// What it said.
+        message: String,
+    },
+    /// The server does not let this client in, who has no key.
+    #[error("the server refuses this: {message}")]
+    Forbidden {
         /// What it said.
         message: String,
     },
@@ -116,7 +132,7 @@ pub enum Error {
         message: String,
     },
     /// The server could not do it now, nor in the time there was.
-    #[error("the server is busy or broken ({status}): {message}")]
+    #[error("the server {} ({status}): {message}", state(*status))]
     Busy {
         /// The status.
         status: u16,
@@ -137,6 +153,8 @@ impl Error {
             | Self::NoSubscription { .. }
             | Self::Gone { .. }
             | Self::Unauthorized { .. }
+            | Self::KeyMissing { .. }
+            | Self::Forbidden { .. }
             | Self::Closed { .. }
             | Self::Fenced { .. }
             | Self::OutOfSequence { .. }
@@ -158,8 +176,9 @@ impl Error {
     pub fn advice(&self) -> Option<String> {
         let advice = match self {
             Self::Unreachable { .. } => {
-                "is a server running there? `weir local start` starts one and says its URL, \
-                 `weir local status` lists those that run; --url or WEIR_URL name another"
+                "is a server running there? `weir local start` (or `weir serve`) starts one and \
+                 says its URL, `weir local status` lists those that run; --url or WEIR_URL name \
+                 another; --retry-for TIME waits for one that is about to start"
             }
             Self::Unknown { .. } => {
                 "read the stream's end to see; with --producer-id such a request is sent again \
@@ -175,7 +194,14 @@ impl Error {
                 return Some(format!("what is left begins at --from {next}"));
             }
             Self::Gone { .. } => "it was deleted; take another name while forks of it are left",
-            Self::Unauthorized { .. } => "give the server's key as --auth or WEIR_AUTH",
+            Self::Unauthorized { .. } => {
+                "is it this server's? --auth KEY or WEIR_AUTH give another"
+            }
+            Self::KeyMissing { .. } => "give the server's key as --auth KEY or WEIR_AUTH",
+            Self::Forbidden { .. } => {
+                "is it the right server, by its own name? If it wants a key, give it as --auth KEY \
+                 or WEIR_AUTH"
+            }
             Self::Closed { .. } => "a closed stream stays closed; `weir fork` makes one to go on",
             Self::Fenced { .. } => "two run with one --producer-id: stop one, or take another id",
             Self::OutOfSequence { .. } => {
@@ -189,6 +215,12 @@ impl Error {
             Self::TooLarge { .. } => {
                 "send less at a time: --ndjson or --lines with a smaller --batch; a single message \
                  must fit (this server: --body-max)"
+            }
+            Self::Busy { status: BACKLOG, .. } => {
+                "more is written than it can put away, and it keeps a bound on what waits: nothing \
+                 was done. What waits for the bucket, and whether that answers, is in `weir \
+                 details` under store.publishing (backlog_bytes); send less, or wait longer with \
+                 --retry-for"
             }
             Self::Busy { .. } => "try again; `/health` of the server says more",
             Self::Strange(_) => "is this a durable-streams server, and its path in --url?",
@@ -218,6 +250,7 @@ impl Error {
         what: &str,
         status: StatusCode,
         headers: &HeaderMap,
+        key: Key,
         body: Incoming,
     ) -> Self {
         let body = Limited::new(body, REFUSAL_BYTES_MAX).collect().await;
@@ -230,10 +263,12 @@ impl Error {
         let number = |name: &str| text(name).and_then(|text| text.parse::<u64>().ok());
         let what = what.to_owned();
         match status.as_u16() {
+            401 if key == Key::Missing => Self::KeyMissing { message },
             401 => Self::Unauthorized { message },
-            403 => match number("producer-epoch") {
-                Some(epoch) => Self::Fenced { epoch },
-                None => Self::Unauthorized { message },
+            403 => match (number("producer-epoch"), key) {
+                (Some(epoch), _) => Self::Fenced { epoch },
+                (None, Key::Given) => Self::Unauthorized { message },
+                (None, Key::Missing) => Self::Forbidden { message },
             },
             404 => Self::NotFound { what },
             410 => Self::Gone { what, next: text("stream-next-offset") },
@@ -252,6 +287,14 @@ impl Error {
             408 | 429 | 500.. => Self::Busy { status: status.as_u16(), message },
             status => Self::Refused { status, message },
         }
+    }
+}
+
+/// What a server is that does not do it now.
+const fn state(status: u16) -> &'static str {
+    match status {
+        BACKLOG => "takes no more for now",
+        _ => "is busy or broken",
     }
 }
 
@@ -301,6 +344,9 @@ mod tests {
             (Error::Gone { what: what(), next: Some("0_4".to_owned()) }, "--from 0_4"),
             (Error::Gone { what: what(), next: None }, "another name"),
             (Error::Unauthorized { message: what() }, "--auth"),
+            (Error::KeyMissing { message: what() }, "--auth KEY or WEIR_AUTH"),
+            (Error::Forbidden { message: what() }, "--auth KEY"),
+            (Error::Unreachable { server: what(), reason: what() }, "--retry-for"),
             (Error::Closed { what: what(), tail: what() }, "weir fork"),
             (Error::Fenced { epoch: 3 }, "another id"),
             (Error::OutOfSequence { expected: 1, sent: 2 }, "another id"),
@@ -312,6 +358,7 @@ mod tests {
             (Error::Unsupported { status: 404, message: what() }, "is the path in --url right?"),
             (Error::Refused { status: 400, message: what() }, "--help"),
             (Error::Busy { status: 503, message: what() }, "/health"),
+            (Error::Busy { status: 429, message: what() }, "backlog_bytes"),
             (Error::Strange(what()), "--url"),
         ] {
             let told = error.advice();

@@ -19,7 +19,7 @@ mod stream;
 mod subscriptions;
 mod target;
 
-pub use call::Patience;
+pub use call::{Absent, Patience};
 pub use error::Error;
 pub use follow::{Batch, Follower, Live};
 pub use inspect::Known;

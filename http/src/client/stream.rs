@@ -7,11 +7,11 @@ use hyper::{
     HeaderMap, Method,
     header::{CONTENT_TYPE, HeaderValue},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use weir_io::World;
 
 use super::{
-    call::{Answer, Call, Caller, Patience, Repeat},
+    call::{Answer, Call, Caller, Contact, Patience, Repeat},
     error::Error,
     names::{
         CLOSED, EXPIRES_AT, FORK_OFFSET, FORK_SUB_OFFSET, FORKED_FROM, KEY, NEXT_OFFSET, RETENTION,
@@ -43,6 +43,19 @@ impl Client {
     #[must_use]
     pub fn trouble(&self) -> watch::Receiver<Option<String>> {
         self.caller.trouble.subscribe()
+    }
+
+    /// Returns once the first request has waited so long for its answer; never, if that came.
+    pub async fn unanswered(&self, time: Duration) {
+        let mut contact = self.caller.contact.subscribe();
+        // What is returned is a lock: kept over a wait, it would keep the requests waiting.
+        let asked = contact.wait_for(|it| *it >= Contact::Asked).await.is_ok();
+        let answered = contact.wait_for(|it| *it == Contact::Answered);
+        let is_late = timeout(time, answered).await.is_err();
+        if asked && is_late {
+            return;
+        }
+        std::future::pending().await
     }
 
     /// The stream of this name.

@@ -15,6 +15,11 @@ async fn a_stream_lives_from_create_to_rm() {
     weir(at, &["create", "a/b"]).await.ok();
     let made = weir(at, &["create", "a/b", "--json"]).await;
     assert_eq!(made.json()["created"], false);
+    assert_eq!(
+        made.out.trim(),
+        r#"{"closed":false,"content_type":"application/json","created":false,"stream":"a/b","tail":"0000000000000000_0000000000000000"}"#,
+        "what is not known is no field"
+    );
     let appended = weir(at, &["append", "a/b", "-m", r#"{"x":1.0e2}"#, "-m", "[[1],2]"]).await.ok();
     assert_eq!(weir(at, &["read", "a/b"]).await.ok(), "{\"x\":1.0e2}\n[1]\n2\n");
     let page = weir(at, &["read", "a/b", "--json"]).await.json();
@@ -31,7 +36,9 @@ async fn a_stream_lives_from_create_to_rm() {
     assert_eq!(weir(at, &["details", "a/b", "--json"]).await.json()["stream"]["name"], "a/b");
     assert!(weir(at, &["details", "--json"]).await.json()["store"].is_object());
 
-    weir(at, &["fork", "a/b", "fork", "--at", "0_2", "--ttl", "1h"]).await.ok();
+    let fork = ["fork", "a/b", "fork", "--at", "0_2", "--ttl", "1h", "--json"];
+    let fork = weir(at, &fork).await.ok();
+    assert!(!fork.contains("null"), "{fork}");
     assert_eq!(weir(at, &["read", "fork"]).await.ok(), "{\"x\":1.0e2}\n");
     assert_eq!(weir(at, &["head", "fork", "--json"]).await.json()["ttl"], "3600");
     weir(at, &["close", "fork"]).await.ok();
@@ -87,7 +94,8 @@ async fn what_a_stream_was_made_to_be_is_what_head_says() {
     let server = Server::start().await;
     let at = server.address;
     let (when, keep) = ("2127-01-01T00:00:00Z", "max-age=7d");
-    weir(at, &["create", "a", "--expires-at", when, "--retention", keep]).await.ok();
+    let made = ["create", "a", "--expires-at", when, "--retention", keep, "--json"];
+    assert_eq!(weir(at, &made).await.json()["expires_at"], "2127-01-01T00:00:00.000Z");
     let head = weir(at, &["head", "a", "--json"]).await.json();
     assert!(head["expires_at"].as_str().is_some_and(|it| it.starts_with("2127-01-01")), "{head}");
     assert_eq!(head["retention"], keep);
@@ -207,6 +215,9 @@ async fn a_key_is_asked_for_and_taken() {
     let at = server.address;
     let refused = weir(at, &["create", "a"]).await;
     assert!(refused.code == Some(6) && refused.err.contains("WEIR_AUTH"), "{refused:?}");
+    assert!(refused.err.contains("wants a key, and none was given"), "{refused:?}");
+    let other = weir(at, &["create", "a", "--auth", "9876543210"]).await;
+    assert!(other.code == Some(6) && other.err.contains("refuses the key"), "{other:?}");
     weir(at, &["create", "a", "--auth", "0123456789"]).await.ok();
     let mut by_environment = command(at, &["head", "a"]);
     let child = by_environment.env("WEIR_AUTH", "Bearer 0123456789").spawn().expect("starts");
@@ -216,11 +227,38 @@ async fn a_key_is_asked_for_and_taken() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_there_is_told_with_what_to_do() {
     let nobody = ([127, 0, 0, 1], 1).into();
-    let failed = weir(nobody, &["ls", "--retry-for", "50ms"]).await;
-    assert!(failed.code == Some(7) && failed.err.contains("--url"), "{failed:?}");
+    let began = std::time::Instant::now();
+    for args in [&["ls"][..], &["tail", "-f", "a"], &["ls", "--retry-for", "50ms"]] {
+        let failed = weir(nobody, args).await;
+        assert!(failed.code == Some(7) && failed.err.contains("--url"), "{args:?}: {failed:?}");
+        for part in ["weir local start", "weir serve", "--retry-for"] {
+            assert!(failed.err.contains(part), "{part}: {failed:?}");
+        }
+    }
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "it is not waited for");
     let url = weir(nobody, &["ls", "--url", "localhost:8080"]).await;
     assert!(url.code == Some(2) && url.err.contains("http://"), "{url:?}");
     assert_eq!(weir(nobody, &["append"]).await.code, Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_about_to_start_is_waited_for_if_that_is_wanted() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let at = free.local_addr().expect("bound");
+    drop(free);
+    let waiting = command(at, &["head", "a", "--retry-for", "60s"]).spawn().expect("starts");
+    let listener = tokio::net::TcpListener::bind(at).await.expect("free again");
+    let answer = async {
+        let (mut socket, _) = listener.accept().await.expect("it comes");
+        assert!(socket.read(&mut [0; 1_024]).await.expect("a request") > 0);
+        let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+        socket.write_all(answer).await.expect("it listens");
+        socket
+    };
+    let (_socket, done) = tokio::join!(answer, end(waiting));
+    assert_eq!(done.code, Some(4), "{done:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -130,7 +130,9 @@ pub(super) const fn code(error: &Error) -> u8 {
         | Error::OutOfSequence { .. }
         | Error::Conflict { .. }
         | Error::SubscriptionConflict { .. } => CONFLICT,
-        Error::Unauthorized { .. } => UNAUTHORIZED,
+        Error::Unauthorized { .. } | Error::KeyMissing { .. } | Error::Forbidden { .. } => {
+            UNAUTHORIZED
+        }
         Error::Unreachable { .. } | Error::Busy { .. } => AWAY,
         Error::Unknown { .. } => UNKNOWN,
         Error::NoProducers

@@ -70,9 +70,10 @@ pub struct ServerFlags {
     #[arg(long)]
     pub json: bool,
 
-    /// How long to try again what can be tried again
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
-    pub retry_for: Duration,
+    /// How long to try again what can be tried again, also the first connection while no server
+    /// runs there [default: 30s, and not at all where the first connection is refused]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub retry_for: Option<Duration>,
 }
 
 /// A stream of a server.

@@ -24,7 +24,12 @@ mod sink;
 mod streams;
 mod sub;
 
-use std::path::PathBuf;
+use std::{
+    convert::Infallible,
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+    time::Duration,
+};
 
 use weir_io::{World, os};
 
@@ -34,9 +39,12 @@ use self::{
     output::Output,
 };
 use crate::{
-    client::{Client, Patience},
+    client::{Absent, Client, Patience},
     config::Environment,
 };
+
+/// How long a person waits for the first answer without being told for whom.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
 
 /// What every command works with.
 struct Context {
@@ -80,6 +88,24 @@ pub async fn run(command: ClientCommand) -> anyhow::Result<u8> {
 
 async fn carry_out(command: ClientCommand, interrupt: Interrupt) -> anyhow::Result<Exit> {
     let context = open(command.server(), interrupt)?;
+    let waiting = say_waiting(context.client.clone(), context.voice);
+    tokio::select! {
+        biased;
+        outcome = dispatch(context, command) => outcome,
+        never = waiting => match never {},
+    }
+}
+
+/// Tells a person whom the command waits for, if its first answer takes long.
+async fn say_waiting(client: Client, voice: Voice) -> Infallible {
+    if io::stderr().is_terminal() {
+        client.unanswered(SILENCE_MAX).await;
+        voice.note(&format!("waiting for {} … (Ctrl-C ends it)", client.target()));
+    }
+    std::future::pending().await
+}
+
+async fn dispatch(context: Context, command: ClientCommand) -> anyhow::Result<Exit> {
     match command {
         ClientCommand::Create(flags) => streams::create(context, flags).await,
         ClientCommand::Append(flags) => append::run(context, flags).await,
@@ -100,7 +126,11 @@ async fn carry_out(command: ClientCommand, interrupt: Interrupt) -> anyhow::Resu
 fn open(flags: &ServerFlags, interrupt: Interrupt) -> anyhow::Result<Context> {
     let world = os::world()?;
     let target = flags.target.target()?;
-    let patience = Patience { total: flags.retry_for, ..Patience::default() };
+    let usual = Patience::default();
+    let patience = match flags.retry_for {
+        Some(total) => Patience { total, ..usual },
+        None => Patience { absent: Absent::IsAbsent, ..usual },
+    };
     let client = Client::new(world.clone(), target, patience);
     Ok(Context {
         client,
