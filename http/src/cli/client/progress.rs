@@ -1,4 +1,5 @@
-//! How far long work has come: a line on the terminal that is written over.
+//! How far long work has come: a line on the terminal that is written over. Work that ends soon has
+//! none.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -7,6 +8,8 @@ use std::{
 
 use tokio::time::Instant;
 
+/// Before the first line.
+const LONG: Duration = Duration::from_secs(1);
 /// Between two lines.
 const PERIOD: Duration = Duration::from_millis(100);
 /// Characters of the bar.
@@ -67,10 +70,10 @@ impl Progress {
         self.draw(|| line(unit, done, skipped, total, began.elapsed()));
     }
 
-    /// Shows a line, unless the one before has only just been drawn.
+    /// Shows a line, unless the work has only just begun or the line before has just been drawn.
     pub(crate) fn draw(&mut self, line: impl FnOnce() -> String) {
-        let due = self.drawn.is_none_or(|drawn| drawn.elapsed() >= PERIOD);
-        if self.shown && due {
+        let drawn = self.drawn.map(|drawn| drawn.elapsed());
+        if self.shown && is_due(self.began.elapsed(), drawn) {
             self.drawn = Some(Instant::now());
             // A terminal that is gone is not worth failing for.
             drop(write!(io::stderr(), "\r\x1b[K{}", line()));
@@ -89,6 +92,11 @@ impl Drop for Progress {
     fn drop(&mut self) {
         self.clear();
     }
+}
+
+/// Whether a line is wanted of work that began so long ago, so long after the line before.
+fn is_due(began: Duration, drawn: Option<Duration>) -> bool {
+    began >= LONG && drawn.is_none_or(|drawn| drawn >= PERIOD)
 }
 
 fn line(unit: Unit, done: u64, skipped: u64, total: Option<u64>, elapsed: Duration) -> String {
@@ -165,6 +173,15 @@ mod tests {
             "[######..................]  25%  5 streams  5.0 streams/s  0:03 left"
         );
         assert!(line(Unit::Bytes, 200, 0, Some(100), second).contains("100%"));
+    }
+
+    #[test]
+    fn only_long_work_has_a_line() {
+        let after = |millis| Duration::from_millis(millis);
+        assert!(!is_due(after(999), None));
+        assert!(is_due(after(1_000), None));
+        assert!(!is_due(after(1_050), Some(after(50))));
+        assert!(is_due(after(1_100), Some(after(100))));
     }
 
     #[test]
