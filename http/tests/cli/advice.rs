@@ -20,6 +20,8 @@ async fn what_is_missing_or_in_the_way_is_named() {
     weir(at, &["create", "b"]).await.ok();
     let fork = weir(at, &["fork", "b", "a"]).await;
     assert!(fork.code == Some(5) && fork.err.contains("a fork of b"), "{fork:?}");
+    assert!(fork.err.contains("a is there already and is not this fork"), "{fork:?}");
+    assert!(fork.err.contains("weir rm a"), "{fork:?}");
     let sub = ["sub", "create", "s", "--stream", "a", "--wake-stream", "b"];
     weir(at, &sub).await.ok();
     let other = weir(at, &["sub", "create", "s", "--stream", "b", "--wake-stream", "b"]).await;
@@ -31,6 +33,63 @@ async fn what_is_missing_or_in_the_way_is_named() {
     let some = weir(at, &["rm", "a", "never", "b"]).await;
     assert!(some.code == Some(4) && some.err.contains("never: not there"), "{some:?}");
     assert!(some.err.contains("deleted: a, b"), "{some:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_of_what_was_deleted_is_told_from_a_name_that_is_kept() {
+    let server = Server::start().await;
+    let at = server.address;
+    for args in [&["create", "a"][..], &["fork", "a", "b"], &["rm", "a"], &["create", "c"]] {
+        weir(at, args).await.ok();
+    }
+    let gone = weir(at, &["fork", "a", "new"]).await;
+    assert!(gone.code == Some(5) && gone.err.contains("a was deleted"), "{gone:?}");
+    assert!(!gone.err.contains("weir rm new") && gone.err.contains("weir ls"), "{gone:?}");
+    for args in [&["fork", "c", "a"][..], &["create", "a"]] {
+        let kept = weir(at, args).await;
+        assert!(kept.code == Some(5) && kept.err.contains("the name is taken"), "{kept:?}");
+        assert!(
+            kept.err.contains("take another name") && !kept.err.contains("weir rm"),
+            "{kept:?}"
+        );
+    }
+    let beyond = weir(at, &["fork", "c", "new", "--at", "0_99"]).await;
+    assert!(beyond.code == Some(1) && beyond.err.contains("weir head c"), "{beyond:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_is_past_is_refused_before_anything_is_made() {
+    let server = Server::start().await;
+    let at = server.address;
+    weir(at, &["create", "a"]).await.ok();
+    for args in [&["create", "b"][..], &["fork", "a", "b"]] {
+        let args = [args, &["--expires-at", "2020-01-01T00:00:00Z"]].concat();
+        let refused = weir(at, &args).await;
+        assert!(refused.code == Some(2) && refused.err.contains("is past"), "{refused:?}");
+        assert!(refused.err.contains("--ttl"), "{refused:?}");
+    }
+    assert_eq!(weir(at, &["ls"]).await.ok(), "a\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_of_nothing_is_told_to_be_empty() {
+    let (server, dir) = (Server::start().await, fresh_dir());
+    let at = server.address;
+    weir(at, &["create", "a"]).await.ok();
+    let file = write(&dir, "in", "");
+    for (args, what) in [
+        (&["append", "a"][..], "the standard input was empty"),
+        (&["append", "a", "--ndjson"], "the standard input was empty"),
+        (&["append", "a", &file], &*format!("{file} is empty")),
+    ] {
+        let done = weir(at, args).await;
+        assert!(done.code == Some(0) && done.err.contains(what), "{args:?}: {done:?}");
+        assert!(done.err.contains("-m TEXT"), "{done:?}");
+    }
+    let refused = weir(at, &["append", "a", "-m", ""]).await;
+    assert!(refused.code == Some(2) && refused.err.contains("nothing in -m"), "{refused:?}");
+    let closed = weir(at, &["append", "a", "--close"]).await;
+    assert!(closed.code == Some(0) && closed.err.is_empty(), "{closed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use weir_io::World;
 use super::{
     Context,
     cut::{BadLine, Body, Cut, Cutter, Mark},
-    exit::Exit,
+    exit::{Exit, Usage},
     flags::AppendFlags,
     input::Input,
     once::{DIFFERS, Sent},
@@ -23,10 +23,16 @@ const LINGER: Duration = Duration::from_millis(20);
 /// Said of an append that ended before its end, if it has no producer.
 const TWICE: &str = "part of the input is appended; the same command again appends that part twice: \
                      begin behind it, or next time use --producer-id, which goes on by itself";
+/// Said of a message without a letter.
+const NO_MESSAGE: &str = "there is nothing in -m '': a message has something in it, such as -m '\"\"' \
+                          for an empty text in JSON";
 /// Pieces read ahead.
 const AHEAD_MAX: usize = 4;
 
 pub(super) async fn run(context: Context, flags: AppendFlags) -> anyhow::Result<Exit> {
+    if flags.message.iter().any(String::is_empty) {
+        return Err(Usage(NO_MESSAGE).into());
+    }
     let stream = context.client.stream(&flags.on.stream);
     // Before anything is made: a file that is not there makes no stream.
     let inputs = inputs(&context, &flags).await?;
@@ -104,7 +110,21 @@ async fn append(
     let source = Source { key, producer, total, into_new: info.created };
     let mut sink = Sink::open(context, stream, content_type, source).await?;
     let appended = all(context, flags, inputs, &mut sink).await;
+    if matches!(appended, Ok(Exit::Done)) && sink.is_empty() && !flags.close {
+        context.note(&empty(flags));
+    }
     conclude(context, sink, appended, flags.close, flags.producer_id.is_some()).await
+}
+
+/// Said of an input that was empty.
+fn empty(flags: &AppendFlags) -> String {
+    let what = match flags.files.as_slice() {
+        [] => "the standard input was empty".to_owned(),
+        [file] if file.as_os_str() == "-" => "the standard input was empty".to_owned(),
+        [file] => format!("{} is empty", file.display()),
+        _ => "the files are empty".to_owned(),
+    };
+    format!("{what}: nothing was appended; -m TEXT appends a message, FILE or a pipe what is in it")
 }
 
 /// Closes the stream if all went well and that is wanted, and says what was done.
@@ -129,6 +149,7 @@ pub(super) async fn conclude(
             Err(error) => appended = Err(error),
         }
     }
+    sink.clear_progress();
     let stored = if sink.has_done() { Stored::Something } else { Stored::Nothing };
     if !matches!(appended, Ok(Exit::Done)) && stored == Stored::Something {
         match (resumes, sink.how_far()) {

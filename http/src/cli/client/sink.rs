@@ -256,6 +256,16 @@ impl Sink {
         ))
     }
 
+    /// Whether there was nothing in the input.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.place.bytes() == 0
+    }
+
+    /// Makes room for words on the terminal.
+    pub(super) fn clear_progress(&mut self) {
+        self.progress.clear();
+    }
+
     /// Whether anything was appended.
     pub(super) const fn has_done(&self) -> bool {
         self.requests > 0

@@ -4,12 +4,18 @@ use serde_json::json;
 
 use super::{
     Context,
-    exit::Exit,
+    exit::{Exit, Told, Usage},
     flags::{CreateFlags, ForkFlags, LifeFlags, RmFlags, StreamFlags},
     output::{Style, info},
     progress::{Progress, Unit},
 };
-use crate::client::{Append, Create, Error, Info, Stream};
+use crate::{
+    client::{Append, Create, Error, Info, Stream},
+    wire::date,
+};
+
+/// Said of a stream that would be gone before it is there.
+const PAST: &str = "--expires-at is past: nothing was created; give a time to come, or --ttl 7d";
 
 pub(super) async fn create(context: Context, flags: CreateFlags) -> anyhow::Result<Exit> {
     let name = &flags.on.stream;
@@ -18,12 +24,12 @@ pub(super) async fn create(context: Context, flags: CreateFlags) -> anyhow::Resu
         content_type: Some(flags.content_type),
         closed: flags.closed,
         body: body.clone().into(),
-        ..with_life(flags.life)
+        ..with_life(&context, flags.life)?
     };
     let stream = context.client.stream(name);
     let asked = asked(&create);
     let made = match stream.create(create).await {
-        Err(error) => return Err(explained(&stream, error, &asked).await.into()),
+        Err(error) => return Err(explained(&stream, error, &asked).await),
         Ok(made) => made,
     };
     if !made.created && !body.is_empty() {
@@ -36,9 +42,10 @@ pub(super) async fn create(context: Context, flags: CreateFlags) -> anyhow::Resu
 }
 
 pub(super) async fn fork(context: Context, flags: ForkFlags) -> anyhow::Result<Exit> {
+    let is_placed = flags.at.is_some() || flags.plus.is_some();
     let fork = Some((flags.source.clone(), flags.at, flags.plus));
-    let create = Create { fork, ..with_life(flags.life) };
-    let stream = context.client.stream(&flags.stream);
+    let create = Create { fork, ..with_life(&context, flags.life)? };
+    let (stream, source) = (context.client.stream(&flags.stream), &flags.source);
     let asked = asked(&create);
     let made = match stream.create(create).await {
         // A name that is free is no failure: what is missing is the source.
@@ -46,7 +53,17 @@ pub(super) async fn fork(context: Context, flags: ForkFlags) -> anyhow::Result<E
         Err(Error::Gone { next, .. }) => {
             return Err(Error::Gone { what: flags.source, next }.into());
         }
-        Err(error) => return Err(explained(&stream, error, &asked).await.into()),
+        Err(error @ Error::Conflict { .. }) => {
+            return Err(no_fork(&context, source, &stream, error, &asked).await);
+        }
+        Err(error @ Error::Refused { .. }) if is_placed => {
+            let advice = format!(
+                "`weir head {source}` says where it ends, `weir fork --help` what --at wants"
+            );
+            let what = format!("cannot fork {source}");
+            return Err(anyhow::Error::from(error).context(Told { what, advice }));
+        }
+        Err(error) => return Err(error.into()),
         Ok(made) => made,
     };
     show(&context, &flags.stream, &made)
@@ -84,17 +101,58 @@ fn words<const N: usize>(parts: [Option<String>; N]) -> String {
 }
 
 /// A conflict with what is there beside what was asked for.
-async fn explained(stream: &Stream, error: Error, asked: &str) -> Error {
-    let Error::Conflict { what, message } = error else { return error };
-    // What can't be asked for is not told: the server's own words are there.
-    let Ok(info) = stream.head().await else { return Error::Conflict { what, message } };
-    let message = format!("{message}: there is {}; asked for was {asked}", there(&info));
-    Error::Conflict { what, message }
+async fn explained(stream: &Stream, error: Error, asked: &str) -> anyhow::Error {
+    let Error::Conflict { what, message } = error else { return error.into() };
+    match stream.head().await {
+        Ok(info) => {
+            let message = format!("{message}: there is {}; asked for was {asked}", there(&info));
+            Error::Conflict { what, message }.into()
+        }
+        Err(Error::Gone { .. }) => {
+            let advice = "its forks keep it: take another name, or delete them first".to_owned();
+            let told = Told { what: "the name is taken".to_owned(), advice };
+            anyhow::Error::from(Error::Conflict { what, message }).context(told)
+        }
+        // What can't be asked for is not told: the server's own words are there.
+        Err(_) => Error::Conflict { what, message }.into(),
+    }
 }
 
-fn with_life(life: LifeFlags) -> Create {
+/// Why there is no fork: its name is taken, or its source is gone.
+async fn no_fork(
+    context: &Context,
+    source: &str,
+    stream: &Stream,
+    error: Error,
+    asked: &str,
+) -> anyhow::Error {
+    let is_free = matches!(stream.head().await, Err(Error::NotFound { .. }));
+    if !is_free {
+        let error = explained(stream, error, asked).await;
+        let name = stream.name();
+        return match error.is::<Told>() {
+            true => error,
+            false => error.context(format!("{name} is there already and is not this fork")),
+        };
+    }
+    let known = context.client.stream(source).head().await;
+    if !matches!(known, Err(Error::Gone { .. } | Error::NotFound { .. })) {
+        return error.into();
+    }
+    let advice = "fork one of its forks, or another stream: `weir ls` lists them".to_owned();
+    let what = format!("{source} was deleted and is kept for the forks it has: no more of it");
+    anyhow::Error::from(error).context(Told { what, advice })
+}
+
+/// A stream with this end, if that is still to come.
+fn with_life(context: &Context, life: LifeFlags) -> Result<Create, Usage> {
     let LifeFlags { ttl, expires_at, retention } = life;
-    Create { ttl, expires_at, retention, ..Create::default() }
+    // What is no time, or is one to other servers, they say.
+    let end = expires_at.as_deref().and_then(date::parse);
+    if end.is_some_and(|end| end.get() <= context.world.clock.wall_ms()) {
+        return Err(Usage(PAST));
+    }
+    Ok(Create { ttl, expires_at, retention, ..Create::default() })
 }
 
 fn show(context: &Context, name: &str, made: &Info) -> anyhow::Result<Exit> {
@@ -155,10 +213,11 @@ pub(super) async fn rm(context: Context, flags: RmFlags) -> anyhow::Result<Exit>
                 return Err(error.into());
             }
         };
-        progress.add(1);
         if context.output.style() == Style::Json {
+            progress.clear();
             context.output.fact(&json!({ "stream": name, "deleted": deleted }), "")?;
         }
+        progress.add(1);
     }
     progress.clear();
     if missing.is_some() {
