@@ -130,6 +130,39 @@ async fn an_export_goes_on_only_in_the_same_stream_and_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_export_touches_no_file_that_is_not_its_own() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let dir = fresh_dir();
+    let server = Server::start_with(|config| config.read_bytes_max = 2_000).await;
+    let at = server.address;
+    weir_with(at, &["append", "a", "--ndjson", "--create"], &lines(200)).await.ok();
+    let file = write(&dir, "out.partial", "a diary\n").replace(".partial", "");
+    let refused = weir(at, &["export", "a", &file]).await;
+    for part in ["out.partial is there and is no part of an export", "--force"] {
+        assert!(refused.code == Some(1) && refused.err.contains(part), "{part}: {refused:?}");
+    }
+    let kept = std::fs::read_to_string(dir.join("out.partial")).expect("there");
+    assert_eq!(kept, "a diary\n");
+    let there = write(&dir, "there", "mine\n");
+    let refused = weir(at, &["export", "a", &there]).await;
+    assert!(refused.code == Some(1) && refused.err.contains("another name"), "{refused:?}");
+    assert_eq!(std::fs::read_to_string(&there).expect("there"), "mine\n");
+
+    let proxy = Proxy::start(at, Fault::Hold(4)).await;
+    let mine = dir.join("mine");
+    let args = ["export", "a", mine.to_str().expect("text")];
+    let first = command(proxy.address, &args).spawn().expect("starts");
+    proxy.holds().await;
+    signal(&first, "KILL");
+    end(first).await;
+    for name in ["mine.partial", "mine.partial.state"] {
+        let mode = std::fs::metadata(dir.join(name)).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_export_of_what_is_gone_says_where_the_rest_begins() {
     let (server, dir) = (Server::start().await, fresh_dir());
     let at = server.address;

@@ -4,6 +4,7 @@
 //! FILE.partial           what came so far; locked while somebody writes it
 //! FILE.partial.state     how much of it is whole, the offset behind that, and of which stream
 //! ```
+//! The state is there before the first record, so a partial file without one is somebody else's.
 //! Records are synced before the state that counts them, so whatever interrupts it, the next call
 //! cuts the partial file to what is whole and goes on there. The file gets its name at the end.
 
@@ -60,11 +61,15 @@ impl State {
         let state: Value = serde_json::from_slice(bytes).ok()?;
         let text = |name: &str| state.get(name).and_then(Value::as_str).map(str::to_owned);
         let number = |name: &str| state.get(name).and_then(Value::as_u64);
+        let (bytes, offset) = (number("bytes")?, text("offset"));
+        if bytes > 0 && offset.is_none() {
+            return None;
+        }
         Some(Self {
             source: text("source")?,
             made: text("made"),
-            bytes: number("bytes")?,
-            offset: Some(text("offset")?),
+            bytes,
+            offset,
             page_from: text("page_from"),
             page_bytes: number("page_bytes").unwrap_or(0),
             messages: number("messages"),
@@ -120,19 +125,36 @@ impl Draft {
         };
         let opened = tasks::run(&*world.blocking, move || {
             if replace == Replace::Nothing && disk.exists(&there)? {
-                bail!("it is there already: --force replaces it");
+                bail!("it is there already: take another name, or replace it with --force");
             }
             let Some(lock) = disk.lock(&draft)? else {
                 bail!("another export writes {}: wait until it has ended", draft.display());
             };
             // Whoever had the lock may have come to the end meanwhile.
             if replace == Replace::Nothing && disk.exists(&there)? {
-                bail!("it is there now, by another export");
+                bail!(
+                    "it is there now, by another export: take another name, or replace it with \
+                     --force"
+                );
             }
             let file = disk.open_to_write(&draft)?;
             let state = match part(&*disk, &known, &new, &draft) {
-                Err(_) if replace == Replace::Anything => new,
-                part => part?.unwrap_or(new),
+                Err(_) if replace == Replace::Anything => None,
+                part => part?,
+            };
+            if replace == Replace::Nothing && state.is_none() && !file.is_empty()? {
+                bail!(
+                    "{} is there and is no part of an export: move it away, take another name, or \
+                     replace it with --force",
+                    draft.display()
+                );
+            }
+            let state = match state {
+                Some(state) => state,
+                None => {
+                    self::replace(&*disk, &known, new.to_text().as_bytes())?;
+                    new
+                }
             };
             if file.len()? < state.bytes {
                 bail!("{} was cut: remove it to begin anew", draft.display());
@@ -221,6 +243,10 @@ impl Draft {
 fn part(disk: &dyn Disk, path: &Path, new: &State, draft: &Path) -> anyhow::Result<Option<State>> {
     let Some(state) = read_state(disk, path)? else { return Ok(None) };
     let draft = draft.display();
+    // Nothing is written of it.
+    if state.bytes == 0 {
+        return Ok(Some(new.clone()));
+    }
     if state.source != new.source {
         bail!("{draft} is of {}: remove it, or replace it with --force", state.source);
     }
@@ -249,7 +275,12 @@ fn directory(path: &Path) -> &Path {
 /// Replaces a small file as a whole.
 fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let draft = with_suffix(path, ".new");
-    let file = disk.create(&draft, Create::Truncate)?;
+    match disk.remove(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // Names and offsets of a stream are as private as its records.
+    let file = disk.create(&draft, Create::Private)?;
     file.write_all_at(bytes, 0)?;
     file.sync()?;
     disk.rename(&draft, path)
