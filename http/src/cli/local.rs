@@ -221,7 +221,9 @@ async fn look_after(world: &World, root: &Path, care: Care) -> anyhow::Result<u8
             Ok(u8::from(matches!(stopped, Stopped::NotYet(_) | Stopped::Other(_))))
         }
         Care::Verify(OneFlags { name, json }) => {
-            let config = Config::one_file(local::Place::new(root, name).dir);
+            let place = local::Place::new(root, name);
+            control::refuse_others(world, &place.sqlite()).await?;
+            let config = Config::one_file(place.dir);
             let format = if json { Format::Json } else { Format::Text };
             let report = work::verify(world, config, None, Depth::Local, format).await?;
             say(false, &Value::Null, report.text.trim_end())?;

@@ -21,7 +21,7 @@ use weir_io::{World, disk::Lock, os::process};
 
 use super::{
     LocalError,
-    place::{Name, Place},
+    place::{Name, Place, SQLITE_MAGIC},
     record::{self, Record},
 };
 
@@ -383,14 +383,7 @@ pub(crate) async fn reset(world: &World, root: &Path, name: &Name) -> Result<Res
         return Err(running(format!("pid {}, {}", record.pid, record.url)));
     }
     let sqlite = place.sqlite();
-    let (shared, path) = (world.clone(), sqlite.clone());
-    let foreign = weir_io::tasks::run(&*world.blocking, move || is_foreign(&shared, &path));
-    if foreign
-        .await
-        .map_err(|gone| LocalError::io("looking at the file")(io::Error::other(gone)))?
-    {
-        return Err(LocalError::Foreign(sqlite));
-    }
+    refuse_others(world, &sqlite).await?;
     let existed = world.disk.exists(&sqlite);
     let existed = existed.map_err(LocalError::io(format!("looking at {}", sqlite.display())))?;
     // The file first: a log without it is deleted by whoever opens the next one.
@@ -401,6 +394,56 @@ pub(crate) async fn reset(world: &World, root: &Path, name: &Name) -> Result<Res
     }
     remove(world, &place.record())?;
     Ok(if existed { Reset::Done(sqlite) } else { Reset::Empty(sqlite) })
+}
+
+/// Refuses a file that is there and is no server's.
+pub(crate) async fn refuse_others(world: &World, sqlite: &Path) -> Result<(), LocalError> {
+    refuse_no_database(world, sqlite).await?;
+    refuse_foreign(world, sqlite).await
+}
+
+/// Refuses a file that SQLite did not make. It would take a very short one for a database to be, and
+/// write over it.
+pub(super) async fn refuse_no_database(world: &World, sqlite: &Path) -> Result<(), LocalError> {
+    match looked_at(world, sqlite, is_no_database).await? {
+        true => Err(LocalError::NoStore(sqlite.to_owned())),
+        false => Ok(()),
+    }
+}
+
+/// Refuses a database that another program made.
+pub(super) async fn refuse_foreign(world: &World, sqlite: &Path) -> Result<(), LocalError> {
+    match looked_at(world, sqlite, |world, path| Ok(is_foreign(world, path))).await? {
+        true => Err(LocalError::Foreign(sqlite.to_owned())),
+        false => Ok(()),
+    }
+}
+
+async fn looked_at(
+    world: &World,
+    sqlite: &Path,
+    look: fn(&World, &Path) -> io::Result<bool>,
+) -> Result<bool, LocalError> {
+    let (shared, path) = (world.clone(), sqlite.to_owned());
+    let looked = weir_io::tasks::run(&*world.blocking, move || look(&shared, &path));
+    let looked = looked.await.map_err(io::Error::other).flatten();
+    looked.map_err(LocalError::io(format!("looking at {}", sqlite.display())))
+}
+
+/// Whether a file is there that SQLite did not make. One without a byte is a database to be.
+fn is_no_database(world: &World, path: &Path) -> io::Result<bool> {
+    let file = match world.disk.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        file => file?,
+    };
+    if file.is_empty()? {
+        return Ok(false);
+    }
+    let mut start = [0; SQLITE_MAGIC.len()];
+    match file.read_exact_at(&mut start, 0) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(true),
+        read => read.map(|()| start != *SQLITE_MAGIC),
+    }
 }
 
 fn remove(world: &World, path: &Path) -> Result<(), LocalError> {

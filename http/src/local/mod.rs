@@ -14,12 +14,12 @@
 
 pub(crate) mod control;
 mod place;
-mod record;
+pub(crate) mod record;
 
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -29,6 +29,7 @@ use tracing::warn;
 use weir_engine::{Config, Engine, OpenError, types::WallMs};
 use weir_io::{
     World,
+    disk::Create,
     net::Listener as _,
     os::{self, OsListener, process},
 };
@@ -42,7 +43,7 @@ use crate::{
 };
 
 pub use self::place::Name;
-pub(crate) use self::place::{Place, root};
+pub(crate) use self::place::{Place, SQLITE_MAGIC, root};
 
 /// What the numbers of a local server are those of, in MiB of memory: the peer's.
 const PRESET_MB: u32 = 1024;
@@ -102,7 +103,7 @@ impl LocalConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
     /// Not a name of a server.
-    #[error("invalid server name: {0:?} (letters, digits, '.', '_' and '-')")]
+    #[error("invalid server name: {0:?} (one or more letters, digits, '.', '_' and '-')")]
     Name(String),
     /// Nobody says where data goes.
     #[error("no directory for data is known: set DS_LOCAL_DATA_ROOT or HOME")]
@@ -122,7 +123,10 @@ pub enum LocalError {
         holder: String,
     },
     /// Somebody listens there.
-    #[error("{address} is taken by {}: --port 0 takes a free one", whose(by.as_ref()))]
+    #[error(
+        "{address} is taken, {} listens there: --port 0 takes a free one, or take another --port",
+        whose(by.as_ref())
+    )]
     Taken {
         /// Where.
         address: SocketAddr,
@@ -132,6 +136,13 @@ pub enum LocalError {
     /// It is another program's.
     #[error("{} is another program's and stays: delete it yourself if nobody needs it", .0.display())]
     Foreign(PathBuf),
+    /// It is no store at all.
+    #[error(
+        "{} is no SQLite file, so it is no server's, and stays: move it away or delete it yourself, \
+         or take another --name",
+        .0.display()
+    )]
+    NoStore(PathBuf),
     /// The store did not open.
     #[error("cannot open {}", path.display())]
     Open {
@@ -292,6 +303,8 @@ async fn open(
         ..defaults
     };
     let holder = record.holder();
+    control::refuse_no_database(world, &place.sqlite()).await?;
+    make_private(world, &place.sqlite())?;
     let mut attempt = 1;
     loop {
         match Engine::open(world.clone(), config.clone(), &holder).await {
@@ -304,8 +317,23 @@ async fn open(
                 let (name, holder) = (place.name.clone(), record::in_words(&holder));
                 return Err(LocalError::Running { name, holder });
             }
-            Err(source) => return Err(LocalError::Open { path: place.sqlite(), source }),
+            Err(source) => {
+                let path = place.sqlite();
+                control::refuse_foreign(world, &path).await?;
+                return Err(LocalError::Open { path, source });
+            }
         }
+    }
+}
+
+/// Makes an empty file that nobody but its owner may read, unless one is there: SQLite makes a
+/// database of it, and what it keeps beside that as private. Its own would be open to others.
+fn make_private(world: &World, path: &Path) -> Result<(), LocalError> {
+    match world.disk.create(path, Create::Private) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(LocalError::io(format!("creating {}", path.display()))(error))
+        }
+        _ => Ok(()),
     }
 }
 

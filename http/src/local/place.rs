@@ -18,6 +18,8 @@ use crate::config::Environment;
 
 /// Longest name of a server.
 const NAME_BYTES_MAX: usize = 128;
+/// How every file of SQLite's begins.
+pub(crate) const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// The peer's name in the directories of users, with the suffix that its library adds.
 const APPLICATION: &str = "prisma-dev-nodejs";
 
@@ -29,19 +31,15 @@ impl Name {
     /// The name of a server that has no other.
     pub const DEFAULT: &str = "default";
 
-    /// Takes letters, digits, `.`, `_` and `-`; spaces around them do not count, and nothing at
-    /// all stands for [`Name::DEFAULT`].
+    /// Takes letters, digits, `.`, `_` and `-`; spaces around them do not count.
     ///
     /// # Errors
-    /// It has something else, or is `.` or `..`, or too long.
+    /// It has something else or nothing, or is `.` or `..`, or too long.
     pub fn new(text: &str) -> Result<Self, LocalError> {
-        let name = match text.trim() {
-            "" => Self::DEFAULT,
-            name => name,
-        };
+        let name = text.trim();
         let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         let fits = name.len() <= NAME_BYTES_MAX && name.bytes().all(good);
-        if !fits || matches!(name, "." | "..") {
+        if !fits || matches!(name, "" | "." | "..") {
             return Err(LocalError::Name(name.to_owned()));
         }
         Ok(Self(name.to_owned()))
@@ -124,7 +122,8 @@ mod tests {
             ("a", Some("a")),
             ("My_app-1.2", Some("My_app-1.2")),
             ("  spaced\n", Some("spaced")),
-            ("", Some("default")),
+            ("", None),
+            (" \n", None),
             ("...", Some("...")),
             (".", None),
             ("..", None),

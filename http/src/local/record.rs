@@ -115,10 +115,14 @@ impl Record {
         record.is_of(text).then_some(record)
     }
 
-    /// Writes the file as a whole.
+    /// Writes the file as a whole, for its owner alone.
     pub(crate) fn write(&self, disk: &dyn Disk, path: &Path) -> io::Result<()> {
         let temporary = path.with_extension("json.new");
-        let file = disk.create(&temporary, Create::Truncate)?;
+        match disk.remove(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = disk.create(&temporary, Create::Private)?;
         file.write_all_at(format!("{:#}\n", self.json()).as_bytes(), 0)?;
         disk.rename(&temporary, path)
     }

@@ -9,6 +9,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Child, ChildStdin, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -143,6 +144,10 @@ fn a_server_keeps_its_data_in_one_file_and_says_where() {
             "server.lock"
         ]
     );
+    for name in names(&dir) {
+        let mode = fs::metadata(dir.join(&name)).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name} is its owner's");
+    }
     let dump: Value =
         serde_json::from_slice(&fs::read(dir.join("server.json")).expect("there")).expect("JSON");
     assert_eq!(dump["version"], 1);
@@ -364,7 +369,7 @@ fn answer_of_verify(root: &Path, name: &str) -> (Option<i32>, String) {
 #[test]
 fn bad_names_and_open_addresses_are_refused() {
     let root = fresh_dir();
-    for name in ["..", ".", "a/b", "a b", "../x"] {
+    for name in ["..", ".", "a/b", "a b", "../x", "", " "] {
         for command in ["start", "status", "stop", "reset"] {
             let (ok, _, stderr) = output(&root, &[command, "--name", name]);
             assert!(!ok && stderr.contains("invalid server name"), "{command} {name}: {stderr}");

@@ -3,10 +3,12 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
+    path::Path,
     process::Command,
 };
 
 use serde_json::{Value, json};
+use weir_io::{os, sqlite::Role};
 
 use crate::{Running, answer, ask, names, output, support::fresh_dir, weir};
 
@@ -36,7 +38,8 @@ fn what_can_not_be_done_says_what_to_do() {
     let port = server.exports["http"]["port"].to_string();
     let (ok, _, stderr) = output(&root, &["start", "--name", "b", "--port", &port]);
     assert!(!ok && stderr.contains("--port 0"), "{stderr}");
-    assert!(stderr.contains("the local server 'a'"), "{stderr}");
+    assert!(stderr.contains("the local server 'a' listens there"), "{stderr}");
+    assert!(stderr.contains(&format!("127.0.0.1:{port} is taken")), "{stderr}");
     assert_eq!(names(&root), ["a"], "what did not start leaves nothing");
     let other = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let taken = other.local_addr().expect("bound").port().to_string();
@@ -81,6 +84,42 @@ fn reset_deletes_everything_but_not_under_a_running_server() {
     let (_, text, _) = output(&root, &["status", "--name", "r"]);
     assert!(text.contains("r  stopped"), "{text}");
     assert_eq!(names(&root), ["r"], "who asks makes nothing");
+}
+
+/// A database as another program makes it.
+fn database(path: &Path) -> Vec<u8> {
+    let world = os::world().expect("a runtime is running");
+    let database = world.sqlite.open(path, Role::Writer).expect("made");
+    database.execute_batch("CREATE TABLE notes (text)").expect("made");
+    drop(database);
+    fs::read(path).expect("there")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_no_store_is_named_and_stays() {
+    let (root, elsewhere) = (fresh_dir(), fresh_dir());
+    let other = database(&elsewhere.join("notes"));
+    for (name, bytes, what) in [
+        ("diary", b"dear diary, this is no database at all".to_vec(), "is no SQLite file"),
+        ("short", b"x".to_vec(), "is no SQLite file"),
+        ("other", other, "is another program's"),
+    ] {
+        fs::create_dir(root.join(name)).expect("made");
+        let path = root.join(name).join("durable-streams.sqlite");
+        fs::write(&path, &bytes).expect("written");
+        for command in ["start", "reset", "verify"] {
+            let (ok, _, stderr) = output(&root, &[command, "--name", name]);
+            let said = format!("{} {what}", path.display());
+            assert!(!ok && stderr.contains(&said), "{command} {name}: {stderr}");
+            assert!(!stderr.contains("damaged"), "{command} {name}: {stderr}");
+        }
+        assert!(fs::read(&path).expect("there") == bytes, "{name} is as it was");
+    }
+    // What a crash leaves of a start is nobody's loss.
+    fs::create_dir(root.join("empty")).expect("made");
+    fs::write(root.join("empty/durable-streams.sqlite"), "").expect("written");
+    let (ok, text, _) = output(&root, &["reset", "--name", "empty"]);
+    assert!(ok && text.contains("was deleted"), "{text}");
 }
 
 #[test]
