@@ -5,6 +5,7 @@
 //! looks opens it without a trial, which would write.
 
 pub mod flags;
+mod garbage;
 mod shown;
 pub mod work;
 
@@ -43,7 +44,7 @@ pub enum Offline {
     /// Print what is stored at a place.
     Inspect(Stored, PathBuf, Showing),
     /// Say what could be deleted.
-    Garbage(Place),
+    Garbage(Place, Format),
 }
 
 /// A store and its bucket.
@@ -182,6 +183,7 @@ pub trait Engine {
         &self,
         world: &World,
         bucket: &ObjectStore,
+        format: Format,
     ) -> impl Future<Output = anyhow::Result<Report>>;
 }
 
@@ -210,7 +212,9 @@ impl OfflineCommand {
                 let showing = Showing { format: format(json), skip, limit };
                 Offline::Inspect(what, place, showing)
             }
-            Self::Gc(GcFlags { place: flags, dry_run: _ }) => Offline::Garbage(place(flags)?),
+            Self::Gc(GcFlags { place: flags, dry_run: _, json }) => {
+                Offline::Garbage(place(flags)?, format(json))
+            }
         })
     }
 }
@@ -292,10 +296,10 @@ pub async fn run(
         Offline::Inspect(what, place, showing) => {
             engine.inspect(world, what, &place, showing, out).await
         }
-        Offline::Garbage(place) => {
+        Offline::Garbage(place, format) => {
             refuse_one_file(world, &place.data)?;
             let bucket = place.open_to_look(world).await?;
-            engine.garbage(world, &bucket).await
+            engine.garbage(world, &bucket, format).await
         }
     }
 }

@@ -146,6 +146,10 @@ pub struct GcFlags {
     /// Say what a server would delete. Deleting is the server's alone, so this must be given
     #[arg(long, required = true)]
     pub dry_run: bool,
+
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Kinds of what is stored.

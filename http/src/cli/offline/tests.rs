@@ -34,7 +34,7 @@ fn place(offline: &Offline) -> (&Path, StoreKind) {
         Offline::Bootstrap(place, ..)
         | Offline::CheckBootstrap(place, ..)
         | Offline::Verify(place, ..)
-        | Offline::Garbage(place) => place,
+        | Offline::Garbage(place, _) => place,
         Offline::Inspect(..) => panic!("it has no place"),
     };
     (&place.data, place.object_store.kind)
@@ -231,8 +231,13 @@ impl Engine for Listener {
         self.hear(format!("inspect {what:?} {}", place.display()))
     }
 
-    async fn garbage(&self, _: &World, bucket: &ObjectStore) -> anyhow::Result<Report> {
-        self.hear(format!("garbage, tried {}", tried(bucket)))
+    async fn garbage(
+        &self,
+        _: &World,
+        bucket: &ObjectStore,
+        format: Format,
+    ) -> anyhow::Result<Report> {
+        self.hear(format!("garbage, tried {}, {format:?}", tried(bucket)))
     }
 }
 
@@ -245,7 +250,8 @@ async fn only_what_writes_tries_the_bucket_out() {
         ("bootstrap --check", "check, tried false, None"),
         ("verify", "verify, tried Some(false), Both, Text"),
         ("verify --local --json", "verify, tried None, Local, Json"),
-        ("gc --dry-run", "garbage, tried false"),
+        ("gc --dry-run", "garbage, tried false, Text"),
+        ("gc --dry-run --json", "garbage, tried false, Json"),
     ] {
         let task = parse(&format!("{line} --object-store memory")).expect(line);
         let report = run(&listener, &world, task, &mut io::sink()).await.expect(line);

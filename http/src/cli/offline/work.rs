@@ -16,15 +16,13 @@ use weir_io::World;
 use super::{
     Depth, Engine, Existing, Format, Losses, Place, Report, Restore, Showing, Verdict,
     flags::{Moment, Stored},
+    garbage,
     shown::Printer,
 };
-use crate::{ObjectStore, wire::date};
+use crate::{ObjectStore, local::SQLITE_MAGIC, wire::date};
 
 /// The largest file that is shown; the largest segment is smaller.
 const SHOWN_BYTES_MAX: u64 = 1 << 30;
-
-/// How every file of SQLite's begins.
-const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// The engine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -100,9 +98,18 @@ impl Engine for Work {
         Ok(Report { verdict: printer.end()?, text: String::new() })
     }
 
-    async fn garbage(&self, world: &World, bucket: &ObjectStore) -> anyhow::Result<Report> {
+    async fn garbage(
+        &self,
+        world: &World,
+        bucket: &ObjectStore,
+        format: Format,
+    ) -> anyhow::Result<Report> {
         let garbage = restore::garbage(world, Arc::clone(&bucket.objects)).await?;
-        Ok(Report { verdict: Verdict::Sound, text: garbage.to_string() })
+        let text = match format {
+            Format::Text => garbage::text(&garbage),
+            Format::Json => garbage::json(&garbage),
+        };
+        Ok(Report { verdict: Verdict::Sound, text })
     }
 }
 
