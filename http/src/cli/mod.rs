@@ -9,6 +9,7 @@ pub mod client;
 pub mod flags;
 pub mod local;
 pub mod offline;
+mod port;
 pub mod store;
 
 use std::{
@@ -29,8 +30,7 @@ use tracing::{info, warn};
 use weir_engine::{Engine, OpenError, restore::RestoreError};
 use weir_io::{
     World,
-    net::Listener as _,
-    os::{self, OsListener, objects::sweep_staging},
+    os::{self, objects::sweep_staging},
 };
 
 use self::{
@@ -75,6 +75,11 @@ pub enum ServeError {
         /// Why it failed.
         source: io::Error,
     },
+    /// Somebody listens there.
+    #[error(
+        "{0} is taken, another program listens there: --port 0 takes a free one, or take another --port"
+    )]
+    Taken(SocketAddr),
     /// The object store can't be used.
     #[error("cannot use the object store ({place})")]
     ObjectStore {
@@ -192,11 +197,8 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     settings.http.connections_max =
         settings.http.connections_max.min(connections_within_descriptors());
 
-    // A port chosen by the system must be known before the store is opened, because the lock
-    // names it; a port chosen by the operator is bound after, so that two servers of one
-    // directory meet at the lock, which says more than "address in use".
-    let early = if settings.port == 0 { Some(bind(&settings).await?) } else { None };
-    let url = url(&early, &settings)?;
+    // First: a server that can't listen leaves the store alone, and the lock names the port.
+    let (listener, url) = port::bind(&world, &settings).await?;
     if settings.bootstrap.is_some() {
         offline::refuse_one_file(&world, &settings.data)?;
     }
@@ -213,10 +215,6 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     let store = settings.data.join("store");
     let own_key = settings.signing_key.clone();
     let webhooks = Webhooks::open(&world, &store, &settings.http, own_key).await?;
-    let listener = match early {
-        Some(listener) => listener,
-        None => bind(&settings).await?,
-    };
     announce(&settings, &url);
 
     let app = App::new(engine.clone(), settings.http.clone(), world.clone(), webhooks);
@@ -269,22 +267,6 @@ fn start_log(filter: &str) -> Result<(), ServeError> {
     // A subscriber that is there already was set by whoever embeds the server.
     drop(subscriber.try_init());
     Ok(())
-}
-
-async fn bind(settings: &Settings) -> Result<OsListener, ServeError> {
-    let address = SocketAddr::new(settings.host, settings.port);
-    let bound = OsListener::bind(address).await;
-    bound.map_err(|source| io_error(&format!("cannot listen on {address}"), source))
-}
-
-fn url(listener: &Option<OsListener>, settings: &Settings) -> Result<String, ServeError> {
-    let address = match listener {
-        Some(listener) => {
-            listener.local_addr().map_err(|source| io_error("the bound address", source))?
-        }
-        None => SocketAddr::new(settings.host, settings.port),
-    };
-    Ok(format!("http://{address}"))
 }
 
 async fn open_object_store(world: &World, settings: &Settings) -> Result<ObjectStore, ServeError> {
