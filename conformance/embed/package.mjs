@@ -219,6 +219,34 @@ const cases = {
       assert.equal((await startOf(script)).message, `${which} ${printed}`)
     }
   },
+  "a binary that says nothing is waited for as long as it is told, and is killed": async () => {
+    const program = join(root, "program")
+    const pid = join(root, "program.pid")
+    process.env.WEIR_START_SECONDS = "0.2"
+    try {
+      for (const [script, said] of [
+        ["exec sleep 1000", ""],
+        ["printf half; exec sleep 1000", ""],
+        ["echo 'it takes long' >&2; exec sleep 1000", "; on standard error: 'it takes long'"],
+      ]) {
+        const error = await startOf(`echo $$ > '${pid}'; ${script}`)
+        const start = `WEIR_BINARY (${program}) did not say within 0.2 s that it serves, and was killed`
+        assert.ok(error.message.startsWith(start), error.message)
+        assert.ok(error.message.includes("WEIR_START_SECONDS"), error.message)
+        // On a busy machine it is killed before its first word.
+        assert.ok([`to more${said}`, "to more"].some((end) => error.message.endsWith(end)), error.message)
+        const number = existsSync(pid) && Number(readFileSync(pid, "utf8"))
+        if (number) assert.throws(() => process.kill(number, 0), { code: "ESRCH" }, script)
+      }
+      for (const seconds of ["0", "-1", "soon", "86401"]) {
+        process.env.WEIR_START_SECONDS = seconds
+        await assert.rejects(start({ name: "never" }), TypeError, seconds)
+      }
+    } finally {
+      delete process.env.WEIR_START_SECONDS
+    }
+    assert.ok(!existsSync(join(root, "never")))
+  },
   "a binary that ends says why, or how": async () => {
     const program = join(root, "program")
     for (const [script, why] of [

@@ -12,6 +12,8 @@ const COMPLAINT_LENGTH_MAX = 4096
 const LINE_LENGTH_MAX = 65_536
 /** Characters of somebody else's text that an error shows. */
 const QUOTE_LENGTH_MAX = 200
+/** How long a program may take to say where it serves, unless WEIR_START_SECONDS says otherwise. */
+const START_SECONDS = 60
 /** Characters of a name. This and what it is made of is what the server takes. */
 const NAME_LENGTH_MAX = 128
 
@@ -22,6 +24,7 @@ const NAME_LENGTH_MAX = 128
  */
 export async function startLocalDurableStreamsServer(options = {}) {
   const { name, hostname, port } = checked(options)
+  const seconds = startSeconds()
   const binary = findBinary()
   const flags = ["local", "start", "--json", "--until-stdin-closes"]
   if (name !== undefined) flags.push(`--name=${name}`)
@@ -34,7 +37,7 @@ export async function startLocalDurableStreamsServer(options = {}) {
   })
   // A server that has gone does not read what it is told.
   child.stdin.on("error", () => {})
-  const exports = await announced(child, ended, binary)
+  const exports = await announced(child, ended, binary, seconds)
   return new LocalServer(child, ended, exports)
 }
 
@@ -87,6 +90,16 @@ function checkedHostname(hostname) {
   )
 }
 
+/** Seconds that a start may take. */
+function startSeconds() {
+  const text = process.env.WEIR_START_SECONDS
+  if (!text) return START_SECONDS
+  const seconds = Number(text)
+  // A timer takes no more than 2^31 ms.
+  if (seconds > 0 && seconds <= 86_400) return seconds
+  throw new TypeError(`WEIR_START_SECONDS must be a number of seconds up to 86400, not ${quoted(text)}`)
+}
+
 /** Somebody else's text in quotes, on one line and not too long. */
 function quoted(text) {
   const short = text.length > QUOTE_LENGTH_MAX ? `${text.slice(0, QUOTE_LENGTH_MAX)}…` : text
@@ -95,14 +108,29 @@ function quoted(text) {
 
 /**
  * What the server says of itself in its first line. A program that says something else is no server,
- * and is killed.
+ * and is killed; so is one that says nothing for so many seconds.
  */
-function announced(child, ended, binary) {
+function announced(child, ended, binary, seconds) {
   return new Promise((resolve, reject) => {
     let line = ""
     let complaint = ""
+    const which = process.env.WEIR_BINARY ? `WEIR_BINARY (${binary})` : binary
+    const kill = (error) => {
+      // Its end, not that of its pipes: what it has started may hold them.
+      child.once("exit", () => reject(error))
+      child.stdout.removeAllListeners("data")
+      child.kill("SIGKILL")
+      for (const pipe of [child.stdin, child.stdout, child.stderr]) pipe.destroy()
+    }
+    const isSilent = () => {
+      const said = complaint.trim() ? `; on standard error: ${quoted(complaint.trim())}` : ""
+      return new Error(
+        `${which} did not say within ${seconds} s that it serves, and was killed: if it is a weir with ` +
+          `much to read, set WEIR_START_SECONDS to more${said}`
+      )
+    }
+    const silence = setTimeout(() => kill(isSilent()), seconds * 1000)
     const isNoWeir = () => {
-      const which = process.env.WEIR_BINARY ? `WEIR_BINARY (${binary})` : binary
       const printed = line.split("\n")[0].trim()
       return new Error(`${which} is no weir: it printed ${printed ? quoted(printed) : "nothing"}`)
     }
@@ -116,6 +144,7 @@ function announced(child, ended, binary) {
       line += text
       const end = line.indexOf("\n")
       if (end < 0 && line.length <= LINE_LENGTH_MAX) return
+      clearTimeout(silence)
       child.stdout.removeAllListeners("data")
       child.stdout.resume()
       const exports = end < 0 ? undefined : exportsOf(line.slice(0, end))
@@ -123,12 +152,10 @@ function announced(child, ended, binary) {
         resolve(exports)
         return
       }
-      // Its end, not that of its pipes: what it has started may hold them.
-      child.once("exit", () => reject(isNoWeir()))
-      child.kill("SIGKILL")
-      for (const pipe of [child.stdin, child.stdout, child.stderr]) pipe.destroy()
+      kill(isNoWeir())
     })
     ended.then(({ error, code, signal }) => {
+      clearTimeout(silence)
       // A server that ends well has said where it was.
       if (line !== "" || code === 0) reject(isNoWeir())
       const why = error?.message ?? explained(complaint, `${binary} ended with ${signal ?? code}`)
