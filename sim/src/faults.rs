@@ -69,7 +69,7 @@ pub struct Options {
 }
 
 /// Switches without an effect where clients talk HTTP: a town has its own ends and stops.
-const ONLY_IN_PROCESS: [&str; 3] = ["stops", "second_process", "crash_loop"];
+const ONLY_IN_PROCESS: [&str; 2] = ["stops", "crash_loop"];
 
 /// Whether a switch says how a bucket behaves.
 fn is_of_bucket(name: &str) -> bool {
