@@ -411,12 +411,12 @@ fn report(swarm: &Swarm, tally: &Tally, took: Duration) -> ExitCode {
          all with a bucket"
     );
     println!(
-        "{} held, {} failed; {:?} simulated, {} requests with records, {} boots",
+        "{} held, {} failed; {:?} simulated, {} boots; {}",
         swarm.hashes.len(),
         swarm.failures.len(),
         Duration::from_millis(swarm.simulated_ms),
-        swarm.requests,
-        swarm.boots
+        swarm.boots,
+        swarm.work()
     );
     let seconds = took.as_secs_f64();
     let per_second = f64::from(u32::try_from(next - from).unwrap_or(u32::MAX)) / seconds;

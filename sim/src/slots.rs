@@ -10,6 +10,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
+    io::{self, Write as _},
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -19,6 +20,10 @@ use anyhow::Context;
 
 /// How long whoever finds no place waits before it looks again.
 const LOOK: Duration = Duration::from_millis(20);
+/// Who has waited for so long says so: 2 s.
+const TELL_LOOKS: u32 = 100;
+/// How the line begins in which it says so.
+pub(crate) const WAITING: &str = "waiting for one of ";
 
 /// How many simulations may run at once.
 #[must_use]
@@ -54,17 +59,32 @@ impl Slots {
         Ok(Self { dir: dir.to_owned(), count })
     }
 
-    /// Takes a place, as soon as there is one.
+    /// Takes a place, as soon as there is one. Who waits for long says so on the standard error.
     ///
     /// # Errors
     /// A file of theirs can be neither made nor opened.
     pub fn take(&self) -> anyhow::Result<Slot> {
+        // Not `eprintln`, which tests keep to themselves until they have failed.
+        let say = |line: &str| drop(writeln!(io::stderr(), "{line}"));
+        self.wait(|| thread::sleep(LOOK), say)
+    }
+
+    fn wait(&self, mut nap: impl FnMut(), mut say: impl FnMut(&str)) -> anyhow::Result<Slot> {
+        let mut looks = 0;
         loop {
             if let Some(slot) = self.look()? {
                 return Ok(slot);
             }
-            thread::sleep(LOOK);
+            looks += 1;
+            if looks == TELL_LOOKS {
+                say(&self.waiting());
+            }
+            nap();
         }
+    }
+
+    fn waiting(&self) -> String {
+        format!("{WAITING}{} places, which are locks in {}", self.count, self.dir.display())
     }
 
     /// A place, if one is free.
@@ -91,17 +111,47 @@ impl Slots {
 mod tests {
     use super::*;
 
+    /// Places in a directory that goes with them.
+    fn with_places(name: &str, count: usize, check: impl FnOnce(Slots)) {
+        let unique = format!("weir-sim-slots-{name}-{}", std::process::id());
+        let dir = std::env::temp_dir().join(unique);
+        check(Slots::below(&dir, count).expect("a directory"));
+        fs::remove_dir_all(dir).expect("it is there");
+    }
+
     #[test]
     fn there_are_as_many_places_as_were_said_and_one_that_is_given_back_is_free() {
-        let dir = std::env::temp_dir().join(format!("weir-sim-slots-{}", std::process::id()));
-        let slots = Slots::below(&dir, 2).expect("a directory");
-        let look = || slots.look().expect("files");
-        let first = slots.take().expect("files");
-        let second = look();
-        assert!(second.is_some());
-        assert!(look().is_none());
-        drop(first);
-        assert!(look().is_some());
-        fs::remove_dir_all(dir).expect("it is there");
+        with_places("count", 2, |slots| {
+            let look = || slots.look().expect("files");
+            let first = slots.take().expect("files");
+            let second = look();
+            assert!(second.is_some());
+            assert!(look().is_none());
+            drop(first);
+            assert!(look().is_some());
+        });
+    }
+
+    #[test]
+    fn who_waits_for_a_place_says_so_once_after_a_while() {
+        assert_eq!(LOOK * TELL_LOOKS, Duration::from_secs(2));
+        for (naps, tells) in [(0, 0), (TELL_LOOKS - 1, 0), (TELL_LOOKS, 1), (TELL_LOOKS * 3, 1)] {
+            with_places("wait", 1, |slots| {
+                let mut held = (naps > 0).then(|| slots.take().expect("files"));
+                let (mut left, mut said) = (naps, Vec::new());
+                let nap = || {
+                    left -= 1;
+                    if left == 0 {
+                        drop(held.take());
+                    }
+                };
+                slots.wait(nap, |line| said.push(line.to_owned())).expect("files");
+                assert_eq!(left, 0);
+                assert_eq!(said.len(), tells, "after {naps} naps: {said:?}");
+                let dir = slots.dir.display();
+                let line = format!("waiting for one of 1 places, which are locks in {dir}");
+                assert!(said.iter().all(|it| *it == line), "{said:?}");
+            });
+        }
     }
 }

@@ -3,8 +3,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::{self, BufRead as _, BufReader, Read, Write as _},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
+    sync::Once,
+    thread::{self, JoinHandle},
 };
 
 use anyhow::Context;
@@ -13,6 +16,9 @@ use crate::{case::Case, run::Over, slots};
 
 /// Cases that one child runs at most: a command line has its bounds.
 const SHARE_MAX: usize = 500;
+
+/// A seed with fewer requests with records has hardly been tried.
+const REQUESTS_LEAST: u64 = 50;
 
 /// What a swarm found.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +30,8 @@ pub struct Swarm {
     /// Rare branches that were reached.
     pub marks: BTreeSet<String>,
     pub simulated_ms: u64,
-    pub requests: u64,
+    /// Requests with records by seed, of those that held.
+    pub requests: BTreeMap<u64, u64>,
     pub boots: u64,
     /// Everything that the children said of failures.
     pub reports: String,
@@ -85,40 +92,87 @@ pub fn company(cases: &[Case], jobs: usize, seed: u64) -> Vec<Case> {
 /// # Errors
 /// The child could not be started or waited for.
 pub fn trace(exe: &Path, cases: &[Case]) -> anyhow::Result<Vec<String>> {
-    let child = start(exe, &["--trace-last"], cases)?;
-    let ended = child.wait_with_output().context("waiting for a child")?;
-    let told = String::from_utf8_lossy(&ended.stdout);
+    let ended = start(exe, &["--trace-last"], cases)?.wait()?;
+    let told = ended.told;
     let result = |line: &&str| !line.starts_with("held ") && !line.starts_with("mark ");
     Ok(told.lines().filter(result).map(str::to_owned).collect())
 }
 
 fn start(exe: &Path, options: &[&str], share: &[Case]) -> anyhow::Result<Child> {
-    Command::new("sh")
+    let mut command = Command::new("sh");
+    command
         .arg("-c")
         .arg(format!("ulimit -v {MEMORY_MAX_KIB}; exec \"$0\" cases \"$@\""))
         .arg(exe)
         .args(options)
-        .args(share.iter().map(Case::to_string))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("starting {}", exe.display()))
+        .args(share.iter().map(Case::to_string));
+    Child::start(command).with_context(|| format!("starting {}", exe.display()))
+}
+
+/// A child at work. Its standard error is read as it comes, so that who waits for a place is heard.
+struct Child {
+    process: std::process::Child,
+    why: JoinHandle<String>,
+}
+
+/// What became of a child.
+struct Ended {
+    status: ExitStatus,
+    /// Its standard output.
+    told: String,
+    /// Its standard error, but for what it said of places.
+    why: String,
+}
+
+impl Child {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "children are real processes, and run beside this"
+    )]
+    fn start(mut command: Command) -> io::Result<Self> {
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let errors = process.stderr.take().expect("it is piped");
+        // One child's waiting is all children's.
+        static TOLD: Once = Once::new();
+        let say = |line: &str| TOLD.call_once(|| drop(writeln!(io::stderr(), "{line}")));
+        Ok(Self { process, why: thread::spawn(move || hear(errors, say)) })
+    }
+
+    fn wait(self) -> anyhow::Result<Ended> {
+        let ended = self.process.wait_with_output().context("waiting for a child")?;
+        let why = self.why.join().expect("whoever listens does not panic");
+        let told = String::from_utf8_lossy(&ended.stdout).into_owned();
+        Ok(Ended { status: ended.status, told, why })
+    }
+}
+
+/// All that is said, but that somebody waits for a place, which is passed on at once.
+fn hear(errors: impl Read, mut say: impl FnMut(&str)) -> String {
+    let (mut errors, mut why, mut line) = (BufReader::new(errors), String::new(), Vec::new());
+    // A pipe that breaks has ended.
+    while errors.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+        let text = String::from_utf8_lossy(&line);
+        match text.starts_with(slots::WAITING) {
+            true => say(text.trim_end()),
+            false => why.push_str(&text),
+        }
+        line.clear();
+    }
+    why
 }
 
 impl Swarm {
     /// Takes what a child said of its share. Returns the cases that it did not come to.
     fn wait(&mut self, child: Child, share: Vec<Case>) -> anyhow::Result<Vec<Case>> {
-        let ended = child.wait_with_output().context("waiting for a child")?;
-        for line in String::from_utf8_lossy(&ended.stdout).lines() {
-            self.take(line);
-        }
+        let ended = child.wait()?;
+        ended.told.lines().for_each(|line| self.take(line));
         let told = |case: &Case| {
             self.hashes.contains_key(&case.seed) || self.failures.contains_key(&case.seed)
         };
         let mut left: Vec<Case> = share.into_iter().skip_while(told).collect();
         if !left.is_empty() {
             let victim = left.remove(0);
-            self.died(&victim, &ended.status.to_string(), &String::from_utf8_lossy(&ended.stderr));
+            self.died(&victim, &ended.status.to_string(), &ended.why);
         }
         Ok(left)
     }
@@ -144,9 +198,9 @@ impl Swarm {
             "held" => {
                 if let (Some(seed), Some(hash)) = (number(1), number(2)) {
                     self.hashes.insert(seed, hash);
+                    self.requests.insert(seed, number(4).unwrap_or(0));
                 }
                 self.simulated_ms += number(3).unwrap_or(0);
-                self.requests += number(4).unwrap_or(0);
                 self.boots += number(5).unwrap_or(0);
             }
             "failed" => {
@@ -166,13 +220,27 @@ impl Swarm {
         }
     }
 
+    /// How much its seeds asked for: a sum alone hides those in which next to nothing happened.
+    #[must_use]
+    pub fn work(&self) -> String {
+        let mut sorted: Vec<u64> = self.requests.values().copied().collect();
+        sorted.sort_unstable();
+        let sum: u64 = sorted.iter().sum();
+        let median = sorted.get(sorted.len() / 2).copied().unwrap_or(0);
+        let idle = sorted.partition_point(|count| *count < REQUESTS_LEAST);
+        format!(
+            "{sum} requests with records, {median} in the median seed, fewer than \
+             {REQUESTS_LEAST} in {idle} seeds"
+        )
+    }
+
     /// Adds what another one found.
     pub fn add(&mut self, other: Self) {
         self.hashes.extend(other.hashes);
         self.failures.extend(other.failures);
         self.marks.extend(other.marks);
         self.simulated_ms += other.simulated_ms;
-        self.requests += other.requests;
+        self.requests.extend(other.requests);
         self.boots += other.boots;
         self.reports.push_str(&other.reports);
     }
@@ -206,11 +274,37 @@ mod tests {
         let mut swarm = Swarm::default();
         let mut child = Command::new("sh");
         child.args(["-c", "echo held 1 5; echo why >&2; kill -9 $$"]);
-        let child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let left = swarm.wait(child.expect("a shell"), cases()[1..4].to_vec()).expect("it ends");
+        let child = Child::start(child).expect("a shell");
+        let left = swarm.wait(child, cases()[1..4].to_vec()).expect("it ends");
         assert_eq!(left, cases()[3..4]);
         assert!(swarm.failures[&2].contains("its process died"), "{:?}", swarm.failures);
+        assert!(swarm.failures[&2].ends_with(": why"), "{:?}", swarm.failures);
         let command = "reproduce: cargo run -p sim -- run --seed 2 --over http\n";
         assert!(swarm.reports.contains(command), "{}", swarm.reports);
+    }
+
+    #[test]
+    fn who_waits_for_a_place_is_heard_and_it_is_no_reason_to_die_of() {
+        let line = format!("{}2 places, which are locks in /tmp", slots::WAITING);
+        let mut said = Vec::new();
+        let why = hear(format!("{line}\nwhy\n").as_bytes(), |line| said.push(line.to_owned()));
+        assert_eq!((why.as_str(), said), ("why\n", vec![line]));
+    }
+
+    #[test]
+    fn seeds_in_which_next_to_nothing_happened_are_counted() {
+        let mut swarm = Swarm::default();
+        let said = |swarm: &Swarm| swarm.work();
+        assert!(said(&swarm).starts_with("0 requests with records, 0 in the median seed"));
+        for (seed, requests) in [(1, 900), (2, 49), (3, 50), (4, 0), (5, 1000)] {
+            swarm.take(&format!("held {seed} 7 1000 {requests} 3"));
+        }
+        let expect = "1999 requests with records, 50 in the median seed, fewer than 50 in 2 seeds";
+        assert_eq!(said(&swarm), expect);
+        let mut other = Swarm::default();
+        other.take("held 6 7 1000 1 3");
+        swarm.add(other);
+        let expect = "2000 requests with records, 50 in the median seed, fewer than 50 in 3 seeds";
+        assert_eq!(said(&swarm), expect);
     }
 }
