@@ -87,6 +87,9 @@ enum Verb {
         /// What clients talk to.
         #[arg(long, value_enum, default_value_t)]
         over: Ways,
+        /// Plant a defect.
+        #[arg(long, value_enum, default_value_t)]
+        sabotage: Sabotage,
         /// Overrule a choice of all seeds: NAME=VALUE.
         #[arg(long, value_name = "NAME=VALUE")]
         set: Vec<String>,
@@ -205,8 +208,8 @@ fn main() -> anyhow::Result<ExitCode> {
             let (swarm, tally) = swarm(from, limit, swarm::children(jobs), case)?;
             Ok(report(&swarm, &tally, began.elapsed()))
         }
-        Verb::Meta { seed, seeds, over, set } => {
-            let case = |seed| overruled(Case::new(seed, over.of(seed), Sabotage::None), &set);
+        Verb::Meta { seed, seeds, over, sabotage, set } => {
+            let case = |seed| overruled(Case::new(seed, over.of(seed), sabotage), &set);
             meta(&cases(seed, seeds, case)?)
         }
         Verb::Shrink { case, out, tries } => shrunk(&case.case()?, out, tries),

@@ -1,8 +1,8 @@
 //! Whether a seed reproduces everything: each case runs in two processes, behind other cases, and
-//! both must have done the same. If not, both are run again as they were and the first line in which
-//! their traces differ is shown.
+//! both must have done the same, and complained of the same if they did not hold. If not, both are run
+//! again as they were and the first line in which their traces differ is shown.
 
-use std::path::Path;
+use std::{fmt, path::Path};
 
 use crate::{
     case::Case,
@@ -22,9 +22,9 @@ const AFTER: usize = 3;
 pub struct Compared {
     /// The first run.
     pub one: Swarm,
-    /// Seeds that held twice and did not do the same, and what is to be said of them.
+    /// Seeds that did not do the same twice, and what is to be said of them.
     pub differing: Vec<(u64, String)>,
-    /// Seeds that did not hold in either run.
+    /// Seeds that failed twice, with the same complaint.
     pub failed: Vec<u64>,
 }
 
@@ -37,19 +37,50 @@ pub fn compare(exe: &Path, cases: &[Case]) -> anyhow::Result<Compared> {
     let two = swarm::run(exe, cases, 1)?;
     let (mut differing, mut failed) = (Vec::new(), Vec::new());
     for case in cases {
-        match (one.hashes.get(&case.seed), two.hashes.get(&case.seed)) {
-            (Some(one), Some(two)) if one == two => {}
-            (None, None) => failed.push(case.seed),
-            (one, two) => {
-                let mut what = format!("{case}: {one:?} and {two:?}\n");
-                if differing.len() < SHOWN_MAX {
-                    what.push_str(&look_into(exe, cases, case.seed)?);
-                }
-                differing.push((case.seed, what));
+        let (first, second) = (Outcome::of(&one, case.seed), Outcome::of(&two, case.seed));
+        if first != second {
+            let mut what = format!("{case}: {first} and {second}\n");
+            if differing.len() < SHOWN_MAX {
+                what.push_str(&look_into(exe, cases, case.seed)?);
             }
+            differing.push((case.seed, what));
+        } else if !matches!(first, Outcome::Held(_)) {
+            failed.push(case.seed);
         }
     }
     Ok(Compared { one, differing, failed })
+}
+
+/// What one run of a case came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome<'a> {
+    /// The hash of all that happened.
+    Held(u64),
+    /// The complaint.
+    Failed(&'a str),
+    /// Nobody said a word of it.
+    Untold,
+}
+
+impl Outcome<'_> {
+    fn of(swarm: &Swarm, seed: u64) -> Outcome<'_> {
+        // A child may tell that a case held and die of it.
+        match (swarm.failures.get(&seed), swarm.hashes.get(&seed)) {
+            (Some(complaint), _) => Outcome::Failed(complaint),
+            (None, Some(hash)) => Outcome::Held(*hash),
+            (None, None) => Outcome::Untold,
+        }
+    }
+}
+
+impl fmt::Display for Outcome<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Held(hash) => write!(f, "held, {hash:016x}"),
+            Outcome::Failed(complaint) => write!(f, "failed, {complaint}"),
+            Outcome::Untold => f.write_str("nothing"),
+        }
+    }
 }
 
 /// Runs a case again in both of its companies, with traces.
@@ -80,6 +111,19 @@ pub fn first_difference(one: &[String], two: &[String]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_run_came_to_is_its_hash_or_its_complaint() {
+        let mut swarm = Swarm::default();
+        swarm.hashes.extend([(1, 7), (2, 7)]);
+        swarm.failures.insert(2, "INV-1 acked is kept: one".to_owned());
+        swarm.failures.insert(3, "INV-1 acked is kept: two".to_owned());
+        let said = [1, 2, 3, 4].map(|seed| Outcome::of(&swarm, seed).to_string());
+        let failed = "failed, INV-1 acked is kept:";
+        assert_eq!(said[0], "held, 0000000000000007");
+        assert_eq!(said[1..], [format!("{failed} one"), format!("{failed} two"), "nothing".into()]);
+        assert_ne!(Outcome::of(&swarm, 2), Outcome::of(&swarm, 3), "one invariant, two complaints");
+    }
 
     #[test]
     fn the_first_difference_is_shown_with_what_led_to_it() {

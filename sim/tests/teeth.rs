@@ -3,23 +3,15 @@
 
 mod common;
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    thread,
+use common::planted::{self, ANY, Choices, Planted};
+use sim::{
+    run::Over,
+    sabotage::{Catcher, Sabotage},
 };
-
-use sim::{case::Case, run::Over, sabotage::Sabotage};
 
 /// Seeds within which a defect must be caught.
 const SEEDS: u64 = 64;
-/// Defects that are looked for at a time.
-const JOBS: usize = 2;
 
-/// Overruled choices of the seeds.
-type Choices = &'static [(&'static str, &'static str)];
-
-/// As the seeds are.
-const ANY: Choices = &[];
 /// Commits that take long, and machines that die in them.
 const CUT_OFF: Choices =
     &[("slow_disk", "true"), ("crash_at_op", "true"), ("crash_at_time", "true"), ("think_ms", "5")];
@@ -33,17 +25,6 @@ const RIVALS: Choices = &[("rivals", "true")];
 const LOSING: Choices = &[("bucket_lost_answers", "true")];
 /// An operator recovers a store again and again.
 const DRILL: Choices = &[("drill", "true")];
-
-/// A planted defect.
-struct Planted(
-    Sabotage,
-    /// The invariant that must catch it. It may show as another one in other seeds: what a lost row
-    /// does depends on who asks first.
-    &'static str,
-    /// A seed that catches it as that today; the others are tried when it does not any more.
-    u64,
-    Choices,
-);
 
 /// Those that end with INV-20 are files and rows that are not what others say of them. The next start
 /// notices, and refuses; nobody is served what is wrong, so nothing else can break first.
@@ -118,58 +99,5 @@ const DEFECTS: [Planted; 66] = [
 
 #[test]
 fn every_planted_defect_is_caught_by_the_invariant_it_breaks() {
-    for planted in Sabotage::ALL {
-        assert!(DEFECTS.iter().any(|it| it.0 == planted), "{planted:?} is not tested");
-    }
-    // One child after the other on each core: a defect may take a seed's patience, or none of it.
-    let next = AtomicUsize::new(0);
-    let turn = || {
-        let mut wrong = Vec::new();
-        while let Some(planted) = DEFECTS.get(next.fetch_add(1, Ordering::Relaxed)) {
-            wrong.extend(planted.escapes());
-        }
-        wrong
-    };
-    let escaped: Vec<String> = thread::scope(|scope| {
-        let jobs: Vec<_> = (0..JOBS).map(|_| scope.spawn(turn)).collect();
-        jobs.into_iter().flat_map(|job| job.join().expect("it does not panic")).collect()
-    });
-    assert!(escaped.is_empty(), "{}", escaped.join("\n"));
-}
-
-impl Planted {
-    /// What the seeds said, if none of them caught the defect, or if the one that did fails without.
-    fn escapes(&self) -> Option<String> {
-        let Self(defect, id, known, _) = self;
-        assert!(*known < SEEDS, "{defect:?} is to be caught within {SEEDS} seeds");
-        let mut said = Vec::new();
-        for seed in [*known].into_iter().chain((0..SEEDS).filter(|seed| seed != known)) {
-            let Some(what) = failure(&self.case(seed, *defect)) else { continue };
-            if !breaks(&what, id) {
-                said.push((seed, what));
-                continue;
-            }
-            let held = failure(&self.case(seed, Sabotage::None));
-            return held.map(|what| format!("{seed} fails without {defect:?} too: {what}"));
-        }
-        Some(format!("{defect:?} escaped {id}: {said:?}"))
-    }
-
-    /// A seed with what is planted and, without it, everything else as it was.
-    fn case(&self, seed: u64, planted: Sabotage) -> Case {
-        let there = if self.0.is_of_bucket() { "true" } else { "false" };
-        let case = Case::new(seed, Over::Engine, planted).with("bucket", there);
-        self.3.iter().fold(case, |case, (name, value)| case.with(name, value))
-    }
-}
-
-/// What was said of a case that did not hold.
-fn failure(case: &Case) -> Option<String> {
-    common::cases(std::slice::from_ref(case), 1).failures.into_values().next()
-}
-
-/// Whether an invariant was broken: a check of the simulator says so, or an assertion of the engine.
-fn breaks(what: &str, id: &str) -> bool {
-    what.starts_with(&format!("{id} "))
-        || (what.starts_with("panicked at") && what.contains(&format!(" {id} ")))
+    planted::check(Catcher::Engine, Over::Engine, SEEDS, &DEFECTS);
 }

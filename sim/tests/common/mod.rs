@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "every test file uses a part")]
 #![expect(clippy::disallowed_methods, reason = "marks are looked up in the sources")]
 
+pub(crate) mod planted;
+
 use std::{collections::BTreeSet, fs, path::Path};
 
 use sim::{
