@@ -413,12 +413,12 @@ mod tests {
         time::timeout,
     };
     use weir_io::{
-        memory::{Hang, Machine},
+        memory::{Hang, Machine, MemoryListener},
         net::Listener as _,
     };
 
     use super::*;
-    use crate::client::Client;
+    use crate::client::{Client, Info, Stream};
 
     const ADDRESS: ([u8; 4], u16) = ([127, 0, 0, 1], 8080);
     const HOUR: Duration = Duration::from_secs(3_600);
@@ -433,9 +433,15 @@ mod tests {
         machine.outbound().attempts().get(&ADDRESS.into()).copied().unwrap_or(0)
     }
 
-    /// A server that answers one request and is gone.
-    async fn answer_once(machine: &Machine) {
-        let mut listener = machine.outbound().listen(ADDRESS.into()).expect("nobody listens there");
+    /// Asks a server that answers one request and is gone.
+    async fn asked_once(machine: &Machine, stream: &Stream) -> Result<Info, Error> {
+        // It listens before it is asked.
+        let listener = machine.outbound().listen(ADDRESS.into()).expect("nobody listens there");
+        let (answer, ()) = tokio::join!(stream.head(), answer_once(listener));
+        answer
+    }
+
+    async fn answer_once(mut listener: MemoryListener) {
         let (mut socket, _) = listener.accept().await.expect("a connection");
         drop(listener);
         let mut request = [0; 1_024];
@@ -468,7 +474,7 @@ mod tests {
         within_a_world(async {
             let machine = Machine::new(1);
             let stream = client(&machine, Absent::IsAbsent).stream("a");
-            let (answer, ()) = tokio::join!(stream.head(), answer_once(&machine));
+            let answer = asked_once(&machine, &stream).await;
             assert!(matches!(answer, Err(Error::NotFound { .. })), "{answer:?}");
             let failed = stream.head().await;
             assert!(matches!(failed, Err(Error::Unreachable { .. })), "{failed:?}");
@@ -498,7 +504,7 @@ mod tests {
             let stream = client.stream("a");
             let requests = async {
                 for _ in 0..2 {
-                    let (answer, ()) = tokio::join!(stream.head(), answer_once(&machine));
+                    let answer = asked_once(&machine, &stream).await;
                     assert!(matches!(answer, Err(Error::NotFound { .. })), "{answer:?}");
                 }
             };
