@@ -34,6 +34,8 @@ pub enum Sabotage {
     ToldBeforeVisible,
     /// An append that its `Stream-Seq` refuses is written all the same.
     RefusedIsWritten,
+    /// Readers see what is written before it is durable; writers are told after it.
+    VisibleBeforeDurable,
     /// A seal passes over the second of a stream's runs of records.
     SealPassesOver,
     /// Forks draw on one record more than they were asked to.

@@ -7,8 +7,8 @@
 //!         finally: faults healed, boot, verify everything, flip a bit, hash of the trace
 //! ```
 //! The model holds what clients know: every answer adds to it, every answer is compared with
-//! it. Whatever contradicts is a [`Breach`] of an invariant of docs/INVARIANTS.md. Hosts are
-//! engines in a paused runtime so far; a network in front of them changes `world` only.
+//! it. Whatever contradicts is a [`Breach`] of an invariant of docs/INVARIANTS.md. The store
+//! is an engine in a paused runtime, or stands behind its HTTP server in a simulated network ([`town`]).
 
 pub mod bucket;
 pub mod case;

@@ -3,6 +3,7 @@
 
 pub(crate) mod boot;
 pub(crate) mod drain;
+mod damage;
 mod finale;
 pub(crate) mod round;
 mod sweep;
@@ -109,7 +110,7 @@ pub fn case(case: &Case, echo: bool) -> Result<Report, Failure> {
 fn simulate(sim: &std::rc::Rc<Sim>, over: Over) {
     let mut c = chance(sim.seed, STREAM_RUN);
     sim.note(&format!("{:?}", sim.options));
-    sim.machine.drive().set_faults(sim.calm());
+    sim.set_faults(sim.calm());
     if over == Over::Http {
         town::run(sim);
         if sim.breach().is_none() {

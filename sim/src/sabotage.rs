@@ -124,6 +124,10 @@ pub enum Sabotage {
     RefusedIsWritten,
     /// A seal passes over a run of records.
     SealPassesOver,
+    /// Readers see what is written before it is durable.
+    VisibleBeforeDurable,
+    /// A damaged block has the right checksums.
+    ForgedChecksums,
     /// Forks draw on one record more than they were asked to.
     PointsTooHigh,
     /// Reads begin one record after where they were asked to.
@@ -272,6 +276,7 @@ impl Sabotage {
             | Sabotage::ToldBeforeVisible
             | Sabotage::RefusedIsWritten
             | Sabotage::SealPassesOver
+            | Sabotage::VisibleBeforeDurable
             | Sabotage::PointsTooHigh
             | Sabotage::ReadsSkip
             | Sabotage::LedgerSkipped
@@ -279,6 +284,7 @@ impl Sabotage {
             | Sabotage::NotClaimed
             | Sabotage::AsideTooEarly => world.sabotage = self.inside(),
             Sabotage::AckBeforeFsync
+            | Sabotage::ForgedChecksums
             | Sabotage::DedupeLost
             | Sabotage::EpochsLost
             | Sabotage::RowsStay
@@ -326,6 +332,7 @@ impl Sabotage {
             Sabotage::RowUnlisted => Inside::RowUnlisted,
             Sabotage::ToldBeforeVisible => Inside::ToldBeforeVisible,
             Sabotage::RefusedIsWritten => Inside::RefusedIsWritten,
+            Sabotage::VisibleBeforeDurable => Inside::VisibleBeforeDurable,
             Sabotage::SealPassesOver => Inside::SealPassesOver,
             Sabotage::PointsTooHigh => Inside::PointsTooHigh,
             Sabotage::ReadsSkip => Inside::ReadsSkip,

@@ -13,13 +13,13 @@ use tokio::{runtime::Runtime, time::Instant};
 use weir_engine::Engine;
 use weir_io::{
     World,
-    memory::{EPOCH_MS, Machine, chance},
+    memory::{EPOCH_MS, Faults, Machine, chance},
 };
 
 use crate::{
     bucket::Depot,
     case::Case,
-    checks::Breach,
+    checks::{self, Breach},
     door::Door,
     faults::{Options, STREAM_CLIENTS},
     log::Log,
@@ -28,6 +28,9 @@ use crate::{
     town::doubts::Doubts,
     workload::{producer::Producers, workers::Wakes},
 };
+
+/// How long what a drive has done to a store that serves may show.
+const AFTERMATH: Duration = Duration::from_secs(60);
 
 /// Everything of one seed that outlives a boot.
 pub struct Sim {
@@ -45,6 +48,8 @@ pub struct Sim {
     pub depot: Depot,
     /// A bit was flipped: errors are right answers.
     pub damaged: Cell<bool>,
+    /// When the drive was last made worse or better.
+    disturbed_at: Cell<Duration>,
     breach: RefCell<Option<Breach>>,
     boot: Cell<u32>,
     /// Simulated time the machine ran before this boot.
@@ -78,6 +83,7 @@ impl Sim {
             announces: Cell::default(),
             depot: Depot::default(),
             damaged: Cell::default(),
+            disturbed_at: Cell::default(),
             breach: RefCell::default(),
             boot: Cell::new(0),
             ran: Cell::default(),
@@ -106,6 +112,19 @@ impl Sim {
     /// The world of another process that starts on the running machine.
     pub fn another(&self) -> World {
         self.sabotage.plant(self.machine.boot(self.now()))
+    }
+
+    /// Gives the drive other faults.
+    pub fn set_faults(&self, faults: Faults) {
+        self.machine.drive().set_faults(faults);
+        self.disturbed_at.set(self.now());
+    }
+
+    /// Whether the drive has faults, or had some a moment ago.
+    #[must_use]
+    pub fn is_disturbed(&self) -> bool {
+        let over = self.machine.drive().faults() == self.calm();
+        !over || self.now() < self.disturbed_at.get() + AFTERMATH
     }
 
     /// Time as a town's supervisor counts it.
@@ -248,6 +267,11 @@ impl Sim {
         match outcome {
             Ok(value) => Some(value),
             Err(breach) => {
+                let breach = match self.damaged.get() {
+                    // Whatever it shows as, a damaged file was believed.
+                    true => Breach { invariant: checks::DAMAGE, what: breach.to_string() },
+                    false => breach,
+                };
                 self.note(&format!("BREACH {breach}"));
                 self.breach.borrow_mut().get_or_insert(breach);
                 None

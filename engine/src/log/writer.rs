@@ -110,6 +110,17 @@ impl Writer {
             ring(group.effects.iter().filter_map(Effect::stream));
         }
         let started = core.world.clock.elapsed();
+        if core.world.sabotage == Sabotage::VisibleBeforeDurable && group.only_writes() {
+            let (bytes, gate) = (group.bytes.clone(), std::mem::take(&mut group.gate));
+            let lsn = group.lsn;
+            settle(&core, group, link);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            let stored = catalogue::append_commit(&self.conn, lsn, &bytes);
+            self.survive().await;
+            self.link = link;
+            gate.open(if stored.is_ok() { Outcome::Durable } else { Outcome::Unknown });
+            return;
+        }
         let stored = catalogue::append_commit(&self.conn, group.lsn, &group.bytes);
         self.survive().await;
         core.metrics.commit_took(core.world.clock.elapsed() - started);

@@ -5,26 +5,24 @@ use std::{path::PathBuf, time::Duration};
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use weir_io::sqlite::Role;
+use weir_io::{World, sqlite::Role};
 
-use crate::{faults::DIR, world::Host};
+use crate::{faults::DIR, world::Sim};
 
 /// Flips a bit now and then, as long as the store runs.
-pub(crate) async fn run(host: &Host, c: &mut ChaCha8Rng) {
-    let options = &host.sim.options;
-    if !options.rots() {
+pub(crate) async fn run(sim: &Sim, world: &World, c: &mut ChaCha8Rng) {
+    if !sim.options.rots() {
         return std::future::pending().await;
     }
     loop {
         tokio::time::sleep(Duration::from_millis(c.random_range(100..5000))).await;
-        flip(host, c);
+        flip(sim, world, c);
     }
 }
 
 /// Flips a bit of a copy of a segment that is uploaded, if there is any.
-fn flip(host: &Host, c: &mut ChaCha8Rng) {
-    let (sim, world) = (&host.sim, host.world());
-    let Ok(uploaded) = uploaded(host) else { return };
+fn flip(sim: &Sim, world: &World, c: &mut ChaCha8Rng) {
+    let Ok(uploaded) = uploaded(sim, world) else { return };
     if uploaded.is_empty() {
         return;
     }
@@ -37,8 +35,8 @@ fn flip(host: &Host, c: &mut ChaCha8Rng) {
     }
 }
 
-fn uploaded(host: &Host) -> rusqlite::Result<Vec<PathBuf>> {
-    let conn = host.world().sqlite.open(&host.sim.options.database(), Role::Reader)?;
+fn uploaded(sim: &Sim, world: &World) -> rusqlite::Result<Vec<PathBuf>> {
+    let conn = world.sqlite.open(&sim.options.database(), Role::Reader)?;
     let mut query = conn.prepare("SELECT id FROM segments WHERE place = 1 ORDER BY id")?;
     let ids = query.query_map([], |row| row.get::<_, i64>(0))?;
     let dir = PathBuf::from(DIR).join("segments");

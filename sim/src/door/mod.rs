@@ -10,6 +10,8 @@ pub mod retention;
 pub mod subscriptions;
 pub mod tags;
 
+use std::cell::RefCell;
+
 use weir_engine::{
     Change, Engine, Health, Metrics,
     request::{Append, Appended, Create, Created, Error, From, Head, List, ListRow, Page, Read},
@@ -109,7 +111,8 @@ impl Door {
             Door::Inside(engine) => engine.watch(name).await.map(Watch::Inside),
             Door::Outside(client) => {
                 client.head(name).await?;
-                Ok(Watch::Outside { client: client.clone(), name: name.clone() })
+                let (client, name) = (client.clone(), name.clone());
+                Ok(Watch::Outside { client, name, polled: RefCell::default() })
             }
         }
     }
@@ -271,10 +274,21 @@ pub enum Watch {
         client: Outside,
         /// Whom.
         name: StreamName,
+        /// What the last poll brought.
+        polled: RefCell<Option<Box<Answer<Page>>>>,
     },
 }
 
 impl Watch {
+    /// What the wait that just ended has brought along, once: a poll answers with the records it waited
+    /// for.
+    pub fn polled(&self) -> Option<Answer<Page>> {
+        match self {
+            Watch::Inside(_) => None,
+            Watch::Outside { polled, .. } => polled.take().map(|answer| *answer),
+        }
+    }
+
     /// Reads on.
     ///
     /// # Errors
@@ -282,7 +296,7 @@ impl Watch {
     pub async fn read(&self, from: From, key: Option<&[u8]>, bytes_max: usize) -> Answer<Page> {
         match self {
             Watch::Inside(watch) => watch.read(from, key, bytes_max).await,
-            Watch::Outside { client, name } => {
+            Watch::Outside { client, name, .. } => {
                 let key = key.map(bytes::Bytes::copy_from_slice);
                 client.read(Read { name: name.clone(), from, key, bytes_max }).await
             }
@@ -293,7 +307,11 @@ impl Watch {
     pub async fn changed(&self, from: Offset) -> Change {
         match self {
             Watch::Inside(watch) => watch.changed(from).await,
-            Watch::Outside { client, name } => client.changed(name, from).await,
+            Watch::Outside { client, name, polled } => {
+                let (change, answer) = client.changed(name, from).await;
+                polled.replace(answer.map(Box::new));
+                change
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::{Method, StatusCode, client::conn::http1, header::HeaderMap, http::response::Parts};
+use hyper::{Method, StatusCode, client::conn::http1, header::HeaderMap};
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use weir_engine::{
@@ -132,16 +132,6 @@ impl Outside {
         Ok(reply)
     }
 
-    /// The head of an answer; nobody waits for its body.
-    async fn knock(&self, outgoing: Outgoing) -> Result<Parts, Lost> {
-        let Connected { mut sender, .. } = self.connected().await?;
-        let response = timeout(ANSWER_MAX, sender.send_request(outgoing)).await;
-        match response {
-            Ok(Ok(response)) => Ok(response.into_parts().0),
-            Ok(Err(_)) | Err(_) => Err(Lost::Unanswered),
-        }
-    }
-
     /// A request that may change something.
     pub(super) async fn change(&self, outgoing: Outgoing) -> Result<Reply, Error> {
         self.send(outgoing).await.map_err(|lost| match lost {
@@ -215,32 +205,38 @@ impl Outside {
         answer.map_err(lost)?
     }
 
-    /// Long-polls until there is something other than an open tail.
-    pub(super) async fn changed(&self, name: &StreamName, from: Offset) -> Change {
+    /// Long-polls until there is something other than an open tail. With data comes the page that was
+    /// waited for.
+    pub(super) async fn changed(
+        &self,
+        name: &StreamName,
+        from: Offset,
+    ) -> (Change, Option<Result<Page, Error>>) {
         let read = Read { name: name.clone(), from: From::At(from), key: None, bytes_max: 0 };
         let mut broken = 0;
         loop {
             let poll = request::read(&read, "&live=long-poll&timeout=2s");
-            let Ok(head) = self.knock(poll).await else {
+            let Ok(reply) = self.send(poll).await else {
                 broken += 1;
                 if broken > BROKEN_MAX {
-                    return Change::Gone;
+                    return (Change::Gone, None);
                 }
                 tokio::time::sleep(AGAIN).await;
                 continue;
             };
             broken = 0;
+            let head = &reply.parts;
             let closed = head.headers.contains_key("stream-closed");
             match head.status {
-                StatusCode::OK => return Change::Data,
-                StatusCode::NO_CONTENT if closed => return Change::Closed,
+                StatusCode::OK => return (Change::Data, Some(answer::page(&read, &reply))),
+                StatusCode::NO_CONTENT if closed => return (Change::Closed, None),
                 StatusCode::NO_CONTENT => {}
                 // What it was to go on with is gone, and the stream goes on.
                 StatusCode::GONE if head.headers.contains_key("stream-next-offset") => {
                     weir_io::sometimes!("a poll was overtaken by a trim");
-                    return Change::Data;
+                    return (Change::Data, None);
                 }
-                StatusCode::NOT_FOUND | StatusCode::GONE => return Change::Gone,
+                StatusCode::NOT_FOUND | StatusCode::GONE => return (Change::Gone, None),
                 _ => tokio::time::sleep(AGAIN).await,
             }
         }

@@ -40,8 +40,10 @@ pub struct Incarnation {
     pub records: Vec<Option<Mark>>,
     /// The tail is at least here.
     pub tail: u64,
-    /// What of it was known when the store was started the last time.
-    pub kept: u64,
+    /// What of it somebody was told is kept.
+    pub acked: u64,
+    /// What of the tail was known when the store was started the last time, and what of that was acked.
+    pub kept: (u64, u64),
     /// The tail is here for ever.
     pub closed: Option<u64>,
     /// No deletion began since an answer said that it lives.
@@ -230,7 +232,7 @@ impl Model {
             }
             named.creations += u64::from(std::mem::take(&mut named.creations_open));
             named.changes += u64::from(std::mem::take(&mut named.changes_open));
-            named.lives.values_mut().for_each(|life| life.kept = life.tail);
+            named.lives.values_mut().for_each(|life| life.kept = (life.tail, life.acked));
             let Some((epoch, life)) = named.lives.iter_mut().next_back() else { continue };
             if std::mem::take(&mut life.unwritten) && named.floor == epoch + 1 {
                 (named.floor, named.free) = (*epoch, named.free.min(*epoch));
@@ -311,11 +313,16 @@ impl Model {
         self.saw_life(ticket, epoch)?;
         let name = &ticket.name;
         if ticket.newest == Some(epoch) {
-            let kept = self.life(name, epoch).kept;
+            let (seen, acked) = self.life(name, epoch).kept;
             require!(
-                next >= kept.min(ticket.tail),
+                next >= acked.min(ticket.tail),
                 checks::ACKED,
-                "the tail of '{name}' is {epoch}_{next} but was {kept} before the restart"
+                "the tail of '{name}' is {epoch}_{next} but {acked} was acked before the restart"
+            );
+            require!(
+                next >= seen.min(ticket.tail),
+                checks::DURABLE,
+                "the tail of '{name}' is {epoch}_{next} but was seen at {seen} before the restart"
             );
             require!(
                 next >= ticket.tail,
@@ -335,6 +342,12 @@ impl Model {
         }
         life.tail = life.tail.max(next);
         Ok(())
+    }
+
+    /// An append or a creation was answered: what lies before this is kept.
+    pub fn told(&mut self, name: &StreamName, tail: Offset) {
+        let life = self.life(name, tail.epoch.get());
+        life.acked = life.acked.max(tail.next.get());
     }
 
     /// An answer showed that a life is closed here.

@@ -91,7 +91,7 @@ pub(crate) fn boot_ending<L: Future<Output = ()>>(
     drop(local);
     drop(runtime);
     end(drive);
-    drive.set_faults(sim.calm());
+    sim.set_faults(sim.calm());
     sim.model.borrow_mut().restart();
 }
 
@@ -123,7 +123,7 @@ pub(crate) async fn open(sim: &Rc<Sim>, world: World, faulty: bool) -> Option<Rc
         }
     };
     sim.note("opened");
-    sim.machine.drive().set_faults(sim.calm());
+    sim.set_faults(sim.calm());
     // What a failed commit was to name has to stay: a crash may still bring the row.
     let may_stay = faulty && engine.metrics().seals_failed.get() > 0;
     sim.check(files(sim, &world, may_stay).await);
@@ -168,19 +168,23 @@ fn look_at_files(sim: &Sim, world: &World, may_stay: bool) -> Result<(), Breach>
     let one_file = sim.options.is_one_file();
     let listed = || -> anyhow::Result<(Vec<String>, Vec<String>)> {
         let conn = world.sqlite.open(&sim.options.database(), Role::Reader)?;
-        let ids = |sql| -> anyhow::Result<Vec<String>> {
+        let ids = |sql, ending| -> anyhow::Result<Vec<String>> {
             let mut query = conn.prepare(sql)?;
             let rows = query.query_map([], |row| row.get::<_, i64>(0))?;
             let rows: Result<Vec<i64>, _> = rows.collect();
-            Ok(rows?.iter().map(|id| format!("{id:016x}.seg")).collect())
+            Ok(rows?.iter().map(|id| format!("{id:016x}.{ending}")).collect())
         };
-        let rows = ids("SELECT id FROM segments ORDER BY id")?;
+        let mut rows = ids("SELECT id FROM segments ORDER BY id", "seg")?;
         if one_file {
-            return Ok((rows, ids("SELECT DISTINCT segment FROM pieces ORDER BY segment")?));
+            return Ok((rows, ids("SELECT DISTINCT segment FROM pieces ORDER BY segment", "seg")?));
         }
-        let files = world.disk.list(&dir.join("segments"))?;
-        let files =
-            files.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect();
+        rows.extend(ids("SELECT id FROM ledgers ORDER BY id", "rows")?);
+        rows.sort();
+        let mut files = world.disk.list(&dir.join("segments"))?;
+        files.extend(world.disk.list(&dir.join("rows"))?);
+        let names = files.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()));
+        let mut files: Vec<String> = names.collect();
+        files.sort();
         Ok((rows, files))
     };
     match listed() {

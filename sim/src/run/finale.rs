@@ -1,20 +1,18 @@
 //! The end of a seed: no faults any more. The store opens in time, takes writes, holds everything,
 //! lets windows pass, seals, stops, opens again, and names a flipped bit instead of serving it.
 
-use std::{future::Future, path::PathBuf, rc::Rc, time::Duration};
+use std::{future::Future, rc::Rc, time::Duration};
 
-use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use weir_engine::{request::Rejection, types::Expiry};
 
 use super::{
     boot::{self, ANSWER_MAX},
-    drain, round, sweep,
+    damage, drain, round, sweep,
 };
 use crate::{
     bucket,
     checks::{self, Breach},
-    faults::DIR,
     workload::{self, Class, Client, creation::Wish, verbs::Said},
     world::{Host, Sim},
 };
@@ -42,7 +40,7 @@ pub(super) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
         return;
     }
     if sim.options.bit_flip {
-        damage(sim, c);
+        damage::run(sim, c);
     }
     boot::boot(sim, true, async |world| {
         if let Some(host) = boot::open(sim, world, false).await {
@@ -89,7 +87,7 @@ async fn peace(host: &Rc<Host>, c: &mut ChaCha8Rng) {
         let what = format!("{held} bytes are not sealed long after their time");
         sim.check::<()>(Breach::of(checks::BOUNDED, what));
     }
-    sim.check(round::bounded(host));
+    sim.check(round::bounded(&host.sim, host.engine(), &*host.world().disk));
     bucket::settled(host).await;
     boot::verify_all(host, c).await;
 }
@@ -163,37 +161,4 @@ async fn passed(host: &Host) -> Result<(), Breach> {
         }
     }
     Ok(())
-}
-
-/// One bit of one segment flips: every answer is right or an error. Then it flips back.
-fn damage(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
-    let mut flipped: Option<(PathBuf, u64, u8)> = None;
-    boot::boot(sim, false, async |world| {
-        let dir = PathBuf::from(DIR).join("segments");
-        let files = world.disk.list(&dir).unwrap_or_default();
-        if let Some(path) = files.get(c.random_range(0..files.len().max(1))) {
-            let len = world.disk.open(path).and_then(|file| file.len()).unwrap_or(0);
-            let byte = c.random_range(0..len.max(1));
-            flipped = Some((path.clone(), byte, c.random_range(0..8)));
-        }
-        sim.machine.drive().kill();
-    });
-    let Some((path, byte, bit)) = flipped else { return };
-    sim.note(&format!("bit {bit} of byte {byte} of {} flips", path.display()));
-    if sim.machine.drive().flip_bit(&path, byte, bit).is_err() {
-        return;
-    }
-    sim.damaged.set(true);
-    boot::boot(sim, false, async |world| {
-        match boot::open(sim, world, true).await {
-            Some(host) => boot::verify_all(&host, c).await,
-            None => weir_io::sometimes!("a flipped bit kept a store from opening"),
-        }
-        sim.machine.drive().kill();
-    });
-    sim.damaged.set(false);
-    // A merge may have made the file superfluous: then the damage was where nothing is kept, and
-    // the last verification, which takes no excuses, must find everything elsewhere.
-    let back = sim.machine.drive().flip_bit(&path, byte, bit);
-    sim.note(&format!("the bit flips back: {}", back.is_ok()));
 }

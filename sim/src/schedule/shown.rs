@@ -65,8 +65,10 @@ impl Life {
                 None => !matches!(value.as_str(), "0" | "\"0\"" | "\"-1\""),
             };
             let fresh = fields.iter().filter(|(field, value)| is_new(field, value));
-            let fresh: Vec<String> =
-                fresh.map(|(field, value)| format!("{field}: {value}")).collect();
+            let fresh = fresh.map(|(field, value)| format!("{field}: {value}"));
+            let gone = before.keys().filter(|field| !fields.contains_key(*field));
+            let gone = gone.map(|field| format!("{field}: no more"));
+            let fresh: Vec<String> = fresh.chain(gone).collect();
             drop(shown);
             if !fresh.is_empty() {
                 self.line(3, &format!("GET {path}"));

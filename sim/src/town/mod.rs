@@ -35,12 +35,15 @@ use crate::{
     checks::{self, Breach},
     door::Door,
     faults::STREAM_TOWN,
+    run::round::{bounded, watched},
     workload,
     world::{Host, Sim},
 };
 
 /// One step of the network.
 pub const STEP: Duration = Duration::from_millis(1);
+/// How often it is looked whether memory and log are bounded.
+const LOOK_MS: u128 = 10;
 /// Segments under way in one direction of a connection, and connections that wait to be accepted,
 /// also by a server whose process is stopped.
 const SEGMENTS_MAX: usize = 4096;
@@ -117,7 +120,7 @@ fn live(sim: &Rc<Sim>) {
     post.insight.replace(None);
     drop(net);
     drive.power_cycle();
-    drive.set_faults(sim.calm());
+    sim.set_faults(sim.calm());
     sim.model.borrow_mut().restart();
     sim.leave_town();
 }
@@ -197,6 +200,13 @@ fn step(sim: &Rc<Sim>, net: &mut turmoil::Sim<'static>, weather: &mut Weather) {
     }
     sim.close_doubts();
     weather.calls().note(sim);
+    let drive = sim.machine.drive();
+    if sim.now().as_millis() % LOOK_MS == 0
+        && !drive.is_dead()
+        && let Some(engine) = weather.insight().borrow().as_ref()
+    {
+        sim.check(bounded(sim, engine, &drive.mount()));
+    }
     let post = weather.post();
     if let Some(what) = post.tags.wrong() {
         sim.check::<()>(Breach::of(checks::SAME, what));
@@ -225,12 +235,12 @@ fn settle(sim: &Rc<Sim>, net: &mut turmoil::Sim<'static>, weather: &mut Weather,
     }
     // A poll on a connection that died without a word is given up only after its time.
     let (least, most) = (sim.now() + WRITERS_MAX, sim.now() + POLL_MAX);
-    let lagging = || crowd.hosts.iter().any(|host| crate::run::round::watched(host).is_err());
+    let lagging = || crowd.hosts.iter().any(|host| watched(host).is_err());
     while !over(sim) && sim.now() < most && (sim.now() < least || lagging()) {
         step(sim, net, weather);
     }
     for host in &crowd.hosts {
-        sim.check(crate::run::round::watched(host));
+        sim.check(watched(host));
     }
     for host in &crowd.hosts {
         host.leave.set(true);

@@ -34,7 +34,7 @@ use crate::{
         tags::Tags,
     },
     faults::DIR,
-    run::boot,
+    run::{boot, round},
     sabotage::Sabotage,
     world::{Host, Sim},
 };
@@ -72,8 +72,8 @@ pub struct Post {
     pub sipping: Cell<bool>,
     /// Slow readers that have an answer before them.
     pub sipped: Cell<u32>,
-    /// The weather of the bucket while a store runs.
-    pub sky: RefCell<Option<AbortHandle>>,
+    /// What happens to a store while it runs: its bucket's weather, rot, other processes.
+    pub sky: RefCell<Vec<AbortHandle>>,
 }
 
 impl Post {
@@ -105,11 +105,9 @@ impl Post {
         Outside::new(dial, insight, tokens, Rc::clone(&self.tags))
     }
 
-    /// The bucket's weather changes no more.
+    /// Nothing more of that kind happens.
     pub fn still(&self) {
-        if let Some(sky) = self.sky.take() {
-            sky.abort();
-        }
+        self.sky.take().iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -165,15 +163,32 @@ async fn live(sim: Rc<Sim>, post: Rc<Post>, config: HttpConfig, world: World) {
     post.ended.set(true);
 }
 
-/// Lets the bucket have its bad days, and looks now and then what is in it. It is another machine:
-/// what happens there happens whether or not this process is stopped.
+/// Lets the bucket have its bad days, and looks now and then what is in it; lets local copies rot, and
+/// other processes start. All of it happens whether or not this process is stopped.
 fn stir(sim: &Rc<Sim>, post: &Rc<Post>, host: Rc<Host>) {
     if post.honest.get() {
         return;
     }
     let mut foul = sim.chance(1010);
-    let sky = tokio::task::spawn_local(async move { bucket::weather(&host, &mut foul).await });
-    post.sky.replace(Some(sky.abort_handle()));
+    let shared = Rc::clone(&host);
+    let sky = tokio::task::spawn_local(async move { bucket::weather(&shared, &mut foul).await });
+    let mut damage = sim.chance(1012);
+    let rot = tokio::task::spawn_local(async move {
+        bucket::rot(&host.sim, host.world(), &mut damage).await;
+    });
+    let others = tokio::task::spawn_local(others(Rc::clone(sim), sim.chance(1013)));
+    post.sky.replace(vec![sky.abort_handle(), rot.abort_handle(), others.abort_handle()]);
+}
+
+/// Other processes want the directory.
+async fn others(sim: Rc<Sim>, mut c: ChaCha8Rng) {
+    if !sim.options.second_process {
+        return;
+    }
+    loop {
+        tokio::time::sleep(Duration::from_millis(c.random_range(500..8000))).await;
+        round::second_process(&sim).await;
+    }
 }
 
 /// The server's settings of a seed.

@@ -136,7 +136,7 @@ impl Weather {
         }
         if self.disk_until.is_some_and(|until| sim.now() >= until) {
             self.disk_until = None;
-            sim.machine.drive().set_faults(sim.calm());
+            sim.set_faults(sim.calm());
             sim.machine.set_latency(Duration::from_micros(50)..Duration::from_millis(3));
             sim.note("the disk is well again");
         }
@@ -170,7 +170,7 @@ impl Weather {
         } else {
             drive.restart_process()
         }
-        drive.set_faults(sim.calm());
+        sim.set_faults(sim.calm());
         self.disk_until = None;
         self.log_failed_since = None;
         let most = if self.calm { 200 } else { 3000 };
@@ -238,7 +238,7 @@ impl Weather {
             sim.note("the disk is slow");
         } else if let Some(faults) = sim.options.burst(&mut self.chance, drive.used_bytes()) {
             sim.note(&format!("{faults:?}"));
-            drive.set_faults(faults);
+            sim.set_faults(faults);
         } else {
             return;
         }
@@ -317,7 +317,7 @@ impl Weather {
                 self.power_off(sim, net, false);
             }
         }
-        drive.set_faults(sim.calm());
+        sim.set_faults(sim.calm());
         sim.machine.set_latency(Duration::from_micros(50)..Duration::from_millis(3));
         self.disk_until = None;
     }

@@ -153,6 +153,9 @@ impl Host {
             model.requests[id].fate = crate::model::Fate::Refused;
         }
         self.touched(&mut model, ticket, epoch);
+        if new {
+            model.told(&ticket.name, created.head.next);
+        }
         let window = self.window(&model, asked, created);
         drop(model);
         // Over HTTP the answer to a creation does not tell where the stream begins.

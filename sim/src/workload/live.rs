@@ -10,6 +10,7 @@ use weir_engine::{
 };
 
 use super::{Client, Target, verbs::Said};
+use crate::{door::Watch, model::Ticket};
 
 /// Where a live reader is.
 #[derive(Clone, Debug)]
@@ -76,11 +77,19 @@ impl Client {
             let watching = Watching { name: target.name.clone(), at, life };
             host.watching.borrow_mut().insert(self.no, watching);
             // One wait until it ends: to ask anew would look anew, and hide a wake that was lost.
+            let waiting = host.ticket(target);
             let mut changed = pin!(watch.changed(page.next));
             loop {
                 let wait = tokio::time::timeout(Duration::from_millis(200), changed.as_mut());
                 match wait.await {
-                    Ok(Change::Data | Change::Closed) => break,
+                    Ok(Change::Data) => match self.polled(target, &watch, (&waiting, from)) {
+                        Ok(next) => {
+                            from = next;
+                            break;
+                        }
+                        Err(()) => return,
+                    },
+                    Ok(Change::Closed) => break,
                     Ok(Change::Gone) => return,
                     Err(_) if host.leave.get() => return,
                     Err(_) if host.stop.get() => {}
@@ -92,6 +101,29 @@ impl Client {
                     }
                 }
             }
+        }
+    }
+
+    /// Looks at the page that a poll brought, if it brought one; where to go on, if anywhere.
+    fn polled(
+        &self,
+        target: &Target,
+        watch: &Watch,
+        (waiting, from): (&Ticket, From),
+    ) -> Result<From, ()> {
+        let Some(answer) = watch.polled() else { return Ok(from) };
+        let host = &self.host;
+        let page = match host.sort(waiting, &format!("poll {}", target.name), answer) {
+            Said::Yes(page) => page,
+            Said::Nothing => return Ok(from),
+            Said::No(_) | Said::Unknown => return Err(()),
+        };
+        weir_io::sometimes!("a poll brought the records it waited for");
+        host.sim.note(&format!("poll {} {from:?} to {:?}", target.name, page.next));
+        let seen = host.take(waiting, from, &None, &page);
+        match host.sim.check(seen) {
+            Some(_) if !page.closed => Ok(From::At(page.next)),
+            _ => Err(()),
         }
     }
 }

@@ -71,7 +71,13 @@ impl Host {
             }
             Error::DiskFull if options.disk_full => Said::Nothing,
             Error::Unknown if options.disturbs() || self.door.may_lose() => Said::Unknown,
-            Error::LogFailed | Error::ReadFailed(_) if options.disturbs() => Said::Nothing,
+            Error::LogFailed if options.disturbs() => Said::Nothing,
+            Error::ReadFailed(_)
+                if options.disturbs()
+                    && (sim.is_disturbed() || self.door.health() != Health::Serving) =>
+            {
+                Said::Nothing
+            }
             Error::ReadFailed(_) if options.keeps_readers_waiting() && sim.may_lack_answers() => {
                 weir_io::sometimes!("a read found no block here and none in the bucket");
                 Said::Nothing
@@ -318,6 +324,7 @@ impl Host {
             return model.saw_life(ticket, epoch);
         }
         model.saw_tail(ticket, appended.next)?;
+        model.told(&ticket.name, appended.next);
         if appended.closed {
             model.saw_closed(ticket, appended.next)?;
         }

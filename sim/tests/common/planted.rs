@@ -66,6 +66,9 @@ impl Planted {
                 said.push((seed, what));
                 continue;
             }
+            if seed != *known {
+                println!("{defect:?} as {id}: seed {seed}, {known} does not catch it any more");
+            }
             let held = failure(&self.case(over, seed, Sabotage::None));
             return held.map(|what| format!("{seed} fails without {defect:?} too: {what}"));
         }
