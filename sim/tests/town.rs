@@ -80,7 +80,7 @@ const SIPPED_LARGE: Choices =
 
 /// Defects of connections, of stopped processes, of webhooks, of limits and of tags.
 const DEFECTS: [Planted; 11] = [
-    Planted(Sabotage::TornBodies, "INV-16", 5, RESETS),
+    Planted(Sabotage::TornBodies, "INV-16", 10, RESETS),
     Planted(Sabotage::DeafAfterMany, "INV-20", 2, CROWDED),
     Planted(Sabotage::WritersWait, "INV-20", 0, SIPPED),
     Planted(Sabotage::EndlessBuffers, "INV-13", 10, SIPPED_LARGE),
@@ -88,11 +88,11 @@ const DEFECTS: [Planted; 11] = [
     Planted(Sabotage::CallsFeigned, "INV-25", 1, ANY),
     Planted(Sabotage::BeginningsUntold, "INV-31", 1, ANY),
     // There the server does not say what is wrong with the stream.
-    Planted(Sabotage::BeginningsTooLate, "INV-21", 1, ANY),
+    Planted(Sabotage::BeginningsTooLate, "INV-21", 4, ANY),
     Planted(Sabotage::TrimsForgotten, "INV-31", 1, ANY),
     // A 304 that speaks of another life, and a tag that stands for two things.
-    Planted(Sabotage::TagsOfNoLife, "INV-10", 18, ANY),
-    Planted(Sabotage::TagsOfNoLife, "INV-4", 9, ANY),
+    Planted(Sabotage::TagsOfNoLife, "INV-10", 9, ANY),
+    Planted(Sabotage::TagsOfNoLife, "INV-4", 2, ANY),
 ];
 
 #[test]

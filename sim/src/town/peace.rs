@@ -36,8 +36,8 @@ const BESIDE_BYTES_MAX: usize = 512 << 10;
 
 /// How long after a seal of the seed's age what is beyond its limits may be there.
 const TRIMMED_MAX: Duration = Duration::from_secs(5);
-/// How much later if what is to be looked at was not to be had from the bucket: then the store waits a
-/// minute.
+/// How much later if what is to be looked at could not be read, here or in the bucket: then the store
+/// waits a minute.
 const PUT_OFF: Duration = Duration::from_secs(65);
 /// Seal ages that are waited for; the store by itself is looked at with longer ones.
 const SEAL_AGE_MAX: Duration = Duration::from_secs(2);
@@ -80,7 +80,9 @@ async fn trimmed(host: &Host) -> Result<(), Breach> {
     if age > SEAL_AGE_MAX {
         return Ok(());
     }
-    let put_off = if host.sim.options.keeps_readers_waiting() { PUT_OFF } else { Duration::ZERO };
+    let options = &host.sim.options;
+    let unreadable = options.keeps_readers_waiting() || options.read_fails;
+    let put_off = if unreadable { PUT_OFF } else { Duration::ZERO };
     let late = age + TRIMMED_MAX + put_off;
     sleep(late).await;
     host.sim.note("what streams keep is looked at from another machine");
