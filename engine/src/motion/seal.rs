@@ -257,7 +257,7 @@ fn passing_over(blocks: &[Arc<Block>]) -> Vec<Arc<Block>> {
     if chunks.len() > 2 {
         chunks.remove(1);
     }
-    let block: Option<Block> = (!chunks.is_empty()).then(|| chunks.into_iter().collect());
+    let block = (!chunks.is_empty()).then(|| Block::new(chunks));
     block.map(Arc::new).into_iter().collect()
 }
 

@@ -108,6 +108,11 @@ pub(crate) fn segment_key(row: &SegmentRow) -> Key {
 
 /// The object of a ledger.
 pub(crate) fn ledger_key(row: &LedgerRow) -> Key {
+/// The object of a segment, for those who read it.
+pub(crate) fn segment_object(row: &SegmentRow) -> Remote {
+    Remote { key: segment_key(row), bytes: row.bytes }
+}
+
     Artifact::Ledger(row.id, Nonce::new(row.nonce)).key()
 }
 
@@ -259,8 +264,7 @@ impl Core {
             File::Segment(held) => {
                 files.place_segment(held.row.id, place);
                 if place == Place::Bucket {
-                    let remote = Remote { key: file.key(), bytes: file.bytes() };
-                    held.segment.set_remote(remote);
+                    held.segment.set_remote(segment_object(&held.row));
                 }
             }
             File::Ledger(row) => files.place_ledger(row.id, place),
