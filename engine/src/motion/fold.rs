@@ -19,6 +19,7 @@ use crate::{
     state::{
         catalogue::{self, Failure, LedgerRow, SegmentRow},
         files::{Cut, Fresh},
+        uploads::Reach,
     },
     subscribe::fold as subscriptions,
     types::{Lsn, ProducerId, SegmentId, StreamId},
@@ -247,8 +248,10 @@ fn release<'a>(core: &Core, folded: Lsn, snapshots: impl Iterator<Item = &'a Sna
         let left = match durable.life {
             crate::state::view::Life::Dead => durable.chunks.take(),
             _ => {
-                durable.uploads.folded(folded, snapshot.row.sealed, published);
-                durable.sealed_through(snapshot.row.sealed)
+                let row = &snapshot.row;
+                let sealed = Reach { seq: row.sealed, bytes: row.state.bytes };
+                durable.uploads.folded(folded, sealed, published);
+                durable.sealed_through(row.sealed)
             }
         };
         durable.producers.retain(|_, (_, changed)| *changed > lsn);
