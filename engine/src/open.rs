@@ -290,7 +290,7 @@ fn open_locked(
     let wiped = catalogue::meta_u64(&conn, wipe::WIPED).map_err(failure)?;
     core.wiped.store(wiped, Ordering::Relaxed);
     let deaths = catalogue::deaths(&conn).map_err(failure)?.into_iter();
-    *core.deaths.lock() = deaths.map(|(id, death)| (id, death.into())).collect();
+    *core.deaths.lock() = deaths.collect();
     let opened = Opened { core, lock, conn, link, writer_epoch, slices: received };
     Ok(Tried::Opened(Box::new(opened)))
 }
