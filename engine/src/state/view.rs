@@ -85,7 +85,10 @@ pub(crate) struct Durable {
     pub(crate) life: Life,
     /// Records of its own before this lie in segments, those from here on in `chunks`.
     pub(crate) sealed: Seq,
-    /// What of that is in the bucket.
+    /// Records before this lie in segments that the catalogue has, too: more than `sealed` says if a
+    /// fold failed after it had written them. The next seal does not write them again.
+    pub(crate) written: Seq,
+    /// What of `sealed` is in the bucket.
     pub(crate) uploads: Uploads,
     pub(crate) chunks: Chunks,
     /// Producers changed since the last fold.
@@ -183,6 +186,7 @@ impl Stream {
                 reflected,
                 life,
                 sealed: sealed.seq,
+                written: Seq::ZERO,
                 uploads,
                 chunks: Chunks::default(),
                 producers: BTreeMap::new(),
