@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use conformance::{http, moto::Moto};
+use conformance::{http, moto::Moto, server::Scratch};
 use weir_io::{
+    disk::Create,
     laws,
-    objects::{Key, ObjectError, Objects, probe},
+    objects::{Created, Delivery, Key, ObjectError, Objects, probe},
     os::{
         self,
         objects::{Bucket, Kind},
@@ -50,6 +51,38 @@ async fn s3_keeps_the_laws_of_buckets_and_fences() {
         laws::objects::all(&client).await;
         let client = Retrying::new(client, Arc::clone(&world.entropy), Patience::default());
         probe(&client, &*world.entropy).await.expect("moto fences");
+    }
+}
+
+#[tokio::test]
+async fn a_large_file_goes_up_in_parts() {
+    let moto = moto();
+    let world = os::world().expect("a runtime is around");
+    let scratch = Scratch::new().expect("a directory");
+    let path = scratch.path().join("large");
+    let size: usize = (128 << 20) + 1;
+    let bytes: Vec<u8> = (0..=250).cycle().take(size).collect();
+    let file = world.disk.create(&path, Create::New).expect("creates");
+    file.write_all_at(&bytes, 0).expect("writes");
+    let size = u64::try_from(size).expect("usize fits u64");
+    let key = Key::new("rows/large").expect("a key");
+    for (kind, prefix) in [(Kind::S3, None), (Kind::R2, Some(Key::new("p").expect("a key")))] {
+        let bucket = bucket(&moto, kind, BUCKET, prefix);
+        let client = os::objects::open(&bucket, &world).await.expect("it is configured");
+        let sent = client.create_from_file(&key, &path, size).expect("it is large").await;
+        let delivery = Delivery { created: Created::New, requests: 7, bytes: size };
+        assert_eq!(sent, Ok(delivery));
+        let meta = client.head(&key).await.expect("moto answers").expect("it is there");
+        assert_eq!(meta.size, size);
+        let last = size - 1;
+        for range in [0..10, (32 << 20) - 5..(32 << 20) + 5, last - 9..size] {
+            let at = usize::try_from(range.start).expect("small");
+            let found = client.get_range(&key, range).await.expect("moto answers");
+            assert_eq!(found, bytes[at..at + found.len()]);
+        }
+        let again = client.create_from_file(&key, &path, size).expect("it is large").await;
+        assert_eq!(again.expect("moto answers").created, Created::AlreadyThere);
+        client.delete(&key).await.expect("moto answers");
     }
 }
 

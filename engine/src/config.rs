@@ -43,8 +43,8 @@ pub struct Config {
     pub memtable_bytes_max: usize,
     /// Age of the oldest unsealed record that starts a seal.
     pub seal_age: Duration,
-    /// Bytes of the segments, or ledgers, that are merged into one, together. What comes of it must
-    /// fit into one upload, of which the whole lies in memory.
+    /// Bytes of the segments that are merged into one, together. Up to 128 MiB what comes of it takes
+    /// one request to upload, and lies in memory meanwhile; beyond, several.
     pub merged_bytes_max: u64,
     /// Bytes of requests waiting for a commit; more are refused.
     pub queue_bytes_max: usize,

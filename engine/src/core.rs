@@ -36,7 +36,8 @@ use crate::{
     request,
     segment::BlockCache,
     state::{
-        catalogue::{Death, Failure},
+        catalogue::Failure,
+        deaths::Deaths,
         files::Files,
         readers::Readers,
         shelf::Shelf,
@@ -70,7 +71,7 @@ pub(crate) struct Core {
     pub(crate) subscriptions: Registry,
     pub(crate) segments: ArcSwap<SegmentSet>,
     /// By segment, what in it nobody can read any more; as the catalogue has it.
-    pub(crate) deaths: Mutex<BTreeMap<SegmentId, Dying>>,
+    pub(crate) deaths: Mutex<Deaths>,
     /// Counts the changes of what lies in which segment.
     pub(crate) moves: watch::Sender<u64>,
     pub(crate) blocks: BlockCache<ahash::RandomState>,
@@ -150,20 +151,6 @@ pub(crate) struct Core {
     pub(crate) publisher: Notify,
     /// Turns true when the writer's lane has ended.
     pub(crate) ended: watch::Sender<bool>,
-}
-
-/// A segment with dead records.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Dying {
-    pub(crate) death: Death,
-    /// It could not be written anew: not again before this.
-    pub(crate) not_before: WallMs,
-}
-
-impl From<Death> for Dying {
-    fn from(death: Death) -> Self {
-        Self { death, not_before: WallMs::ZERO }
-    }
 }
 
 /// What the next fold has to write.

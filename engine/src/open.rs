@@ -14,7 +14,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use weir_io::{World, disk::Lock, objects::Objects, sqlite::Role};
 
@@ -201,17 +201,31 @@ fn start(
 }
 
 fn io_error(what: String) -> impl FnOnce(io::Error) -> OpenError {
-    move |source| OpenError::Io { what, source }
+    move |source| {
+        let what = match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => format!("{what}: {FULL}"),
+            _ => what,
+        };
+        OpenError::Io { what, source }
+    }
 }
 
 fn failure(error: Failure) -> OpenError {
     match error {
-        Failure::Sqlite(source) => OpenError::Sqlite { what: "catalogue".into(), source },
+        Failure::Sqlite(source) => {
+            let what = match source.sqlite_error_code() {
+                Some(ErrorCode::DiskFull) => format!("catalogue: {FULL}"),
+                _ => "catalogue".into(),
+            };
+            OpenError::Sqlite { what, source }
+        }
         Failure::Malformed(bad) => OpenError::Corrupt(bad.to_string()),
         Failure::Damaged(text) => OpenError::Corrupt(text),
     }
 }
 
+/// Of a start for which there is no room.
+const FULL: &str = "the disk is full, and a start takes a little room; nothing is lost: free some space and start again";
 /// Set in stores whose bucket is in memory.
 const VOLATILE: &str = "bucket_is_volatile";
 
@@ -229,7 +243,7 @@ fn open_locked(
     let mut conn = world
         .sqlite
         .open(&path, Role::Writer)
-        .map_err(|source| OpenError::Sqlite { what: path.display().to_string(), source })?;
+        .map_err(|source| unopened(&path, config.layout, source))?;
     let origin = catalogue::origin(&conn).map_err(failure)?;
     if origin == Origin::Foreign {
         return Err(foreign(&path));
@@ -290,7 +304,7 @@ fn open_locked(
     let wiped = catalogue::meta_u64(&conn, wipe::WIPED).map_err(failure)?;
     core.wiped.store(wiped, Ordering::Relaxed);
     let deaths = catalogue::deaths(&conn).map_err(failure)?.into_iter();
-    *core.deaths.lock() = deaths.map(|(id, death)| (id, death.into())).collect();
+    *core.deaths.lock() = deaths.collect();
     let opened = Opened { core, lock, conn, link, writer_epoch, slices: received };
     Ok(Tried::Opened(Box::new(opened)))
 }
@@ -329,6 +343,26 @@ pub fn is_foreign(world: &World, path: &Path) -> bool {
         catalogue::origin(&conn)
     };
     world.disk.exists(path).unwrap_or(false) && matches!(look(), Ok(Origin::Foreign))
+}
+
+/// Why a database did not open, and what to do about it.
+fn unopened(path: &Path, layout: Layout, source: rusqlite::Error) -> OpenError {
+    let path = path.display();
+    let what = match (source.sqlite_error_code(), layout) {
+        (Some(ErrorCode::DiskFull), _) => format!("{path}: {FULL}"),
+        (Some(ErrorCode::SystemIoFailure), Layout::Tree) => format!(
+            "{path}: the disk does not do what it should with the database or its log; start \
+             again, and if that does not help keep the directory, make the store anew out of its \
+             bucket on another disk (`weir bootstrap`), and look for what was never published \
+             (`weir inspect unpublished`)"
+        ),
+        (Some(ErrorCode::SystemIoFailure), Layout::OneFile) => format!(
+            "{path}: the disk does not do what it should with the database or its log; start \
+             again, and if that does not help copy both to another disk, as far as they can be read"
+        ),
+        _ => path.to_string(),
+    };
+    OpenError::Sqlite { what, source }
 }
 
 fn foreign(path: &Path) -> OpenError {

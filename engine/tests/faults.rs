@@ -155,3 +155,53 @@ fn a_second_process_on_the_directory_is_told_who_holds_it() {
         assert_eq!(engine.health(), Health::Serving);
     });
 }
+
+/// An error with what caused it.
+fn told(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |inner| inner.source());
+    causes.fold(error.to_string(), |text, inner| format!("{text}: {inner}"))
+}
+
+#[test]
+fn a_start_that_the_disk_refuses_says_which_file_and_what_to_do() {
+    let machine = Machine::new(11);
+    live(&machine, End::PowerCut, async |engine| {
+        create(&engine, "s").await.expect("creates");
+        append(&engine, "s", Bytes::from(vec![b'a'; 1000])).await.expect("appends");
+    });
+    let config = Config::new("/data/store");
+    let log = config.dir.join("weir.sqlite-wal");
+    let start = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
+        let said = tokio::task::LocalSet::new().block_on(&runtime, async {
+            let opened = Engine::open(machine.boot(Duration::ZERO), config.clone(), "test").await;
+            machine.drive().kill();
+            opened.err().map(|error| told(&error))
+        });
+        drop(runtime);
+        machine.drive().restart_process();
+        said
+    };
+    machine.drive().set_readable(&log, false).expect("there is a log");
+    let said = start().expect("the log can't be read");
+    for part in ["/data/store/weir.sqlite-wal can't be read between bytes 0 and", "weir bootstrap"]
+    {
+        assert!(said.contains(part), "{said}");
+    }
+    machine.drive().set_readable(&log, true).expect("there is a log");
+
+    // Wherever it is that there is no room.
+    machine.drive().set_faults(Faults { full: 0.4, ..Faults::default() });
+    let said: Vec<String> = (0..60).filter_map(|_| start()).collect();
+    for said in &said {
+        assert!(said.contains("free some space and start again"), "{said}");
+    }
+    let named =
+        |it: &&String| it.contains("/data/store/weir.sqlite-wal can't be written at byte 0");
+    assert!(said.iter().filter(named).count() > 3, "{said:?}");
+    machine.drive().set_faults(Faults::default());
+    live(&machine, End::Clean, async |engine| {
+        assert_eq!(length(&engine, "s").await, 1000, "nothing was lost");
+    });
+}

@@ -40,15 +40,19 @@ pub trait Objects: Send + Sync {
     /// Creates an object unless its key is taken.
     fn create<'a>(&'a self, key: &'a Key, payload: Payload) -> Pending<'a, Created>;
 
-    /// Creates an object from a whole synced file that never changes again, without moving its
-    /// bytes. `None`: this bucket cannot, upload them instead. The file must outlive the future
-    /// and may be removed afterwards.
+    /// Creates an object from a whole synced file of `size` bytes that never changes again, without
+    /// all of them in memory. `None`: this bucket does not do that with so many, upload them
+    /// instead. The file must outlive the future and may be removed afterwards.
+    ///
+    /// The key must be this file's alone: unlike [`Objects::create`] it may lay the same bytes over
+    /// what another call for the same file has just created.
     fn create_from_file<'a>(
         &'a self,
         key: &'a Key,
         file: &'a Path,
-    ) -> Option<Pending<'a, Created>> {
-        let _ = (key, file);
+        size: u64,
+    ) -> Option<Pending<'a, Delivery>> {
+        let _ = (key, file, size);
         None
     }
 
@@ -83,6 +87,17 @@ pub enum Created {
     New,
     /// The key was taken. Nothing changed.
     AlreadyThere,
+}
+
+/// How a creation from a file ended, and what it took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// How it ended.
+    pub created: Created,
+    /// Requests, as the bucket bills them.
+    pub requests: u64,
+    /// Bytes that were moved: none if the file was linked.
+    pub bytes: u64,
 }
 
 /// What a bucket says of an object without its bytes.

@@ -104,7 +104,7 @@ impl Retrying {
         self.creation(payload.size(), ask).await
     }
 
-    /// As [`Objects::create_from_file`]; `None`: the bucket cannot, upload instead.
+    /// As [`Objects::create_from_file`]; `None`: the bucket does not, upload instead.
     ///
     /// # Errors
     /// As [`Retrying::create`].
@@ -114,12 +114,13 @@ impl Retrying {
         file: &Path,
         size: u64,
     ) -> Result<Option<Outcome>, ObjectError> {
-        if self.bucket.create_from_file(key, file).is_none() {
+        if self.bucket.create_from_file(key, file, size).is_none() {
             return Ok(None);
         }
         let ask = || {
-            let create = self.bucket.create_from_file(key, file);
-            create.expect("what a bucket can do does not change")
+            let create = self.bucket.create_from_file(key, file, size);
+            let create = create.expect("what a bucket can do does not change");
+            async move { create.await.map(|delivery| delivery.created) }
         };
         Ok(Some(self.creation(size, ask).await?))
     }

@@ -14,6 +14,8 @@ const SEEDS: Range<u64> = 1240..1400;
 const WITH_BUCKET: [Range<u64>; 2] = [4120..4180, 4280..4300];
 /// A recovery into which the old writer publishes: one in a hundred drills comes to that.
 const DRILLED: u64 = 2273;
+/// A live reader that a trim overtakes: one seed in some hundreds.
+const OVERTAKEN: u64 = 1892;
 const MORE: [Range<u64>; 3] = [1400..1520, 1520..1640, 1640..1760];
 
 /// Where rare branches are marked that these seeds must reach.
@@ -99,7 +101,7 @@ fn fixed_seeds_hold_and_reach_every_rare_branch() {
     let with_bucket = WITH_BUCKET.into_iter().flatten();
     let with_bucket = with_bucket.map(|seed| common::case(seed).with("bucket", "true"));
     let drilled = common::case(DRILLED).with("bucket", "true").with("drill", "true");
-    let with_bucket = with_bucket.chain([drilled]);
+    let with_bucket = with_bucket.chain([drilled, common::case(OVERTAKEN)]);
     let mut rounds: Vec<Vec<Case>> = vec![SEEDS.map(common::case).chain(with_bucket).collect()];
     rounds.extend(MORE.map(|more| more.map(common::case).collect()));
     for cases in rounds {

@@ -13,7 +13,7 @@ const PACKAGES: [&str; 5] = ["io", "engine", "http", "sim", "conformance"];
 const LINES_MAX: usize = 500;
 
 /// Ranks inside the engine, as its imports are: a module imports from its own rank and below.
-const RANKS: [(&str, u32); 62] = [
+const RANKS: [(&str, u32); 63] = [
     ("limits", 0),
     ("inflate", 0),
     ("types", 1),
@@ -47,6 +47,7 @@ const RANKS: [(&str, u32); 62] = [
     ("state::catalogue", 5),
     ("state::uploads", 5),
     ("state::view", 5),
+    ("state::deaths", 6),
     ("state::files", 6),
     ("state::readers", 6),
     ("log::group", 6),

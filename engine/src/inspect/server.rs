@@ -329,8 +329,8 @@ fn segments(core: &Core) -> Segments {
     Segments {
         unreadable: level(&core.metrics.files_unreadable),
         dying: deaths.len(),
-        dead_bytes: deaths.values().map(|dying| dying.death.bytes).sum(),
-        dead_since: deaths.values().map(|dying| dying.death.since).min(),
+        dead_bytes: deaths.bytes(),
+        dead_since: deaths.since(),
         count: set.all().len(),
         bytes: set.bytes(),
         cached_bytes: level(&core.metrics.local_bytes),

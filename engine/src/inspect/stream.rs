@@ -74,6 +74,8 @@ pub struct Sealed {
     pub records: u64,
     /// Their payload bytes, before compression.
     pub bytes: u64,
+    /// The payload bytes of those that no manifest shows yet: all without a bucket.
+    pub pending_bytes: u64,
     /// Segments that hold some of them. Filters say so: one in 256 of those that hold none may
     /// count too.
     pub segments: usize,
@@ -234,6 +236,9 @@ impl Inspection {
         let state = &durable.state;
         let revision = self.revision_of(&durable, in_bucket);
         let unsealed = unsealed(&durable);
+        let uploaded = durable.uploads.reach(in_bucket.map_or(Lsn::ZERO, |it| it.folded));
+        let ever_sealed = state.bytes.saturating_sub(unsealed.bytes);
+        let sealed_bytes = ever_sealed.saturating_sub(state.kept.dropped);
         let details = Details {
             head: head_of(&self.stream, state),
             expires_at: self.expires_at(&durable),
@@ -245,19 +250,15 @@ impl Inspection {
             sealed: Sealed {
                 through: state.lineage.offset(durable.sealed),
                 records: durable.sealed.since(identity.own_start().max(state.kept.earliest)),
-                bytes: state
-                    .bytes
-                    .saturating_sub(unsealed.bytes)
-                    .saturating_sub(state.kept.dropped),
+                bytes: sealed_bytes,
+                // What it has let go of is the oldest, so some of what is pending only if all of
+                // what is uploaded.
+                pending_bytes: ever_sealed.saturating_sub(uploaded.bytes).min(sealed_bytes),
                 segments: 0,
                 file_bytes: 0,
                 newest: None,
             },
-            uploaded: Uploaded {
-                through: durable.uploads.through(in_bucket.map_or(Lsn::ZERO, |it| it.folded)),
-                segments: 0,
-                object_bytes: 0,
-            },
+            uploaded: Uploaded { through: uploaded.seq, segments: 0, object_bytes: 0 },
             cached_bytes: 0,
             fork: identity.fork.as_ref().map(|fork| ForkOf {
                 source: fork.source_name.clone(),

@@ -212,13 +212,16 @@ async fn merge(core: &Arc<Core>, inputs: &[LedgerRow], below: Below) -> Result<b
         return Ok(false);
     }
     let old: Vec<LedgerRow> = inputs.to_vec();
-    core.on_writer("merge ledgers", move |conn| -> Result<(), Failure> {
+    let stored = core.on_writer("merge ledgers", move |conn| -> Result<(), Failure> {
         let tx = conn.transaction()?;
         catalogue::put_ledger(&tx, &new)?;
         ledgers::drop_rows(&tx, &old)?;
         Ok(tx.commit()?)
-    })
-    .await??;
+    });
+    if let Err(error) = stored.await? {
+        ledgers::remove_refused(core, vec![new.id], &error).await;
+        return Err(error.into());
+    }
     let gone: Vec<SegmentId> = inputs.iter().map(|row| row.id).collect();
     core.files.lock().replace_ledgers(&gone, new);
     ledgers::remove_files(core, gone).await;

@@ -18,10 +18,13 @@ use super::{
     seal::{Failed, Snapshot},
 };
 use crate::{
-    core::{Burial, Core, Dying},
+    core::{Burial, Core},
     read::segments,
     segment::Segment,
-    state::catalogue::{self, Death, Failure},
+    state::{
+        catalogue::{self, Death, Failure},
+        deaths::Dying,
+    },
     types::{Ancestry, Lsn, SegmentId, Seq, StreamId, WallMs},
 };
 
@@ -162,37 +165,34 @@ async fn note(core: &Arc<Core>, found: BTreeMap<SegmentId, u64>) -> Result<(), F
     })
     .await?;
     let mut known = core.deaths.lock();
-    for (segment, death) in deaths.iter() {
-        let sum = known.entry(*segment).or_insert(Death { bytes: 0, since }.into());
-        sum.death.bytes = sum.death.bytes.saturating_add(death.bytes);
-        sum.death.since = sum.death.since.min(death.since);
-    }
+    deaths.iter().for_each(|(segment, death)| known.add(*segment, *death));
     Ok(())
 }
 
 /// Whether something is to be erased that no seal brings about.
 pub(super) fn is_overdue(core: &Core) -> bool {
     let now = core.now().wall;
-    let deaths = core.deaths.lock();
-    deaths.values().any(|dying| is_due(core, dying, now))
+    let Some(then) = over_since(core, now) else { return false };
+    core.deaths.lock().until(then).any(|dying| dying.not_before <= now)
 }
 
-fn is_due(core: &Core, dying: &Dying, now: WallMs) -> bool {
+/// What had died by then must be gone; `None`: nothing must, in the first days of the clock.
+fn over_since(core: &Core, now: WallMs) -> Option<WallMs> {
     let within_ms = u64::try_from(core.config.erase_within.as_millis()).unwrap_or(u64::MAX);
-    let due = dying.death.since.get().saturating_add(within_ms);
-    due <= now.get() && dying.not_before <= now
+    now.get().checked_sub(within_ms).map(WallMs::new)
 }
 
 /// Which of these segments are to be written anew, oldest first: those whose time is up, or of
 /// which a quarter is dead.
 pub(super) fn rotting(core: &Core, segments: &[Arc<Segment>]) -> Vec<usize> {
     let now = core.now().wall;
+    let then = over_since(core, now);
     let deaths = core.deaths.lock();
     let rots = |segment: &Arc<Segment>| {
-        let Some(dying) = deaths.get(&segment.id()) else { return false };
-        let dead = dying.death.bytes;
-        let mostly = dead > 0 && dead >= segment.footer().file_bytes() / 4;
-        is_due(core, dying, now) || (mostly && dying.not_before <= now)
+        let Some(Dying { death, not_before }) = deaths.get(segment.id()) else { return false };
+        let mostly = death.bytes > 0 && death.bytes >= segment.footer().file_bytes() / 4;
+        let overdue = then.is_some_and(|then| death.since <= then);
+        (overdue || mostly) && *not_before <= now
     };
     segments.iter().enumerate().filter(|(_, it)| rots(it)).map(|(at, _)| at).collect()
 }
@@ -201,23 +201,23 @@ pub(super) fn rotting(core: &Core, segments: &[Arc<Segment>]) -> Vec<usize> {
 pub(super) fn put_off(core: &Core, segments: &[SegmentId]) {
     let again = WallMs::new(core.now().wall.get().saturating_add(AGAIN_MS));
     let mut deaths = core.deaths.lock();
-    for id in segments {
-        if let Some(dying) = deaths.get_mut(id) {
-            dying.not_before = again;
-        }
-    }
+    segments.iter().for_each(|id| deaths.put_off(*id, again));
 }
 
 /// What was to be erased of segments that are merged.
 pub(super) fn left(core: &Core, old: &[SegmentId]) -> Option<Death> {
     let deaths = core.deaths.lock();
-    let since = old.iter().filter_map(|id| Some(deaths.get(id)?.death.since)).min()?;
+    let since = old.iter().filter_map(|id| Some(deaths.get(*id)?.death.since)).min()?;
     Some(Death { bytes: 0, since })
 }
 
 /// Segments were merged into a new one, which has these dead left.
 pub(super) fn moved(core: &Core, old: &[SegmentId], left: Option<(SegmentId, Death)>) {
     let mut deaths = core.deaths.lock();
-    deaths.retain(|id, _| !old.contains(id));
-    deaths.extend(left.map(|(id, death)| (id, death.into())));
+    for id in old {
+        deaths.remove(*id);
+    }
+    if let Some((id, death)) = left {
+        deaths.add(id, death);
+    }
 }

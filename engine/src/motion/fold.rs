@@ -19,6 +19,7 @@ use crate::{
     state::{
         catalogue::{self, Failure, LedgerRow, SegmentRow},
         files::{Cut, Fresh},
+        uploads::Reach,
     },
     subscribe::fold as subscriptions,
     types::{Lsn, ProducerId, SegmentId, StreamId},
@@ -53,6 +54,9 @@ pub(crate) async fn run(
     core.files.lock().fold_begins();
     register(core, &files).await?;
     core.show_segments(files);
+    for snapshot in &snapshots {
+        snapshot.stream.durable.lock().written = snapshot.row.sealed;
+    }
     super::deaths::mark(core, &snapshots, &burials).await?;
     bury(core, &burials).await?;
     // A stream that this batch buries must not get its row back. One that died after the batch
@@ -88,7 +92,12 @@ pub(crate) async fn run(
         _ => Vec::new(),
     };
     let gone = replaced.iter().map(|row| row.id).collect();
-    core.on_writer("finish", move |conn| finish(conn, &cut, ledger, &replaced)).await??;
+    let finished = core.on_writer("finish", move |conn| finish(conn, &cut, ledger, &replaced));
+    if let Err(error) = finished.await? {
+        let fresh = ledger.iter().map(|fresh| fresh.row.id).collect();
+        super::ledgers::remove_refused(core, fresh, &error).await;
+        return Err(error.into());
+    }
     // From here on look-ups see the rows; whatever was looked up before must not be shelved when
     // memory has let go of what the rows have now.
     let names: Vec<_> = burials.iter().map(|burial| burial.name.clone()).collect();
@@ -129,10 +138,7 @@ async fn register(core: &Arc<Core>, files: &[NewSegment]) -> Result<(), Failed> 
         Ok(tx.commit()?)
     });
     if let Err(error) = registered.await? {
-        // After any other error a crash may still bring the rows back.
-        if error.is_full() {
-            stow::remove(core, ids).await;
-        }
+        stow::remove_refused(core, ids, &error).await;
         return Err(error.into());
     }
     core.files.lock().add_segments(files.iter().map(NewSegment::held));
@@ -247,8 +253,10 @@ fn release<'a>(core: &Core, folded: Lsn, snapshots: impl Iterator<Item = &'a Sna
         let left = match durable.life {
             crate::state::view::Life::Dead => durable.chunks.take(),
             _ => {
-                durable.uploads.folded(folded, snapshot.row.sealed, published);
-                durable.sealed_through(snapshot.row.sealed)
+                let row = &snapshot.row;
+                let sealed = Reach { seq: row.sealed, bytes: row.state.bytes };
+                durable.uploads.folded(folded, sealed, published);
+                durable.sealed_through(row.sealed)
             }
         };
         durable.producers.retain(|_, (_, changed)| *changed > lsn);

@@ -216,7 +216,9 @@ pub(super) fn file(
         drop(disk.remove(&temporary));
     })?;
     // A row must not name a file that the crash forgets (INV-14).
-    disk.sync_dir(&ledger_dir(&core.config))?;
+    disk.sync_dir(&ledger_dir(&core.config)).inspect_err(|_| {
+        drop(disk.remove(&path));
+    })?;
     Ok(row_of(core, id, &footer))
 }
 
@@ -249,6 +251,14 @@ pub(super) async fn remove_files(core: &Arc<Core>, gone: Vec<SegmentId>) {
     let config = core.config.clone();
     let remove = move |files: &Files| files.remove(gone.iter().map(|id| ledger_path(&config, *id)));
     stow::on_files(core, remove).await;
+}
+
+/// Removes new ledgers whose rows the catalogue refused, as [`stow::remove_refused`] does with segments.
+pub(super) async fn remove_refused(core: &Arc<Core>, ids: Vec<SegmentId>, why: &Failure) {
+    if why.is_full() {
+        weir_io::sometimes!("a ledger was removed that a full disk kept out of the catalogue");
+        remove_files(core, ids).await;
+    }
 }
 
 /// Reads the file of a ledger through; says whether it is what was written.

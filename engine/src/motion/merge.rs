@@ -314,10 +314,7 @@ async fn merge(core: &Arc<Core>, inputs: Vec<Arc<Segment>>) -> Result<(), Failed
         Ok(tx.commit()?)
     });
     if let Err(error) = stored.await? {
-        // As with those of a fold.
-        if error.is_full() {
-            stow::remove(core, vec![row.id]).await;
-        }
+        stow::remove_refused(core, vec![row.id], &error).await;
         return Err(error.into());
     }
     let mut gone = old.clone();

@@ -15,5 +15,7 @@ pub(crate) mod publish;
 pub(crate) mod retention;
 pub(crate) mod seal;
 mod stow;
+#[cfg(test)]
+mod tests;
 pub(crate) mod unreadable;
 pub(crate) mod wipe;

@@ -62,6 +62,16 @@ pub(super) async fn remove(core: &Arc<Core>, ids: Vec<SegmentId>) {
     }
 }
 
+/// Removes new segments whose rows the catalogue refused, if that was for want of room: then nothing
+/// names them. After any other error a crash may still bring the rows back, and the next start
+/// removes what they do not name.
+pub(super) async fn remove_refused(core: &Arc<Core>, ids: Vec<SegmentId>, why: &Failure) {
+    if why.is_full() {
+        weir_io::sometimes!("segments were removed that a full disk kept out of the catalogue");
+        remove(core, ids).await;
+    }
+}
+
 /// Does something with files. Nobody waits for it if the process is shutting down.
 pub(super) async fn on_files(core: &Arc<Core>, job: impl FnOnce(&Files) + Send + 'static) {
     let shared = Arc::clone(core);

@@ -8,9 +8,13 @@ use std::{
     collections::BTreeSet,
     fmt, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
+use futures_util::{StreamExt, stream};
 use rusqlite::Connection;
 use weir_io::World;
 
@@ -22,7 +26,7 @@ use crate::{
     log::commit::StoreId,
     motion::publish,
     rack::{self, Rack},
-    segment::{Remote, Segment},
+    segment::Segment,
     state::{
         catalogue::{self, Failure, Place, SegmentRow, pieces},
         files::{Cut, Files, Held},
@@ -32,6 +36,8 @@ use crate::{
 
 /// Pieces taken out in one transaction.
 const PIECES_PER_STEP: u32 = 256;
+/// Copies made anew at a time. Each has the end of its segment in memory, 64 KiB of most.
+const COPIES_AT_ONCE: usize = 16;
 
 /// What was found of the files that the catalogue names.
 pub(super) struct Found {
@@ -90,7 +96,7 @@ pub(super) fn open(
             Err(Unusable::Bad(why)) => return Err(OpenError::Corrupt(format!("{shown}: {why}"))),
         };
         if row.place == Place::Bucket {
-            segment.set_remote(remote(&row));
+            segment.set_remote(publish::segment_object(&row));
         }
         held.push(Held { row, segment: Arc::new(segment) });
     }
@@ -109,10 +115,6 @@ pub(super) fn open(
     let segments = held.iter().map(|held| Arc::clone(&held.segment)).collect();
     let cut = Cut::load(conn).map_err(failure)?;
     Ok(Found { files: Files::new(held, ledgers, cut), segments, lacking })
-}
-
-fn remote(row: &SegmentRow) -> Remote {
-    Remote { key: publish::segment_key(row), bytes: row.bytes }
 }
 
 fn open_one(
@@ -135,7 +137,7 @@ fn open_one(
     Ok(segment)
 }
 
-/// Makes copies anew from the bucket. `asked`: those that this start has already made.
+/// Makes copies anew from the bucket, several at a time. `asked`: those that this start has already made.
 ///
 /// # Errors
 /// The bucket does not answer, or does not have what it should; or a copy that was just made can't be
@@ -147,32 +149,52 @@ pub(super) async fn bring(
     lacking: &[Lacking],
     asked: &mut BTreeSet<SegmentId>,
 ) -> Result<(), OpenError> {
-    for copy in lacking {
-        let Some(bucket) = bucket.filter(|_| asked.insert(copy.row.id)) else {
-            return Err(OpenError::Corrupt(copy.to_string()));
-        };
-        tracing::warn!(segment = %copy.row.id, why = %copy.why, "a local copy is made anew");
-        weir_io::sometimes!("a start made a local copy anew that could not be used");
-        let adoption = Adoption {
-            store: copy.store.0,
-            id: copy.row.id,
-            mark: None,
-            remote: remote(&copy.row),
-            path: segment_path(config, copy.row.id),
-        };
-        adopt(world, &bucket.reading, &adoption).await.map_err(|error| match error {
-            AdoptError::Unanswered { .. } => OpenError::Bucket(format!(
-                "{copy}, and it can't be had from the bucket now: {error}; start again when the \
-                 bucket answers"
-            )),
-            error => {
-                OpenError::Corrupt(format!("{copy}, nor can it be had from the bucket: {error}"))
-            }
-        })?;
-    }
+    let again = lacking.iter().find(|copy| !asked.insert(copy.row.id));
+    let (Some(bucket), None) = (bucket, again) else {
+        let copy = again.unwrap_or(&lacking[0]);
+        return Err(OpenError::Corrupt(copy.to_string()));
+    };
+    // After the first that fails none is begun, but those under way end: nobody must write here any
+    // more once this start has given the directory up (INV-29).
+    let failed = AtomicBool::new(false);
+    let copies = stream::iter(lacking).map(|copy| async {
+        if failed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let made = anew(world, config, bucket, copy).await;
+        failed.fetch_or(made.is_err(), Ordering::Relaxed);
+        made
+    });
+    let made: Vec<Result<(), OpenError>> = copies.buffered(COPIES_AT_ONCE).collect().await;
+    made.into_iter().collect::<Result<(), OpenError>>()?;
     let (disk, dir) = (Arc::clone(&world.disk), segment_dir(config));
     let synced = weir_io::tasks::run(&*world.blocking, move || disk.sync_dir(&dir));
     synced.await.map_err(super::gone)?.map_err(io_error("syncing the segments".into()))
+}
+
+async fn anew(
+    world: &World,
+    config: &Config,
+    bucket: &Bucket,
+    copy: &Lacking,
+) -> Result<(), OpenError> {
+    tracing::warn!(segment = %copy.row.id, why = %copy.why, "a local copy is made anew");
+    weir_io::sometimes!("a start made a local copy anew that could not be used");
+    let adoption = Adoption {
+        store: copy.store.0,
+        id: copy.row.id,
+        mark: None,
+        remote: publish::segment_object(&copy.row),
+        path: segment_path(config, copy.row.id),
+    };
+    let adopted = adopt(world, &bucket.reading, &adoption).await;
+    adopted.map(drop).map_err(|error| match error {
+        AdoptError::Unanswered { .. } => OpenError::Bucket(format!(
+            "{copy}, and it can't be had from the bucket now: {error}; start again when the bucket \
+             answers"
+        )),
+        error => OpenError::Corrupt(format!("{copy}, nor can it be had from the bucket: {error}")),
+    })
 }
 
 /// Takes pieces out that no row of a segment names: what a crash left behind.

@@ -15,7 +15,7 @@ mod whole;
 use rusqlite::{Connection, OptionalExtension, params};
 
 pub(crate) use self::{
-    deaths::{Death, add_death, deaths, drop_death},
+    deaths::{DEAD_BYTES_MAX, Death, add_death, deaths, drop_death},
     objects::{
         LedgerRow, Place, SegmentRow, collectable, drop_garbage, drop_ledger, drop_manifest,
         drop_segment, forget_bucket, is_garbage, ledgers, oldest_manifest, oldest_waiting,

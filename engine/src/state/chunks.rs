@@ -20,6 +20,22 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    /// A block of these chunks, which are weighed.
+    ///
+    /// # Panics
+    /// One does not begin where the one before it ends, or there is none.
+    pub(crate) fn new(chunks: Vec<Chunk>) -> Self {
+        assert!(!chunks.is_empty(), "a block has at least one chunk");
+        for (chunk, next) in chunks.iter().zip(&chunks[1..]) {
+            assert!(next.first == chunk.limit(), "INV-7 what is sealed has no hole and no overlap");
+        }
+        let mut weight = Weight::default();
+        for chunk in &chunks {
+            weight += weigh(chunk);
+        }
+        Self { chunks, weight }
+    }
+
     pub(crate) fn chunks(&self) -> &[Chunk] {
         &self.chunks
     }
@@ -64,7 +80,7 @@ impl Chunks {
                 "INV-7 what is sealed has no hole and no overlap"
             );
         }
-        let weight = Weight { payload: chunk.records.payload.len(), cost: chunk.cost() };
+        let weight = weigh(&chunk);
         self.last_weight += weight;
         self.weight += weight;
         self.last.push(chunk);
@@ -95,8 +111,8 @@ impl Chunks {
         if let Some(cut) = self.full.front_mut().filter(|block| block.chunks[0].limit() <= limit) {
             let at = cut.chunks.partition_point(|chunk| chunk.limit() <= limit);
             let (old, kept) = cut.chunks.split_at(at);
-            taken.push(Arc::new(old.iter().cloned().collect()));
-            *cut = Arc::new(kept.iter().cloned().collect());
+            taken.push(Arc::new(Block::new(old.to_vec())));
+            *cut = Arc::new(Block::new(kept.to_vec()));
         }
         for block in &taken {
             self.weight -= block.weight;
@@ -140,24 +156,15 @@ impl Chunks {
         if self.last.is_empty() {
             return;
         }
+        // As `Block::new` would find them: each was looked at and weighed when it came.
         let chunks = std::mem::take(&mut self.last);
         let weight = std::mem::take(&mut self.last_weight);
         self.full.push_back(Arc::new(Block { chunks, weight }));
     }
 }
 
-impl FromIterator<Chunk> for Block {
-    fn from_iter<I: IntoIterator<Item = Chunk>>(chunks: I) -> Self {
-        let chunks: Vec<Chunk> = chunks.into_iter().collect();
-        for (chunk, next) in chunks.iter().zip(&chunks[1..]) {
-            assert!(next.first == chunk.limit(), "INV-7 what is sealed has no hole and no overlap");
-        }
-        let mut weight = Weight::default();
-        for chunk in &chunks {
-            weight += Weight { payload: chunk.records.payload.len(), cost: chunk.cost() };
-        }
-        Self { chunks, weight }
-    }
+fn weigh(chunk: &Chunk) -> Weight {
+    Weight { payload: chunk.records.payload.len(), cost: chunk.cost() }
 }
 
 #[cfg(test)]
@@ -228,6 +235,14 @@ mod tests {
             assert_eq!(u64::try_from(count), Ok(limit));
             assert_eq!(firsts(&chunks, 0), (limit..MANY).collect::<Vec<_>>(), "limit {limit}");
             assert_eq!(chunks.weight().payload + payload(&taken), 3 * 1124);
+        }
+    }
+
+    #[test]
+    fn a_block_that_grew_weighs_what_it_would_if_it_were_made_of_its_chunks() {
+        let mut chunks = filled();
+        for block in chunks.share() {
+            assert_eq!(block.weight(), Block::new(block.chunks().to_vec()).weight());
         }
     }
 

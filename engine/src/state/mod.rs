@@ -3,6 +3,7 @@
 
 pub(crate) mod catalogue;
 pub(crate) mod chunks;
+pub(crate) mod deaths;
 pub(crate) mod files;
 pub(crate) mod kept;
 pub(crate) mod readers;

@@ -27,7 +27,7 @@ pub(crate) use self::{
 use super::{
     chunks::{Block, Chunks},
     stream::{Identity, Producer, StreamState},
-    uploads::Uploads,
+    uploads::{Reach, Uploads},
 };
 use crate::{
     log::{
@@ -85,7 +85,10 @@ pub(crate) struct Durable {
     pub(crate) life: Life,
     /// Records of its own before this lie in segments, those from here on in `chunks`.
     pub(crate) sealed: Seq,
-    /// What of that is in the bucket.
+    /// Records before this lie in segments that the catalogue has, too: more than `sealed` says if a
+    /// fold failed after it had written them. The next seal does not write them again.
+    pub(crate) written: Seq,
+    /// What of `sealed` is in the bucket.
     pub(crate) uploads: Uploads,
     pub(crate) chunks: Chunks,
     /// Producers changed since the last fold.
@@ -150,19 +153,21 @@ impl Stream {
     /// A stream loaded from the catalogue: both views agree.
     pub(crate) fn loaded(identity: Identity, state: StreamState, sealed: Seq) -> Self {
         let reflected = state.lsn;
+        // A row shows what its fold has sealed, and nothing beyond.
+        let sealed = Reach { seq: sealed, bytes: state.bytes };
         Self::new(identity, state, sealed, Life::Live, reflected)
     }
 
     /// A stream just decided, unknown to the disk.
     pub(crate) fn unborn(identity: Identity, state: StreamState) -> Self {
-        let sealed = identity.own_start();
+        let sealed = Reach { seq: identity.own_start(), bytes: 0 };
         Self::new(identity, state, sealed, Life::Unborn, Lsn::ZERO)
     }
 
     fn new(
         identity: Identity,
         state: StreamState,
-        sealed: Seq,
+        sealed: Reach,
         life: Life,
         reflected: Lsn,
     ) -> Self {
@@ -180,7 +185,8 @@ impl Stream {
                 state,
                 reflected,
                 life,
-                sealed,
+                sealed: sealed.seq,
+                written: Seq::ZERO,
                 uploads,
                 chunks: Chunks::default(),
                 producers: BTreeMap::new(),

@@ -8,7 +8,7 @@ use std::{ops::Range, path::Path, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    Created, Key, Meta, ObjectError, Objects, Payload, Pending,
+    Created, Delivery, Key, Meta, ObjectError, Objects, Payload, Pending,
     counts::{Artifact, Counts, Verb},
     length,
 };
@@ -27,21 +27,25 @@ impl Counting {
         Counting { below, counts }
     }
 
-    /// Sees a request through; `bytes` says what an answer moved. A request begins when its
-    /// future is first polled: one that is dropped before was never made.
+    /// Sees a request through; `took` says of an answer how many requests it was and what they moved.
+    /// One that fails is one request. It begins when its future is first polled: one that is dropped
+    /// before was never made.
     fn counted<'a, T: Send + 'a>(
         &'a self,
         subject: &'a str,
         verb: Verb,
         asked: Pending<'a, T>,
-        bytes: impl FnOnce(&T) -> u64 + Send + 'a,
+        took: impl FnOnce(&T) -> (u64, u64) + Send + 'a,
     ) -> Pending<'a, T> {
         Box::pin(async move {
             let under_way = self.counts.begin(Artifact::of(subject), verb);
             let answer = asked.await;
             match &answer {
-                Ok(value) => under_way.answered(bytes(value)),
-                Err(ObjectError::NotFound) => under_way.answered(0),
+                Ok(value) => {
+                    let (requests, bytes) = took(value);
+                    under_way.answered(requests, bytes);
+                }
+                Err(ObjectError::NotFound) => under_way.answered(1, 0),
                 Err(_) => drop(under_way),
             }
             answer
@@ -53,31 +57,32 @@ impl Objects for Counting {
     fn create<'a>(&'a self, key: &'a Key, payload: Payload) -> Pending<'a, Created> {
         let size = payload.size();
         let asked = self.below.create(key, payload);
-        self.counted(key.as_str(), Verb::Create, asked, move |_| size)
+        self.counted(key.as_str(), Verb::Create, asked, move |_| (1, size))
     }
 
     fn create_from_file<'a>(
         &'a self,
         key: &'a Key,
         file: &'a Path,
-    ) -> Option<Pending<'a, Created>> {
-        let asked = self.below.create_from_file(key, file)?;
-        // That is the point of it: no bytes are moved.
-        Some(self.counted(key.as_str(), Verb::Create, asked, |_| 0))
+        size: u64,
+    ) -> Option<Pending<'a, Delivery>> {
+        let asked = self.below.create_from_file(key, file, size)?;
+        let moved = |delivery: &Delivery| (delivery.requests, delivery.bytes);
+        Some(self.counted(key.as_str(), Verb::Create, asked, moved))
     }
 
     fn get<'a>(&'a self, key: &'a Key, bytes_max: u64) -> Pending<'a, Bytes> {
         let asked = self.below.get(key, bytes_max);
-        self.counted(key.as_str(), Verb::Get, asked, |bytes| length(bytes))
+        self.counted(key.as_str(), Verb::Get, asked, |bytes| (1, length(bytes)))
     }
 
     fn get_range<'a>(&'a self, key: &'a Key, range: Range<u64>) -> Pending<'a, Bytes> {
         let asked = self.below.get_range(key, range);
-        self.counted(key.as_str(), Verb::GetRange, asked, |bytes| length(bytes))
+        self.counted(key.as_str(), Verb::GetRange, asked, |bytes| (1, length(bytes)))
     }
 
     fn head<'a>(&'a self, key: &'a Key) -> Pending<'a, Option<Meta>> {
-        self.counted(key.as_str(), Verb::Head, self.below.head(key), |_| 0)
+        self.counted(key.as_str(), Verb::Head, self.below.head(key), |_| (1, 0))
     }
 
     fn list<'a>(
@@ -86,10 +91,10 @@ impl Objects for Counting {
         after: Option<&'a Key>,
         limit: usize,
     ) -> Pending<'a, Vec<Meta>> {
-        self.counted(prefix, Verb::List, self.below.list(prefix, after, limit), |_| 0)
+        self.counted(prefix, Verb::List, self.below.list(prefix, after, limit), |_| (1, 0))
     }
 
     fn delete<'a>(&'a self, key: &'a Key) -> Pending<'a, ()> {
-        self.counted(key.as_str(), Verb::Delete, self.below.delete(key), |()| 0)
+        self.counted(key.as_str(), Verb::Delete, self.below.delete(key), |()| (1, 0))
     }
 }

@@ -198,7 +198,7 @@ impl Counts {
     /// A request sets out. It counts as given up unless the guard hears how it ended.
     pub(super) fn begin(&self, artifact: Artifact, verb: Verb) -> UnderWay<'_> {
         let began = self.clock.elapsed();
-        UnderWay { counts: self, artifact, verb, began, bytes: None }
+        UnderWay { counts: self, artifact, verb, began, took: None }
     }
 
     fn count(&self, artifact: Artifact, verb: Verb, figures: Figures, now: Duration) {
@@ -227,13 +227,14 @@ pub(super) struct UnderWay<'a> {
     artifact: Artifact,
     verb: Verb,
     began: Duration,
-    bytes: Option<u64>,
+    /// Requests, and bytes that they moved.
+    took: Option<(u64, u64)>,
 }
 
 impl UnderWay<'_> {
-    /// It was answered, and moved these bytes.
-    pub(super) fn answered(mut self, bytes: u64) {
-        self.bytes = Some(bytes);
+    /// It was answered, took so many requests and moved these bytes.
+    pub(super) fn answered(mut self, requests: u64, bytes: u64) {
+        self.took = Some((requests, bytes));
     }
 }
 
@@ -241,10 +242,11 @@ impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         let now = self.counts.clock.elapsed();
         let micros = now.saturating_sub(self.began).as_micros();
+        let (requests, bytes) = self.took.unwrap_or((1, 0));
         let figures = Figures {
-            requests: 1,
-            bytes: self.bytes.unwrap_or(0),
-            errors: u64::from(self.bytes.is_none()),
+            requests,
+            bytes,
+            errors: u64::from(self.took.is_none()),
             micros: u64::try_from(micros).unwrap_or(u64::MAX),
         };
         self.counts.count(self.artifact, self.verb, figures, now);

@@ -4,7 +4,7 @@ use std::{ops::Range, path::Path, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Created, Key, Meta, ObjectError, Objects, Payload, Pending};
+use super::{Created, Delivery, Key, Meta, ObjectError, Objects, Payload, Pending};
 
 /// A bucket whose keys all begin with `prefix/` in the one below it.
 #[derive(Clone)]
@@ -40,15 +40,16 @@ impl Objects for Prefixed {
         &'a self,
         key: &'a Key,
         file: &'a Path,
-    ) -> Option<Pending<'a, Created>> {
+        size: u64,
+    ) -> Option<Pending<'a, Delivery>> {
         // Asked first, because the answer says whether the bucket can at all.
         let outer = match self.outer(key) {
             Ok(outer) => outer,
             Err(error) => return Some(Box::pin(async move { Err(error) })),
         };
-        drop(self.below.create_from_file(&outer, file)?);
+        drop(self.below.create_from_file(&outer, file, size)?);
         Some(Box::pin(async move {
-            let create = self.below.create_from_file(&outer, file);
+            let create = self.below.create_from_file(&outer, file, size);
             create.expect("what a bucket can do does not change").await
         }))
     }

@@ -12,10 +12,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, Error, OpenFlags, config::DbConfig, ffi};
+use rusqlite::{Connection, Error, ErrorCode, OpenFlags, config::DbConfig, ffi};
 
 use super::Role;
-use crate::Disk;
+use crate::{Disk, File};
 
 /// How long a statement waits for a lock of another connection before `SQLITE_BUSY`.
 const BUSY_TIMEOUT_MS: u32 = 5000;
@@ -26,7 +26,21 @@ const PAGE_BYTES: u32 = 4096;
 
 /// Opens `database`, a file of `disk`, through the VFS called `vfs`, which knows it as `path`; sets it up
 /// for `role` and, unless that is to look, proves WAL mode.
+///
+/// # Errors
+/// Those of SQLite. To a writer that the disk refuses something they name the file.
 pub(crate) fn open(
+    (disk, database): (&dyn Disk, &Path),
+    (path, vfs): (&Path, &str),
+    role: Role,
+) -> rusqlite::Result<Connection> {
+    match open_as((disk, database), (path, vfs), role) {
+        Err(error) if role == Role::Writer => Err(blamed(disk, database, error)),
+        opened => opened,
+    }
+}
+
+fn open_as(
     (disk, database): (&dyn Disk, &Path),
     (path, vfs): (&Path, &str),
     role: Role,
@@ -111,28 +125,72 @@ fn open_to_look(
 /// dropped, and no later sync writes it. If the whole of it were moved into the database now and
 /// the power went before the log begins anew, what is before the first hole would be laid over
 /// younger pages.
+///
+/// # Errors
+/// `SQLITE_FULL` if there is no room, as on a file system that never writes in place; `SQLITE_IOERR` for
+/// all else.
 fn rewrite_log(disk: &dyn Disk, database: &Path) -> rusqlite::Result<()> {
     let path = log_of(database);
-    let rewrite = || -> io::Result<()> {
-        if !disk.exists(&path)? {
+    if !disk.exists(&path).map_err(|error| refused(&path, "looked for", &error))? {
+        return Ok(());
+    }
+    let opened = disk.open_to_write(&path);
+    let file = opened.map_err(|error| refused(&path, "opened for writing", &error))?;
+    read_through(&*file, &path, |bytes, at| {
+        let what = || format!("written at byte {at}");
+        file.write_all_at(bytes, at).map_err(|error| refused(&path, &what(), &error))
+    })?;
+    file.sync().map_err(|error| refused(&path, "synced", &error))
+}
+
+/// Hands the bytes of a file over, at most a MiB at once, and where they begin.
+fn read_through(
+    file: &dyn File,
+    path: &Path,
+    mut each: impl FnMut(&[u8], u64) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    let len = file.len().map_err(|error| refused(path, "measured", &error))?;
+    let mut buffer = vec![0; usize::try_from(len.min(REWRITTEN_BYTES)).expect("a MiB")];
+    let mut at = 0;
+    while at < len {
+        let limit = len.min(at + REWRITTEN_BYTES);
+        let bytes = &mut buffer[..usize::try_from(limit - at).expect("a MiB")];
+        let what = || format!("read between bytes {at} and {limit}");
+        file.read_exact_at(bytes, at).map_err(|error| refused(path, &what(), &error))?;
+        each(bytes, at)?;
+        at = limit;
+    }
+    Ok(())
+}
+
+/// What the disk did not do with a file.
+fn refused(path: &Path, what: &str, error: &io::Error) -> Error {
+    let code = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ffi::SQLITE_FULL,
+        _ => ffi::SQLITE_IOERR,
+    };
+    let text = format!("{} can't be {what}: {error}", path.display());
+    Error::SqliteFailure(ffi::Error::new(code), Some(text))
+}
+
+/// An error of the disk with the file that it is about, which SQLite does not name: looks for it by
+/// reading the log and the database through. One that does not come again is left as it is.
+fn blamed(disk: &dyn Disk, database: &Path, error: Error) -> Error {
+    let Error::SqliteFailure(code, _) = &error else { return error };
+    if code.extended_code == ffi::SQLITE_IOERR_SHMSIZE {
+        return refused(&index_of(database), "made", &io::ErrorKind::StorageFull.into());
+    }
+    if code.code != ErrorCode::SystemIoFailure {
+        return error;
+    }
+    let look = |path: &Path| {
+        if !disk.exists(path).map_err(|error| refused(path, "looked for", &error))? {
             return Ok(());
         }
-        let file = disk.open_to_write(&path)?;
-        let len = file.len()?;
-        let mut buffer = vec![0; usize::try_from(len.min(REWRITTEN_BYTES)).expect("a MiB")];
-        let mut at = 0;
-        while at < len {
-            let rest = usize::try_from((len - at).min(REWRITTEN_BYTES)).expect("a MiB");
-            file.read_exact_at(&mut buffer[..rest], at)?;
-            file.write_all_at(&buffer[..rest], at)?;
-            at += REWRITTEN_BYTES;
-        }
-        file.sync()
+        let file = disk.open(path).map_err(|error| refused(path, "opened", &error))?;
+        read_through(&*file, path, |_, _| Ok(()))
     };
-    rewrite().map_err(|error| {
-        let code = ffi::Error::new(ffi::SQLITE_IOERR);
-        Error::SqliteFailure(code, Some(format!("{}: {error}", path.display())))
-    })
+    look(&log_of(database)).and_then(|()| look(database)).err().unwrap_or(error)
 }
 
 /// A path as part of a URI.
@@ -246,4 +304,27 @@ fn not_wal(why: &str) -> Error {
         ffi::Error::new(ffi::SQLITE_IOERR),
         Some(format!("the database is not in WAL mode: {why}")),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Machine;
+
+    #[test]
+    fn an_index_for_which_there_is_no_room_is_named() {
+        let world = Machine::new(1).boot(std::time::Duration::ZERO);
+        let database = Path::new("/data/weir.sqlite");
+        let of = |code| Error::SqliteFailure(ffi::Error::new(code), None);
+        let full = blamed(&*world.disk, database, of(ffi::SQLITE_IOERR_SHMSIZE));
+        assert_eq!(full.sqlite_error_code(), Some(ErrorCode::DiskFull));
+        assert!(full.to_string().starts_with("/data/weir.sqlite-shm can't be made"), "{full}");
+        for code in [ffi::SQLITE_BUSY, ffi::SQLITE_IOERR_READ] {
+            assert_eq!(
+                blamed(&*world.disk, database, of(code)),
+                of(code),
+                "it does not come again"
+            );
+        }
+    }
 }

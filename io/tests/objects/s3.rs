@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
     sync::{Arc, Mutex},
 };
 
@@ -19,10 +20,12 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use weir_io::{
-    World, laws,
+    World,
+    disk::Create,
+    laws,
     memory::{Machine, MemoryListener},
     net::Listener as _,
-    objects::{Created, ObjectError, Objects, Unfit, probe},
+    objects::{Artifact, Counting, Counts, Created, ObjectError, Objects, Unfit, Verb, probe},
     os::{
         self,
         objects::{Bucket, Kind},
@@ -52,18 +55,23 @@ struct S3 {
 struct State {
     conditions: Conditions,
     objects: BTreeMap<String, Bytes>,
+    /// Parts of the upload under way, by number.
+    parts: BTreeMap<u32, Bytes>,
     /// Given instead of the next answers. A status of zero breaks the connection, after the
-    /// request has taken effect.
+    /// request has taken effect; with one of 200 nothing fails.
     failures: VecDeque<(u16, &'static str)>,
     requests: Vec<String>,
+    /// Bytes of the longest body that came.
+    longest: usize,
 }
 
 type Answer = Response<Full<Bytes>>;
 
 impl S3 {
     fn new(conditions: Conditions) -> S3 {
-        let (objects, failures, requests) = Default::default();
-        S3 { state: Arc::new(Mutex::new(State { conditions, objects, failures, requests })) }
+        let (objects, parts, failures, requests) = Default::default();
+        let state = State { conditions, objects, parts, failures, requests, longest: 0 };
+        S3 { state: Arc::new(Mutex::new(state)) }
     }
 
     fn fail(&self, failures: &[(u16, &'static str)]) {
@@ -94,7 +102,8 @@ impl S3 {
         assert!(parts.headers.contains_key(header::AUTHORIZATION), "every request is signed");
         let state = &mut *self.state.lock().unwrap();
         state.requests.push(format!("{} {}", parts.method, parts.uri.path()));
-        let failure = state.failures.pop_front();
+        state.longest = state.longest.max(body.len());
+        let failure = state.failures.pop_front().filter(|(status, _)| *status != 200);
         if let Some((status, code)) = failure.filter(|(status, _)| *status > 0) {
             return Ok(error(status, code, &parts.method));
         }
@@ -105,7 +114,11 @@ impl S3 {
         let condition = condition && state.conditions == Conditions::Obeyed;
         let key = parts.uri.path().strip_prefix("/bucket").unwrap().trim_start_matches('/');
         let range = parts.headers.get(header::RANGE).map(|it| it.to_str().unwrap());
+        let upload = parts.uri.query().filter(|query| query.contains("upload"));
         let said = match parts.method {
+            _ if upload.is_some() => {
+                in_parts(state, &parts.method, key, upload.unwrap_or_default(), body)
+            }
             Method::PUT if condition && state.objects.contains_key(key) => {
                 error(412, "PreconditionFailed", &parts.method)
             }
@@ -124,6 +137,36 @@ impl S3 {
             },
         };
         if failure.is_some() { Err(std::io::Error::other("broken")) } else { Ok(said) }
+    }
+}
+
+/// A request of an upload in parts; there is one at a time.
+fn in_parts(state: &mut State, method: &Method, key: &str, query: &str, body: Bytes) -> Answer {
+    let number = query.split('&').find_map(|pair| pair.strip_prefix("partNumber="));
+    match (method, number) {
+        (&Method::PUT, Some(number)) => {
+            state.parts.insert(number.parse().unwrap(), body);
+            ok(200, Bytes::new()).header(header::ETAG, "\"p\"").body(Full::default()).unwrap()
+        }
+        (&Method::POST, None) if query.contains("uploadId") => {
+            let parts = std::mem::take(&mut state.parts);
+            assert!(parts.keys().copied().eq(1..=u32::try_from(parts.len()).unwrap()));
+            let object: Vec<Bytes> = parts.into_values().collect();
+            state.objects.insert(key.to_owned(), object.concat().into());
+            let xml =
+                "<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>";
+            Response::new(Full::from(xml))
+        }
+        (&Method::POST, None) => {
+            state.parts.clear();
+            let xml = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>";
+            Response::new(Full::from(xml))
+        }
+        (&Method::DELETE, None) => {
+            state.parts.clear();
+            ok(204, Bytes::new()).body(Full::default()).unwrap()
+        }
+        other => panic!("no request of an upload: {other:?} {query}"),
     }
 }
 
@@ -308,6 +351,67 @@ fn a_creation_whose_answer_was_lost_is_ambiguous_and_settled_by_reading_back() {
         let other = client.create_confirmed(&key("b"), &"not mine".into()).await;
         assert_eq!(other, Ok(Created::AlreadyThere));
         assert_eq!(client.create(&key("b"), &"mine".into()).await, Ok(Outcome::AlreadyThere));
+    });
+}
+
+/// A file of so many bytes, each other than those around it.
+fn file(world: &World, path: &Path, size: u64) -> Bytes {
+    let size = usize::try_from(size).unwrap();
+    let bytes: Bytes = (0..=250).cycle().take(size).collect::<Vec<u8>>().into();
+    let file = world.disk.create(path, Create::New).unwrap();
+    file.write_all_at(&bytes, 0).unwrap();
+    file.sync().unwrap();
+    bytes
+}
+
+#[test]
+fn a_large_file_goes_up_in_parts_and_a_smaller_one_does_not() {
+    const LIMIT: u64 = 128 << 20;
+    against(Conditions::Obeyed, async |client, world, server| {
+        let counts = Arc::new(Counts::new(Arc::clone(&world.clock)));
+        let client: Arc<dyn Objects> = Arc::new(Counting::new(client, Arc::clone(&counts)));
+        let client = patient(&client, &world);
+        let path = Path::new("/large");
+        let bytes = file(&world, path, LIMIT + 1);
+        let name = |of: &str| key(&format!("rows/{of}"));
+        let is_there = |of: &str| {
+            let state = server.state.lock().unwrap();
+            state.parts.is_empty() && state.objects.get(&format!("rows/{of}")) == Some(&bytes)
+        };
+        assert_eq!(client.create_from_file(&name("a"), path, LIMIT).await, Ok(None));
+        assert!(server.requests().is_empty(), "an offer is no request");
+
+        let sent = client.create_from_file(&name("a"), path, LIMIT + 1).await;
+        assert_eq!(sent, Ok(Some(Outcome::Created)));
+        assert!(is_there("a"));
+        assert_eq!(server.state.lock().unwrap().longest, 32 << 20, "what was in memory at once");
+        let [head, get, begin, parts @ .., end] = &server.requests()[..] else { panic!("too few") };
+        assert_eq!((&**head, &**get), ("HEAD /bucket/rows/a", "GET /bucket/rows/a"));
+        assert_eq!((&**begin, &**end), ("POST /bucket/rows/a", "POST /bucket/rows/a"));
+        assert_eq!(parts, ["PUT /bucket/rows/a"; 5]);
+        let figures = counts.snapshot().get(Artifact::Rows, Verb::Create);
+        assert_eq!((figures.requests, figures.bytes), (7, LIMIT + 1));
+
+        let again = client.create_from_file(&name("a"), path, LIMIT + 1).await;
+        assert_eq!(again, Ok(Some(Outcome::AlreadyThere)));
+        assert_eq!(server.requests(), ["HEAD /bucket/rows/a"]);
+
+        // Look, look, begin, part, part.
+        server.fail(&[(200, ""), (200, ""), (200, ""), (200, ""), (503, "SlowDown")]);
+        let sent = client.create_from_file(&name("b"), path, LIMIT + 1).await;
+        assert_eq!(sent, Ok(Some(Outcome::Created)));
+        assert!(is_there("b"));
+        assert_eq!(server.requests()[5], "DELETE /bucket/rows/b", "the parts of the first try go");
+
+        // The answer to the end is lost.
+        server.fail(&[(200, ""); 8]);
+        server.fail(&[(0, "")]);
+        let sent = client.create_from_file(&name("c"), path, LIMIT + 1).await;
+        assert_eq!(sent, Ok(Some(Outcome::Ambiguous)));
+        assert!(is_there("c"));
+
+        let nowhere = client.create_from_file(&name("d"), Path::new("/none"), LIMIT + 1).await;
+        assert!(matches!(nowhere, Err(ObjectError::Transient(_))), "{nowhere:?}");
     });
 }
 

@@ -204,6 +204,83 @@ fn a_copy_damaged_beyond_its_blocks_is_made_anew_from_the_bucket() {
     });
 }
 
+/// A store of so many streams, each with a segment in the bucket of which there is no copy here.
+fn without_copies(streams: usize) -> Machine {
+    let machine = Machine::new(7);
+    live_on(&machine, config(), async |town| {
+        for at in 0..streams {
+            town.uploaded(&format!("s{at}"), 1).await;
+        }
+        let dir = segment_dir(&town.engine.core.config);
+        for path in town.world.disk.list(&dir).expect("there") {
+            town.world.disk.remove(&path).expect("removes");
+        }
+        town.world.disk.sync_dir(&dir).expect("syncs");
+    });
+    machine
+}
+
+/// Starts it again. Returns also how long that took.
+async fn start_without(machine: &Machine) -> (Result<Engine, OpenError>, Duration) {
+    let world = machine.boot(Duration::from_secs(3600));
+    let (clock, began) = (Arc::clone(&world.clock), world.clock.elapsed());
+    let bucket = machine.bucket().client(Arc::clone(&world.clock));
+    let opened = Engine::open_with(world, config(), Some(bucket), "test").await;
+    (opened, clock.elapsed() - began)
+}
+
+fn simulate(test: impl Future<Output = ()>) {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
+    LocalSet::new().block_on(&runtime, test);
+}
+
+#[test]
+fn a_start_makes_copies_anew_several_at_a_time_and_not_all_at_once() {
+    let latency = Duration::from_secs(1)..Duration::from_millis(1001);
+    let slow = BucketFaults { latency, ..BucketFaults::default() };
+    let machine = without_copies(1);
+    machine.bucket().set_faults(slow.clone());
+    let mut one = Duration::ZERO;
+    simulate(async {
+        let (opened, took) = start_without(&machine).await;
+        opened.expect("opens");
+        one = took;
+        machine.drive().kill();
+    });
+    let machine = without_copies(40);
+    machine.bucket().set_faults(slow);
+    simulate(async {
+        let (opened, took) = start_without(&machine).await;
+        let engine = opened.expect("opens");
+        // At a time 16, 16 and 8: two requests later than the first, one after the other.
+        let later = took - one;
+        assert!(later > Duration::from_millis(1900), "{later:?}: more than 16 at a time");
+        assert!(later < Duration::from_millis(2900), "{later:?}: fewer than 16 at a time");
+        for at in 0..40 {
+            let stream = format!("s{at}");
+            let read =
+                Read { name: name(&stream), from: From::Start, key: None, bytes_max: 1 << 20 };
+            let page = engine.read(read).await.expect("reads");
+            assert_eq!(page.pieces.concat(), body(&stream, 1));
+        }
+        machine.drive().kill();
+    });
+}
+
+#[test]
+fn a_start_whose_bucket_goes_away_begins_no_further_copy() {
+    let machine = without_copies(100);
+    machine.bucket().set_faults(BucketFaults { hang: 1.0, ..BucketFaults::default() });
+    simulate(async {
+        let (opened, took) = start_without(&machine).await;
+        let error = opened.err().expect("the copies can't be had").to_string();
+        assert!(error.contains("start again when the bucket answers"), "{error}");
+        assert!(took < Duration::from_secs(20), "the patience of one request: {took:?}");
+        machine.drive().kill();
+    });
+}
+
 async fn adopted(town: &Town, segment: &Segment, mark: u32) -> Result<Segment, AdoptError> {
     let Some(bucket) = &town.engine.core.bucket else { panic!("it was given one") };
     let bucket: &Bucket = bucket;

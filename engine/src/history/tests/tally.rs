@@ -105,3 +105,41 @@ fn local_copies_are_added_up_once_a_second() {
         assert!(at(6000) < whole / 2);
     });
 }
+
+#[test]
+fn what_is_pending_is_what_no_manifest_shows_and_nothing_else() {
+    let machine = Machine::new(7);
+    let pending = async |town: &Town| {
+        let sealed = town.engine.details(&name("s")).await.expect("there").sealed;
+        (sealed.bytes, sealed.pending_bytes)
+    };
+    live_on(&machine, config(), async |town| {
+        town.create("s").await;
+        assert_eq!(pending(&town).await, (0, 0));
+        town.append("s", 0, 3).await;
+        assert_eq!(pending(&town).await, (0, 0), "it is in memory");
+        town.seal().await;
+        assert_eq!(pending(&town).await, (3 << 10, 0));
+        town.append("s", 3, 5).await;
+        town.machine.bucket().set_faults(outage());
+        seal::run(&town.engine.core).await;
+        assert_eq!(pending(&town).await, (5 << 10, 2 << 10));
+        town.append("s", 5, 6).await;
+        seal::run(&town.engine.core).await;
+        assert_eq!(pending(&town).await, (6 << 10, 3 << 10));
+        town.machine.bucket().set_faults(BucketFaults::default());
+        town.publish().await;
+        assert_eq!(pending(&town).await, (6 << 10, 0));
+        // A merge makes a file that only this disk has, of records that a manifest shows.
+        for turn in 6..14 {
+            town.append("s", turn, turn + 1).await;
+            town.seal().await;
+        }
+        town.machine.bucket().set_faults(outage());
+        merge::all(&town.engine.core).await;
+        let stream = town.stream("s").await;
+        assert!(town.sums(&stream).uploaded_segments < town.sums(&stream).segments);
+        assert_eq!(pending(&town).await, (14 << 10, 0));
+        town.machine.bucket().set_faults(BucketFaults::default());
+    });
+}

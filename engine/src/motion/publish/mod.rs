@@ -27,7 +27,7 @@ use self::chain::{Attached, Contact};
 pub(crate) use self::{
     attach::{boundary, newest, read},
     chain::{Chain, Stored},
-    upload::{ledger_key, segment_key},
+    upload::{ledger_key, segment_key, segment_object},
 };
 use crate::{
     core::Core,

@@ -1,4 +1,5 @@
-//! Uploads: files become objects of the same bytes, several at a time, bounded by their bytes.
+//! Uploads: files become objects of the same bytes, several at a time, bounded by their bytes. The
+//! bucket takes a file itself, by a link or in parts, or else its bytes, which are then in memory.
 //!
 //! A file is read through once before it goes up: one that is found damaged becomes a hole, named
 //! in the manifest and in the log, and neither stops the others nor passes for whole. One that the
@@ -29,7 +30,8 @@ use crate::{
 
 /// Uploads at a time.
 const UPLOADS_MAX: usize = 8;
-/// Bytes of files that are being uploaded, a single larger one excepted.
+/// Bytes of files that are being uploaded, a single larger one excepted: that goes alone, and a cloud
+/// takes it in parts.
 const BYTES_IN_FLIGHT_MAX: u64 = 128 << 20;
 
 /// A file that the bucket does not have.
@@ -104,6 +106,11 @@ impl File {
 /// The object of a segment.
 pub(crate) fn segment_key(row: &SegmentRow) -> Key {
     Artifact::Segment(row.id, Nonce::new(row.nonce)).key()
+}
+
+/// The object of a segment, for those who read it.
+pub(crate) fn segment_object(row: &SegmentRow) -> Remote {
+    Remote { key: segment_key(row), bytes: row.bytes }
 }
 
 /// The object of a ledger.
@@ -259,8 +266,7 @@ impl Core {
             File::Segment(held) => {
                 files.place_segment(held.row.id, place);
                 if place == Place::Bucket {
-                    let remote = Remote { key: file.key(), bytes: file.bytes() };
-                    held.segment.set_remote(remote);
+                    held.segment.set_remote(segment_object(&held.row));
                 }
             }
             File::Ledger(row) => files.place_ledger(row.id, place),

@@ -31,15 +31,15 @@ pub(crate) fn add_death(conn: &Connection, segment: SegmentId, death: Death) -> 
     )?
     .execute(params![
         column(segment.get()),
-        column(death.bytes.min(BYTES_MAX)),
+        column(death.bytes.min(DEAD_BYTES_MAX)),
         column(death.since.get()),
-        column(BYTES_MAX),
+        column(DEAD_BYTES_MAX),
     ])?;
     Ok(())
 }
 
 /// No segment has as many bytes.
-const BYTES_MAX: u64 = 1 << 50;
+pub(crate) const DEAD_BYTES_MAX: u64 = 1 << 50;
 
 /// The segment is gone.
 pub(crate) fn drop_death(conn: &Connection, segment: SegmentId) -> Outcome<()> {

@@ -140,15 +140,15 @@ fn object_storage(details: &Details) -> Value {
     })
 }
 
-/// The total counts what is the stream's own: neither the database, which is everybody's, nor
-/// segment files, which may be.
+/// The total is what of the stream this disk alone has: neither what the bucket has too, nor the
+/// database and segment files, which may be everybody's.
 fn local_storage(details: &Details) -> Value {
     let (unsealed, sealed) = (&details.unsealed, &details.sealed);
     json!({
-        "total_bytes": unsealed.bytes.saturating_add(sealed.bytes).to_string(),
+        "total_bytes": unsealed.bytes.saturating_add(sealed.pending_bytes).to_string(),
         "wal_retained_bytes": unsealed.bytes.to_string(),
         "pending_tail_bytes": unsealed.bytes.to_string(),
-        "pending_sealed_segment_bytes": sealed.bytes.to_string(),
+        "pending_sealed_segment_bytes": sealed.pending_bytes.to_string(),
         "segment_cache_bytes": null,
         "routing_index_cache_bytes": "0",
         "exact_index_cache_bytes": "0",

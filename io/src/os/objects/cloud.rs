@@ -1,32 +1,51 @@
 //! A bucket in a cloud, through the library that speaks to S3, Google and Azure.
 //!
-//! One request per call, none repeated: `retry` does that, and it must know of every attempt.
+//! One request per call, none repeated: `retry` does that, and it must know of every attempt. A large
+//! file is the exception: it goes up in parts, and a part that fails ends the attempt.
 
-use std::ops::Range;
+use std::{io, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use object_store::{
-    GetOptions, GetResult, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
+    GetOptions, GetResult, MultipartUpload, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions,
+    PutPayload,
     list::{PaginatedListOptions, PaginatedListStore},
     path::Path,
 };
 
 use super::refusal::{Refusal, classify, refusal};
-use crate::objects::{
-    Created, Key, LIST_MAX, Meta, ObjectError, Objects, Payload, Pending, bounded, inside, length,
+use crate::{
+    Blocking, Disk, File, World,
+    objects::{
+        Created, Delivery, Key, LIST_MAX, Meta, ObjectError, Objects, Payload, Pending, bounded,
+        inside, length,
+    },
+    tasks,
 };
 
 /// Pages that one listing looks at for keys of ours among those of others.
 const PAGES_MAX: usize = 100;
+/// Bytes of a file from which on it goes up in parts. Below, one request says create-if-absent.
+const IN_PARTS_FROM: u64 = (128 << 20) + 1;
+/// Bytes of a part but the last, which are in memory; R2 wants all of one size.
+const PART_BYTES: u64 = 32 << 20;
+
+// What S3 takes: parts of 5 MiB to 5 GiB, 10,000 of them. That makes 312 GiB.
+const _: () = assert!(PART_BYTES >= 5 << 20);
+const _: () = assert!(PART_BYTES < IN_PARTS_FROM);
 
 /// A bucket of one of the clouds.
 pub(super) struct Cloud<S> {
     store: S,
+    disk: Arc<dyn Disk>,
+    blocking: Arc<dyn Blocking>,
 }
 
 impl<S: ObjectStore + PaginatedListStore> Cloud<S> {
-    pub(super) fn new(store: S) -> Cloud<S> {
-        Cloud { store }
+    /// `world`: where files lie that become objects.
+    pub(super) fn new(store: S, world: &World) -> Cloud<S> {
+        let (disk, blocking) = (Arc::clone(&world.disk), Arc::clone(&world.blocking));
+        Cloud { store, disk, blocking }
     }
 
     async fn put(&self, key: &Key, payload: Payload) -> Result<Created, ObjectError> {
@@ -43,6 +62,69 @@ impl<S: ObjectStore + PaginatedListStore> Cloud<S> {
             }
             Err(error) => Err(not_missing(&error)),
         }
+    }
+
+    /// Makes an object of a file in parts. No cloud's library lets the last request, which makes
+    /// the object, say create-if-absent; so it is looked for first, and what is laid over it by two
+    /// calls at once are the same bytes.
+    async fn send(
+        &self,
+        key: &Key,
+        file: &std::path::Path,
+        size: u64,
+    ) -> Result<Delivery, ObjectError> {
+        let (disk, name) = (Arc::clone(&self.disk), file.to_owned());
+        // Whoever has it open reads it to its end, even if it is removed meanwhile.
+        let source = self.run(move || disk.open(&name)).await?.map_err(unread)?;
+        if self.look(key).await?.is_some() {
+            return Ok(Delivery { created: Created::AlreadyThere, requests: 1, bytes: 0 });
+        }
+        let begun = self.store.put_multipart(&path(key)?).await;
+        let mut upload = begun.map_err(|error| not_missing(&error))?;
+        match self.send_parts(&mut *upload, &source, size).await {
+            // The beginning and the end are billed like a part.
+            Ok(parts) => Ok(Delivery { created: Created::New, requests: parts + 2, bytes: size }),
+            Err(error) => {
+                // What is left of the parts if this fails too, or if nobody is there any more to do
+                // it, goes by the bucket's rule for incomplete uploads.
+                drop(upload.abort().await);
+                Err(error)
+            }
+        }
+    }
+
+    /// Returns how many there were.
+    async fn send_parts(
+        &self,
+        upload: &mut dyn MultipartUpload,
+        source: &Arc<dyn File>,
+        size: u64,
+    ) -> Result<u64, ObjectError> {
+        let mut parts = 0;
+        let mut at = 0;
+        while at < size {
+            let limit = size.min(at + PART_BYTES);
+            let source = Arc::clone(source);
+            let read = self.run(move || -> io::Result<Bytes> {
+                let len = usize::try_from(limit - at).map_err(io::Error::other)?;
+                let mut part = vec![0; len];
+                source.read_exact_at(&mut part, at)?;
+                Ok(part.into())
+            });
+            let part = read.await?.map_err(unread)?;
+            upload.put_part(part.into()).await.map_err(|error| not_missing(&error))?;
+            (at, parts) = (limit, parts + 1);
+        }
+        upload.complete().await.map_err(|error| not_missing(&error))?;
+        Ok(parts)
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ObjectError> {
+        let done = tasks::run(&*self.blocking, job).await;
+        done.map_err(|gone| ObjectError::Transient(gone.to_string()))
     }
 
     /// Asks for a body. A 404 that does not say that it is the object which is missing is an
@@ -123,6 +205,16 @@ impl<S: ObjectStore + PaginatedListStore> Objects for Cloud<S> {
         Box::pin(self.put(key, payload))
     }
 
+    fn create_from_file<'a>(
+        &'a self,
+        key: &'a Key,
+        file: &'a std::path::Path,
+        size: u64,
+    ) -> Option<Pending<'a, Delivery>> {
+        (size >= IN_PARTS_FROM)
+            .then(|| -> Pending<'a, Delivery> { Box::pin(self.send(key, file, size)) })
+    }
+
     fn get<'a>(&'a self, key: &'a Key, bytes_max: u64) -> Pending<'a, Bytes> {
         Box::pin(async move {
             let result = self.ask(key, GetOptions::new()).await?;
@@ -162,6 +254,11 @@ impl<S: ObjectStore + PaginatedListStore> Objects for Cloud<S> {
     fn delete<'a>(&'a self, key: &'a Key) -> Pending<'a, ()> {
         Box::pin(self.remove(key))
     }
+}
+
+/// A file that is not read now may be read by the next attempt.
+fn unread(error: io::Error) -> ObjectError {
+    ObjectError::Transient(format!("the file is not read: {error}"))
 }
 
 /// The body of an answer that must have `size` bytes.

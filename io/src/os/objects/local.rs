@@ -28,7 +28,8 @@ use crate::{
     Blocking, Disk, Entropy, World,
     disk::{Create, File, Lock},
     objects::{
-        Created, Key, LIST_MAX, Meta, ObjectError, Objects, Payload, Pending, bounded, inside,
+        Created, Delivery, Key, LIST_MAX, Meta, ObjectError, Objects, Payload, Pending, bounded,
+        inside,
     },
     tasks,
 };
@@ -162,10 +163,11 @@ impl Objects for Local {
         &'a self,
         key: &'a Key,
         file: &'a Path,
-    ) -> Option<Pending<'a, Created>> {
+        _size: u64,
+    ) -> Option<Pending<'a, Delivery>> {
         let (key, source, draw) = (key.clone(), file.to_owned(), self.draw());
         Some(Box::pin(self.run(move |shelf| {
-            shelf.create(&key, |name| match shelf.disk.link(&source, name) {
+            let created = shelf.create(&key, |name| match shelf.disk.link(&source, name) {
                 // Without hard links the copy fails too, and says why.
                 Err(error)
                     if error.kind() == io::ErrorKind::CrossesDevices || is_linkless(&error) =>
@@ -173,7 +175,9 @@ impl Objects for Local {
                     shelf.stage(&draw, name, |file| copy(&*shelf.disk.open(&source)?, file))
                 }
                 linked => linked,
-            })
+            })?;
+            // A copy stays on this machine: nobody bills its bytes.
+            Ok(Delivery { created, requests: 1, bytes: 0 })
         })))
     }
 

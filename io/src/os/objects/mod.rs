@@ -64,10 +64,10 @@ pub fn open_to_look(bucket: &Bucket, world: &World) -> Result<Arc<dyn Objects>, 
     let opened: Arc<dyn Objects> = match &bucket.kind {
         Kind::Local { directory } => Arc::new(Local::open_to_look(world, directory)),
         Kind::Memory => MemoryBucket::new(0).client(Arc::clone(&world.clock)),
-        Kind::S3 => Arc::new(Cloud::new(bucket.s3(connector())?)),
-        Kind::R2 => Arc::new(Cloud::new(bucket.r2(connector())?)),
-        Kind::Gcs => Arc::new(Cloud::new(bucket.gcs(connector())?)),
-        Kind::Azure => Arc::new(Cloud::new(bucket.azure(connector())?)),
+        Kind::S3 => Arc::new(Cloud::new(bucket.s3(connector())?, world)),
+        Kind::R2 => Arc::new(Cloud::new(bucket.r2(connector())?, world)),
+        Kind::Gcs => Arc::new(Cloud::new(bucket.gcs(connector())?, world)),
+        Kind::Azure => Arc::new(Cloud::new(bucket.azure(connector())?, world)),
     };
     Ok(prefixed(bucket, opened))
 }
