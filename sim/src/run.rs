@@ -2,8 +2,8 @@
 //! machine, then a world without faults in which everything must be in order.
 
 pub(crate) mod boot;
-pub(crate) mod drain;
 mod damage;
+pub(crate) mod drain;
 mod finale;
 pub(crate) mod round;
 mod sweep;

@@ -235,7 +235,9 @@ async fn caught_up(host: &Host) {
     // A block that can't be read here is fetched from the bucket, whatever its weather.
     let patience = if bucket { FETCHED_MAX } else { CATCH_UP_MAX };
     let (mut seen, mut since) = (positions(host), tokio::time::Instant::now());
-    while host.door.health() == Health::Serving && watched(host).is_err() && since.elapsed() < patience
+    while host.door.health() == Health::Serving
+        && watched(host).is_err()
+        && since.elapsed() < patience
     {
         tokio::time::sleep(LOOK).await;
         if bucket {

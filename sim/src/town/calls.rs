@@ -167,7 +167,7 @@ mod tests {
         let stranger = SocketAddr::from(([127, 0, 0, 250], there.port()));
         let mut town = turmoil::Builder::new().build();
         town.host(name, move || async move { Ok(answer(there.port()).await?) });
-        town.host(other, || std::future::pending());
+        town.host(other, std::future::pending);
         town.client(SERVER, async move {
             let way = Calls::new(Sabotage::None).way;
             for nobody in [deaf, stranger] {

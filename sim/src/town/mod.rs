@@ -201,7 +201,7 @@ fn step(sim: &Rc<Sim>, net: &mut turmoil::Sim<'static>, weather: &mut Weather) {
     sim.close_doubts();
     weather.calls().note(sim);
     let drive = sim.machine.drive();
-    if sim.now().as_millis() % LOOK_MS == 0
+    if sim.now().as_millis().is_multiple_of(LOOK_MS)
         && !drive.is_dead()
         && let Some(engine) = weather.insight().borrow().as_ref()
     {
