@@ -55,6 +55,9 @@ fn open_as(
         flags |= OpenFlags::SQLITE_OPEN_CREATE;
     }
     let connection = Connection::open_with_flags_and_vfs(path, flags, vfs)?;
+    // Whoever closes last would move the log into the database: the writer alone may, which knows whether
+    // that is safe, and it knows once the log was written anew. If that fails, there may be holes in it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     run(&connection, &format!("PRAGMA busy_timeout={BUSY_TIMEOUT_MS}"))?;
     // A cached statement keeps the plan it has. Without this SQLite looks at the values bound to
     // it, and whenever one of them changes it may parse and plan the statement anew.
@@ -65,13 +68,8 @@ fn open_as(
     // also syncs the directory after removing it: without that a crash brings the journal
     // back, and the journal rolls acknowledged commits back.
     run(&connection, "PRAGMA synchronous=EXTRA")?;
-    match role {
-        Role::Writer => create(&connection)?,
-        // Whoever closes last would move the log into the database: the writer alone may, which
-        // knows whether that is safe.
-        Role::Reader | Role::Checkpointer | Role::Looker => {
-            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        }
+    if role == Role::Writer {
+        create(&connection)?;
     }
     // Checkpoints have a connection of their own: in the commit path they make the tail
     // latency, and SQLite swallows their errors there.
@@ -84,6 +82,9 @@ fn open_as(
         run(&connection, "ROLLBACK")?;
     }
     prove_wal(&connection, role)?;
+    if role == Role::Writer {
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    }
     if role == Role::Reader {
         run(&connection, "PRAGMA query_only=ON")?;
     }
