@@ -111,15 +111,7 @@ impl Writer {
         }
         let started = core.world.clock.elapsed();
         if core.world.sabotage == Sabotage::VisibleBeforeDurable && group.only_writes() {
-            let (bytes, gate) = (group.bytes.clone(), std::mem::take(&mut group.gate));
-            let lsn = group.lsn;
-            settle(&core, group, link);
-            tokio::time::sleep(Duration::from_millis(2)).await;
-            let stored = catalogue::append_commit(&self.conn, lsn, &bytes);
-            self.survive().await;
-            self.link = link;
-            gate.open(if stored.is_ok() { Outcome::Durable } else { Outcome::Unknown });
-            return;
+            return self.show_and_commit(group, link).await;
         }
         let stored = catalogue::append_commit(&self.conn, group.lsn, &group.bytes);
         self.survive().await;
@@ -148,6 +140,18 @@ impl Writer {
                 core.sequencer.fail(group, &error.to_string());
             }
         }
+    }
+
+    /// A planted defect: readers see a group before it is durable.
+    async fn show_and_commit(&mut self, mut group: Group, link: Link) {
+        let (bytes, gate) = (group.bytes.clone(), std::mem::take(&mut group.gate));
+        let lsn = group.lsn;
+        settle(&self.core, group, link);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let stored = catalogue::append_commit(&self.conn, lsn, &bytes);
+        self.survive().await;
+        self.link = link;
+        gate.open(if stored.is_ok() { Outcome::Durable } else { Outcome::Unknown });
     }
 
     async fn run_slice(&mut self, slice: Slice) {

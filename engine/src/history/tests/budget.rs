@@ -229,12 +229,6 @@ async fn start_without(machine: &Machine) -> (Result<Engine, OpenError>, Duratio
     (opened, clock.elapsed() - began)
 }
 
-fn simulate(test: impl Future<Output = ()>) {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
-    LocalSet::new().block_on(&runtime, test);
-}
-
 #[test]
 fn a_start_makes_copies_anew_several_at_a_time_and_not_all_at_once() {
     let latency = Duration::from_secs(1)..Duration::from_millis(1001);

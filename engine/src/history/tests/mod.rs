@@ -46,9 +46,7 @@ fn live_on<F: Future<Output = ()>>(
     config: Config,
     life: impl FnOnce(Town) -> F,
 ) {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
-    LocalSet::new().block_on(&runtime, async {
+    simulate(async {
         let world = machine.boot(Duration::ZERO);
         let bucket = machine.bucket().client(Arc::clone(&world.clock));
         let opened = Engine::open_with(world.clone(), config, Some(bucket), "test").await;
@@ -56,8 +54,14 @@ fn live_on<F: Future<Output = ()>>(
         life(Town { machine: machine.clone(), world, engine }).await;
         machine.drive().kill();
     });
-    drop(runtime);
     machine.drive().power_cycle();
+}
+
+/// Runs a test in simulated time; nothing that it began is left.
+fn simulate(test: impl Future<Output = ()>) {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
+    LocalSet::new().block_on(&runtime, test);
 }
 
 /// Settings under which nothing is sealed, merged or evicted but by the test.
