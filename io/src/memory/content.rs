@@ -176,7 +176,10 @@ impl Medium {
 
     /// There is no hole in this range any more.
     fn fill(&mut self, range: Range<usize>) {
-        let touched = self.holes.range(..range.end).filter(|(_, end)| **end > range.start);
+        // Holes don't overlap, so from the back the first that ends before the range is the last
+        // one to look at: a file that was torn in thousands of places is filled place by place.
+        let before = self.holes.range(..range.end).rev();
+        let touched = before.take_while(|(_, end)| **end > range.start);
         let touched: Vec<(usize, usize)> = touched.map(|(start, end)| (*start, *end)).collect();
         for (start, end) in touched {
             self.holes.remove(&start);
