@@ -37,9 +37,12 @@ use super::{
     raw::{Failure, Link, Peer},
     report::Costs,
 };
-use crate::cli::client::{
-    exit::INTERRUPTED,
-    progress::{Progress, of_time},
+use crate::cli::{
+    ONE_SIGNAL,
+    client::{
+        exit::INTERRUPTED,
+        progress::{Progress, of_time},
+    },
 };
 
 /// How long connections may take to be made before time starts, with each of them and at least.
@@ -133,6 +136,13 @@ impl Run {
     pub(super) fn pace(&self) -> io::Result<Pace> {
         let timer = self.schedule.as_ref().map(|_| Timer::new()).transpose()?;
         Ok(Pace { run: self.clone(), timer })
+    }
+
+    /// Waits until another signal is another wish, if one has ended the run.
+    async fn calm_down(&self) {
+        if let Some(stopped) = self.span.stopped_at() {
+            self.reach(stopped + ONE_SIGNAL).await;
+        }
     }
 
     /// Returns when the run has come to `time`.
@@ -301,11 +311,20 @@ where
         };
         let (results, costs) = match thread {
             0 => {
-                let both = async { tokio::join!(work, run.watch()) };
+                let both = async {
+                    let both = tokio::join!(work, run.watch());
+                    // What is done next would take the rest of this signal for one of its own.
+                    run.calm_down().await;
+                    both
+                };
                 let (results, costs) = tokio::select! {
                     both = both => both,
                     () = asked_twice() => {
-                        eprintln!("weir: interrupted: streams called bench-… are left");
+                        let requests: u64 = all_books.lock().iter().map(|it| it.requests()).sum();
+                        eprintln!(
+                            "weir: interrupted: streams called bench-… are left; {requests} requests \
+                             were answered in the time measured so far, and nothing is verified"
+                        );
                         std::process::exit(INTERRUPTED.into())
                     }
                     () = run.show(&all_books) => unreachable!("it has no end"),
@@ -368,6 +387,7 @@ pub(super) async fn asked_to_end() {
 /// Returns when somebody has no patience left.
 async fn asked_twice() {
     asked_to_end().await;
+    tokio::time::sleep(ONE_SIGNAL).await;
     asked_to_end().await;
 }
 

@@ -14,7 +14,7 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
-use super::{deliver::Deliveries, record::nanoseconds};
+use super::{deliver::Deliveries, hdr, record::nanoseconds};
 
 /// Longer ones count as this long.
 const TIME_MAX: Duration = Duration::from_secs(600);
@@ -60,6 +60,8 @@ impl Times {
             "p99": self.at(0.99),
             "p999": self.at(0.999),
             "max": microseconds(self.0.max()),
+            // In nanoseconds: what quantiles of several runs are made of.
+            "hdr": hdr::base64(&self.0),
         })
     }
 }
@@ -99,6 +101,12 @@ impl Span {
 
     pub(super) fn was_stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed) != u64::MAX
+    }
+
+    /// When it was ended early, if it was.
+    pub(super) fn stopped_at(&self) -> Option<Duration> {
+        let stopped = self.stopped.load(Ordering::Relaxed);
+        (stopped != u64::MAX).then(|| Duration::from_nanos(stopped))
     }
 
     pub(super) const fn start(&self) -> Duration {

@@ -12,6 +12,7 @@ mod ceiling;
 mod create;
 mod deliver;
 pub mod flags;
+mod hdr;
 mod load;
 mod measure;
 mod raw;
@@ -21,10 +22,12 @@ mod report;
 mod request;
 mod runs;
 mod setup;
+mod sum;
 mod tail;
 mod verify;
 
 use std::{
+    collections::BTreeMap,
     io::{self, IsTerminal as _, Write as _},
     net::SocketAddr,
     sync::Arc,
@@ -32,7 +35,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use serde_json::json;
+use serde_json::{Value, json};
 use weir_io::{
     Clock as _, Entropy as _,
     net::Outbound as _,
@@ -43,9 +46,10 @@ use self::{
     flags::{BenchCommand, BenchFlags, CeilingFlags, RunFlags},
     load::{Length, Run},
     raw::{Failure, Peer},
-    report::Report,
+    report::{Layout, Report},
     request::Streams,
-    setup::{Crew, Interrupted, Refusal, Verb},
+    setup::{Crew, Interrupted, Passed, Refusal, Verb},
+    verify::Written,
 };
 use crate::{
     cli::{
@@ -119,13 +123,23 @@ fn measure(flags: BenchFlags, voice: Voice) -> anyhow::Result<u8> {
             return Ok(exit::DONE);
         }
     };
-    let text = if json { report.to_json() } else { report.to_text() };
+    let is_watched = io::stdout().is_terminal();
+    let text = match (json, is_watched) {
+        (true, true) => report.to_json(Layout::Indented),
+        (true, false) => report.to_json(Layout::Line),
+        (false, _) => report.to_text(),
+    };
     io::stdout().write_all(text.as_bytes()).context("nobody reads the report")?;
-    report.notes().iter().chain(report.problems()).for_each(|it| voice.note(it));
-    Ok(match (report.problems().is_empty(), report.was_interrupted()) {
-        (false, _) => PROBLEMS,
-        (true, true) => exit::INTERRUPTED,
-        (true, false) => exit::DONE,
+    report.notes().iter().for_each(|it| voice.note(it));
+    // Who has read the report has read them.
+    if json || !is_watched {
+        report.problems().iter().for_each(|it| voice.note(it));
+    }
+    Ok(match report.problems().is_empty() {
+        false => PROBLEMS,
+        true if report.is_unverified() => exit::AWAY,
+        true if report.was_interrupted() => exit::INTERRUPTED,
+        true => exit::DONE,
     })
 }
 
@@ -178,8 +192,41 @@ impl Bench {
         Arc::new(Streams::new(&self.target, &self.name, count, content_type, record_bytes))
     }
 
+    /// What was asked for, in all it can be.
+    fn settings(&self, flags: &RunFlags, mut own: Value) -> Value {
+        own["seconds"] = flags.seconds.as_secs_f64().into();
+        own["warm_up"] = flags.warm_up.as_secs_f64().into();
+        own["threads"] = self.threads.into();
+        own["name"] = self.name.clone().into();
+        own["keep"] = flags.keep.into();
+        own["replace"] = flags.replace.into();
+        own["verify"] = (!flags.no_verify).into();
+        own["server_pid"] = flags.server_pid.into();
+        own
+    }
+
+    /// Reads back what was written, and compares it with that and with what was read before.
+    fn verify(
+        &self,
+        report: &mut Report,
+        streams: &Arc<Streams>,
+        written: Vec<BTreeMap<u32, Written>>,
+        read_before: Vec<Vec<Passed>>,
+    ) -> anyhow::Result<()> {
+        let verify = || Ok(self.crew.verify(streams, written, read_before));
+        match self.phase(report, "verify", verify)? {
+            Ok(verdict) => report.verified(verdict),
+            Err(error) if error.is::<Interrupted>() => {
+                report.interrupt("interrupted while reading back: nothing is verified".to_owned());
+            }
+            Err(error) if is_away(&error) => report.not_verified(format!("{error:#}")),
+            Err(error) => report.problem(format!("what was written can't be read: {error:#}")),
+        }
+        Ok(())
+    }
+
     /// Runs `act` on streams that are this run's own, and deletes them afterwards, whatever comes
-    /// of it; with `--keep` only if nothing does.
+    /// of it; with `--keep` only if nothing does. Those that are not what was written stay.
     fn with_streams(
         &self,
         flags: &RunFlags,
@@ -191,16 +238,38 @@ impl Bench {
             true => self.crew.on_each(streams, Verb::Delete).and_then(|()| act(&mut report)),
             false => act(&mut report),
         };
+        report.judge(|stream| streams.name(stream));
         if flags.keep && done.is_ok() {
             return Ok(report);
+        }
+        let removal = streams.removal();
+        if report.has_violations() && done.is_ok() {
+            let removal = removal.unwrap_or_default();
+            report.put("kept", true.into());
+            report.note(format!("the streams stay, to be looked at: {removal} deletes them"));
+            return Ok(report);
+        }
+        let is_away = report.is_unverified() || done.as_ref().err().is_some_and(is_away);
+        if is_away && !self.crew.is_there() {
+            if let Some(removal) = removal {
+                let left = format!("nobody is there to delete the streams: {removal} does it later");
+                match done {
+                    Ok(()) => report.note(left),
+                    Err(_) => Voice::of(flags.json).note(&left),
+                }
+            }
+            return done.map(|()| report);
         }
         // What was measured is worth more than a clean server.
         let delete = || Ok(self.crew.on_each(streams, Verb::DeleteOwn));
         let deleted = self.phase(&mut report, "delete", delete)?;
         if let Err(error) = deleted {
             report.put("delete_failed", format!("{error:#}").into());
-            if done.is_err() {
-                eprintln!("weir: streams called bench-{}-… are left: {error:#}", self.name);
+            let left = removal.map(|it| format!("{it} deletes the streams that are left"));
+            match (left, &done) {
+                (Some(left), Ok(())) => report.note(left),
+                (Some(left), Err(_)) => Voice::of(flags.json).note(&left),
+                (None, _) => {}
             }
         }
         done.map(|()| report)
@@ -230,6 +299,12 @@ impl Bench {
         );
         Ok(done)
     }
+}
+
+/// Whether that went wrong because nobody answers, or not in time.
+fn is_away(error: &anyhow::Error) -> bool {
+    let failure = matches!(error.downcast_ref(), Some(Failure::Io(_) | Failure::Busy(..)));
+    failure || error.is::<tokio::time::error::Elapsed>()
 }
 
 /// Tells a person what is going on.

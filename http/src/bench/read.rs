@@ -2,15 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use super::{
     load::Run,
     measure::{Shared, wide},
     raw::{Failure, Link},
     request::{Append, Headers, Shape, Streams},
-    setup::{self, Crew, Gauge, Page, Refusal},
-    verify::{Checker, Violations, Written},
+    setup::{self, Crew, Gauge, Page, Passed, Refusal},
+    sum::Sum,
+    verify::{Checker, Verdict, Written},
 };
 use crate::cli::client::progress::Unit;
 
@@ -131,24 +132,45 @@ impl Part {
     }
 }
 
-/// Reads a part once and compares it with what it was filled with. Returns the bytes of the
-/// bodies, which are the same each time, and the records.
+/// Reads a part once and compares it with what it was filled with. Returns what each later read of
+/// it must hold.
 pub(super) async fn check(
     link: &mut Link,
     streams: &Streams,
     part: Part,
     filling: Filling,
-) -> anyhow::Result<(u64, u64, Violations)> {
-    let mut checker = Checker::default();
+) -> anyhow::Result<(Passed, Verdict)> {
+    let (mut checker, mut sum) = (Checker::new(part.stream), Sum::new(streams.is_json()));
     let request = |offset: &str| part.request(streams, offset);
-    let bytes = setup::read_all(link, request, &mut checker, &streams.payload).await?;
+    let offset =
+        setup::read_all(link, request, &mut checker, &mut sum, &streams.payload).await?;
     let writers = match part.key {
         Some(key) => key..key + 1,
         None => 0..filling.writers(),
     };
     let written = writers.map(|writer| anyhow::Ok((u32::try_from(writer)?, filling.written())));
-    let records = checker.records;
-    Ok((bytes, records, checker.judge(&written.collect::<anyhow::Result<_>>()?)))
+    let passed = Passed { offset, bytes: sum.bytes(), crc: sum.crc() };
+    Ok((passed, checker.judge(&written.collect::<anyhow::Result<_>>()?)))
+}
+
+/// What a reader knows of what it reads.
+#[derive(Clone, Debug)]
+pub(super) enum Expect {
+    /// The same each time.
+    Same(Passed),
+    /// What was there, and perhaps more behind it.
+    More,
+}
+
+/// What a reader that catches up came to.
+pub(super) struct Scanned {
+    /// How often it came to the end in the time measured.
+    pub(super) times: u64,
+    pub(super) stream: usize,
+    /// What it read last, from the beginning to the end.
+    pub(super) passed: Option<Passed>,
+    /// What was wrong with its reads.
+    pub(super) verdict: Verdict,
 }
 
 /// A reader that catches up until the run is over.
@@ -156,8 +178,7 @@ pub(super) struct Scanner {
     pub(super) run: Run,
     pub(super) streams: Arc<Streams>,
     pub(super) part: Part,
-    /// Bytes of all bodies of one read, if they are known and stay the same.
-    pub(super) expected: Option<u64>,
+    pub(super) expect: Expect,
 }
 
 impl Scanner {
@@ -166,57 +187,82 @@ impl Scanner {
         Link::new(run.peer, BUFFER_BYTES)
     }
 
-    /// Reads again and again. Returns how often it came to the end in the time measured.
-    pub(super) async fn work(self, tally: Shared) -> anyhow::Result<u64> {
-        let mut times = 0;
-        let scanned = self.run.unless_overdue(self.scan(&tally, &mut times)).await;
+    /// Reads again and again.
+    pub(super) async fn work(self, tally: Shared) -> anyhow::Result<Scanned> {
+        let (stream, verdict) = (self.part.stream, Verdict::default());
+        let mut done = Scanned { times: 0, stream, passed: None, verdict };
+        let scanned = self.run.unless_overdue(self.scan(&tally, &mut done)).await;
         match scanned {
             Some(scanned) => scanned?,
             None => tally.scan.lock().failed("no answer until the end"),
         }
-        Ok(times)
+        Ok(done)
     }
 
-    async fn scan(&self, tally: &Shared, times: &mut u64) -> anyhow::Result<()> {
+    async fn scan(&self, tally: &Shared, done: &mut Scanned) -> anyhow::Result<()> {
         let mut link = Self::link(&self.run);
         self.run.connect(&mut link, "a reader").await?;
         while !self.run.is_over() {
-            let (mut offset, mut bytes) = ("-1".to_owned(), 0);
-            loop {
+            let (mut offset, mut sum) = ("-1".to_owned(), Sum::new(self.streams.is_json()));
+            done.passed.iter().for_each(|it| sum.pass(it.bytes));
+            let end = loop {
                 let began = self.run.now();
-                let page = self.page(&mut link, &offset, tally).await?;
+                let (page, length) = self.page(&mut link, &offset, tally, &mut sum).await?;
                 let now = self.run.now();
-                bytes += page.bytes;
-                let length = usize::try_from(page.bytes)?;
                 tally.scan.lock().done(now, now.saturating_sub(began), 0, length);
                 let next = page.next.context("an answer names no next offset")?;
                 if page.is_last || next == offset {
                     // Like a request, it counts when it ends in the time measured.
-                    *times += u64::from(self.run.span.contains(now));
-                    break;
+                    done.times += u64::from(self.run.span.contains(now));
+                    break next;
                 }
                 if self.run.is_over() {
                     return Ok(());
                 }
                 offset = next;
-            }
-            match self.expected {
-                Some(expected) if expected != bytes => {
-                    bail!("a read had {bytes} bytes, the one before the run {expected}")
-                }
-                Some(_) => {}
+            };
+            self.compare(Passed { offset: end, bytes: sum.bytes(), crc: sum.crc() }, &sum, done);
+            if matches!(self.expect, Expect::More) {
                 // Streams that are written to meanwhile may be nearly empty.
-                None => tokio::time::sleep(PAUSE).await,
+                tokio::time::sleep(PAUSE).await;
             }
         }
         Ok(())
     }
 
+    /// Compares a whole read with the one before.
+    fn compare(&self, now: Passed, sum: &Sum, done: &mut Scanned) {
+        let (before, is_as_before) = match (&self.expect, &done.passed) {
+            (Expect::Same(before), _) => {
+                (before, (before.bytes, before.crc) == (now.bytes, now.crc))
+            }
+            (Expect::More, Some(before)) => (before, sum.at(before.bytes) == Some(before.crc)),
+            (Expect::More, None) => {
+                done.passed = Some(now);
+                return;
+            }
+        };
+        if is_as_before {
+            done.passed = Some(now);
+        } else {
+            done.verdict.changed(done.stream, &now.offset, (before.bytes, now.bytes));
+        }
+    }
+
     /// Reads one page; one that breaks off or is refused for now is asked for again.
-    async fn page(&self, link: &mut Link, offset: &str, tally: &Shared) -> anyhow::Result<Page> {
+    /// Returns the bytes of its body too.
+    async fn page(
+        &self,
+        link: &mut Link,
+        offset: &str,
+        tally: &Shared,
+        sum: &mut Sum,
+    ) -> anyhow::Result<(Page, usize)> {
         let request = self.part.request(&self.streams, offset);
+        let before = sum.clone();
         for attempt in 1..=ATTEMPTS_MAX {
-            match self.attempt(link, &request).await {
+            sum.clone_from(&before);
+            match self.attempt(link, &request, sum).await {
                 Err(error) if error.is::<Failure>() && attempt < ATTEMPTS_MAX => {
                     tally.scan.lock().failed(&error.to_string());
                     tokio::time::sleep(PAUSE * attempt).await;
@@ -227,7 +273,12 @@ impl Scanner {
         unreachable!("the last attempt returns")
     }
 
-    async fn attempt(&self, link: &mut Link, request: &[u8]) -> anyhow::Result<Page> {
+    async fn attempt(
+        &self,
+        link: &mut Link,
+        request: &[u8],
+        sum: &mut Sum,
+    ) -> anyhow::Result<(Page, usize)> {
         let (head, connection) = link.ask(request).await?;
         if head.status != 200 {
             let excuse = connection.excuse().await?;
@@ -238,8 +289,14 @@ impl Scanner {
         }
         let next = head.next_offset.clone().unwrap_or(0..0);
         let next = setup::next_offset(&head, connection.bytes(next));
-        let bytes = wide(connection.skip().await?);
-        Ok(Page { next, is_last: head.up_to_date || head.closed, bytes })
+        let mut bytes = 0;
+        sum.begin();
+        while let Some(piece) = connection.piece().await? {
+            bytes += piece.len();
+            sum.take(connection.bytes(piece));
+        }
+        sum.end();
+        Ok((Page { next, is_last: head.up_to_date || head.closed }, bytes))
     }
 }
 

@@ -99,20 +99,26 @@ pub(super) struct Finder {
     /// What must follow each mark, and how much of it has.
     payload: Arc<[u8]>,
     matched: usize,
-    damaged: u64,
+    /// The record whose payload is compared.
+    last: Option<Mark>,
+    damaged: Vec<Mark>,
 }
 
 impl Finder {
     /// One for records with this payload.
     pub(super) fn new(payload: &Arc<[u8]>) -> Self {
         let payload = Arc::clone(payload);
-        Self { held: Vec::new(), matched: payload.len(), payload, damaged: 0 }
+        let (held, matched) = (Vec::new(), payload.len());
+        Self { held, matched, payload, last: None, damaged: Vec::new() }
     }
 
-    /// How many records had other bytes than they were written with; one that was cut off is one
+    /// The records that had other bytes than they were written with; one that was cut off is one
     /// of them.
-    pub(super) fn finish(self) -> u64 {
-        self.damaged + u64::from(self.matched < self.payload.len())
+    pub(super) fn finish(mut self) -> Vec<Mark> {
+        if self.matched < self.payload.len() {
+            self.damaged.extend(self.last);
+        }
+        self.damaged
     }
 
     /// Gives `found` each record whose mark ends in this piece.
@@ -151,7 +157,7 @@ impl Finder {
             return &bytes[there..];
         }
         // Where the next record begins nobody knows: it is searched for.
-        self.damaged += 1;
+        self.damaged.extend(self.last);
         self.matched = self.payload.len();
         bytes
     }
@@ -167,6 +173,7 @@ impl Finder {
             match read(&bytes[start..]) {
                 Some(mark) => {
                     found(mark);
+                    self.last = Some(mark);
                     self.matched = 0;
                     let rest = self.compare(&bytes[start + TIME.end..]).len();
                     at = bytes.len() - rest;
@@ -242,7 +249,7 @@ mod tests {
                 if rest.is_empty() { break; }
             }
             prop_assert_eq!(numbers, (0..20).collect::<Vec<_>>());
-            prop_assert_eq!(finder.finish(), 0);
+            prop_assert!(finder.finish().is_empty());
         }
 
         #[test]
@@ -254,11 +261,12 @@ mod tests {
             page[at] ^= 1;
             let (mut finder, mut count) = (Finder::new(&payload(bytes)), 0);
             page.chunks(step).for_each(|piece| finder.look(piece, |_| count += 1));
-            prop_assert_eq!((count, finder.finish()), (20, 1));
+            let number = u64::try_from(record).expect("small");
+            prop_assert_eq!((count, finder.finish()), (20, vec![mark(number)]));
             // So is an end that is missing.
             let mut finder = Finder::new(&payload(bytes));
             finder.look(&page[..bytes], |_| {});
-            prop_assert_eq!(finder.finish(), 1);
+            prop_assert_eq!(finder.finish(), vec![mark(0)]);
         }
     }
 }

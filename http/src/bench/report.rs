@@ -7,7 +7,7 @@ use weir_io::os::usage::Usage;
 
 use super::{
     measure::{Span, Tally, round},
-    verify::Violations,
+    verify::{Kind, Verdict, Violation, Violations},
 };
 
 /// What was used while a run was measured.
@@ -50,13 +50,13 @@ impl Costs {
         #[expect(clippy::cast_precision_loss, reason = "a count of seconds' work fits 53 bits")]
         let each = |cpu: Duration| round(cpu.as_secs_f64() * 1e6 / requests.max(1) as f64);
         let generator = json!({
-            "cpu_seconds": self.generator.as_secs_f64(),
+            "cpu_seconds": seconds(self.generator),
             "cores": cores(self.generator),
             "cpu_us_per_request": each(self.generator),
         });
         let server = self.server.map(|server| {
             json!({
-                "cpu_seconds": server.cpu.as_secs_f64(),
+                "cpu_seconds": seconds(server.cpu),
                 "cores": cores(server.cpu),
                 "cpu_us_per_request": each(server.cpu),
                 "resident_bytes": server.resident_bytes,
@@ -68,6 +68,18 @@ impl Costs {
     }
 }
 
+/// To a thousandth.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e3).round() / 1e3
+}
+
+/// How a report of JSON is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    Line,
+    Indented,
+}
+
 /// What a run came to.
 pub(super) struct Report {
     fields: Map<String, Value>,
@@ -76,6 +88,10 @@ pub(super) struct Report {
     /// What else is to be known, in words.
     notes: Vec<String>,
     interrupted: bool,
+    /// What came of reading back, if that was done.
+    verdict: Option<Verdict>,
+    /// Why nobody knows whether everything is there.
+    unverified: Option<String>,
 }
 
 impl Report {
@@ -85,7 +101,14 @@ impl Report {
         fields.insert("command".into(), command.into());
         fields.insert("target".into(), target.into());
         fields.insert("settings".into(), settings);
-        Self { fields, problems: Vec::new(), notes: Vec::new(), interrupted: false }
+        Self {
+            fields,
+            problems: Vec::new(),
+            notes: Vec::new(),
+            interrupted: false,
+            verdict: None,
+            unverified: None,
+        }
     }
 
     pub(super) fn put(&mut self, name: &str, value: Value) {
@@ -103,9 +126,17 @@ impl Report {
         self.put("server", server);
     }
 
-    /// What was read back.
-    pub(super) fn put_verified(&mut self, records: u64, violations: Violations) {
-        let Violations { lost, repeated, out_of_order, foreign, damaged } = violations;
+    /// What was read, and what is wrong with it.
+    pub(super) fn verified(&mut self, verdict: Verdict) {
+        self.verdict.get_or_insert_default().add(verdict);
+    }
+
+    /// Says what is wrong, if something is, now that all is read; `name` says how a stream is
+    /// called.
+    pub(super) fn judge(&mut self, name: impl Fn(usize) -> String) {
+        let Some(verdict) = &self.verdict else { return };
+        let Verdict { records, counts, found } = verdict.clone();
+        let Violations { lost, repeated, out_of_order, foreign, damaged, changed } = counts;
         let value = json!({
             "records": records,
             "lost": lost,
@@ -113,14 +144,60 @@ impl Report {
             "out_of_order": out_of_order,
             "foreign": foreign,
             "damaged": damaged,
+            "changed": changed,
         });
         self.put("verified", value);
-        if violations.any() {
-            self.problem(format!(
-                "of the records read {lost} were lost, {repeated} repeated, {out_of_order} out of \
-                 order, {foreign} written by nobody, and {damaged} had other bytes than were sent"
-            ));
+        self.put("violations", found.iter().map(|it| violation(it, &name)).collect());
+        let kinds = [
+            (lost, "lost"),
+            (repeated, "repeated"),
+            (out_of_order, "out of order"),
+            (foreign, "written by nobody"),
+            (damaged, "with other bytes than were sent"),
+        ];
+        let wrong: Vec<String> = kinds
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        if !wrong.is_empty() {
+            let mut what = format!("of the records read {}", wrong.join(", "));
+            let first = found.iter().find_map(|it| Some((it, it.record?)));
+            if let Some((Violation { kind, stream, offset, .. }, (writer, number))) = first {
+                let (kind, stream) = (kind.name(), name(*stream));
+                what.push_str(&format!(
+                    "; the first: number {number} of writer {writer} in {stream} at {offset}, {kind}"
+                ));
+            }
+            self.problem(what);
         }
+        if changed > 0 {
+            let mut what = format!("{changed} whole reads did not hold what one before had held");
+            let first = found.iter().find(|it| it.kind == Kind::Changed);
+            if let Some(Violation { stream, offset, bytes: Some((before, now)), .. }) = first {
+                let stream = name(*stream);
+                what.push_str(&format!(
+                    "; the first: {stream} up to {offset}, {now} bytes and {before} before"
+                ));
+            }
+            self.problem(what);
+        }
+    }
+
+    /// Whether what was read is not what was written.
+    pub(super) fn has_violations(&self) -> bool {
+        self.verdict.as_ref().is_some_and(|it| it.counts.any())
+    }
+
+    /// Nobody could be asked whether everything is there.
+    pub(super) fn not_verified(&mut self, why: String) {
+        self.put("not_verified", why.clone().into());
+        self.note(format!("not verified: {why}"));
+        self.unverified = Some(why);
+    }
+
+    pub(super) const fn is_unverified(&self) -> bool {
+        self.unverified.is_some()
     }
 
     /// Notes that a run was ended early, if it was, and when.
@@ -135,6 +212,11 @@ impl Report {
     /// Notes what somebody has ended early.
     pub(super) fn interrupt(&mut self, what: String) {
         self.interrupted = true;
+        self.notes.push(what);
+    }
+
+    /// Notes something that is no problem.
+    pub(super) fn note(&mut self, what: String) {
         self.notes.push(what);
     }
 
@@ -154,11 +236,16 @@ impl Report {
         &self.problems
     }
 
-    pub(super) fn to_json(&self) -> String {
+    /// One line, or indented for people.
+    pub(super) fn to_json(&self, layout: Layout) -> String {
         let mut fields = self.fields.clone();
         fields.insert("notes".into(), json!(self.notes));
         fields.insert("problems".into(), json!(self.problems));
-        let mut text = serde_json::to_string_pretty(&fields).expect("values are values");
+        let text = match layout {
+            Layout::Line => serde_json::to_string(&fields),
+            Layout::Indented => serde_json::to_string_pretty(&fields),
+        };
+        let mut text = text.expect("values are values");
         text.push('\n');
         text
     }
@@ -181,12 +268,27 @@ impl Report {
     }
 }
 
+fn violation(violation: &Violation, name: impl Fn(usize) -> String) -> Value {
+    let Violation { kind, stream, record, offset, bytes } = violation;
+    let mut value = json!({ "stream": name(*stream), "kind": kind.name(), "offset": offset });
+    if let Some((writer, number)) = record {
+        value["writer"] = (*writer).into();
+        value["number"] = (*number).into();
+    }
+    if let Some((before, now)) = bytes {
+        value["bytes_before"] = (*before).into();
+        value["bytes"] = (*now).into();
+    }
+    value
+}
+
 fn flatten(name: &str, value: &Value, rows: &mut Vec<(String, String)>) {
     let row = match value {
         Value::Null => return,
         Value::Array(_) => return,
         Value::Object(fields) if name.ends_with("_us") => times(fields),
-        Value::Object(fields) if name == "settings" || name == "verified" => words(fields),
+        Value::Object(fields) if name == "settings" => words(fields),
+        Value::Object(fields) if name == "verified" => counts(fields),
         Value::Object(fields) => {
             for (field, value) in fields {
                 flatten(&format!("{name}.{field}"), value, rows);
@@ -213,6 +315,13 @@ fn words(fields: &Map<String, Value>) -> String {
         other => Some(format!("{name}={other}")),
     };
     fields.iter().filter_map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// What was counted; kinds of which there is nothing are not told.
+fn counts(fields: &Map<String, Value>) -> String {
+    let there = |(name, count): &(&String, &Value)| *name == "records" || **count != 0;
+    let counted = fields.iter().filter(there).map(|(name, count)| format!("{name}={count}"));
+    counted.collect::<Vec<_>>().join(" ")
 }
 
 /// A number with its thousands apart.
@@ -256,7 +365,7 @@ mod tests {
         span.stop(Duration::from_millis(5_500));
         report.put_interrupted(&span);
         assert!(report.was_interrupted() && report.problems().is_empty());
-        let json: Value = serde_json::from_str(&report.to_json()).expect("JSON");
+        let json: Value = serde_json::from_str(&report.to_json(Layout::Line)).expect("JSON");
         assert_eq!(json["interrupted_after_seconds"], 3.5);
         assert!(json["notes"][0].as_str().is_some_and(|it| it.contains("interrupted after 3.5 s")));
         assert!(!report.to_text().contains("PROBLEM"), "{}", report.to_text());
@@ -267,15 +376,36 @@ mod tests {
         let mut report = Report::new("append", "http://a", json!({"connections": 4, "rate": null}));
         let span = Span::new(Duration::ZERO..Duration::from_secs(1));
         report.put_phase("append", &Tally::new(&span, Content::Records));
-        report.put_verified(7, Violations { lost: 1, ..Violations::default() });
-        assert_eq!(report.problems().len(), 1);
-        let json: Value = serde_json::from_str(&report.to_json()).expect("JSON");
+        let mut verdict = Verdict::default();
+        verdict.changed(2, "0_9", (100, 90));
+        report.verified(verdict);
+        let counts = Violations { lost: 1, ..Violations::default() };
+        let offset = "0_7".to_owned();
+        let (kind, record) = (Kind::Lost, Some((4, 5)));
+        let found = vec![Violation { kind, stream: 1, record, offset, bytes: None }];
+        report.verified(Verdict { records: 7, counts, found });
+        report.judge(|stream| format!("s{stream}"));
+        assert!(report.has_violations() && report.problems().len() == 2);
+        let line = report.to_json(Layout::Line);
+        assert_eq!(line.lines().count(), 1, "{line}");
+        assert!(report.to_json(Layout::Indented).lines().count() > 10);
+        let json: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(
+            json["violations"],
+            json!([
+                { "stream": "s2", "kind": "changed", "offset": "0_9", "bytes_before": 100, "bytes": 90 },
+                { "stream": "s1", "kind": "lost", "offset": "0_7", "writer": 4, "number": 5 },
+            ])
+        );
         assert_eq!(
             (&json["verified"]["lost"], &json["append"]["requests"]),
             (&json!(1), &json!(0))
         );
         let text = report.to_text();
-        assert!(text.contains("PROBLEM  of the records read 1 were lost"), "{text}");
+        let lost = "PROBLEM  of the records read 1 lost; the first: number 5 of writer 4 in s1 at 0_7";
+        assert!(text.contains(lost) && !text.contains("repeated"), "{text}");
+        assert!(text.contains("s2 up to 0_9, 90 bytes and 100 before"), "{text}");
+        assert!(text.contains("records=7 lost=1 changed=1") || text.contains("lost=1"), "{text}");
         assert!(text.contains("settings") && text.contains("connections=4"), "{text}");
     }
 }

@@ -17,6 +17,8 @@ use crate::client::Target;
 
 /// Digits of a stream in its name, so that all requests have the same layout.
 const STREAM_DIGITS: usize = 8;
+/// Streams whose names stand in the command that deletes them.
+const REMOVED_ONE_BY_ONE_MAX: usize = 4;
 /// Room for `Producer-Seq`. Blanks before a value of a header do not count.
 const SEQUENCE_DIGITS: usize = 16;
 
@@ -87,6 +89,29 @@ impl Streams {
 
     pub(super) fn path(&self, stream: usize) -> String {
         format!("{}{stream:0STREAM_DIGITS$}", self.prefix)
+    }
+
+    /// The name of a stream, as other commands take it.
+    pub(super) fn name(&self, stream: usize) -> String {
+        let path = self.path(stream);
+        path.rsplit('/').next().unwrap_or_default().to_owned()
+    }
+
+    /// How those that this run has made are deleted by hand, if there are any.
+    pub(super) fn removal(&self) -> Option<String> {
+        let mut made = (0..self.count).filter(|stream| self.is_made(*stream));
+        let first: Vec<String> =
+            made.by_ref().take(REMOVED_ONE_BY_ONE_MAX).map(|it| self.name(it)).collect();
+        if first.is_empty() {
+            return None;
+        }
+        Some(match made.next() {
+            None => format!("`weir rm {}`", first.join(" ")),
+            Some(_) => {
+                let prefix = &first[0][..first[0].len() - STREAM_DIGITS];
+                format!("`weir ls {prefix} | xargs weir rm`")
+            }
+        })
     }
 
     /// Whether bodies are JSON.
@@ -277,6 +302,17 @@ mod tests {
         check("application/json; charset=utf-8", 3, "[", ",", "]");
         check("text/plain", 1, "", "", "\n");
         check("text/plain", 3, "", "\n", "\n");
+    }
+
+    #[test]
+    fn what_stays_is_removed_by_a_command() {
+        let streams = streams("text/plain");
+        assert_eq!(streams.removal(), None, "there is nothing");
+        [3, 8].iter().for_each(|stream| streams.made(*stream));
+        let two = streams.removal().expect("two");
+        assert_eq!(two, "`weir rm bench-run-00000003 bench-run-00000008`");
+        (0..9).for_each(|stream| streams.made(stream));
+        assert_eq!(streams.removal().expect("many"), "`weir ls bench-run- | xargs weir rm`");
     }
 
     #[test]

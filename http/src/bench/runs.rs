@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use anyhow::{Context as _, bail};
+use clap::ValueEnum as _;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -19,14 +20,14 @@ use super::{
     },
     load::{Run, spread},
     raw::Link,
-    read::{self, FILL_TIME_MAX, Filling, Part, Scanner},
+    read::{self, Expect, FILL_TIME_MAX, Filling, Part, Scanned, Scanner},
     record,
     report::Report,
     request::{Shape, Streams},
     say,
-    setup::{Crew, Gauge, Interrupted, VERIFY_TIME_MAX, Verb},
-    tail::{CONNECTING_MAX, Live, Reader},
-    verify::{Violations, Written},
+    setup::{Crew, Gauge, Passed, VERIFY_TIME_MAX, Verb},
+    tail::{CONNECTING_MAX, Company, Live, Reader},
+    verify::{Verdict, Written},
 };
 use crate::cli::client::progress::Unit;
 
@@ -34,8 +35,7 @@ pub(super) fn append(flags: &AppendFlags) -> anyhow::Result<Report> {
     let AppendFlags { run: run_flags, write, connections, rate } = flags;
     let bench = Bench::new(run_flags, *connections)?;
     let streams = bench.streams(write.streams, &write.content_type, write.bytes);
-    let mut settings = write_settings(write, *connections, *rate);
-    settings["threads"] = bench.threads.into();
+    let settings = bench.settings(run_flags, write_settings(write, *connections, *rate));
     let report = Report::new("append", &bench.target.to_string(), settings);
     bench.with_streams(run_flags, &streams, report, |report| {
         bench.phase(report, "create", || bench.crew.on_each(&streams, Verb::Create))?;
@@ -53,20 +53,12 @@ pub(super) fn append(flags: &AppendFlags) -> anyhow::Result<Report> {
         let written = append::by_stream(streams.count, outcome.results);
         let acked = append::acked(&written);
         report.put("acked_records", json!(acked));
-        if acked == 0 && !run.was_stopped() {
-            report.problem("no request was carried out: see the failures".to_owned());
-        }
         if !run_flags.no_verify {
-            let verify = || Ok(bench.crew.verify(&streams, written));
-            match bench.phase(report, "verify", verify)? {
-                Ok((records, violations)) => report.put_verified(records, violations),
-                Err(error) if error.is::<Interrupted>() => {
-                    report.interrupt(
-                        "interrupted while reading back: nothing is verified".to_owned(),
-                    );
-                }
-                Err(error) => report.problem(format!("what was written can't be read: {error:#}")),
-            }
+            bench.verify(report, &streams, written, vec![Vec::new(); streams.count])?;
+        }
+        // A server that went away has not refused anything.
+        if acked == 0 && !run.was_stopped() && !report.is_unverified() {
+            report.problem("no request was carried out: see the failures".to_owned());
         }
         Ok(())
     })
@@ -80,9 +72,10 @@ pub(super) fn create(flags: &CreateFlags) -> anyhow::Result<Report> {
     let bench = Bench::new(run_flags, *connections)?;
     let settings = json!({
         "connections": connections,
+        "streams": streams,
         "content_type": content_type,
-        "threads": bench.threads,
     });
+    let settings = bench.settings(run_flags, settings);
     let report = Report::new("create", &bench.target.to_string(), settings);
     let all = bench.streams(*streams, content_type, record::BYTES_MIN);
     bench.with_streams(run_flags, &all, report, |report| {
@@ -113,8 +106,8 @@ pub(super) fn read(flags: &ReadFlags) -> anyhow::Result<Report> {
         "bytes": bytes,
         "content_type": content_type,
         "keys": keys,
-        "threads": bench.threads,
     });
+    let settings = bench.settings(run_flags, settings);
     let report = Report::new("read", &bench.target.to_string(), settings);
     let all = bench.streams(*streams, content_type, *bytes);
     let filling = Filling {
@@ -131,32 +124,33 @@ pub(super) fn read(flags: &ReadFlags) -> anyhow::Result<Report> {
         let parts = connections.min(&(streams * filling.keys.max(1))).to_owned();
         let part = |number| Part::of(number % parts, *streams, filling.keys);
         let check = || check_parts(bench.crew, &all, parts, filling);
-        let (lengths, records, violations) = bench.phase(report, "verify", check)?;
-        report.put_verified(records, violations);
+        let (expected, verdict) = bench.phase(report, "verify", check)?;
+        report.verified(verdict);
 
         say("read");
         let run = bench.run(run_flags, *connections, None);
         let outcome = spread(&run, bench.threads, *connections, |number, books| {
-            let expected = Some(lengths[number % parts]);
+            let expect = Expect::Same(expected[number % parts].clone());
             let (run, streams, part) = (run.clone(), Arc::clone(&all), part(number));
-            Scanner { run, streams, part, expected }.work(books)
+            Scanner { run, streams, part, expect }.work(books)
         })?;
         let tally = outcome.books.scan.lock();
         report.put_phase("read", &tally);
         report.put_interrupted(&run.span);
         report.put_costs(outcome.costs, tally.span(), tally.requests);
-        report.put("whole_reads", json!(outcome.results.iter().sum::<u64>()));
+        report.put("whole_reads", json!(outcome.results.iter().map(|it| it.times).sum::<u64>()));
+        outcome.results.into_iter().for_each(|it| report.verified(it.verdict));
         Ok(())
     })
 }
 
-/// Reads each part once. Returns the length of each, all records, and what is wrong.
+/// Reads each part once. Returns what each holds, and what is wrong.
 fn check_parts(
     crew: Crew,
     streams: &Arc<Streams>,
     parts: usize,
     filling: Filling,
-) -> anyhow::Result<(Vec<u64>, u64, Violations)> {
+) -> anyhow::Result<(Vec<Passed>, Verdict)> {
     let crew = Crew { connections: parts, ..crew };
     let gauge = Gauge::new(Unit::Things("parts"), parts);
     let mut checked = crew.each(&gauge, |number| {
@@ -172,13 +166,12 @@ fn check_parts(
         }
     })?;
     checked.sort_by_key(|(number, _)| *number);
-    let (mut lengths, mut all, mut sum) = (Vec::new(), 0, Violations::default());
-    for (_, (bytes, records, violations)) in checked {
-        lengths.push(bytes);
-        all += records;
-        sum.add(violations);
+    let (mut held, mut all) = (Vec::new(), Verdict::default());
+    for (_, (passed, verdict)) in checked {
+        held.push(passed);
+        all.add(verdict);
     }
-    Ok((lengths, all, sum))
+    Ok((held, all))
 }
 
 pub(super) fn tail(flags: &TailFlags) -> anyhow::Result<Report> {
@@ -206,8 +199,8 @@ struct Load<'a> {
 /// What one of them came to.
 enum Role {
     Writer(u32, Vec<(usize, Written)>),
-    Reader(u64, Violations),
-    Scanner(u64),
+    Reader(Verdict, Company),
+    Scanner(Scanned),
 }
 
 fn together(name: &str, run_flags: &RunFlags, load: Load<'_>) -> anyhow::Result<Report> {
@@ -221,7 +214,7 @@ fn together(name: &str, run_flags: &RunFlags, load: Load<'_>) -> anyhow::Result<
     settings["readers"] = (*readers).into();
     settings["scanners"] = scanners.into();
     settings["live"] = live.name().into();
-    settings["threads"] = bench.threads.into();
+    let settings = bench.settings(run_flags, settings);
     let report = Report::new(name, &bench.target.to_string(), settings);
     bench.with_streams(run_flags, &streams, report, |report| {
         bench.phase(report, "create", || bench.crew.on_each(&streams, Verb::Create))?;
@@ -247,25 +240,29 @@ fn together(name: &str, run_flags: &RunFlags, load: Load<'_>) -> anyhow::Result<
                 } else if readers.contains(&number) {
                     let stream = (number - connections) % streams.count;
                     let reader = Reader { run, streams, stream, live, boards, turn };
-                    let (records, violations) = reader.work(books).await?;
-                    Ok(Role::Reader(records, violations))
+                    let (verdict, company) = reader.work(books).await?;
+                    Ok(Role::Reader(verdict, company))
                 } else {
                     let part = Part::of(number - readers.end, streams.count, 0);
-                    let scanner = Scanner { run, streams, part, expected: None };
+                    let scanner = Scanner { run, streams, part, expect: Expect::More };
                     Ok(Role::Scanner(scanner.work(books).await?))
                 }
             }
         })?;
-        let (mut written, mut seen, mut violations) = (Vec::new(), 0, Violations::default());
-        let mut whole_reads = 0;
+        let (mut written, mut alone, mut whole_reads) = (Vec::new(), 0_usize, 0);
+        let mut read_before = vec![Vec::new(); streams.count];
         for role in outcome.results {
             match role {
                 Role::Writer(id, owned) => written.push((id, owned)),
-                Role::Reader(records, wrong) => {
-                    seen += records;
-                    violations.add(wrong);
+                Role::Reader(verdict, company) => {
+                    alone += usize::from(company == Company::Alone);
+                    report.verified(verdict);
                 }
-                Role::Scanner(times) => whole_reads += times,
+                Role::Scanner(scanned) => {
+                    whole_reads += scanned.times;
+                    read_before[scanned.stream].extend(scanned.passed);
+                    report.verified(scanned.verdict);
+                }
             }
         }
         let tally = outcome.books.append.lock();
@@ -279,7 +276,12 @@ fn together(name: &str, run_flags: &RunFlags, load: Load<'_>) -> anyhow::Result<
         report.put_interrupted(&run.span);
         // What is paid for here is the delivery of a record to a reader.
         report.put_costs(outcome.costs, tally.span(), deliveries.count());
-        report.put_verified(seen, violations);
+        if !run_flags.no_verify {
+            let written = append::by_stream(streams.count, written);
+            bench.verify(report, &streams, written, read_before)?;
+        } else if alone > 0 {
+            report.not_verified(format!("{alone} readers had no server at their end"));
+        }
         Ok(())
     })
 }
@@ -309,6 +311,7 @@ fn write_settings(write: &WriteFlags, connections: usize, rate: Option<f64>) -> 
         "batch": write.batch,
         "content_type": write.content_type,
         "producers": write.producers,
+        "order": write.order.to_possible_value().map(|it| it.get_name().to_owned()),
         "rate": rate,
     })
 }

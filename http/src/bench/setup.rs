@@ -21,11 +21,15 @@ use super::{
     load::asked_to_end,
     measure::wide,
     raw::{Failure, Head, Link, Peer},
-    record::Finder,
+    record::{Finder, Mark},
     request::Streams,
-    verify::{Checker, Violations, Written},
+    sum::Sum,
+    verify::{Checker, Verdict, Written},
 };
-use crate::cli::client::progress::{Progress, Unit};
+use crate::cli::{
+    ONE_SIGNAL,
+    client::progress::{Progress, Unit},
+};
 
 /// Bytes read at a time.
 const PAGE_BUFFER_BYTES: usize = 256 << 10;
@@ -201,7 +205,9 @@ impl Crew {
                 () = asked_to_end() => {
                     gauge.end();
                     // Who is in the middle of something long is not waited for.
-                    drop(tokio::time::timeout(GRACE, work).await);
+                    let work = tokio::time::timeout(GRACE, work);
+                    // What is done next would take the rest of this signal for one of its own.
+                    drop(tokio::join!(work, tokio::time::sleep(ONE_SIGNAL)));
                     Err(Interrupted.into())
                 }
                 () = shown => unreachable!("it has no end"),
@@ -239,15 +245,25 @@ impl Crew {
         Ok(())
     }
 
-    /// Reads all streams and compares them with what was written there. Returns how many records
-    /// were there and what is wrong.
+    /// Whether somebody takes connections where the server was.
+    pub(super) fn is_there(self) -> bool {
+        let tried = workers::run("probe", 1, async |_| {
+            let connected = async { Link::new(self.peer, SMALL_BUFFER_BYTES).connect().await.is_ok() };
+            tokio::time::timeout(GRACE, connected).await.unwrap_or(false)
+        });
+        tried.is_ok_and(|tried| tried.into_iter().all(|it| it))
+    }
+
+    /// Reads all streams and compares them with what was written there, and with what was read
+    /// there before.
     pub(super) fn verify(
         self,
         streams: &Arc<Streams>,
         written: Vec<BTreeMap<u32, Written>>,
-    ) -> anyhow::Result<(u64, Violations)> {
+        read_before: Vec<Vec<Passed>>,
+    ) -> anyhow::Result<Verdict> {
         let crew = Self { connections: self.connections.min(streams.count).min(16), ..self };
-        let written = Arc::new(written);
+        let written = Arc::new((written, read_before));
         let gauge = Gauge::new(Unit::Things("streams"), streams.count);
         let results = crew.each(&gauge, |number| {
             let (streams, written) = (Arc::clone(streams), Arc::clone(&written));
@@ -255,51 +271,62 @@ impl Crew {
             async move {
                 let deadline = Instant::now() + VERIFY_TIME_MAX;
                 let mut link = Link::new(crew.peer, PAGE_BUFFER_BYTES);
-                let (mut records, mut violations) = (0, Violations::default());
+                let mut verdict = Verdict::default();
                 for stream in (number..streams.count).step_by(crew.connections) {
                     if gauge.has_ended() {
                         break;
                     }
-                    let mut checker = Checker::default();
+                    let (written, before) = (&written.0[stream], &written.1[stream]);
+                    let mut checker = Checker::new(stream);
+                    let mut sum = Sum::new(streams.is_json());
+                    before.iter().for_each(|it| sum.pass(it.bytes));
                     let request =
                         |offset: &str| streams.plain("GET", stream, &format!("?offset={offset}"));
-                    let read = read_all(&mut link, request, &mut checker, &streams.payload);
+                    let read =
+                        read_all(&mut link, request, &mut checker, &mut sum, &streams.payload);
                     let read = tokio::time::timeout_at(deadline, read).await;
                     let read = read.context("it takes too long: --no-verify goes without")?;
                     read.with_context(|| format!("cannot read {}", streams.path(stream)))?;
-                    records += checker.records;
-                    violations.add(checker.judge(&written[stream]));
+                    verdict.add(checker.judge(written));
+                    for it in before.iter().filter(|it| sum.at(it.bytes) != Some(it.crc)) {
+                        verdict.changed(stream, &it.offset, (it.bytes, sum.bytes()));
+                    }
                     gauge.add(1);
                 }
-                Ok((records, violations))
+                Ok(verdict)
             }
         })?;
-        let mut sum = (0, Violations::default());
-        for (records, violations) in results {
-            sum.0 += records;
-            sum.1.add(violations);
-        }
-        Ok(sum)
+        let mut all = Verdict::default();
+        results.into_iter().for_each(|verdict| all.add(verdict));
+        Ok(all)
     }
 }
 
-/// Reads from the beginning to the end, with the request for each offset. Returns the bytes of all
-/// bodies.
+/// How far a read came, and what it read up to there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Passed {
+    pub(super) offset: String,
+    pub(super) bytes: u64,
+    pub(super) crc: u32,
+}
+
+/// Reads from the beginning to the end, with the request for each offset. Returns the offset of
+/// the end.
 pub(super) async fn read_all(
     link: &mut Link,
     request: impl Fn(&str) -> Vec<u8>,
     checker: &mut Checker,
+    sum: &mut Sum,
     payload: &Arc<[u8]>,
-) -> anyhow::Result<u64> {
-    let (mut offset, mut bytes) = ("-1".to_owned(), 0);
+) -> anyhow::Result<String> {
+    let mut offset = "-1".to_owned();
     loop {
-        let (page, damaged) =
-            page(link, &request(&offset), payload, |mark| checker.see(mark)).await?;
-        checker.damaged(damaged);
-        bytes += page.bytes;
+        checker.at(&offset);
+        let (page, damaged) = page(link, &request(&offset), payload, checker, sum).await?;
+        checker.damaged(&damaged);
         match page.next {
             Some(next) if !page.is_last && next != offset => offset = next,
-            Some(_) => return Ok(bytes),
+            Some(next) => return Ok(next),
             None => bail!("the answer names no next offset"),
         }
     }
@@ -309,42 +336,43 @@ pub(super) async fn read_all(
 pub(super) struct Page {
     pub(super) next: Option<String>,
     pub(super) is_last: bool,
-    pub(super) bytes: u64,
 }
 
-/// Reads one page and gives the marks of its records to `see`. Returns how many of them had other
-/// bytes.
+/// Reads one page and gives its records to the checker. Returns those that had other bytes.
 async fn page(
     link: &mut Link,
     request: &[u8],
     payload: &Arc<[u8]>,
-    mut see: impl FnMut(super::record::Mark),
-) -> anyhow::Result<(Page, u64)> {
+    checker: &mut Checker,
+    sum: &mut Sum,
+) -> anyhow::Result<(Page, Vec<Mark>)> {
     let mut attempt = 0;
     loop {
         let (head, connection) = match link.ask(request).await {
             Ok(answer) => answer,
-            Err(failure) if attempt < ATTEMPTS_MAX => {
-                pause(&mut attempt, &failure.to_string()).await?;
+            Err(failure) => {
+                pause(&mut attempt, failure).await?;
                 continue;
             }
-            Err(failure) => return Err(failure.into()),
         };
         if head.status != 200 {
             let excuse = connection.excuse().await?;
             if !is_busy(head.status) {
                 return Err(Refusal { status: head.status, excuse }.into());
             }
-            pause(&mut attempt, &excuse).await?;
+            pause(&mut attempt, Failure::Busy(head.status, excuse)).await?;
             continue;
         }
         let next = next_offset(&head, connection.bytes(head.next_offset.clone().unwrap_or(0..0)));
-        let (mut finder, mut bytes) = (Finder::new(payload), 0);
+        let mut finder = Finder::new(payload);
+        sum.begin();
         while let Some(piece) = connection.piece().await? {
-            bytes += wide(piece.len());
-            finder.look(connection.bytes(piece), &mut see);
+            let piece = connection.bytes(piece);
+            sum.take(piece);
+            finder.look(piece, |mark| checker.see(mark));
         }
-        let page = Page { next, is_last: head.up_to_date || head.closed, bytes };
+        sum.end();
+        let page = Page { next, is_last: head.up_to_date || head.closed };
         return Ok((page, finder.finish()));
     }
 }
@@ -393,23 +421,19 @@ async fn ask(link: &mut Link, request: &[u8], expected: &[u16]) -> anyhow::Resul
                 if !is_busy(head.status) {
                     return Err(Refusal { status: head.status, excuse }.into());
                 }
-                pause(&mut attempt, &format!("{} {excuse}", head.status)).await?;
-                continue;
+                Failure::Busy(head.status, excuse)
             }
             Err(failure) => failure,
         };
-        if attempt + 1 == ATTEMPTS_MAX {
-            return Err(failure.into());
-        }
-        pause(&mut attempt, &failure.to_string()).await?;
+        pause(&mut attempt, failure).await?;
     }
 }
 
 /// Waits before the next attempt, if there is one.
-async fn pause(attempt: &mut u32, why: &str) -> anyhow::Result<()> {
+async fn pause(attempt: &mut u32, failure: Failure) -> Result<(), Failure> {
     *attempt += 1;
     if *attempt == ATTEMPTS_MAX {
-        bail!("given up after {ATTEMPTS_MAX} attempts: {why}");
+        return Err(failure);
     }
     tokio::time::sleep(PAUSE * *attempt).await;
     Ok(())

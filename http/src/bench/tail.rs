@@ -18,7 +18,7 @@ use super::{
     record::{Finder, Mark},
     request::Streams,
     setup::{Refusal, is_busy, next_offset},
-    verify::{Checker, Violations},
+    verify::{Checker, Verdict},
 };
 
 /// Readers that connect at a time on one thread: more would overrun a server's backlog.
@@ -61,25 +61,36 @@ pub(super) struct Reader {
     pub(super) turn: Arc<Semaphore>,
 }
 
+/// Whether somebody answered a reader until its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Company {
+    Served,
+    /// The server was away when the reader still missed something.
+    Alone,
+}
+
 /// What a reader has seen.
 struct Seen<'a> {
     reader: &'a Reader,
     tally: &'a Shared,
     checker: Checker,
     offset: String,
+    /// The last attempt found nobody who answers.
+    away: bool,
     /// Ends when all writers have ended.
     finished: Pin<&'a mut (dyn Future<Output = ()> + Send)>,
 }
 
 impl Reader {
-    /// Reads until it has all that was written, or has waited long enough for it. Returns how
-    /// many records it saw and what is wrong with them.
-    pub(super) async fn work(self, tally: Shared) -> anyhow::Result<(u64, Violations)> {
+    /// Reads until it has all that was written, or has waited long enough for it. Returns what it
+    /// saw; what it misses for want of a server is not lost for that.
+    pub(super) async fn work(self, tally: Shared) -> anyhow::Result<(Verdict, Company)> {
         let mut seen = Seen {
             reader: &self,
             tally: &tally,
-            checker: Checker::default(),
+            checker: Checker::new(self.stream),
             offset: "-1".to_owned(),
+            away: false,
             finished: pin!(self.boards.finished()),
         };
         tokio::select! {
@@ -90,8 +101,13 @@ impl Reader {
                 tokio::time::sleep(PATIENCE).await;
             } => {}
         }
-        let records = seen.checker.records;
-        Ok((records, seen.checker.judge(&self.boards.written(self.stream))))
+        let is_alone = seen.away && !seen.is_complete();
+        let mut verdict = seen.checker.judge(&self.boards.written(self.stream));
+        if !is_alone {
+            return Ok((verdict, Company::Served));
+        }
+        verdict.excuse_lost();
+        Ok((verdict, Company::Alone))
     }
 
     /// Ends once all is read that was written.
@@ -110,6 +126,7 @@ impl Reader {
                 Live::Sse => self.events(&mut link, seen).await,
                 Live::LongPoll => self.poll(&mut link, seen).await,
             };
+            seen.away = done.is_err();
             if let Err(failure) = done {
                 match failure.downcast_ref::<Failure>() {
                     Some(_) => seen.tally.append.lock().failed(&failure.to_string()),
@@ -130,6 +147,7 @@ impl Reader {
             let excuse = connection.excuse().await?;
             return refused(head.status, &excuse, seen.tally).await;
         }
+        seen.away = false;
         let mut events = Events::new(&self.streams.payload);
         while let Some(piece) = seen.unless_complete(connection.piece()).await {
             let Some(piece) = piece? else { break };
@@ -161,7 +179,7 @@ impl Reader {
         while let Some(piece) = connection.piece().await? {
             finder.look(connection.bytes(piece), |mark| marks.push(mark));
         }
-        seen.checker.damaged(finder.finish());
+        seen.checker.damaged(&finder.finish());
         seen.see(&marks, &offset, self.run.now());
         Ok(())
     }
@@ -186,13 +204,14 @@ impl Seen<'_> {
         }
         if self.offset != offset {
             offset.clone_into(&mut self.offset);
+            self.checker.at(offset);
         }
     }
 
     /// Whether all writers have ended and everything they wrote for sure is here.
     fn is_complete(&self) -> bool {
         let boards = &self.reader.boards;
-        boards.is_finished() && self.checker.records >= certain(&boards.written(self.reader.stream))
+        boards.is_finished() && self.checker.distinct() >= certain(&boards.written(self.reader.stream))
     }
 
     /// Waits for something; `None` if the reader turns out to have everything.
@@ -215,22 +234,22 @@ impl Seen<'_> {
 struct Events {
     held: Vec<u8>,
     marks: Vec<Mark>,
-    damaged: u64,
+    damaged: Vec<Mark>,
     payload: Arc<[u8]>,
 }
 
 impl Events {
     fn new(payload: &Arc<[u8]>) -> Self {
         let payload = Arc::clone(payload);
-        Self { held: Vec::new(), marks: Vec::new(), damaged: 0, payload }
+        Self { held: Vec::new(), marks: Vec::new(), damaged: Vec::new(), payload }
     }
 
-    /// Gives `each` the records before each control event, how many of them had other bytes, and
+    /// Gives `each` the records before each control event, those of them that had other bytes, and
     /// the offset in it.
     fn take(
         &mut self,
         piece: &[u8],
-        mut each: impl FnMut(&[Mark], u64, &str),
+        mut each: impl FnMut(&[Mark], &[Mark], &str),
     ) -> anyhow::Result<()> {
         self.held.extend_from_slice(piece);
         let mut start = 0;
@@ -243,11 +262,12 @@ impl Events {
                 let marks = &mut self.marks;
                 let mut finder = Finder::new(&self.payload);
                 finder.look(event, |mark| marks.push(mark));
-                self.damaged += finder.finish();
+                self.damaged.extend(finder.finish());
             } else if kind.starts_with(b"control") {
                 let offset = control_offset(event).context("a control event has no offset")?;
-                each(&self.marks, std::mem::take(&mut self.damaged), offset);
+                each(&self.marks, &self.damaged, offset);
                 self.marks.clear();
+                self.damaged.clear();
             }
         }
         self.held.drain(..start);
@@ -294,7 +314,7 @@ mod tests {
             let (mut events, mut seen) = (Events::new(&record::payload(60)), Vec::new());
             for piece in text.as_bytes().chunks(step) {
                 let took = events.take(piece, |marks, damaged, offset| {
-                    assert_eq!(damaged, 0);
+                    assert!(damaged.is_empty());
                     let numbers = marks.iter().map(|mark| mark.number).collect::<Vec<_>>();
                     seen.push((numbers, offset.to_owned()));
                 });

@@ -1,15 +1,11 @@
 //! `weir bench`: what it measures is there, and a server that lies is caught.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
-
-use parking_lot::Mutex;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-};
+use std::net::SocketAddr;
 
 use crate::{
-    Done, command, end, signal,
+    Done, command, end,
+    liar::{Lie, Liar},
+    signal,
     support::{Server, until},
     weir,
 };
@@ -102,28 +98,150 @@ async fn a_schedule_is_kept_and_a_pause_of_the_server_is_seen() {
     assert!(late > 50_000.0, "{report}");
 }
 
+const LIES: [(Lie, &str); 5] = [
+    (Lie::Lose, "lost"),
+    (Lie::Repeat, "repeated"),
+    (Lie::Swap, "out_of_order"),
+    (Lie::Invent, "foreign"),
+    (Lie::Damage, "damaged"),
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_lie_is_caught() {
-    for (lie, field) in [
-        (Lie::Lose, "lost"),
-        (Lie::Repeat, "repeated"),
-        (Lie::Swap, "out_of_order"),
-        (Lie::Invent, "foreign"),
-        (Lie::Damage, "damaged"),
+    for args in [
+        "append --connections 1",
+        "read --size 4MiB --connections 2",
+        "read --size 64KiB --keys 3 --connections 3",
+        "tail --connections 1 --readers 2 --live long-poll",
+        "mixed --connections 1 --readers 1 --live long-poll --scanners 1 --rate 100",
     ] {
-        let server = Liar::start(lie).await;
-        let done = bench(server, "append --connections 1 --content-type text/plain").await;
-        assert_eq!(done.code, Some(3), "{lie:?}: {done:?}");
-        let verified = &done.json()["verified"];
-        for (name, count) in verified.as_object().expect("an object") {
-            if name != "records" {
-                assert_eq!(count.as_u64() > Some(0), name == field, "{lie:?}: {verified}");
+        for (lie, field) in LIES {
+            // Who waits for a record that does not come does so for ten seconds.
+            if lie == Lie::Lose && args.contains("long-poll") {
+                continue;
             }
+            let server = Liar::start(lie).await;
+            let done = bench(server, &format!("{args} --content-type text/plain")).await;
+            assert_eq!(done.code, Some(3), "{args}, {lie:?}: {done:?}");
+            let report = done.json();
+            let verified = &report["verified"];
+            for (name, count) in verified.as_object().expect("an object") {
+                if name != "records" {
+                    let is_wrong = count.as_u64() > Some(0);
+                    assert_eq!(is_wrong, name == field, "{args}, {lie:?}: {verified}");
+                }
+            }
+            assert!(done.err.contains("of the records"), "{done:?}");
+            let first = &report["violations"][0];
+            assert_eq!(first["kind"], field, "{args}: {report}");
+            assert!(first["stream"].as_str().is_some_and(|it| it.starts_with("bench-")), "{first}");
+            assert!(first["offset"].is_string() && first["number"].is_u64(), "{first}");
+            assert!(report["violations"].as_array().map(Vec::len) <= Some(20), "{report}");
+            // What is wrong is there to be looked at.
+            assert!(report["kept"] == true && done.err.contains("weir rm bench-"), "{done:?}");
         }
-        assert!(done.err.contains("of the records"), "{done:?}");
+        let honest = Liar::start(Lie::None).await;
+        let done = bench(honest, &format!("{args} --content-type text/plain")).await;
+        assert_eq!(done.code, Some(0), "{args}: {done:?}");
     }
-    let honest = Liar::start(Lie::None).await;
-    bench(honest, "append --connections 1 --content-type text/plain").await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lie_that_begins_later_is_caught_by_whoever_reads_again() {
+    for args in [
+        "read --size 4MiB --connections 2",
+        "read --size 64KiB --keys 3 --connections 3",
+        "mixed --connections 1 --readers 1 --live long-poll --scanners 1 --rate 100",
+    ] {
+        for lie in [Lie::Rot, Lie::Shrink] {
+            let server = Liar::start(lie).await;
+            let done = bench(server, &format!("{args} --content-type text/plain")).await;
+            assert_eq!(done.code, Some(3), "{args}, {lie:?}: {done:?}");
+            let report = done.json();
+            assert!(report["verified"]["changed"].as_u64() > Some(0), "{args}, {lie:?}: {report}");
+            let violations = report["violations"].as_array().expect("a list");
+            let changed = violations.iter().find(|it| it["kind"] == "changed");
+            let changed = changed.unwrap_or_else(|| panic!("{args}, {lie:?}: {report}"));
+            assert_eq!(changed["stream"].as_str().map(|it| &it[..6]), Some("bench-"), "{changed}");
+            assert!(changed["offset"].is_string(), "{changed}");
+            if args.starts_with("read") {
+                let is_shorter = changed["bytes"].as_u64() < changed["bytes_before"].as_u64();
+                assert_eq!(is_shorter, lie == Lie::Shrink, "{changed}");
+            }
+            assert!(done.err.contains("did not hold what one before had held"), "{done:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_goes_away_leaves_it_open_whether_anything_is_lost() {
+    let began = std::time::Instant::now();
+    for args in [
+        "append --connections 2",
+        "tail --connections 1 --readers 2 --live long-poll",
+        "mixed --connections 1 --readers 1 --live long-poll --scanners 1 --rate 100",
+    ] {
+        let (server, liar) = Liar::watched(Lie::None).await;
+        let args = format!("bench {args} --seconds 1 --warm-up 0 --content-type text/plain --json");
+        let child = command(server, &args.split(' ').collect::<Vec<_>>()).spawn().expect("starts");
+        until("it writes", || async { liar.appends() > 3 }).await;
+        liar.leave();
+        let done = end(child).await;
+        assert_eq!(done.code, Some(7), "{args}: {done:?}");
+        if args.contains("mixed") {
+            // A reader that catches up can't go on: there is no report.
+            assert!(done.err.contains("weir rm bench-"), "{done:?}");
+            continue;
+        }
+        let report = done.json();
+        assert!(report["not_verified"].is_string(), "{args}: {report}");
+        assert_eq!(report["problems"], serde_json::json!([]), "{args}: {report}");
+        assert_ne!(report["verified"]["lost"], 1, "{args}: {report}");
+        assert!(done.err.contains("not verified") && done.err.contains("weir rm bench-"), "{done:?}");
+    }
+    assert!(began.elapsed() < std::time::Duration::from_secs(90), "nobody is waited for twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_in_a_pipe_is_one_line_with_all_settings() {
+    let server = Server::start().await;
+    let done = bench(server.address, "append --connections 2 --order random --name mine").await;
+    assert_eq!((done.code, done.out.lines().count()), (Some(0), 1), "{done:?}");
+    let report = done.json();
+    for (name, value) in [
+        ("order", serde_json::json!("random")),
+        ("seconds", 0.4.into()),
+        ("warm_up", 0.1.into()),
+        ("name", "mine".into()),
+        ("keep", false.into()),
+        ("replace", false.into()),
+        ("verify", true.into()),
+    ] {
+        assert_eq!(report["settings"][name], value, "{name}: {report}");
+    }
+    let hdr = report["append"]["latency_us"]["hdr"].as_str().expect("a histogram");
+    assert!(hdr.starts_with("HISTE"), "the cookie of V2: {hdr}");
+    let cpu = report["generator"]["cpu_seconds"].to_string();
+    assert!(cpu.split('.').nth(1).is_none_or(|digits| digits.len() <= 3), "{cpu}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_that_comes_twice_at_once_is_one() {
+    let server = Server::start().await;
+    let args = ["bench", "append", "--seconds", "600", "--json", "--connections", "2"];
+    let child = command(server.address, &args).spawn().expect("starts");
+    until("it writes", || async {
+        let there = weir(server.address, &["ls", "bench-", "--json"]).await.out;
+        there.contains("\"next_offset\":\"1")
+    })
+    .await;
+    signal(&child, "INT");
+    signal(&child, "INT");
+    let done = end(child).await;
+    assert_eq!(done.code, Some(130), "{done:?}");
+    let report = done.json();
+    assert_eq!(report["verified"]["records"], report["acked_records"], "{report}");
+    assert_eq!(weir(server.address, &["ls", "bench-"]).await.ok(), "", "nothing is left");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,147 +297,4 @@ async fn a_server_that_refuses_ends_the_run_with_its_words() {
     let server = Liar::start(Lie::Refuse).await;
     let done = bench(server, "append --content-type text/plain").await;
     assert!(done.code == Some(1) && done.err.contains("no such thing"), "{done:?}");
-}
-
-/// What a server does wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lie {
-    None,
-    Lose,
-    Repeat,
-    Swap,
-    Invent,
-    /// One byte behind the mark of a record is another.
-    Damage,
-    /// One append takes a quarter of a second, and all others wait for it.
-    Pause,
-    Refuse,
-    /// Appends have no answer.
-    Stall,
-}
-
-/// A server of streams in memory that answers what it likes.
-pub(crate) struct Liar {
-    lie: Lie,
-    streams: Mutex<BTreeMap<String, Vec<Vec<u8>>>>,
-    turn: tokio::sync::Mutex<()>,
-}
-
-impl Liar {
-    pub(crate) async fn start(lie: Lie) -> SocketAddr {
-        Self::watched(lie).await.0
-    }
-
-    /// How many appends it got.
-    fn appends(&self) -> usize {
-        self.streams.lock().values().map(Vec::len).sum()
-    }
-
-    async fn watched(lie: Lie) -> (SocketAddr, Arc<Self>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        let liar =
-            Arc::new(Self { lie, streams: Mutex::default(), turn: tokio::sync::Mutex::default() });
-        let serving = Arc::clone(&liar);
-        tokio::spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                tokio::spawn(Arc::clone(&serving).serve(socket));
-            }
-        });
-        (address, liar)
-    }
-
-    async fn serve(self: Arc<Self>, mut socket: TcpStream) {
-        let mut bytes = Vec::new();
-        loop {
-            let Some(end) = memchr::memmem::find(&bytes, b"\r\n\r\n").map(|at| at + 4) else {
-                match socket.read_buf(&mut bytes).await {
-                    Ok(1..) => continue,
-                    _ => return,
-                }
-            };
-            let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-            let length = head.lines().find_map(|line| {
-                let (name, value) = line.split_once(": ")?;
-                name.eq_ignore_ascii_case("content-length").then_some(value)
-            });
-            let length: usize = length.map_or(0, |text| text.parse().expect("a number"));
-            while bytes.len() < end + length {
-                if !matches!(socket.read_buf(&mut bytes).await, Ok(1..)) {
-                    return;
-                }
-            }
-            let body = bytes[end..end + length].to_vec();
-            bytes.drain(..end + length);
-            let answer = self.answer(&head, body).await;
-            if socket.write_all(&answer).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    async fn answer(&self, head: &str, body: Vec<u8>) -> Vec<u8> {
-        let mut words = head.split([' ', '?']);
-        let (method, path) = (words.next().expect("a verb"), words.next().expect("a path"));
-        match (method, self.lie) {
-            ("POST", Lie::Refuse) => {
-                b"HTTP/1.1 400 Bad\r\nContent-Length: 13\r\n\r\nno such thing".to_vec()
-            }
-            ("POST", lie) => {
-                // One at a time, so that a pause is everybody's.
-                let _turn = self.turn.lock().await;
-                let count = {
-                    let mut streams = self.streams.lock();
-                    let stream = streams.entry(path.to_owned()).or_default();
-                    stream.push(body);
-                    stream.len()
-                };
-                if lie == Lie::Stall {
-                    std::future::pending::<()>().await;
-                }
-                if lie == Lie::Pause && count == 12 {
-                    // What is measured is real time.
-                    tokio::time::sleep(std::time::Duration::from_millis(250)).await;
-                }
-                b"HTTP/1.1 204 OK\r\n\r\n".to_vec()
-            }
-            ("GET", lie) => {
-                let mut records = self.streams.lock().get(path).cloned().unwrap_or_default();
-                if head.contains("live=") {
-                    return b"HTTP/1.1 204 OK\r\nStream-Next-Offset: end\r\n\r\n".to_vec();
-                }
-                tell(&mut records, lie);
-                let body = records.concat();
-                let head = format!(
-                    "HTTP/1.1 200 OK\r\nStream-Next-Offset: end\r\nStream-Up-To-Date: true\r\n\
-                     Content-Length: {}\r\n\r\n",
-                    body.len()
-                );
-                [head.into_bytes(), body].concat()
-            }
-            ("HEAD", _) => b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\
-                Stream-Next-Offset: end\r\nContent-Length: 0\r\n\r\n"
-                .to_vec(),
-            ("DELETE", _) => b"HTTP/1.1 204 OK\r\n\r\n".to_vec(),
-            _ => b"HTTP/1.1 201 OK\r\nContent-Length: 0\r\n\r\n".to_vec(),
-        }
-    }
-}
-
-fn tell(records: &mut Vec<Vec<u8>>, lie: Lie) {
-    let middle = records.len() / 2;
-    match lie {
-        Lie::Lose => drop(records.remove(middle)),
-        Lie::Repeat => records.push(records[middle].clone()),
-        Lie::Swap => records.swap(middle, middle + 1),
-        Lie::Damage => records[middle][70] ^= 1,
-        Lie::Invent => {
-            // Of a writer that does not exist.
-            let mut record = records[middle].clone();
-            record[6..14].copy_from_slice(b"00000007");
-            record[15..27].copy_from_slice(b"000000000000");
-            records.push(record);
-        }
-        Lie::None | Lie::Pause | Lie::Refuse | Lie::Stall => {}
-    }
 }

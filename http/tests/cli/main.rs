@@ -5,6 +5,7 @@ mod advice;
 mod bench;
 mod commands;
 mod https;
+mod liar;
 mod once;
 mod proxy;
 mod resume;
