@@ -29,6 +29,8 @@ const BUFFER_BYTES: usize = 4 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Before a reader that was turned away comes again.
 const PAUSE: Duration = Duration::from_millis(100);
+/// So often a reader that misses something asks a server that is away when all writers have ended.
+const IN_VAIN_MAX: u32 = 10;
 /// Bytes of one event.
 const EVENT_BYTES_MAX: usize = 64 << 20;
 
@@ -116,8 +118,8 @@ impl Reader {
         let turn = self.turn.acquire().await.context("nobody closes it")?;
         self.run.connect(&mut link, "a reader").await?;
         drop(turn);
-        let mut first = true;
-        while !seen.is_complete() {
+        let (mut first, mut in_vain) = (true, 0);
+        while !seen.is_complete() && in_vain < IN_VAIN_MAX {
             if !first && self.live == Live::Sse {
                 seen.tally.tail.lock().reconnects += 1;
             }
@@ -127,6 +129,9 @@ impl Reader {
                 Live::LongPoll => self.poll(&mut link, seen).await,
             };
             seen.away = done.is_err();
+            // While writers may go on, the server may come back.
+            let is_in_vain = seen.away && self.run.is_over() && self.boards.is_finished();
+            in_vain = if is_in_vain { in_vain + 1 } else { 0 };
             if let Err(failure) = done {
                 match failure.downcast_ref::<Failure>() {
                     Some(_) => seen.tally.append.lock().failed(&failure.to_string()),
@@ -211,7 +216,11 @@ impl Seen<'_> {
     /// Whether all writers have ended and everything they wrote for sure is here.
     fn is_complete(&self) -> bool {
         let boards = &self.reader.boards;
-        boards.is_finished() && self.checker.distinct() >= certain(&boards.written(self.reader.stream))
+        if !boards.is_finished() {
+            return false;
+        }
+        let written = boards.written(self.reader.stream);
+        self.checker.distinct(&written) >= certain(&written)
     }
 
     /// Waits for something; `None` if the reader turns out to have everything.

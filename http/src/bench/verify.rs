@@ -138,8 +138,6 @@ pub(super) struct Checker {
     offset: String,
     writers: BTreeMap<u32, Progress>,
     verdict: Verdict,
-    /// Records without those that came again.
-    distinct: u64,
 }
 
 #[derive(Debug, Default)]
@@ -156,7 +154,6 @@ impl Checker {
             offset: "-1".to_owned(),
             writers: BTreeMap::new(),
             verdict: Verdict::default(),
-            distinct: 0,
         }
     }
 
@@ -167,9 +164,13 @@ impl Checker {
         }
     }
 
-    /// How many records came, not counting those that came again.
-    pub(super) const fn distinct(&self) -> u64 {
-        self.distinct
+    /// How many records of these writers came, not counting those that came again.
+    pub(super) fn distinct(&self, written: &BTreeMap<u32, Written>) -> u64 {
+        let seen = written.keys().filter_map(|writer| self.writers.get(writer));
+        let count = |it: &Progress| {
+            it.next - u64::try_from(it.missing.len()).expect("a count fits")
+        };
+        seen.map(count).sum()
     }
 
     /// Takes the next record of the stream.
@@ -194,7 +195,6 @@ impl Checker {
             self.verdict.counts.repeated += 1;
             Some(Kind::Repeated)
         };
-        self.distinct += u64::from(wrong != Some(Kind::Repeated));
         if let Some(kind) = wrong {
             self.note(kind, mark.writer, number);
         }
@@ -295,9 +295,10 @@ mod tests {
         checker.at("0_9");
         checker.see(mark(0));
         checker.damaged(&[mark(0)]);
-        assert_eq!(checker.distinct(), 1);
         let written = Written { sent: 100, doubtful: BTreeSet::new() };
-        let mut verdict = checker.judge(&BTreeMap::from([(7, written)]));
+        let written = BTreeMap::from([(7, written)]);
+        assert_eq!(checker.distinct(&written), 1);
+        let mut verdict = checker.judge(&written);
         assert_eq!((verdict.records, verdict.counts.lost, verdict.found.len()), (2, 99, FOUND_MAX));
         let first = &verdict.found[0];
         assert_eq!((first.kind, first.stream, first.record), (Kind::Repeated, 3, Some((7, 0))));

@@ -6,6 +6,7 @@
 
 mod bill;
 pub mod client;
+mod first;
 pub mod flags;
 pub mod local;
 pub mod offline;
@@ -53,6 +54,8 @@ use crate::{
 
 /// From the signal to the exit. Draining has its own part of it.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(9);
+/// Signals within this time are one: a terminal, a script and a parent may all pass it on.
+pub(crate) const ONE_SIGNAL: Duration = Duration::from_millis(500);
 /// How much of that the bucket may take.
 const PUBLISH_AT_STOP: Duration = Duration::from_secs(3);
 /// Descriptors for files, SQLite and standard streams.
@@ -136,7 +139,8 @@ pub enum Task {
 /// They make no sense. `--help` and `--version` end the process here.
 pub fn task() -> Result<Task, ServeError> {
     let environment = Environment::of_process();
-    match flags::Cli::parse().into_serve() {
+    let arguments = first::in_place(std::env::args_os().collect());
+    match flags::Cli::parse_from(arguments).into_serve() {
         Ok(flags) => {
             let settings = Settings::resolve(flags, &environment)?;
             Ok(Task::Serve(Box::new(settings)))
@@ -430,6 +434,8 @@ fn io_error(what: &str, source: io::Error) -> ServeError {
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    /// When the last one came that counted.
+    counted: Option<tokio::time::Instant>,
 }
 
 impl Signals {
@@ -438,23 +444,28 @@ impl Signals {
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
+            counted: None,
         })
     }
 
-    /// Returns with the next one and says nothing of it.
-    async fn quietly(&mut self) {
-        tokio::select! {
-            biased;
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+    /// Returns with the name of the next one and says nothing of it. One that follows another at
+    /// once is the same wish.
+    async fn quietly(&mut self) -> &'static str {
+        loop {
+            let name = tokio::select! {
+                biased;
+                _ = self.terminate.recv() => "SIGTERM",
+                _ = self.interrupt.recv() => "SIGINT",
+            };
+            if self.counted.is_none_or(|counted| counted.elapsed() >= ONE_SIGNAL) {
+                self.counted = Some(tokio::time::Instant::now());
+                return name;
+            }
         }
     }
 
     async fn next(&mut self) {
-        tokio::select! {
-            biased;
-            _ = self.terminate.recv() => info!(signal = "SIGTERM", "asked to stop"),
-            _ = self.interrupt.recv() => info!(signal = "SIGINT", "asked to stop"),
-        }
+        let signal = self.quietly().await;
+        info!(signal, "asked to stop");
     }
 }

@@ -61,6 +61,8 @@ pub struct Known {
     pub made: Option<String>,
     /// Bytes of its records.
     pub bytes: Option<u64>,
+    /// Records it has had, those included that it has let go of.
+    pub records: Option<u64>,
 }
 
 impl Stream {
@@ -81,7 +83,8 @@ impl Stream {
         let made = text("created_at").filter(|made| made.len() <= MADE_MAX).map(str::to_owned);
         let bytes = number("total_size_bytes");
         let trimmed = number("trimmed_bytes").unwrap_or(0);
-        Ok(Known { made, bytes: bytes.map(|bytes| bytes.saturating_sub(trimmed)) })
+        let bytes = bytes.map(|bytes| bytes.saturating_sub(trimmed));
+        Ok(Known { made, bytes, records: number("next_offset") })
     }
 
     /// What the server tells of the stream.

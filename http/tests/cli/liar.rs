@@ -32,9 +32,9 @@ pub(crate) enum Lie {
     Invent,
     /// One byte behind the mark of a record is another.
     Damage,
-    /// The same, but whoever reads first is told the truth.
+    /// The same in every other read.
     Rot,
-    /// Whoever reads again does not get all of it.
+    /// Every other read does not get all of it.
     Shrink,
     /// One append takes a quarter of a second, and all others wait for it.
     Pause,
@@ -177,19 +177,19 @@ impl Liar {
         };
         let (key, live) = (field("key"), field("live").is_some());
         let from: usize = field("offset").and_then(|text| text.parse().ok()).unwrap_or(0);
-        let is_later = match live {
+        let is_other = match live {
             true => false,
             false => {
                 let mut reads = self.reads.lock();
                 let times = reads.entry(format!("{path} {key:?}")).or_default();
                 *times += 1;
-                *times > 1
+                times.is_multiple_of(2)
             }
         };
         let told = || {
             let bodies = self.streams.lock().get(path).cloned().unwrap_or_default();
             let bodies = bodies.into_iter().filter(|body| key.is_none() || body.key.as_deref() == key);
-            tell(bodies.map(|body| body.bytes).collect(), self.lie, is_later)
+            tell(bodies.map(|body| body.bytes).collect(), self.lie, is_other)
         };
         if live && told().len() <= from {
             tokio::time::sleep(LONG_POLL).await;
@@ -214,19 +214,20 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-/// What it tells of these bodies. What it told once is the beginning of what it tells later.
-fn tell(mut bodies: Vec<Vec<u8>>, lie: Lie, is_later: bool) -> Vec<Vec<u8>> {
+/// What it tells of these bodies. But for every other read, what it told once is the beginning of
+/// what it tells later.
+fn tell(mut bodies: Vec<Vec<u8>>, lie: Lie, is_other: bool) -> Vec<Vec<u8>> {
     if bodies.len() <= VICTIM {
         return bodies;
     }
     match lie {
         Lie::Lose => drop(bodies.remove(VICTIM)),
-        Lie::Shrink if is_later => drop(bodies.remove(VICTIM)),
+        Lie::Shrink if is_other => drop(bodies.remove(VICTIM)),
         Lie::Repeat => bodies.insert(VICTIM, bodies[VICTIM].clone()),
         Lie::Swap if bodies.len() == VICTIM + 1 => bodies.truncate(VICTIM),
         Lie::Swap => bodies.swap(VICTIM, VICTIM + 1),
         Lie::Damage => bodies[VICTIM][70] ^= 1,
-        Lie::Rot if is_later => bodies[VICTIM][70] ^= 1,
+        Lie::Rot if is_other => bodies[VICTIM][70] ^= 1,
         Lie::Invent => {
             // Of a writer that does not exist.
             let whole = &bodies[VICTIM];

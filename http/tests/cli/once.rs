@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 
 use crate::{
-    bench::{Liar, Lie},
+    liar::{Lie, Liar},
     command, end, lines,
     proxy::{Fault, Proxy},
     signal,

@@ -11,7 +11,7 @@ use super::{
     cut::{BadLine, Body, Cut, Cutter, Mark},
     exit::{Exit, Usage},
     flags::AppendFlags,
-    input::Input,
+    input::{self, Input},
     once::{DIFFERS, Sent},
     output::Form,
     sink::{Sink, Source},
@@ -26,6 +26,9 @@ const TWICE: &str = "part of the input is appended; the same command again appen
 /// Said of a message without a letter.
 const NO_MESSAGE: &str = "there is nothing in -m '': a message has something in it, such as -m '\"\"' \
                           for an empty text in JSON";
+/// Said of a file that is not there.
+const NO_FILE: &str = "what follows the stream are files; `-m TEXT` appends a message, and what \
+                       comes in by a pipe needs none";
 /// Pieces read ahead.
 const AHEAD_MAX: usize = 4;
 
@@ -180,7 +183,8 @@ async fn inputs(context: &Context, flags: &AppendFlags) -> anyhow::Result<Vec<In
     }
     let mut inputs = Vec::new();
     for path in &flags.files {
-        inputs.push(Input::open(&context.world, path).await?);
+        let input = Input::open(&context.world, path).await;
+        inputs.push(input.map_err(|error| input::explained(error, path, NO_FILE))?);
     }
     Ok(inputs)
 }
@@ -240,6 +244,9 @@ pub(super) async fn lines(
     sink: &mut Sink,
 ) -> anyhow::Result<Exit> {
     let name = input.name();
+    if cut != Cut::Bytes {
+        sink.cut();
+    }
     let mut pieces = pump(&context.world, input);
     // What was sent before goes past; the rest is cut.
     let mut rest = Vec::new();

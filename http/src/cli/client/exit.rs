@@ -59,6 +59,16 @@ impl Voice {
         }
     }
 
+    /// Says something about a place in a stream.
+    pub(crate) fn note_at(self, text: &str, offset: Option<&str>) {
+        match (self, offset) {
+            (Self::Json, Some(offset)) => {
+                eprintln!("{}", json!({ "note": text, "offset": offset }));
+            }
+            _ => self.note(text),
+        }
+    }
+
     /// Says what went wrong and what to do next. Returns the exit code.
     pub(crate) fn explain(self, error: &anyhow::Error) -> u8 {
         let told = error.downcast_ref().map(|told: &Told| told.advice.clone());

@@ -84,7 +84,7 @@ pub struct StreamFlags {
     pub server: ServerFlags,
 
     /// Name of the stream
-    #[arg(value_name = "STREAM")]
+    #[arg(value_name = "STREAM", value_parser = parse_stream)]
     pub stream: String,
 }
 
@@ -273,7 +273,7 @@ pub struct RmFlags {
     pub server: ServerFlags,
 
     /// Names of the streams
-    #[arg(value_name = "STREAM", required = true)]
+    #[arg(value_name = "STREAM", required = true, value_parser = parse_stream)]
     pub streams: Vec<String>,
 
     /// What is not there is fine
@@ -289,19 +289,19 @@ pub struct ForkFlags {
     pub server: ServerFlags,
 
     /// Name of the stream that is there
-    #[arg(value_name = "SOURCE")]
+    #[arg(value_name = "SOURCE", value_parser = parse_stream)]
     pub source: String,
 
     /// Name of the new one
-    #[arg(value_name = "STREAM")]
+    #[arg(value_name = "STREAM", value_parser = parse_stream)]
     pub stream: String,
 
-    /// Offset where it goes its own way [default: the end of the source]
-    #[arg(long, value_name = "OFFSET", allow_hyphen_values = true)]
+    /// Where it goes its own way: `start`, `now`, or an offset that the server named [default: now]
+    #[arg(long, value_name = "WHERE", allow_hyphen_values = true)]
     pub at: Option<String>,
 
     /// So many messages (bytes, if it is not JSON) behind that
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", requires = "at")]
     pub plus: Option<u64>,
 
     /// Its end.
@@ -317,7 +317,7 @@ pub struct DetailsFlags {
     pub server: ServerFlags,
 
     /// Name of the stream [default: the server itself]
-    #[arg(value_name = "STREAM")]
+    #[arg(value_name = "STREAM", value_parser = parse_stream)]
     pub stream: Option<String>,
 }
 
@@ -472,6 +472,13 @@ pub struct SubPullFlags {
     /// Go on with what comes
     #[arg(short, long, conflicts_with = "no_ack")]
     pub follow: bool,
+}
+
+fn parse_stream(text: &str) -> Result<String, String> {
+    match text.trim_matches('/') {
+        "" => Err("a stream has a name: `weir ls` lists them".to_owned()),
+        _ => Ok(text.to_owned()),
+    }
 }
 
 fn parse_type(text: &str) -> Result<String, String> {

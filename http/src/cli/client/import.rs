@@ -15,7 +15,7 @@ use super::{
     cut::{Cut, Cutter, Place},
     exit::Exit,
     flags::ImportFlags,
-    input::Input,
+    input::{self, Input},
     output::Form,
     sink::{Sink, Source},
 };
@@ -24,12 +24,17 @@ use crate::{
     wire::hex::hex,
 };
 
+/// Said of a file that is not there.
+const NO_FILE: &str = "the stream comes first, then the file: `weir import STREAM FILE`; nothing \
+                       was created";
+
 pub(super) async fn run(context: Context, flags: ImportFlags) -> anyhow::Result<Exit> {
     if flags.file == Path::new("-") {
         bail!("the standard input can't be read again: import a file, or use `weir append`");
     }
     let stream = context.client.stream(&flags.on.stream);
-    let input = Input::open(&context.world, &flags.file).await?;
+    let input = Input::open(&context.world, &flags.file).await;
+    let input = input.map_err(|error| input::explained(error, &flags.file, NO_FILE))?;
     if input.bytes().is_none() {
         bail!(
             "{} is no file and can't be read again: import a file, or use `weir append`",

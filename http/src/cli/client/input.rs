@@ -4,7 +4,7 @@
 //! the standard input can't be taken back: whoever ends meanwhile does not wait for it.
 
 use std::{
-    io::Read,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -12,6 +12,8 @@ use std::{
 use anyhow::{Context as _, bail};
 use parking_lot::Mutex;
 use weir_io::{File, World, os::stream, tasks};
+
+use super::exit::Told;
 
 /// Bytes read at a time.
 const PIECE_BYTES: usize = 256 << 10;
@@ -37,6 +39,16 @@ enum Source {
         bytes: u64,
         path: PathBuf,
     },
+}
+
+/// The failure to open a file, with what to do next if it is not there.
+pub(super) fn explained(error: anyhow::Error, path: &Path, advice: &str) -> anyhow::Error {
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    if kind != Some(io::ErrorKind::NotFound) {
+        return error;
+    }
+    let (what, advice) = (format!("{} is no file", path.display()), advice.to_owned());
+    error.context(Told { what, advice })
 }
 
 impl Input {

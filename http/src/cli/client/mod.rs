@@ -21,6 +21,7 @@ pub(crate) mod progress;
 mod read;
 mod since;
 mod sink;
+mod so_far;
 mod streams;
 mod sub;
 
@@ -37,6 +38,7 @@ use self::{
     exit::{Exit, Voice},
     flags::{ClientCommand, ServerFlags},
     output::Output,
+    so_far::SoFar,
 };
 use crate::{
     client::{Absent, Client, Patience},
@@ -53,6 +55,7 @@ struct Context {
     output: Output,
     interrupt: Interrupt,
     voice: Voice,
+    so_far: SoFar,
     /// Where to remember things, if the user has such a place.
     state: Option<PathBuf>,
 }
@@ -72,10 +75,14 @@ pub async fn run(command: ClientCommand) -> anyhow::Result<u8> {
     super::start_log("error")?;
     let interrupt = Interrupt::listen()?;
     let voice = Voice::of(command.server().json);
+    let so_far = SoFar::default();
     let outcome = tokio::select! {
         biased;
-        outcome = carry_out(command, interrupt.clone()) => outcome,
-        () = interrupt.twice() => return Ok(exit::INTERRUPTED),
+        outcome = carry_out(command, interrupt.clone(), so_far.clone()) => outcome,
+        () = interrupt.twice() => {
+            so_far.tell(voice);
+            return Ok(exit::INTERRUPTED);
+        }
     };
     match outcome {
         Ok(Exit::Done) if interrupt.came() => Ok(exit::INTERRUPTED),
@@ -86,8 +93,12 @@ pub async fn run(command: ClientCommand) -> anyhow::Result<u8> {
     }
 }
 
-async fn carry_out(command: ClientCommand, interrupt: Interrupt) -> anyhow::Result<Exit> {
-    let context = open(command.server(), interrupt)?;
+async fn carry_out(
+    command: ClientCommand,
+    interrupt: Interrupt,
+    so_far: SoFar,
+) -> anyhow::Result<Exit> {
+    let context = Context { so_far, ..open(command.server(), interrupt)? };
     let waiting = say_waiting(context.client.clone(), context.voice);
     tokio::select! {
         biased;
@@ -137,6 +148,7 @@ fn open(flags: &ServerFlags, interrupt: Interrupt) -> anyhow::Result<Context> {
         output: Output::new(flags.json),
         interrupt,
         voice: Voice::of(flags.json),
+        so_far: SoFar::default(),
         state: journal::directory(&Environment::of_process()),
         world,
     })
@@ -153,7 +165,7 @@ impl Interrupt {
         let world = os::world()?;
         let count = async move {
             loop {
-                signals.quietly().await;
+                let _name = signals.quietly().await;
                 sender.send_modify(|times| *times = times.saturating_add(1));
             }
         };

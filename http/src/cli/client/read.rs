@@ -9,10 +9,12 @@ use anyhow::bail;
 
 use super::{
     Context,
-    exit::Exit,
+    exit::{Exit, Told},
     flags::{FromFlags, LiveFlag, ReadFlags, TailFlags},
     last::Last,
     output::{Form, Style},
+    progress::Progress,
+    so_far::go_on,
 };
 use crate::client::{Batch, Error, Follower, From, Live};
 
@@ -67,38 +69,107 @@ async fn show(
             info.content_type
         );
     }
-    let mut follower = Follower::new(&stream, from, flags.key.as_deref(), live);
     // What has no lines has no last ones.
-    let mut kept = most.filter(|_| kind != Form::Binary).map(|most| Last::new(most, kind));
-    let mut last: Option<Batch> = None;
-    loop {
-        let next = tokio::select! {
-            biased;
-            () = context.interrupt.once() => {
-                say_where(last.as_ref());
-                return Ok(Exit::Interrupted);
-            }
-            next = patiently(context, &mut follower, live) => next?,
-        };
-        let Some(mut batch) = next else { break };
-        if let Some(mut last) = kept.take() {
+    let kept = most.filter(|_| kind != Form::Binary).map(|most| Last::new(most, kind));
+    let is_whole = from == From::Start && flags.key.is_none();
+    let is_offset = matches!(from, From::Offset(_));
+    let progress = match is_watched(live, kept.is_some()) {
+        true if is_whole => Some(Progress::new(stream.known().await?.bytes)),
+        true => Some(Progress::new(None)),
+        false => None,
+    };
+    let follower = Follower::new(&stream, from, flags.key.as_deref(), live);
+    let mut reading = Reading { context, follower, form, live, kept, progress, last: None };
+    let outcome = reading.all().await;
+    drop(reading.progress.take());
+    let last = reading.last.as_ref();
+    match outcome {
+        Ok(Exit::Done) => {
+            say_end(last);
+            Ok(Exit::Done)
+        }
+        Err(error) if is_offset && last.is_none() && is_refused(&error) => {
+            Err(error.context(no_offset(name)))
+        }
+        // Who has closed the output wants to know nothing.
+        Err(error) if error.downcast_ref::<Error>().is_none() => Err(error),
+        early => {
+            say_where(context, last);
+            early
+        }
+    }
+}
+
+/// A stream that is read and printed.
+struct Reading<'a> {
+    context: &'a Context,
+    follower: Follower,
+    form: Form,
+    live: Live,
+    /// The last of what came, while the end is not reached of which only that is printed.
+    kept: Option<Last>,
+    progress: Option<Progress>,
+    /// What was printed last.
+    last: Option<Batch>,
+}
+
+impl Reading<'_> {
+    async fn all(&mut self) -> anyhow::Result<Exit> {
+        let context = self.context;
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = context.interrupt.once() => return Ok(Exit::Interrupted),
+                next = patiently(context, &mut self.follower, self.live) => next?,
+            };
+            let Some(batch) = next else { return Ok(Exit::Done) };
+            self.take(batch)?;
+        }
+    }
+
+    fn take(&mut self, mut batch: Batch) -> anyhow::Result<()> {
+        let length = u64::try_from(batch.body.len()).expect("a length fits");
+        self.progress.iter_mut().for_each(|it| it.add(length));
+        if let Some(mut last) = self.kept.take() {
             last.take(&batch.body)?;
             // A server that does not say where its end is has said all when it says nothing.
             if !batch.up_to_date && !batch.closed && !batch.body.is_empty() {
-                kept = Some(last);
-                continue;
+                self.kept = Some(last);
+                return Ok(());
             }
+            drop(self.progress.take());
             batch.body = last.into_body().into();
         }
         // Batches that say nothing new say something in JSON: where one is.
-        let news = !is_empty(&batch, form) || batch.closed;
-        if news || (context.output.style() == Style::Json && live == Live::No) {
-            context.output.batch(&batch, form)?;
+        let news = !is_empty(&batch, self.form) || batch.closed;
+        let output = &self.context.output;
+        if news || (output.style() == Style::Json && self.live == Live::No) {
+            output.batch(&batch, self.form)?;
         }
-        last = Some(batch);
+        self.context.so_far.printed(&batch.next);
+        self.last = Some(batch);
+        Ok(())
     }
-    say_where(last.as_ref());
-    Ok(Exit::Done)
+}
+
+/// Whether somebody sees how far it is, and not the records themselves.
+fn is_watched(live: Live, keeps: bool) -> bool {
+    let shows = keeps || (live == Live::No && !io::stdout().is_terminal());
+    shows && io::stderr().is_terminal()
+}
+
+fn is_refused(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Error::Refused { status: 400, .. }))
+}
+
+/// Said of an offset that is none.
+fn no_offset(name: &str) -> Told {
+    let advice = format!(
+        "offsets are the server's: `weir head {name}` says the one of the end, `weir append` the \
+         one behind what it appended, and --json names one with each page; `start` and `now` are \
+         always some"
+    );
+    Told { what: format!("cannot read {name} from there"), advice }
 }
 
 /// What comes next. A person who watches is told once if it is looked for elsewhere.
@@ -129,9 +200,18 @@ fn is_empty(batch: &Batch, form: Form) -> bool {
     batch.body.is_empty() || (form == Form::Json && &*batch.body == b"[]")
 }
 
-/// Tells a person where to go on.
-fn say_where(last: Option<&Batch>) {
+/// Tells a person where it ended.
+fn say_end(last: Option<&Batch>) {
     let Some(last) = last.filter(|_| io::stderr().is_terminal()) else { return };
-    let end = if last.closed { "closed" } else { "go on with --from" };
-    eprintln!("weir: {end} {}", last.next);
+    match last.closed {
+        true => eprintln!("weir: closed {}", last.next),
+        false => eprintln!("weir: {}", go_on(&last.next)),
+    }
+}
+
+/// Tells anybody where to go on with what ended early.
+fn say_where(context: &Context, last: Option<&Batch>) {
+    if let Some(last) = last {
+        context.voice.note_at(&go_on(&last.next), Some(&last.next));
+    }
 }

@@ -11,7 +11,8 @@ use super::{
     journal::{Journal, Resume},
     once::{DIFFERS, Once, Sent},
     output::Form,
-    progress::Progress,
+    progress::{self, Progress},
+    so_far::SoFar,
 };
 use crate::client::{Append, Error, Producer, Stream};
 
@@ -28,6 +29,9 @@ pub(super) struct Source<'a> {
     pub(super) into_new: bool,
 }
 
+/// A body of so many bytes may be too large for a proxy: the smallest bound they have by default.
+const LARGE_BYTES: u64 = 1 << 20;
+
 /// What takes the bodies.
 pub(super) struct Sink {
     stream: Stream,
@@ -36,11 +40,17 @@ pub(super) struct Sink {
     once: Option<Once>,
     /// What of the input is passed over, or was cut.
     place: Place,
+    /// The input is cut into lines.
+    is_cut: bool,
     /// The last byte that was passed over in this file is no line break.
     within_line: bool,
     progress: Progress,
+    so_far: SoFar,
     requests: u64,
     skipped: u64,
+    /// Lines and bytes that an earlier process has appended.
+    lines_before: u64,
+    bytes_before: u64,
     lines: u64,
     bytes: u64,
     tail: String,
@@ -94,14 +104,23 @@ impl Sink {
             skipped: once.as_ref().map_or(0, Once::before),
             once,
             place: Place::start(),
+            is_cut: false,
             within_line: false,
             progress: Progress::new(source.total),
+            so_far: context.so_far.clone(),
             requests: 0,
+            lines_before: 0,
+            bytes_before: 0,
             lines: 0,
             bytes: 0,
             tail: String::new(),
             far: None,
         })
+    }
+
+    /// What comes is lines.
+    pub(super) const fn cut(&mut self) {
+        self.is_cut = true;
     }
 
     /// Begins with the next file.
@@ -120,6 +139,8 @@ impl Sink {
         if !passed.is_empty() {
             self.place.pass(passed);
             self.within_line = !passed.ends_with(b"\n");
+            self.lines_before += wide(memchr::memchr_iter(b'\n', passed).count());
+            self.bytes_before += wide(passed.len());
             self.progress.skip(wide(passed.len()));
             self.check(base)?;
         }
@@ -177,6 +198,9 @@ impl Sink {
             false => "a message is JSON: text stands in quotes, or in a stream of --type text",
         });
         let sent = match (self.send(bytes, mark).await, advice) {
+            (Err(error), _) if length >= LARGE_BYTES && is_lost(&error) => {
+                Err(error.context(Told { what: what(), advice: too_large(length) }))
+            }
             (Err(error), Some(advice)) if is_no_json(&error) => {
                 Err(error.context(Told { what: what(), advice: advice.to_owned() }))
             }
@@ -189,9 +213,12 @@ impl Sink {
                 self.lines += lines;
                 self.bytes += length;
                 self.progress.add(consumed);
+                self.so_far.appended(self.requests, self.lines, self.bytes, &self.tail);
             }
             Sent::Before => {
                 self.skipped += 1;
+                self.lines_before += lines;
+                self.bytes_before += consumed;
                 self.progress.skip(consumed);
             }
         }
@@ -278,9 +305,12 @@ impl Sink {
             once.settle().await?;
         }
         if self.skipped > 0 {
+            let what = match self.is_cut {
+                true => format!("{} lines", self.lines_before),
+                false => format!("{} bytes", self.bytes_before),
+            };
             context.note(&format!(
-                "{} requests of this input were appended before and are not appended again",
-                self.skipped
+                "{what} of this input were appended before and are not appended again"
             ));
         }
         if self.tail.is_empty() {
@@ -305,6 +335,21 @@ impl Sink {
 /// Whether a server refused a body as such.
 fn is_no_json(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(Error::Refused { status: 400, .. }))
+}
+
+/// Whether the connection broke before there was an answer.
+fn is_lost(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Error::Unknown { .. } | Error::Unreachable { .. }))
+}
+
+/// Said of a large body with which a connection broke.
+fn too_large(bytes: u64) -> String {
+    format!(
+        "it had {}: a proxy that takes no request of this size may hang up instead of saying so; \
+         send less at a time, by --ndjson or --lines with a smaller --batch. The stream's end says \
+         whether it was appended: `weir head`",
+        progress::bytes(bytes)
+    )
 }
 
 fn wide(count: usize) -> u64 {

@@ -10,10 +10,14 @@ use super::{
     progress::{Progress, Unit},
 };
 use crate::{
-    client::{Append, Create, Error, Info, Stream},
+    client::{Append, Create, Error, Info, Known, Stream},
     wire::date,
 };
 
+/// The offset before the first record, as the protocol has it.
+const ZERO: &str = "-1";
+/// Of the server itself, in names.
+const RESERVED: &str = "__ds";
 /// Said of a stream that would be gone before it is there.
 const PAST: &str = "--expires-at is past: nothing was created; give a time to come, or --ttl 7d";
 
@@ -29,6 +33,11 @@ pub(super) async fn create(context: Context, flags: CreateFlags) -> anyhow::Resu
     let stream = context.client.stream(name);
     let asked = asked(&create);
     let made = match stream.create(create).await {
+        Err(error) if error.did_nothing() && stream.name().split('/').next() == Some(RESERVED) => {
+            let advice = format!("names that begin with {RESERVED}/ are the server's own: take another");
+            let what = format!("cannot create {name}");
+            return Err(anyhow::Error::from(error).context(Told { what, advice }));
+        }
         Err(error) => return Err(explained(&stream, error, &asked).await),
         Ok(made) => made,
     };
@@ -43,7 +52,15 @@ pub(super) async fn create(context: Context, flags: CreateFlags) -> anyhow::Resu
 
 pub(super) async fn fork(context: Context, flags: ForkFlags) -> anyhow::Result<Exit> {
     let is_placed = flags.at.is_some() || flags.plus.is_some();
-    let fork = Some((flags.source.clone(), flags.at, flags.plus));
+    let at = match flags.at.as_deref() {
+        Some("start" | "-1") => Some(ZERO.to_owned()),
+        // The end of the source is where a fork begins that says nothing; what is counted from it
+        // needs its name.
+        Some("now") if flags.plus.is_none() => None,
+        Some("now") => Some(context.client.stream(&flags.source).head().await?.tail),
+        _ => flags.at.clone(),
+    };
+    let fork = Some((flags.source.clone(), at, flags.plus));
     let create = Create { fork, ..with_life(&context, flags.life)? };
     let (stream, source) = (context.client.stream(&flags.stream), &flags.source);
     let asked = asked(&create);
@@ -166,10 +183,18 @@ fn show(context: &Context, name: &str, made: &Info) -> anyhow::Result<Exit> {
 }
 
 pub(super) async fn head(context: Context, flags: StreamFlags) -> anyhow::Result<Exit> {
-    let known = context.client.stream(&flags.stream).head().await?;
+    let stream = context.client.stream(&flags.stream);
+    let known = stream.head().await?;
+    let mut fact = info(&flags.stream, &known);
+    if context.output.style() != Style::Plain {
+        // What is told beyond the protocol, and of no harm if it is not.
+        let Known { made, records, .. } = stream.known().await.unwrap_or_default();
+        fact["created_at"] = made.into();
+        fact["records"] = records.into();
+    }
     let state = if known.closed { "closed" } else { "open" };
     let plain = format!("{}\t{state}\t{}", known.tail, known.content_type);
-    context.output.fact(&info(&flags.stream, &known), &plain)?;
+    context.output.fact(&fact, &plain)?;
     Ok(Exit::Done)
 }
 
