@@ -3,6 +3,7 @@
 // The server is told to stop when its standard input closes: the system closes that pipe when
 // this process ends, however it does, so no server is left over.
 import { spawn } from "node:child_process"
+import { readFileSync } from "node:fs"
 import { isIPv4, isIPv6 } from "node:net"
 import { findBinary } from "./binary.js"
 
@@ -37,8 +38,26 @@ export async function startLocalDurableStreamsServer(options = {}) {
   })
   // A server that has gone does not read what it is told.
   child.stdin.on("error", () => {})
-  const exports = await announced(child, ended, binary, seconds)
+  const { exports, version } = await announced(child, ended, binary, seconds)
+  tell(binary, version)
   return new LocalServer(child, ended, exports)
+}
+
+/**
+ * Says which binary serves to whoever reads its log, and to everybody if it is of another version
+ * than this package.
+ */
+function tell(binary, version = "of an unknown version") {
+  if (process.env.WEIR_LOG_STDERR) {
+    process.stderr.write(`streamweir-local: the server is ${binary}, weir ${version}\n`)
+  }
+  const ours = JSON.parse(readFileSync(new URL("./package.json", import.meta.url), "utf8")).version
+  if (version !== ours) {
+    process.emitWarning(
+      `${binary} is weir ${version}, and this package is for ${ours}: they may not fit`,
+      "WeirVersionWarning"
+    )
+  }
 }
 
 /** The options, if they are some. A misspelt one would be a server that is not the one wanted. */
@@ -147,9 +166,9 @@ function announced(child, ended, binary, seconds) {
       clearTimeout(silence)
       child.stdout.removeAllListeners("data")
       child.stdout.resume()
-      const exports = end < 0 ? undefined : exportsOf(line.slice(0, end))
-      if (exports) {
-        resolve(exports)
+      const said = end < 0 ? undefined : saidIn(line.slice(0, end))
+      if (said) {
+        resolve(said)
         return
       }
       kill(isNoWeir())
@@ -164,13 +183,13 @@ function announced(child, ended, binary, seconds) {
   })
 }
 
-/** The line, if it is a server's. */
-function exportsOf(line) {
+/** What a server says in this line, if it is a server's: its exports, and its version beside them. */
+function saidIn(line) {
   try {
-    const exports = JSON.parse(line)
+    const { version, ...exports } = JSON.parse(line)
     const { http, sqlite, name, pid } = exports
     const texts = [http.url, sqlite.path, name].every((it) => typeof it === "string")
-    return texts && [http.port, pid].every(Number.isInteger) ? exports : undefined
+    return texts && [http.port, pid].every(Number.isInteger) ? { exports, version } : undefined
   } catch {
     return undefined
   }

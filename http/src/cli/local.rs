@@ -166,7 +166,10 @@ async fn start(flags: StartFlags, environment: &Environment) -> anyhow::Result<u
         server.sqlite_path.display(),
         server.url,
     );
-    say(flags.one.json, &server.exports(), &text)?;
+    let mut exports = server.exports();
+    // Whoever starts it compares that with what it was made for.
+    exports["version"] = env!("CARGO_PKG_VERSION").into();
+    say(flags.one.json, &exports, &text)?;
     let closed = async {
         if flags.until_stdin_closes {
             // A sender that is gone speaks as well.

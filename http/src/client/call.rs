@@ -370,7 +370,7 @@ impl Caller {
         let name = name.map_err(|_| "the name can't have a certificate".to_owned())?;
         let secure = tokio::time::timeout(CONNECT_TIME_MAX, connector.connect(name, socket)).await;
         let secure = secure.map_err(|_| "TLS took too long".to_owned())?;
-        secure.map_err(|error: io::Error| format!("TLS failed: {error}"))
+        secure.map_err(|error: io::Error| tls_failed(&error))
     }
 
     async fn handshake(&self, socket: impl Socket) -> Result<Sender, String> {
@@ -398,6 +398,16 @@ fn may_come_back(status: StatusCode, repeat: Repeat) -> bool {
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
     Some(Duration::from_secs(seconds))
+}
+
+/// Why a connection could not be encrypted.
+pub(crate) fn tls_failed(error: &io::Error) -> String {
+    let behind = error.get_ref().and_then(|behind| behind.downcast_ref());
+    let is_plain = matches!(behind, Some(rustls::Error::InvalidMessage(_)));
+    match is_plain || error.kind() == io::ErrorKind::UnexpectedEof {
+        true => format!("TLS failed: {error}; does the server speak http:// there?"),
+        false => format!("TLS failed: {error}"),
+    }
 }
 
 /// An error of the library with what is behind it.

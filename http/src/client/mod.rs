@@ -19,6 +19,7 @@ mod stream;
 mod subscriptions;
 mod target;
 
+pub(crate) use call::tls_failed;
 pub use call::{Absent, Patience};
 pub use error::Error;
 pub use follow::{Batch, Follower, Live};

@@ -7,6 +7,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use weir_io::{net::Socket, os};
 
+use crate::client::tls_failed;
+
 /// A server. Copies share what encrypts.
 #[derive(Clone, Copy)]
 pub(crate) struct Peer {
@@ -59,8 +61,8 @@ impl Peer {
         let socket = os::connect(self.address).await?;
         let Some(Secure { connector, name }) = self.secure else { return Ok(Wire::Plain(socket)) };
         let secured = connector.connect(name.clone(), socket).await;
-        let secured = secured
-            .map_err(|error| io::Error::new(error.kind(), format!("TLS failed: {error}")))?;
+        let secured =
+            secured.map_err(|error| io::Error::new(error.kind(), tls_failed(&error)))?;
         Ok(Wire::Secure(Box::new(secured)))
     }
 }
