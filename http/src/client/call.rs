@@ -404,7 +404,11 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 pub(crate) fn tls_failed(error: &io::Error) -> String {
     let behind = error.get_ref().and_then(|behind| behind.downcast_ref());
     let is_plain = matches!(behind, Some(rustls::Error::InvalidMessage(_)));
-    match is_plain || error.kind() == io::ErrorKind::UnexpectedEof {
+    let is_cut = matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    );
+    match is_plain || is_cut {
         true => format!("TLS failed: {error}; does the server speak http:// there?"),
         false => format!("TLS failed: {error}"),
     }

@@ -1,6 +1,7 @@
 //! What goes wrong is told with what to do next, and what makes no sense is refused before it.
 
 use crate::{
+    proxy::{Fault, Proxy},
     support::{Server, fresh_dir},
     weir, weir_with, write,
 };
@@ -116,6 +117,9 @@ async fn a_command_line_that_makes_no_sense_is_not_carried_out() {
         (&["sub", "ls"], "the protocol has no list of subscriptions"),
         (&["sub", "create", "s", "--webhook", "http://a"], "--stream"),
         (&["sub", "create", "s", "--stream", "a"], "--wake-stream"),
+        (&["fork", "a", "b", "--plus", "1"], "--at"),
+        (&["head", ""], "a stream has a name"),
+        (&["rm", "a", "/"], "a stream has a name"),
         (&["head", "a", "--url", "nonsense"], "http://HOST:PORT"),
         (&["head", "a", "--auth", "\u{e4}"], "visible ASCII"),
         (&["bench", "append", "--seconds", "0"], "more than no time"),
@@ -125,6 +129,57 @@ async fn a_command_line_that_makes_no_sense_is_not_carried_out() {
         assert!(refused.code == Some(2) && refused.err.contains(words), "{args:?}: {refused:?}");
     }
     assert_eq!(weir(at, &["ls"]).await.ok(), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_offsets_and_names_that_are_none_are_told_with_those_that_are_some() {
+    let (server, dir) = (Server::start().await, fresh_dir());
+    let at = server.address;
+    weir(at, &["create", "a"]).await.ok();
+    let missing = dir.join("missing");
+    let missing = missing.to_str().expect("text");
+    for (args, parts) in [
+        (&["append", "a", missing][..], &["is no file", "-m TEXT"][..]),
+        (&["import", "a", missing], &["is no file", "weir import STREAM FILE"]),
+        (&["create", "__ds/x"], &["the server's own", "take another"]),
+        (&["read", "a", "--from", "bogus"], &["weir head a", "weir append"]),
+        (&["tail", "-f", "a", "--from", "bogus"], &["weir head a", "weir append"]),
+    ] {
+        let refused = weir(at, args).await;
+        assert_eq!(refused.code, Some(1), "{args:?}: {refused:?}");
+        for part in parts {
+            assert!(refused.err.contains(part), "{part}: {refused:?}");
+        }
+    }
+    let url = format!("https://{at}");
+    let plain = weir(at, &["ls", "--url", &url, "--retry-for", "50ms"]).await;
+    assert!(plain.code == Some(7) && plain.err.contains("speak http://"), "{plain:?}");
+    assert_eq!(weir(at, &["ls"]).await.ok(), "a\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flags_of_the_server_may_stand_before_the_command() {
+    let server = Server::start().await;
+    let nobody = ([127, 0, 0, 1], 1).into();
+    let url = format!("http://{}", server.address);
+    weir(nobody, &["--url", &url, "create", "a"]).await.ok();
+    let head = weir(nobody, &[&*format!("--url={url}"), "--json", "head", "a"]).await;
+    assert_eq!(head.json()["stream"], "a");
+    let other = weir(nobody, &["--port", "1", "head", "a"]).await;
+    assert_eq!(other.code, Some(2), "{other:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_breaks_with_a_large_body_is_told_to_be_that() {
+    let (server, dir) = (Server::start().await, fresh_dir());
+    weir(server.address, &["create", "a", "--type", "text"]).await.ok();
+    let file = write(&dir, "in", &"x".repeat(8 << 20));
+    let proxy = Proxy::start(server.address, Fault::Full(1 << 20)).await;
+    let broken = weir(proxy.address, &["append", "a", &file, "--retry-for", "100ms"]).await;
+    assert!(matches!(broken.code, Some(7 | 8)), "{broken:?}");
+    for part in ["a proxy that takes no request of this size", "--batch"] {
+        assert!(broken.err.contains(part), "{part}: {broken:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

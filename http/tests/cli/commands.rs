@@ -29,6 +29,8 @@ async fn a_stream_lives_from_create_to_rm() {
     assert_eq!(one, "[1]\n2\n");
     assert_eq!(weir(at, &["tail", "a/b", "--since", "1h"]).await.ok().lines().count(), 3);
     let head = weir(at, &["head", "a/b", "--json"]).await.json();
+    assert_eq!(head["records"], 3);
+    assert!(head["created_at"].as_str().is_some_and(|it| it.starts_with("20")), "{head}");
     assert_eq!((&head["closed"], &head["tail"]), (&false.into(), &appended.trim().into()));
     assert_eq!(weir(at, &["ls", "a/"]).await.ok(), "a/b\n");
     assert_eq!(weir(at, &["ls", "b"]).await.ok(), "");
@@ -106,6 +108,12 @@ async fn what_a_stream_was_made_to_be_is_what_head_says() {
     assert_eq!(weir(at, &["read", "a", "--key", "k"]).await.ok(), "1\n");
     weir(at, &["fork", "a", "f", "--at", "0_0", "--plus", "1"]).await.ok();
     assert_eq!(weir(at, &["read", "f"]).await.ok(), "1\n");
+    weir(at, &["fork", "a", "f2", "--at", "start", "--plus", "1"]).await.ok();
+    assert_eq!(weir(at, &["read", "f2"]).await.ok(), "1\n");
+    weir(at, &["fork", "a", "f3", "--at", "now"]).await.ok();
+    assert_eq!(weir(at, &["read", "f3"]).await.ok(), "1\n2\n");
+    weir(at, &["fork", "a", "f4", "--at", "now", "--plus", "0"]).await.ok();
+    assert_eq!(weir(at, &["read", "f4"]).await.ok(), "1\n2\n");
     assert_eq!(weir(at, &["fork", "never", "g"]).await.code, Some(4));
     assert_eq!(weir(at, &["read", "a", "--from", "-1"]).await.ok(), "1\n2\n");
     weir(at, &["create", "c", "-m", "[1,2]", "--closed"]).await.ok();

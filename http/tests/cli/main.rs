@@ -4,6 +4,7 @@
 mod advice;
 mod bench;
 mod commands;
+mod ends;
 mod https;
 mod liar;
 mod once;

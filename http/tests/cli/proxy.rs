@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     Hold(usize),
     /// A connection ends after so many bytes of answers.
     Cut(usize),
+    /// A connection ends after so many bytes of requests.
+    Full(u64),
 }
 
 /// A proxy in front of a server.
@@ -76,7 +78,9 @@ async fn forward(
     faults: &AtomicUsize,
     held: &watch::Sender<bool>,
 ) {
-    let (mut from_client, mut to_client) = client.into_split();
+    let (from_client, mut to_client) = client.into_split();
+    let most = if let Fault::Full(most) = fault { most } else { u64::MAX };
+    let mut from_client = from_client.take(most);
     let (mut from_server, mut to_server) = server.into_split();
     let up = async move {
         drop(tokio::io::copy(&mut from_client, &mut to_server).await);
@@ -100,7 +104,7 @@ async fn forward(
                     std::future::pending::<()>().await;
                 }
                 Fault::Cut(most) => piece = &piece[..piece.len().min(most - sent)],
-                Fault::Lose(_) | Fault::Hold(_) => {}
+                Fault::Lose(_) | Fault::Hold(_) | Fault::Full(_) => {}
             }
             if to_client.write_all(piece).await.is_err() {
                 return;
