@@ -252,7 +252,8 @@ impl Bench {
         let is_away = report.is_unverified() || done.as_ref().err().is_some_and(is_away);
         if is_away && !self.crew.is_there() {
             if let Some(removal) = removal {
-                let left = format!("nobody is there to delete the streams: {removal} does it later");
+                let left =
+                    format!("nobody is there to delete the streams: {removal} does it later");
                 match done {
                     Ok(()) => report.note(left),
                     Err(_) => Voice::of(flags.json).note(&left),

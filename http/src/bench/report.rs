@@ -402,7 +402,8 @@ mod tests {
             (&json!(1), &json!(0))
         );
         let text = report.to_text();
-        let lost = "PROBLEM  of the records read 1 lost; the first: number 5 of writer 4 in s1 at 0_7";
+        let lost =
+            "PROBLEM  of the records read 1 lost; the first: number 5 of writer 4 in s1 at 0_7";
         assert!(text.contains(lost) && !text.contains("repeated"), "{text}");
         assert!(text.contains("s2 up to 0_9, 90 bytes and 100 before"), "{text}");
         assert!(text.contains("records=7 lost=1 changed=1") || text.contains("lost=1"), "{text}");

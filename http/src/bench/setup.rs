@@ -248,7 +248,8 @@ impl Crew {
     /// Whether somebody takes connections where the server was.
     pub(super) fn is_there(self) -> bool {
         let tried = workers::run("probe", 1, async |_| {
-            let connected = async { Link::new(self.peer, SMALL_BUFFER_BYTES).connect().await.is_ok() };
+            let connected =
+                async { Link::new(self.peer, SMALL_BUFFER_BYTES).connect().await.is_ok() };
             tokio::time::timeout(GRACE, connected).await.unwrap_or(false)
         });
         tried.is_ok_and(|tried| tried.into_iter().all(|it| it))

@@ -123,7 +123,8 @@ mod tests {
     fn a_read_is_the_same_however_it_is_cut() {
         for step in [1, 2, 3, 100] {
             let whole = crc32c::crc32c(b"1,22,[3],4");
-            for pages in [&["[1,22]", "[[3],4]"][..], &["[1,22,[3],4]"], &["[1]", "[22,[3]]", "[4]"]]
+            for pages in
+                [&["[1,22]", "[[3],4]"][..], &["[1,22,[3],4]"], &["[1]", "[22,[3]]", "[4]"]]
             {
                 let found = sum(true, pages, step, &[]);
                 assert_eq!((found.bytes(), found.crc()), (10, whole), "{pages:?} by {step}");

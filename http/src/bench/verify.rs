@@ -167,9 +167,8 @@ impl Checker {
     /// How many records of these writers came, not counting those that came again.
     pub(super) fn distinct(&self, written: &BTreeMap<u32, Written>) -> u64 {
         let seen = written.keys().filter_map(|writer| self.writers.get(writer));
-        let count = |it: &Progress| {
-            it.next - u64::try_from(it.missing.len()).expect("a count fits")
-        };
+        let count =
+            |it: &Progress| it.next - u64::try_from(it.missing.len()).expect("a count fits");
         seen.map(count).sum()
     }
 

@@ -35,7 +35,8 @@ pub(super) fn in_place(arguments: Vec<OsString>) -> Vec<OsString> {
         _ => return arguments,
     };
     let rest = (first + commands).min(arguments.len());
-    let parts = [&arguments[..1], &arguments[first..rest], &arguments[1..first], &arguments[rest..]];
+    let parts =
+        [&arguments[..1], &arguments[first..rest], &arguments[1..first], &arguments[rest..]];
     parts.concat()
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::{
     Done, command, end,
-    liar::{Lie, Liar},
+    liar::{Liar, Lie},
     signal,
     support::{Server, until},
     weir,
@@ -197,7 +197,10 @@ async fn a_server_that_goes_away_leaves_it_open_whether_anything_is_lost() {
         assert!(report["not_verified"].is_string(), "{args}: {report}");
         assert_eq!(report["problems"], serde_json::json!([]), "{args}: {report}");
         assert_ne!(report["verified"]["lost"], 1, "{args}: {report}");
-        assert!(done.err.contains("not verified") && done.err.contains("weir rm bench-"), "{done:?}");
+        assert!(
+            done.err.contains("not verified") && done.err.contains("weir rm bench-"),
+            "{done:?}"
+        );
     }
     assert!(began.elapsed() < std::time::Duration::from_secs(90), "nobody is waited for twice");
 }

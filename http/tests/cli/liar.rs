@@ -188,7 +188,8 @@ impl Liar {
         };
         let told = || {
             let bodies = self.streams.lock().get(path).cloned().unwrap_or_default();
-            let bodies = bodies.into_iter().filter(|body| key.is_none() || body.key.as_deref() == key);
+            let bodies =
+                bodies.into_iter().filter(|body| key.is_none() || body.key.as_deref() == key);
             tell(bodies.map(|body| body.bytes).collect(), self.lie, is_other)
         };
         if live && told().len() <= from {

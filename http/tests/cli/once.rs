@@ -3,8 +3,9 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 
 use crate::{
-    liar::{Lie, Liar},
-    command, end, lines,
+    command, end,
+    liar::{Liar, Lie},
+    lines,
     proxy::{Fault, Proxy},
     signal,
     support::{Server, fresh_dir},

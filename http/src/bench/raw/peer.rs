@@ -61,8 +61,7 @@ impl Peer {
         let socket = os::connect(self.address).await?;
         let Some(Secure { connector, name }) = self.secure else { return Ok(Wire::Plain(socket)) };
         let secured = connector.connect(name.clone(), socket).await;
-        let secured =
-            secured.map_err(|error| io::Error::new(error.kind(), tls_failed(&error)))?;
+        let secured = secured.map_err(|error| io::Error::new(error.kind(), tls_failed(&error)))?;
         Ok(Wire::Secure(Box::new(secured)))
     }
 }

@@ -34,7 +34,8 @@ pub(super) async fn create(context: Context, flags: CreateFlags) -> anyhow::Resu
     let asked = asked(&create);
     let made = match stream.create(create).await {
         Err(error) if error.did_nothing() && stream.name().split('/').next() == Some(RESERVED) => {
-            let advice = format!("names that begin with {RESERVED}/ are the server's own: take another");
+            let advice =
+                format!("names that begin with {RESERVED}/ are the server's own: take another");
             let what = format!("cannot create {name}");
             return Err(anyhow::Error::from(error).context(Told { what, advice }));
         }
