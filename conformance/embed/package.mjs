@@ -259,6 +259,25 @@ const cases = {
       assert.equal(error.message, `the local Durable Streams server did not start: ${why}`)
     }
   },
+  "a binary of another version is warned of and named in the log, and exports are as ever": async () => {
+    const program = join(root, "program")
+    const said = { http: { url: "http://127.0.0.1:1", port: 1 }, sqlite: { path: "/x" }, name: "n", pid: 1 }
+    const line = JSON.stringify({ ...said, version: "9.9.9" })
+    writeFileSync(program, `#!/bin/sh\necho '${line}'\ncat > /dev/null\n`, { mode: 0o755 })
+    const { WEIR_BINARY } = process.env
+    const warned = once(process, "warning")
+    process.env.WEIR_BINARY = program
+    try {
+      const server = await start()
+      assert.deepEqual(server.exports, said)
+      await server.close()
+    } finally {
+      process.env.WEIR_BINARY = WEIR_BINARY
+    }
+    const [{ name, message }] = await warned
+    assert.equal(name, "WeirVersionWarning")
+    assert.match(message, /9\.9\.9/)
+  },
   "whoever waits for the end goes on until then": async () => {
     const child = spawn(process.execPath, [join(here, "waits.mjs")], { stdio: ["ignore", "pipe", "inherit"] })
     const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()

@@ -146,14 +146,11 @@ async fn files_offsets_and_names_that_are_none_are_told_with_those_that_are_some
         (&["tail", "-f", "a", "--from", "bogus"], &["weir head a", "weir append"]),
     ] {
         let refused = weir(at, args).await;
-        assert_eq!(refused.code, Some(1), "{args:?}: {refused:?}");
+        assert!(refused.code != Some(0) && refused.out.is_empty(), "{args:?}: {refused:?}");
         for part in parts {
             assert!(refused.err.contains(part), "{part}: {refused:?}");
         }
     }
-    let url = format!("https://{at}");
-    let plain = weir(at, &["ls", "--url", &url, "--retry-for", "50ms"]).await;
-    assert!(plain.code == Some(7) && plain.err.contains("speak http://"), "{plain:?}");
     assert_eq!(weir(at, &["ls"]).await.ok(), "a\n");
 }
 

@@ -43,7 +43,6 @@ async fn a_follower_that_is_ended_says_where_to_go_on() {
         });
         let (line, shown) = shown.await.expect("it does not panic");
         assert!(line.contains('1'), "{line}");
-        // However often it is passed on: it is one signal.
         signal(&child, "INT");
         let done = end(child).await;
         drop(shown);

@@ -68,4 +68,7 @@ async fn a_server_with_a_certificate_is_used_and_measured() {
     let refused = weir(front, &stranger, &bench).await;
     assert!(refused.code == Some(7) && refused.err.contains("TLS failed"), "{refused:?}");
     assert_eq!(weir(front, &stranger, &["ls", "--retry-for", "50ms"]).await.code, Some(7));
+    // What answers there speaks no TLS.
+    let plain = weir(server.address, &roots, &["ls", "--retry-for", "50ms"]).await;
+    assert!(plain.code == Some(7) && plain.err.contains("speak http://"), "{plain:?}");
 }
