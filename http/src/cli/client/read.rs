@@ -73,7 +73,9 @@ async fn show(
     let kept = most.filter(|_| kind != Form::Binary).map(|most| Last::new(most, kind));
     let is_whole = from == From::Start && flags.key.is_none();
     let is_offset = matches!(from, From::Offset(_));
-    let progress = match is_watched(live, kept.is_some()) {
+    // Somebody sees how far it is, and not the records themselves.
+    let is_unseen = kept.is_some() || (live == Live::No && !io::stdout().is_terminal());
+    let progress = match is_unseen && io::stderr().is_terminal() {
         true if is_whole => Some(Progress::new(stream.known().await?.bytes)),
         true => Some(Progress::new(None)),
         false => None,
@@ -150,12 +152,6 @@ impl Reading<'_> {
         self.last = Some(batch);
         Ok(())
     }
-}
-
-/// Whether somebody sees how far it is, and not the records themselves.
-fn is_watched(live: Live, keeps: bool) -> bool {
-    let shows = keeps || (live == Live::No && !io::stdout().is_terminal());
-    shows && io::stderr().is_terminal()
 }
 
 fn is_refused(error: &anyhow::Error) -> bool {
