@@ -203,6 +203,45 @@ enum Role {
     Scanner(Scanned),
 }
 
+/// What all of them came to.
+struct Together {
+    written: Vec<(u32, Vec<(usize, Written)>)>,
+    /// What readers saw.
+    verdict: Verdict,
+    /// Readers whose server was away at their end.
+    alone: usize,
+    whole_reads: u64,
+    /// What was read last of each stream, by whom ever.
+    read_before: Vec<Vec<Passed>>,
+}
+
+impl Together {
+    fn of(roles: Vec<Role>, streams: usize) -> Self {
+        let mut all = Self {
+            written: Vec::new(),
+            verdict: Verdict::default(),
+            alone: 0,
+            whole_reads: 0,
+            read_before: vec![Vec::new(); streams],
+        };
+        for role in roles {
+            match role {
+                Role::Writer(id, owned) => all.written.push((id, owned)),
+                Role::Reader(verdict, company) => {
+                    all.alone += usize::from(company == Company::Alone);
+                    all.verdict.add(verdict);
+                }
+                Role::Scanner(scanned) => {
+                    all.whole_reads += scanned.times;
+                    all.read_before[scanned.stream].extend(scanned.passed);
+                    all.verdict.add(scanned.verdict);
+                }
+            }
+        }
+        all
+    }
+}
+
 fn together(name: &str, run_flags: &RunFlags, load: Load<'_>) -> anyhow::Result<Report> {
     let Load { write, live: LiveFlags { readers, live }, connections, scanners, rate } = load;
     let bench = Bench::new(run_flags, connections)?;
@@ -249,38 +288,24 @@ fn together(name: &str, run_flags: &RunFlags, load: Load<'_>) -> anyhow::Result<
                 }
             }
         })?;
-        let (mut written, mut alone, mut whole_reads) = (Vec::new(), 0_usize, 0);
-        let mut read_before = vec![Vec::new(); streams.count];
-        for role in outcome.results {
-            match role {
-                Role::Writer(id, owned) => written.push((id, owned)),
-                Role::Reader(verdict, company) => {
-                    alone += usize::from(company == Company::Alone);
-                    report.verified(verdict);
-                }
-                Role::Scanner(scanned) => {
-                    whole_reads += scanned.times;
-                    read_before[scanned.stream].extend(scanned.passed);
-                    report.verified(scanned.verdict);
-                }
-            }
-        }
+        let done = Together::of(outcome.results, streams.count);
+        report.verified(done.verdict);
         let tally = outcome.books.append.lock();
         report.put_phase("append", &tally);
         let deliveries = outcome.books.tail.lock();
         report.put("tail", deliveries.to_json());
         if scanners > 0 {
             report.put_phase("read", &outcome.books.scan.lock());
-            report.put("whole_reads", json!(whole_reads));
+            report.put("whole_reads", json!(done.whole_reads));
         }
         report.put_interrupted(&run.span);
         // What is paid for here is the delivery of a record to a reader.
         report.put_costs(outcome.costs, tally.span(), deliveries.count());
         if !run_flags.no_verify {
-            let written = append::by_stream(streams.count, written);
-            bench.verify(report, &streams, written, read_before)?;
-        } else if alone > 0 {
-            report.not_verified(format!("{alone} readers had no server at their end"));
+            let written = append::by_stream(streams.count, done.written);
+            bench.verify(report, &streams, written, done.read_before)?;
+        } else if done.alone > 0 {
+            report.not_verified(format!("{} readers had no server at their end", done.alone));
         }
         Ok(())
     })

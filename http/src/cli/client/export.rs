@@ -23,7 +23,7 @@ pub(super) async fn run(context: Context, flags: ExportFlags) -> anyhow::Result<
     if flags.file.as_os_str() == "-" {
         return print(&context, &stream, start, form).await;
     }
-    let Known { made, bytes: total } = stream.known().await?;
+    let Known { made, bytes: total, .. } = stream.known().await?;
     let source = format!("{}/{}", context.client.target(), stream.name());
     let replace = if flags.force { Replace::Anything } else { Replace::Nothing };
     let knows = made.is_some();
