@@ -5,12 +5,14 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 
 use super::{
+    is_away,
     load::Run,
     measure::{Shared, wide},
     raw::{Failure, Link},
     request::{Append, Headers, Shape, Streams},
     setup::{self, Crew, Gauge, Page, Passed, Refusal},
     sum::Sum,
+    tail::Company,
     verify::{Checker, Verdict, Written},
 };
 use crate::cli::client::progress::Unit;
@@ -24,7 +26,9 @@ const SMALL_BUFFER_BYTES: usize = 4 << 10;
 const BUFFER_BYTES: usize = 256 << 10;
 /// A reader that keeps up with its stream asks again after this, one that failed a little later.
 const PAUSE: Duration = Duration::from_millis(1);
-/// Attempts at one page.
+/// The longest pause before a page is asked for again.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// Attempts at one page of a server that answers, but not so that it can be read.
 const ATTEMPTS_MAX: u32 = 10;
 
 /// What the streams are filled with.
@@ -170,6 +174,7 @@ pub(super) struct Scanned {
     pub(super) passed: Option<Passed>,
     /// What was wrong with its reads.
     pub(super) verdict: Verdict,
+    pub(super) company: Company,
 }
 
 /// A reader that catches up until the run is over.
@@ -189,9 +194,13 @@ impl Scanner {
     /// Reads again and again.
     pub(super) async fn work(self, tally: Shared) -> anyhow::Result<Scanned> {
         let (stream, verdict) = (self.part.stream, Verdict::default());
-        let mut done = Scanned { times: 0, stream, passed: None, verdict };
+        let company = Company::Served;
+        let mut done = Scanned { times: 0, stream, passed: None, verdict, company };
         let scanned = self.run.unless_overdue(self.scan(&tally, &mut done)).await;
         match scanned {
+            Some(Err(error)) if is_away(&error) && self.run.is_over() => {
+                done.company = Company::Alone;
+            }
             Some(scanned) => scanned?,
             None => tally.scan.lock().failed("no answer until the end"),
         }
@@ -248,8 +257,8 @@ impl Scanner {
         }
     }
 
-    /// Reads one page; one that breaks off or is refused for now is asked for again.
-    /// Returns the bytes of its body too.
+    /// Reads one page; one that breaks off or is refused for now is asked for again, for as long as
+    /// the run: a server that is away may come back. Returns the bytes of its body too.
     async fn page(
         &self,
         link: &mut Link,
@@ -259,17 +268,21 @@ impl Scanner {
     ) -> anyhow::Result<(Page, usize)> {
         let request = self.part.request(&self.streams, offset);
         let before = sum.clone();
-        for attempt in 1..=ATTEMPTS_MAX {
+        let mut attempt = 0;
+        loop {
             sum.clone_from(&before);
-            match self.attempt(link, &request, sum).await {
-                Err(error) if error.is::<Failure>() && attempt < ATTEMPTS_MAX => {
-                    tally.scan.lock().failed(&error.to_string());
-                    tokio::time::sleep(PAUSE * attempt).await;
-                }
+            attempt += 1;
+            let error = match self.attempt(link, &request, sum).await {
+                Err(error) if error.is::<Failure>() => error,
                 page => return page,
+            };
+            let is_hopeless = attempt >= ATTEMPTS_MAX && !is_away(&error);
+            if is_hopeless || self.run.is_over() {
+                return Err(error);
             }
+            tally.scan.lock().failed(&error.to_string());
+            tokio::time::sleep((PAUSE * attempt).min(PAUSE_MAX)).await;
         }
-        unreachable!("the last attempt returns")
     }
 
     async fn attempt(

@@ -139,6 +139,10 @@ pub(super) fn read(flags: &ReadFlags) -> anyhow::Result<Report> {
         report.put_interrupted(&run.span);
         report.put_costs(outcome.costs, tally.span(), tally.requests);
         report.put("whole_reads", json!(outcome.results.iter().map(|it| it.times).sum::<u64>()));
+        let alone = outcome.results.iter().filter(|it| it.company == Company::Alone).count();
+        if alone > 0 {
+            report.not_verified(without_server(alone));
+        }
         outcome.results.into_iter().for_each(|it| report.verified(it.verdict));
         Ok(())
     })
@@ -232,6 +236,7 @@ impl Together {
                     all.verdict.add(verdict);
                 }
                 Role::Scanner(scanned) => {
+                    all.alone += usize::from(scanned.company == Company::Alone);
                     all.whole_reads += scanned.times;
                     all.read_before[scanned.stream].extend(scanned.passed);
                     all.verdict.add(scanned.verdict);
@@ -305,10 +310,14 @@ fn together(name: &str, run_flags: &RunFlags, load: Load<'_>) -> anyhow::Result<
             let written = append::by_stream(streams.count, done.written);
             bench.verify(report, &streams, written, done.read_before)?;
         } else if done.alone > 0 {
-            report.not_verified(format!("{} readers had no server at their end", done.alone));
+            report.not_verified(without_server(done.alone));
         }
         Ok(())
     })
+}
+
+fn without_server(readers: usize) -> String {
+    format!("{readers} readers had no server at their end")
 }
 
 fn plan(

@@ -71,6 +71,11 @@ impl Liar {
         self.streams.lock().values().map(Vec::len).sum()
     }
 
+    /// How often a stream was read from its beginning, not waiting.
+    pub(crate) fn reads(&self) -> usize {
+        self.reads.lock().values().sum()
+    }
+
     /// It is not there any more.
     pub(crate) fn leave(&self) {
         self.gone.send_replace(true);
