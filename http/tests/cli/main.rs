@@ -74,8 +74,13 @@ async fn weir(server: SocketAddr, args: &[&str]) -> Done {
 
 /// What a command that runs already comes to.
 async fn end(child: Child) -> Done {
+    support::within(ending(child)).await
+}
+
+/// The same for one that goes on until it has no patience left.
+async fn ending(child: Child) -> Done {
     let output = tokio::task::spawn_blocking(move || child.wait_with_output().expect("ends"));
-    done(&support::within(output).await.expect("it does not panic"))
+    done(&output.await.expect("it does not panic"))
 }
 
 fn signal(child: &Child, name: &str) {
