@@ -2,50 +2,25 @@
 //! machine that was not gone. One of them goes on, the other is told so and stops, however long
 //! either of them was stopped meanwhile (INV-48), and nothing that was published is lost.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
-use bytes::Bytes;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use weir_engine::{
-    Config, Engine, OpenError,
-    inspect::Publishing,
-    request::{Append, Create, Error},
-    restore::Options,
-    types::{ContentType, StoreMs, StreamName},
-};
+use weir_engine::types::{StoreMs, StreamName};
 use weir_io::{World, memory::Machine};
 
-use super::{frozen::Freezer, look};
+use super::{
+    look,
+    rival::{Rival, Start},
+};
 use crate::{
     checks::{self, Breach},
-    faults::DIR,
     require,
     world::Sim,
 };
 
 /// Longer than seals, uploads and the longest pause between two tries take.
 const PUBLISHED_MAX: Duration = Duration::from_secs(90);
-const SEAL_AGE: Duration = Duration::from_millis(300);
-
-/// Where one of them has the store from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Start {
-    Copied,
-    Recovered,
-}
-
-/// One of the two.
-struct Rival {
-    name: &'static str,
-    stream: StreamName,
-    world: World,
-    freezer: Freezer,
-    /// `None`: its start was refused, because of what the other one had published.
-    engine: Option<Engine>,
-    /// Records that were acked.
-    acked: RefCell<u64>,
-}
 
 /// Lets a copy of the machine come up beside it. The store must be stopped.
 pub(crate) async fn run(sim: &Rc<Sim>, world: World, c: &mut ChaCha8Rng) {
@@ -62,7 +37,7 @@ async fn fight(
     twin: &Machine,
     c: &mut ChaCha8Rng,
 ) -> Result<(), Breach> {
-    let first = Rival::start(sim, "first", world, Start::Copied).await?;
+    let first = Rival::start(sim, "first", world, (Start::Copied, sim.chance(930))).await?;
     if c.random_bool(0.2) {
         // What it publishes before the other one starts.
         first.write(sim, c.random_range(1..3)).await?;
@@ -77,7 +52,7 @@ async fn fight(
         (twin.clone(), Start::Copied)
     };
     let world = sim.sabotage.plant(machine.boot(sim.now()));
-    let second = Rival::start(sim, "second", world, start).await?;
+    let second = Rival::start(sim, "second", world, (start, sim.chance(931))).await?;
     let both = (&first, &second);
     let (sleeper, awake) = if c.random_bool(0.5) { (&first, &second) } else { (&second, &first) };
     match c.random_range(0..3) {
@@ -147,23 +122,16 @@ async fn end(sim: &Rc<Sim>, first: &Rival, second: &Rival) -> Result<(), Breach>
     );
     let (lost, left) = (lost[0], left[0]);
     sim.note(&format!("{} is fenced", lost.name));
-    if let Some(engine) = &lost.engine {
-        let refused = engine.append(append(&lost.stream)).await;
-        require!(
-            matches!(refused, Err(Error::Overtaken)),
-            checks::CHAIN,
-            "{} is fenced and answers {refused:?}",
-            lost.name
-        );
-    }
-    let acked = *left.acked.borrow();
+    lost.is_refused().await?;
     let published = newest.iter().flat_map(|newest| &newest.streams);
-    let published = published.filter(|stream| stream.name == left.stream);
-    let published = published.map(|stream| stream.next.next.get()).next().unwrap_or(0);
+    let published = published.filter(|stream| left.owns(&stream.name));
+    let published: BTreeMap<StreamName, u64> =
+        published.map(|stream| (stream.name.clone(), stream.next.next.get())).collect();
+    let acked = left.acked();
     require!(
         published == acked,
         checks::UPLOADED,
-        "{} has acked {acked} records, {published} are in the bucket",
+        "{} has acked {acked:?}, {published:?} are in the bucket",
         left.name
     );
     for rival in [first, second] {
@@ -184,76 +152,4 @@ async fn pass(sim: &Rc<Sim>, time: Duration, both: (&Rival, &Rival)) -> Result<(
 fn running(both: (&Rival, &Rival)) -> StoreMs {
     let engines = [both.0, both.1].into_iter().filter_map(|rival| rival.engine.as_ref());
     engines.map(|engine| engine.server_details().running).max().unwrap_or_default()
-}
-
-fn content() -> ContentType {
-    ContentType::parse("text/plain").expect("a good type")
-}
-
-fn append(stream: &StreamName) -> Append {
-    Append::new(stream.clone(), Some(content()), Bytes::from_static(b"a record"))
-}
-
-impl Rival {
-    async fn start(
-        sim: &Rc<Sim>,
-        name: &'static str,
-        world: World,
-        start: Start,
-    ) -> Result<Rival, Breach> {
-        let freezer = Freezer::default();
-        let world = freezer.around(world);
-        let config = Config { seal_age: SEAL_AGE, ..sim.options.bucket.applied(Config::new(DIR)) };
-        let bucket = sim.bucket(&world);
-        if let (Start::Recovered, Some(bucket)) = (start, &bucket) {
-            let (world, bucket) = (world.clone(), Arc::clone(bucket));
-            let options = Options::default();
-            let done = Engine::bootstrap(world, config.clone(), bucket, options, name).await;
-            if let Err(error) = done {
-                return Breach::of(checks::RECOVERED, format!("no recovery: {error}"));
-            }
-            weir_io::sometimes!("a store was recovered while its old process went on");
-        }
-        let engine = match Engine::open_with(world.clone(), config, bucket, name).await {
-            Ok(engine) => Some(engine),
-            Err(OpenError::Bucket(reason)) if reason.contains("another process") => {
-                weir_io::sometimes!("a twin was refused at its start");
-                None
-            }
-            Err(error) => {
-                return Breach::of(checks::SERVES, format!("{name} does not open: {error}"));
-            }
-        };
-        let stream = StreamName::new(&format!("rival/{name}")).expect("a good name");
-        let rival = Rival { name, stream, world, freezer, engine, acked: RefCell::new(0) };
-        if let Some(engine) = &rival.engine {
-            let created = engine.create(Create::new(rival.stream.clone(), Some(content()))).await;
-            require!(created.is_ok(), checks::SERVES, "{name} can't create: {created:?}");
-        }
-        Ok(rival)
-    }
-
-    /// Appends records. A store that was fenced may refuse them.
-    async fn write(&self, sim: &Rc<Sim>, count: u32) -> Result<(), Breach> {
-        let Some(engine) = &self.engine else { return Ok(()) };
-        for _ in 0..count {
-            match engine.append(append(&self.stream)).await {
-                Ok(_) => *self.acked.borrow_mut() += 1,
-                Err(error) => {
-                    let fenced = self.is_fenced();
-                    sim.note(&format!("{}: {error}, fenced {fenced}", self.name));
-                    require!(fenced, checks::SERVES, "{} refuses: {error}", self.name);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn is_fenced(&self) -> bool {
-        self.engine.as_ref().is_none_or(|engine| engine.metrics().publish.fenced.get() == 1)
-    }
-
-    fn publishing(&self) -> Option<Publishing> {
-        self.engine.as_ref().and_then(|engine| engine.server_details().publishing)
-    }
 }

@@ -17,6 +17,7 @@ mod linger;
 mod look;
 mod lying;
 mod rehearsal;
+mod rival;
 mod rot;
 mod settled;
 
