@@ -12,6 +12,7 @@
 //! which the bucket never had can meet a record to come.
 
 mod build;
+mod catch_up;
 mod claim;
 mod describe;
 pub(crate) mod fetch;
