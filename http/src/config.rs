@@ -376,7 +376,7 @@ impl Settings {
             data,
             object_store,
             publishing,
-            bootstrap: flags.bootstrap.restore(),
+            bootstrap: flags.bootstrap.restore(flags.erase_within),
             memtable_bytes_max: flags.memtable_bytes,
             local_bytes_max: u64::try_from(flags.cache_bytes).unwrap_or(u64::MAX),
             seal_age: flags.seal_age,

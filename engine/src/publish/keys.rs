@@ -7,6 +7,7 @@
 //! | `pages/<sha-256>.page` | a page of a listing |
 //! | `manifest/<2^64 − 1 − generation>.mf` | a manifest, 20 digits: a listing has the newest first |
 //! | `gc/<2^64 − 1 − boundary>` | manifests of lower generations may be gone, 20 digits |
+//! | `spared/<2^64 − 1 − id>` | segments and ledgers of lower ids stay, named or not, 20 digits |
 //!
 //! A name has one spelling: what [`Artifact::parse`] takes, [`Artifact::key`] makes.
 
@@ -27,6 +28,8 @@ pub(crate) const PAGES: &str = "pages/";
 pub(crate) const MANIFESTS: &str = "manifest/";
 /// Where boundaries are, the highest first.
 pub(crate) const BOUNDARIES: &str = "gc/";
+/// Where it is said what is spared, the most first.
+pub(crate) const SPARED: &str = "spared/";
 
 /// Place of a manifest in its chain; the first is 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -129,6 +132,8 @@ pub(crate) enum Artifact {
     Manifest(Generation),
     /// Manifests below this one may be gone.
     Boundary(Generation),
+    /// Segments and ledgers below this one may be what a lost list named.
+    Spared(SegmentId),
 }
 
 impl Artifact {
@@ -142,8 +147,11 @@ impl Artifact {
                 format!("{LEDGERS}{:016x}-{:016x}.rows", id.get(), nonce.get())
             }
             Self::Page(digest) => format!("{PAGES}{digest}.page"),
-            Self::Manifest(generation) => format!("{MANIFESTS}{}.mf", descending(*generation)),
-            Self::Boundary(boundary) => format!("{BOUNDARIES}{}", descending(*boundary)),
+            Self::Manifest(generation) => {
+                format!("{MANIFESTS}{}.mf", descending(generation.get()))
+            }
+            Self::Boundary(boundary) => format!("{BOUNDARIES}{}", descending(boundary.get())),
+            Self::Spared(limit) => format!("{SPARED}{}", descending(limit.get())),
         };
         Key::new(name).expect("made of a few plain characters")
     }
@@ -163,23 +171,26 @@ impl Artifact {
             return Digest::parse(rest.strip_suffix(".page")?).map(Self::Page);
         }
         if let Some(rest) = name.strip_prefix(MANIFESTS) {
-            return ascending(rest.strip_suffix(".mf")?).map(Self::Manifest);
+            return ascending(rest.strip_suffix(".mf")?).map(Generation::new).map(Self::Manifest);
         }
-        ascending(name.strip_prefix(BOUNDARIES)?).map(Self::Boundary)
+        if let Some(rest) = name.strip_prefix(SPARED) {
+            return ascending(rest).map(SegmentId::new).map(Self::Spared);
+        }
+        ascending(name.strip_prefix(BOUNDARIES)?).map(Generation::new).map(Self::Boundary)
     }
 }
 
-/// Twenty digits that fall as the generation rises.
-fn descending(generation: Generation) -> String {
-    format!("{:020}", u64::MAX - generation.get())
+/// Twenty digits that fall as the number rises.
+fn descending(number: u64) -> String {
+    format!("{:020}", u64::MAX - number)
 }
 
-fn ascending(text: &str) -> Option<Generation> {
+fn ascending(text: &str) -> Option<u64> {
     if text.len() != 20 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     let complement: u64 = text.parse().ok()?;
-    Some(Generation::new(u64::MAX - complement))
+    Some(u64::MAX - complement)
 }
 
 fn numbered(text: &str) -> Option<(SegmentId, Nonce)> {

@@ -111,6 +111,12 @@ impl Manifest {
         Encoded { bytes: out.freeze(), digest }
     }
 
+    /// Whether these are bytes that somebody wrote as a manifest, of whatever version.
+    pub(crate) fn is_whole(bytes: &[u8]) -> bool {
+        let checked = bytes.len().checked_sub(4).filter(|_| bytes.starts_with(MAGIC));
+        checked.is_some_and(|at| crc32c::crc32c(&bytes[..at]).to_le_bytes() == bytes[at..])
+    }
+
     /// Reads a manifest.
     ///
     /// # Errors

@@ -72,9 +72,9 @@ pub(super) fn open_tables(world: &World, config: &Config) -> Result<Connection, 
 
 fn tables(conn: &mut Connection, plan: &Plan, sabotage: Sabotage) -> Result<Vec<Finding>, Failure> {
     let (chosen, claimed) = (&plan.choice.chosen.manifest, &plan.claimed.manifest);
-    let newest = &plan.choice.newest.manifest;
+    let end = &plan.choice.end;
     assert!(
-        claimed.generation == newest.generation.next() && claimed.recoveries > newest.recoveries,
+        claimed.generation == end.generation.next() && claimed.recoveries > *end.recoveries.end(),
         "INV-43 who recovers has claimed the bucket"
     );
     let number = |value: u64| value.to_le_bytes();

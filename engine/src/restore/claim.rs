@@ -1,5 +1,6 @@
 //! The claim: the next manifest of the chain, which says what the restored one said and that a
-//! bootstrap lies between. Whoever was the writer finds its slot taken.
+//! bootstrap lies between. Whoever was the writer finds its slot taken. If the end of the chain can't
+//! be read, it counts as one that has seen as many bootstraps as it may have.
 
 use weir_io::{Sabotage, World, retry::Retrying};
 
@@ -7,7 +8,7 @@ use super::{RestoreError, find::Choice};
 use crate::{
     motion::publish::{self, Problem, Stored},
     publish::manifest::{Claim, Manifest},
-    types::WallMs,
+    types::{SegmentId, WallMs},
 };
 
 /// Bootstraps that a chain can see: epochs have 16 bits for their count.
@@ -21,13 +22,14 @@ pub(super) enum Claimed {
     Taken,
 }
 
-/// Takes the slot after the newest manifest.
+/// Takes the slot after the end of the chain. `next_segment`: no file of a lower number is made anew.
 pub(super) async fn claim(
     world: &World,
     bucket: &Retrying,
     choice: &Choice,
+    next_segment: SegmentId,
 ) -> Result<Claimed, RestoreError> {
-    let mine = Stored::new(draw(world, choice)?);
+    let mine = Stored::new(draw(world, choice, next_segment)?);
     let key = mine.manifest.artifact().key();
     if world.sabotage == Sabotage::NotClaimed {
         return Ok(Claimed::Mine(Box::new(mine)));
@@ -43,7 +45,7 @@ pub(super) async fn claim(
         );
         return Ok(Claimed::Mine(Box::new(mine)));
     }
-    if found.manifest.recoveries != choice.newest.manifest.recoveries {
+    if !choice.end.recoveries.contains(&found.manifest.recoveries) {
         weir_io::sometimes!("a bootstrap lost the race with another one");
         return Err(RestoreError::Raced(format!(
             "another process is recovering from this bucket and has claimed manifest {}",
@@ -55,9 +57,9 @@ pub(super) async fn claim(
 
 /// What the claim says. Numbers never fall back behind what was ever published, even if it is an
 /// older manifest that is restored; subscriptions are numbered by eras, as their wakes are.
-fn draw(world: &World, choice: &Choice) -> Result<Manifest, RestoreError> {
+fn draw(world: &World, choice: &Choice, next_segment: SegmentId) -> Result<Manifest, RestoreError> {
     let (newest, chosen) = (&choice.newest.manifest, &choice.chosen.manifest);
-    let recoveries = newest.recoveries.checked_add(1).filter(|it| *it <= RECOVERIES_MAX);
+    let recoveries = choice.end.recoveries.end().checked_add(1).filter(|it| *it <= RECOVERIES_MAX);
     let recoveries = recoveries.ok_or_else(|| {
         RestoreError::Foreign(format!("{RECOVERIES_MAX} bootstraps of one chain are the most"))
     })?;
@@ -65,15 +67,15 @@ fn draw(world: &World, choice: &Choice) -> Result<Manifest, RestoreError> {
     world.entropy.fill(&mut claim);
     let era = era_floor(recoveries);
     Ok(Manifest {
-        generation: newest.generation.next(),
-        before: choice.newest.digest,
+        generation: choice.end.generation.next(),
+        before: choice.end.digest,
         claim: Claim(claim),
         writer_epoch: chosen.writer_epoch.max(newest.writer_epoch),
         created: WallMs::new(world.clock.wall_ms()),
         recoveries,
         next_stream: chosen.next_stream.max(newest.next_stream),
         next_subscription: chosen.next_subscription.max(newest.next_subscription).max(era),
-        next_segment: chosen.next_segment.max(newest.next_segment),
+        next_segment: next_segment.max(chosen.next_segment).max(newest.next_segment),
         ..chosen.clone()
     })
 }

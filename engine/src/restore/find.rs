@@ -1,4 +1,4 @@
-//! Which manifest to restore, and what it names.
+//! What the manifest names that is to be restored.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,14 @@ use weir_io::{
     retry::Retrying,
 };
 
-use super::{Moment, RestoreError, report::Finding};
+use super::{
+    Moment, RestoreError,
+    fetch::{Bad, TRIES_MAX, measure},
+    report::Finding,
+    search::{End, Searched, search},
+};
 use crate::{
-    motion::publish::{self, Problem, Stored},
+    motion::publish::{Problem, Stored},
     publish::{
         invariants::{self, Proposal},
         keys::{self, Artifact, Generation},
@@ -26,6 +31,8 @@ const PAGES_AT_ONCE: usize = 8;
 /// A manifest and everything it names.
 pub(crate) struct Choice {
     /// The end of the chain: whose successor is claimed.
+    pub(crate) end: End,
+    /// The newest manifest that can be read.
     pub(crate) newest: Stored,
     /// What is restored.
     pub(crate) chosen: Stored,
@@ -37,52 +44,41 @@ pub(crate) struct Choice {
     pub(crate) kept: Vec<Generation>,
     /// The oldest of them all of whose objects are sure to be kept.
     pub(crate) oldest: Generation,
-    /// What is wrong with the manifest itself.
+    /// What is wrong with the manifest itself, and with those that were stepped over.
     pub(crate) findings: Vec<Finding>,
     /// Some ledgers are not even known.
     pub(crate) ledgers_are_known: bool,
+    /// Objects that were published are in no list that can be read.
+    pub(crate) lists_are_lost: bool,
 }
 
 /// Finds the manifest of a moment and reads its listings.
 pub(crate) async fn find(bucket: &Retrying, at: Moment) -> Result<Choice, RestoreError> {
-    let newest = publish::newest(bucket).await?.ok_or(RestoreError::Empty)?;
-    let mut kept = generations(bucket).await?;
-    let last = newest.manifest.generation;
-    if kept.first() != Some(&last) {
-        // A listing may lag behind.
-        kept.retain(|it| *it < last);
-        kept.insert(0, last);
-    }
-    let boundary = publish::boundary(bucket).await.map_err(Problem::from)?;
-    let whole: Vec<Generation> = kept.iter().copied().filter(|it| *it >= boundary).collect();
-    let chosen = match at {
-        Moment::Newest => newest.clone(),
-        Moment::Generation(wanted) if Generation::new(wanted) < boundary => {
-            let what = format!(
-                "manifest {wanted} was superseded more than a grace period ago, and what it names \
-                 may be gone"
-            );
-            return Err(none(&whole, &what));
-        }
-        Moment::Generation(wanted) => {
-            of_generation(bucket, &whole, Generation::new(wanted)).await?
-        }
-        Moment::Time(time) => {
-            let found = newest_before(bucket, &whole, time).await?;
-            found.ok_or_else(|| none(&whole, "no manifest that is whole was made that early"))?
-        }
-    };
+    let searched = search(bucket, at).await?;
+    let another = searched.is_another();
+    let Searched { end, newest, chosen, mut findings, kept, oldest } = searched;
     if chosen.manifest.store != newest.manifest.store {
         return Err(RestoreError::Foreign("manifests of two stores are in the bucket".into()));
     }
-    let mut findings = Vec::new();
+    let stepped_over = findings.len();
     let segments = resolve(bucket, &chosen.manifest.segments, &mut findings).await?;
     let before = findings.len();
     let ledgers = resolve(bucket, &chosen.manifest.ledgers, &mut findings).await?;
     let ledgers_are_known = findings.len() == before;
+    let lists_are_lost = another || findings.len() > stepped_over;
     findings.extend(broken_rules(&chosen, &segments, &ledgers));
-    let oldest = whole.last().copied().unwrap_or(last);
-    Ok(Choice { newest, chosen, segments, ledgers, kept, oldest, findings, ledgers_are_known })
+    Ok(Choice {
+        end,
+        newest,
+        chosen,
+        segments,
+        ledgers,
+        kept,
+        oldest,
+        findings,
+        ledgers_are_known,
+        lists_are_lost,
+    })
 }
 
 /// Every object that a listing shows, with its size.
@@ -111,48 +107,6 @@ pub(crate) async fn generations(bucket: &Retrying) -> Result<Vec<Generation>, Re
         _ => None,
     });
     Ok(generations.collect())
-}
-
-async fn of_generation(
-    bucket: &Retrying,
-    kept: &[Generation],
-    wanted: Generation,
-) -> Result<Stored, RestoreError> {
-    match publish::read(bucket, wanted).await {
-        Err(Problem::Bucket(ObjectError::NotFound)) => {
-            Err(none(kept, &format!("manifest {wanted} is not in the bucket")))
-        }
-        read => Ok(read?),
-    }
-}
-
-fn none(kept: &[Generation], what: &str) -> RestoreError {
-    let (newest, oldest) = (kept.first().copied(), kept.last().copied());
-    let (newest, oldest) = (newest.unwrap_or_default(), oldest.unwrap_or_default());
-    RestoreError::NoSuchMoment(format!("{what}: it has {oldest} to {newest}"))
-}
-
-/// The newest manifest that was made at or before `time`, by halving: clocks that were set back
-/// may cost precision.
-async fn newest_before(
-    bucket: &Retrying,
-    kept: &[Generation],
-    time: crate::types::WallMs,
-) -> Result<Option<Stored>, RestoreError> {
-    // Those in `..late` are younger, those from `early` on are not.
-    let (mut late, mut early) = (0, kept.len());
-    let mut found = None;
-    while late < early {
-        let middle = late.midpoint(early);
-        let stored = publish::read(bucket, kept[middle]).await?;
-        if stored.manifest.created <= time {
-            early = middle;
-            found = Some(stored);
-        } else {
-            late = middle + 1;
-        }
-    }
-    Ok(found)
 }
 
 /// All entries of a listing, but those of pages that can't be read.
@@ -187,12 +141,19 @@ async fn fetch_page(
     };
     let mut wrong = String::new();
     // What was spoiled on its way is asked for again.
-    for _ in 0..super::fetch::TRIES_MAX {
+    for _ in 0..TRIES_MAX {
         let limit = u64::try_from(PAGE_BYTES).expect("a small constant");
         let bytes: Bytes = match bucket.get(&key, limit).await {
             Ok(bytes) => bytes,
             Err(ObjectError::NotFound) => return lost("it is not in the bucket".into()),
-            Err(ObjectError::Refused(reason)) => return lost(reason),
+            Err(ObjectError::Refused(reason)) => {
+                // Of one that is as long as it should be it is not the object that is to blame.
+                return match measure(bucket, &key, page.bytes.into()).await {
+                    Ok(()) => Err(Problem::from(ObjectError::Refused(reason)).into()),
+                    Err(Bad::Unknown(error)) => Err(error),
+                    Err(bad) => lost(bad.to_string()),
+                };
+            }
             Err(error) => return Err(Problem::from(error).into()),
         };
         match page.open(&bytes) {

@@ -39,8 +39,8 @@ pub struct Garbage {
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// What a server deletes, now or later: what the newest manifest does not name, by key, then
-    /// manifests and boundaries of old.
+    /// What the newest manifest does not name, by key, then manifests and boundaries of old. A server
+    /// deletes all of it that is not spared, now or later.
     pub unneeded: Vec<Unneeded>,
 }
 
@@ -57,6 +57,8 @@ pub struct Unneeded {
     /// When the manifest after that was made: the grace period runs since then. Of a manifest the
     /// same.
     pub since: Option<WallMs>,
+    /// No server deletes it: a recovery could not read the list that may have named it.
+    pub spared: bool,
 }
 
 impl fmt::Display for Garbage {
@@ -74,11 +76,12 @@ impl fmt::Display for Garbage {
                 _ if it.object.starts_with(keys::BOUNDARIES) => {
                     "a higher boundary says more".to_owned()
                 }
+                _ if it.spared => "spared: a list that may have named it is lost".to_owned(),
                 _ => "no manifest names it".to_owned(),
             };
             writeln!(f, "  {}: {} bytes, {why}", it.object, it.bytes)?;
         }
-        writeln!(f, "a server deletes each of these once it has waited for --gc-grace")?;
+        writeln!(f, "a server deletes each that is not spared once it has waited for --gc-grace")?;
         writeln!(
             f,
             "what no manifest names may be on its way into the next one: only the server knows"
@@ -123,35 +126,44 @@ async fn look(bucket: &Retrying) -> Result<Garbage, RestoreError> {
         manifests: u64::try_from(kept.len()).unwrap_or(u64::MAX),
         ..Garbage::default()
     };
+    let limit = publish::spared(bucket).await.map_err(Problem::from)?;
     for prefix in [keys::SEGMENTS, keys::LEDGERS, keys::PAGES] {
         for (key, bytes) in find::list(bucket, prefix).await? {
-            if Artifact::parse(&key).is_none() {
-                continue;
-            }
+            let Some(artifact) = Artifact::parse(&key) else { continue };
             if needed.contains(&key) {
                 garbage.objects += 1;
                 garbage.bytes += bytes;
                 continue;
             }
             let last = later.get(&key);
+            // What was named since the recovery has been dropped, and is known to the server.
+            let spared = match artifact {
+                Artifact::Segment(id, _) | Artifact::Ledger(id, _) => {
+                    last.is_none() && limit.is_some_and(|limit| id < limit)
+                }
+                _ => false,
+            };
             garbage.unneeded.push(Unneeded {
                 object: key.to_string(),
                 bytes,
                 named_by: last.map(|(by, _)| *by),
                 since: last.map(|(_, since)| *since),
+                spared,
             });
         }
     }
     for (key, bytes) in find::list(bucket, keys::MANIFESTS).await? {
         if let Some(since) = old.get(&key).copied() {
-            let object = key.to_string();
-            garbage.unneeded.push(Unneeded { object, bytes, named_by: None, since: Some(since) });
+            let (object, since) = (key.to_string(), Some(since));
+            let of_old = Unneeded { object, bytes, named_by: None, since, spared: false };
+            garbage.unneeded.push(of_old);
         }
     }
     // A listing has the highest first.
     for (key, bytes) in find::list(bucket, keys::BOUNDARIES).await?.into_iter().skip(1) {
         let object = key.to_string();
-        garbage.unneeded.push(Unneeded { object, bytes, named_by: None, since: None });
+        let lower = Unneeded { object, bytes, named_by: None, since: None, spared: false };
+        garbage.unneeded.push(lower);
     }
     Ok(garbage)
 }

@@ -12,6 +12,7 @@
 //! which the bucket never had can meet a record to come.
 
 mod build;
+mod catch_up;
 mod claim;
 mod describe;
 pub(crate) mod fetch;
@@ -20,7 +21,9 @@ mod garbage;
 mod patch;
 mod place;
 mod report;
+mod search;
 mod settle;
+mod spare;
 pub(crate) mod tail;
 pub(crate) mod window;
 
@@ -201,12 +204,12 @@ async fn bootstrap(
     let mut site = Site::prepare(world, config, options.existing, holder).await?;
     let wanted = Wanted::Copies { config: site.config().clone() };
     let mut fetcher = Fetcher::new(world, bucket, wanted);
-    // The manifest that was the newest when this began: who takes a slot after it?
+    // The era of the manifest that was the newest when this began: who takes a slot after it?
     let mut began = None;
     for _ in 0..ROUNDS_MAX {
         let choice = find::find(bucket, options.at).await?;
-        let era = *began.get_or_insert(choice.newest.manifest.recoveries);
-        if choice.newest.manifest.recoveries != era {
+        let era = began.get_or_insert_with(|| choice.end.recoveries.clone());
+        if !era.contains(&choice.newest.manifest.recoveries) {
             return Err(raced(&choice));
         }
         let mut report = Report::of(&choice);
@@ -214,7 +217,8 @@ async fn bootstrap(
         if options.losses == Losses::Refuse && report.losses().next().is_some() {
             return Err(RestoreError::Damaged(Box::new(report)));
         }
-        let claimed = match claim::claim(world, bucket, &choice).await? {
+        let next_segment = spare::spare(bucket, &choice).await?;
+        let claimed = match claim::claim(world, bucket, &choice, next_segment).await? {
             Claimed::Mine(claimed) => *claimed,
             Claimed::Taken => {
                 weir_io::sometimes!("the old writer published while a bootstrap was under way");
@@ -250,7 +254,7 @@ async fn bootstrap(
 fn raced(choice: &Choice) -> RestoreError {
     RestoreError::Raced(format!(
         "another process has recovered from this bucket meanwhile and claimed manifest {}",
-        choice.newest.manifest.generation
+        choice.end.generation
     ))
 }
 

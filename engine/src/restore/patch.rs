@@ -13,8 +13,9 @@ use weir_io::{Disk, World, objects::Key, retry::Retrying};
 use super::{
     RestoreError, blocking,
     build::{Plan, holder, open_tables},
+    catch_up::{self, Rows},
     failure,
-    fetch::{Bad, Lost, piece},
+    fetch::Lost,
     report::{Finding, Report},
 };
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     ledger::Address,
     log::entry::Create,
     publish::listing::Entry,
-    segment::{BlockNo, Segment},
+    segment::Segment,
     state::{
         catalogue::{self, Failure},
         rows::StreamRow,
@@ -119,59 +120,79 @@ pub(super) async fn align(
     let (shared, config, plan) = (world.clone(), config.clone(), Arc::clone(plan));
     let found = blocking(world, move || {
         let conn = open_tables(&shared, &config)?;
-        let (mut doubtful, mut ahead) = (Vec::new(), Vec::new());
+        let (mut rows, mut said) = (Rows::new(), BTreeMap::new());
         let lost = &plan.fetched.lost;
-        let each = |row: StreamRow| {
+        let each = |mut row: StreamRow| {
+            let (id, ends) = (row.identity.id, Said::of(&row));
             if !plan.fetched.tail_is_whole && row.state.next > row.sealed {
-                ahead.push(row);
-            } else if is_doubtful(lost, row.identity.id) {
-                doubtful.push(row);
+                cut_back(&mut row);
+            } else if !is_doubtful(lost, id) {
+                return Ok(());
             }
+            said.insert(id, ends);
+            rows.insert(id, row);
             Ok(())
         };
         each_stream(&conn, each).map_err(failure)?;
         let segments = open_segments(&*shared.disk, &config, &plan).map_err(failure)?;
-        Ok((conn, doubtful, ahead, segments))
+        let blocks = catch_up::blocks(&segments, &rows);
+        Ok((conn, rows, said, segments, blocks))
     });
-    let (conn, mut doubtful, mut ahead, segments) = found.await?;
-    for row in &mut ahead {
-        weir_io::sometimes!("a bootstrap cut a stream back to what is left of it");
-        cut_back(bucket, &segments, row, &mut report.findings).await?;
+    let (conn, mut rows, said, segments, blocks) = found.await?;
+    catch_up::catch_up(bucket, &segments, blocks, &mut rows, &mut report.findings).await?;
+    for (id, row) in &mut rows {
+        report.findings.extend(said[id].settle(row));
     }
-    for row in &mut doubtful {
-        let before = row.state.next;
-        catch_up_with_all(bucket, &segments, row, &mut report.findings).await?;
-        row.sealed = row.state.next;
-        let text = match row.state.next > before {
-            true => format!("its row is an old one: records {before} to {} came after", row.sealed),
-            false => "its row may be an old one".to_owned(),
-        };
-        report.findings.push(Finding::new("row", stream(row), text));
-    }
-    let rows = move || -> Result<Vec<Finding>, Failure> {
+    let patched = move || -> Result<Vec<Finding>, Failure> {
         let mut findings = Vec::new();
         let tx = conn.unchecked_transaction()?;
-        let rows = doubtful.iter().chain(&ahead);
-        rows.into_iter().try_for_each(|row| catalogue::put_stream(&tx, row))?;
+        rows.values().try_for_each(|row| catalogue::put_stream(&tx, row))?;
         if let_go_beyond(&tx, &mut findings)? {
             whole(&tx, through, &mut findings)?;
         }
         tx.commit()?;
         Ok(findings)
     };
-    report.findings.extend(blocking(world, move || rows().map_err(failure)).await?);
+    report.findings.extend(blocking(world, move || patched().map_err(failure)).await?);
     Ok(())
 }
 
-/// Lets a stream whose row is ahead of the cut end with what segments have of it, and counts
-/// anew what it keeps: nobody knows how much of that was in the tail.
-async fn cut_back(
-    bucket: &Retrying,
-    segments: &[(Key, Segment)],
-    row: &mut StreamRow,
-    findings: &mut Vec<Finding>,
-) -> Result<(), RestoreError> {
-    let (said, sealed, own) = (row.state.next, row.sealed, row.identity.own_start());
+/// Where a stream ended, as its row said.
+struct Said {
+    next: Seq,
+    sealed: Seq,
+}
+
+impl Said {
+    const fn of(row: &StreamRow) -> Self {
+        Self { next: row.state.next, sealed: row.sealed }
+    }
+
+    /// Lets the stream end with what was found of it, and says what became of it.
+    fn settle(&self, row: &mut StreamRow) -> Option<Finding> {
+        let Self { next: said, sealed } = *self;
+        let is_ahead = said > sealed;
+        // What a segment had that is lost keeps its positions.
+        row.state.next = row.state.next.max(sealed);
+        row.sealed = row.state.next;
+        let next = row.sealed;
+        if is_ahead {
+            weir_io::sometimes!("a bootstrap cut a stream back to what is left of it");
+            let text = format!("records {next} to {said} were in the tail alone: lost");
+            return (next < said).then(|| Finding::new("row", stream(row), text));
+        }
+        let text = match next > said {
+            true => format!("its row is an old one: records {said} to {next} came after"),
+            false => "its row may be an old one".to_owned(),
+        };
+        Some(Finding::new("row", stream(row), text))
+    }
+}
+
+/// Lets a stream whose row is ahead of the cut begin anew, and with it the count of what it keeps:
+/// nobody knows how much of that was in the tail.
+fn cut_back(row: &mut StreamRow) {
+    let own = row.identity.own_start();
     let kept = &mut row.state.kept;
     let first = own.max(kept.earliest);
     (kept.bytes, kept.head_bytes) = (0, 0);
@@ -180,15 +201,6 @@ async fn cut_back(
     }
     row.state.bytes = kept.dropped;
     row.state.next = first;
-    catch_up_with_all(bucket, segments, row, findings).await?;
-    // What a segment had that is lost keeps its positions.
-    row.state.next = row.state.next.max(sealed);
-    row.sealed = row.state.next;
-    if row.state.next < said {
-        let text = format!("records {} to {said} were in the tail alone: lost", row.state.next);
-        findings.push(Finding::new("row", stream(row), text));
-    }
-    Ok(())
 }
 
 /// Ends forks that draw on records which did not come back: others will have their positions
@@ -212,52 +224,6 @@ fn let_go_beyond(conn: &Connection, findings: &mut Vec<Finding>) -> Result<bool,
     Ok(!beyond.is_empty())
 }
 
-/// Folds the records of all segments that a stream's row does not know of into it. Names those that
-/// can't be read.
-async fn catch_up_with_all(
-    bucket: &Retrying,
-    segments: &[(Key, Segment)],
-    row: &mut StreamRow,
-    findings: &mut Vec<Finding>,
-) -> Result<(), RestoreError> {
-    let id = row.identity.id;
-    for (key, segment) in segments.iter().filter(|(_, it)| it.holds(id)) {
-        match catch_up(bucket, key, segment, row).await {
-            Ok(()) => {}
-            Err(Bad::Unknown(error)) => return Err(error),
-            Err(bad) => {
-                let text = format!("'{key}': {bad}; records in it may be lost");
-                findings.push(Finding::new("row", stream(row), text));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Folds the records of a segment that a stream's row does not know of into it.
-async fn catch_up(
-    bucket: &Retrying,
-    key: &Key,
-    segment: &Segment,
-    row: &mut StreamRow,
-) -> Result<(), Bad> {
-    let (id, state) = (row.identity.id, &mut row.state);
-    let spanning: Vec<BlockNo> =
-        segment.spanning(id, state.next..Seq::LAST).map(|spanning| spanning.no).collect();
-    for no in spanning {
-        let stored = piece(bucket, key, segment.span(&(no..no.next()))).await?;
-        let block = segment.decode(no, &stored).map_err(|bad| Bad::Damaged(bad.to_string()))?;
-        let Some(part) = block.part(id).filter(|part| part.limit() > state.next) else { continue };
-        for chunk in part.chunks(state.next.max(part.first())..part.limit()) {
-            state.kept.wrote(&chunk.records, chunk.timestamp, state.form);
-            state.bytes += u64::try_from(chunk.records.payload.len()).expect("usize fits u64");
-            state.last_append = state.last_append.max(chunk.timestamp);
-            state.next = chunk.limit();
-        }
-    }
-    Ok(())
-}
-
 fn open_segments(
     disk: &dyn Disk,
     config: &Config,
@@ -273,7 +239,7 @@ fn open_segments(
     plan.fetched.segments.iter().map(open).collect()
 }
 
-fn stream(row: &StreamRow) -> String {
+pub(super) fn stream(row: &StreamRow) -> String {
     format!("stream '{}'", row.identity.name)
 }
 
@@ -359,8 +325,6 @@ fn bury(conn: &Connection, id: StreamId) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use weir_io::retry::Patience;
-
     use super::*;
     use crate::{
         Layout,
@@ -413,12 +377,8 @@ mod tests {
         catalogue::put_stream(conn, &StreamRow { identity, state, sealed: seq(next) }).unwrap();
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_row_ahead_of_the_cut_ends_where_what_is_left_does() {
-        let machine = weir_io::memory::Machine::new(1);
-        let world = machine.boot(std::time::Duration::ZERO);
-        let bucket = machine.bucket().client(Arc::clone(&world.clock));
-        let bucket = Retrying::new(bucket, Arc::clone(&world.entropy), Patience::default());
+    #[test]
+    fn a_row_ahead_of_the_cut_ends_where_what_is_left_does() {
         let mut conn = Connection::open_in_memory().unwrap();
         catalogue::create(&mut conn, Layout::Tree, &[]).unwrap();
         put(&conn, 1, 7, &[]);
@@ -426,11 +386,29 @@ mod tests {
         // It was deleted before it was sealed: the tail had the records and the end.
         row.sealed = Seq::ZERO.after(3);
         (row.state.bytes, row.state.kept.bytes, row.state.kept.dropped) = (70, 60, 10);
-        let mut findings = Vec::new();
-        cut_back(&bucket, &[], &mut row, &mut findings).await.unwrap();
+        let said = Said::of(&row);
+        cut_back(&mut row);
+        let finding = said.settle(&mut row).unwrap();
         assert_eq!((row.state.next, row.sealed), (Seq::ZERO.after(3), Seq::ZERO.after(3)));
         assert_eq!((row.state.bytes, row.state.kept.bytes), (10, 0), "no segment has any");
-        assert_eq!(findings[0].text, "records 3 to 7 were in the tail alone: lost");
+        assert_eq!(finding.text, "records 3 to 7 were in the tail alone: lost");
+    }
+
+    #[test]
+    fn a_row_that_may_be_old_ends_where_it_said_or_later() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        catalogue::create(&mut conn, Layout::Tree, &[]).unwrap();
+        put(&conn, 1, 7, &[]);
+        for (found, text) in [
+            (7, "its row may be an old one"),
+            (9, "its row is an old one: records 7 to 9 came after"),
+        ] {
+            let mut row = catalogue::find_id(&conn, StreamId::new(1)).unwrap().unwrap();
+            let said = Said::of(&row);
+            row.state.next = Seq::ZERO.after(found);
+            assert_eq!(said.settle(&mut row).unwrap().text, text);
+            assert_eq!(row.sealed, Seq::ZERO.after(found));
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use super::find::Choice;
+use super::{find::Choice, search::CHAIN};
 use crate::types::WallMs;
 
 /// Something that is not as it should be.
@@ -94,10 +94,10 @@ impl Report {
         }
     }
 
-    /// What the manifest names and can't be restored. What was lost before it was published, and
-    /// cursors that were put back, are none of it.
+    /// What the manifest names and can't be restored. What was lost before it was published, cursors
+    /// that were put back, and manifests that nobody asked for are none of it.
     pub fn losses(&self) -> impl Iterator<Item = &Finding> {
-        self.findings.iter().filter(|it| it.rule != HOLE && it.rule != CURSOR)
+        self.findings.iter().filter(|it| ![HOLE, CURSOR, CHAIN].contains(&it.rule))
     }
 }
 

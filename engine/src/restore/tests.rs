@@ -1,18 +1,23 @@
 //! Listings that are too long for a test that would have to write them record by record.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, path::Path, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::task::LocalSet;
-use weir_io::{memory::Machine, retry::Retrying};
+use weir_io::{
+    memory::Machine,
+    objects::{Created, Key, Meta, ObjectError, Objects, Payload, Pending},
+    retry::Retrying,
+};
 
 use super::{Losses, Moment, Options, RestoreError, find, report::HOLE};
 use crate::{
     Config, Engine,
     limits::PAGE_ENTRIES,
     log::commit::{Link, StoreId},
-    motion::publish::Stored,
+    motion::publish::{self, Stored},
     publish::{
-        keys::{Digest, Generation, Nonce},
+        keys::{self, Artifact, Digest, Generation, Nonce},
         listing::{Entry, Listing, Page, Presence},
         manifest::{Claim, Manifest},
     },
@@ -58,6 +63,76 @@ fn manifest() -> (Stored, Page) {
     (stored, pages.remove(0))
 }
 
+/// A bucket that lets nobody have its pages.
+struct Forbidden(Arc<dyn Objects>);
+
+impl Objects for Forbidden {
+    fn create<'a>(&'a self, key: &'a Key, payload: Payload) -> Pending<'a, Created> {
+        self.0.create(key, payload)
+    }
+
+    fn get<'a>(&'a self, key: &'a Key, bytes_max: u64) -> Pending<'a, Bytes> {
+        if key.as_str().starts_with(keys::PAGES) {
+            return Box::pin(async { Err(ObjectError::Refused("403".into())) });
+        }
+        self.0.get(key, bytes_max)
+    }
+
+    fn get_range<'a>(&'a self, key: &'a Key, range: Range<u64>) -> Pending<'a, Bytes> {
+        self.0.get_range(key, range)
+    }
+
+    fn head<'a>(&'a self, key: &'a Key) -> Pending<'a, Option<Meta>> {
+        self.0.head(key)
+    }
+
+    fn list<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a Key>,
+        limit: usize,
+    ) -> Pending<'a, Vec<Meta>> {
+        self.0.list(prefix, after, limit)
+    }
+
+    fn delete<'a>(&'a self, key: &'a Key) -> Pending<'a, ()> {
+        self.0.delete(key)
+    }
+}
+
+#[test]
+fn a_page_that_nobody_gives_out_is_not_lost() {
+    let machine = Machine::new(2);
+    let (stored, page) = manifest();
+    let page_key = page.reference.artifact().key();
+    machine.bucket().put(stored.manifest.artifact().key(), stored.bytes.clone());
+    machine.bucket().put(page_key.clone(), page.bytes.clone());
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let world = machine.boot(Duration::ZERO);
+        let objects = machine.bucket().client(Arc::clone(&world.clock));
+        let forbidden: Arc<dyn Objects> = Arc::new(Forbidden(Arc::clone(&objects)));
+        let before = machine.bucket().keys();
+        let options = Options { losses: Losses::Accept, ..Options::default() };
+        let config = Config::new("/weir/store");
+        let refused = Engine::bootstrap(world.clone(), config, forbidden, options, "test").await;
+        let Err(RestoreError::Bucket(what)) = refused else { panic!("{refused:?}") };
+        assert!(what.contains("403"), "{what}");
+        assert_eq!(machine.bucket().keys(), before, "nothing was claimed");
+        assert!(!world.disk.exists(Path::new("/weir/store")).unwrap());
+
+        // One that is too long to be a page is none, however it is refused.
+        let longer = [&page.bytes[..], b"x"].concat();
+        machine.bucket().put(page_key.clone(), longer.into());
+        let patience = weir_io::retry::Patience::default();
+        let bucket = Retrying::new(objects, Arc::clone(&world.entropy), patience);
+        let damaged = find::find(&bucket, Moment::Newest).await.unwrap();
+        let [finding] = &damaged.findings[..] else { panic!("{:?}", damaged.findings) };
+        assert_eq!((finding.rule, finding.object.as_str()), ("page", page_key.as_str()));
+    });
+}
+
 #[test]
 fn a_page_that_is_gone_is_named_and_costs_what_it_lists() {
     let machine = Machine::new(1);
@@ -82,6 +157,9 @@ fn a_page_that_is_gone_is_named_and_costs_what_it_lists() {
         assert_eq!((finding.rule, finding.object.as_str()), ("page", page_key.as_str()));
 
         assert!(machine.bucket().lose(&page_key));
+        // What the page named may be there, and so may what was to be named next.
+        let later = Artifact::Segment(SegmentId::new(20_000), Nonce::new(1)).key();
+        machine.bucket().put(later, "uploaded".into());
         let config = Config::new("/weir/store");
         let bootstrap = |losses| {
             let options = Options { losses, ..Options::default() };
@@ -93,6 +171,10 @@ fn a_page_that_is_gone_is_named_and_costs_what_it_lists() {
         assert_eq!(report.losses().count(), 1, "{report}");
         let report = bootstrap(Losses::Accept).await.unwrap();
         assert_eq!(report.findings.iter().filter(|it| it.rule == HOLE).count(), 3, "{report}");
+        let spared = Artifact::Spared(SegmentId::new(20_001)).key();
+        assert!(machine.bucket().keys().contains(&spared), "what is older is spared");
+        let claimed = publish::newest(&bucket).await.unwrap().unwrap().manifest;
+        assert_eq!(claimed.next_segment, SegmentId::new(20_001), "what is new is not older");
         let engine =
             Engine::open_with(world.clone(), config.clone(), Some(objects), "test").await.unwrap();
         engine.close().await;

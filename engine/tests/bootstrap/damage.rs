@@ -4,7 +4,10 @@ use weir_engine::{
     request::{Append, Create, Error, Fork, From},
     restore::{Options, Report, RestoreError},
 };
-use weir_io::{memory::Machine, objects::Key};
+use weir_io::{
+    memory::{Machine, Verb},
+    objects::Key,
+};
 
 use crate::town::*;
 
@@ -151,6 +154,42 @@ fn a_ledger_that_is_lost_costs_what_only_it_knew() {
             engine.close().await;
         });
     }
+}
+
+#[test]
+fn a_block_is_fetched_once_for_all_streams_whose_rows_are_old() {
+    let machine = Machine::new(430);
+    let streams: Vec<String> = (0..50).map(|number| format!("s{number}")).collect();
+    let lost = life(&machine, async |world| {
+        let engine = open(&world, &machine).await;
+        for stream in &streams {
+            create(&engine, stream).await;
+            append(&engine, stream, "one ").await;
+        }
+        pass(15).await;
+        let before = keys(machine.bucket(), "rows/");
+        for stream in &streams {
+            append(&engine, stream, "two ").await;
+        }
+        pass(15).await;
+        let mut ledgers = keys(machine.bucket(), "rows/");
+        ledgers.retain(|key| !before.contains(key));
+        ledgers.pop().expect("a fold had its ledger")
+    });
+    assert!(machine.bucket().lose(&lost));
+    let other = another(&machine, 431);
+    life(&other, async |world| {
+        let asked = || other.bucket().count(Verb::Get);
+        let before = asked();
+        bootstrap(&world, &other, partial()).await.unwrap();
+        let asked = usize::try_from(asked() - before).unwrap();
+        assert!(asked < streams.len() / 2, "{asked} requests for {} streams", streams.len());
+        let engine = open(&world, &other).await;
+        for stream in &streams {
+            assert_eq!(contents(&engine, stream).await, "one two ", "{stream}");
+        }
+        engine.close().await;
+    });
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 mod beside;
+mod chain;
 mod crashes;
 mod damage;
 mod erased;

@@ -300,8 +300,7 @@ async fn bootstrap(
     object_store: &ObjectStore,
     restore: Restore,
 ) -> Result<(), ServeError> {
-    let config = weir_engine::Config::new(settings.data.join("store"));
-    let restored = offline::work::bootstrap(world, config, object_store, restore).await;
+    let restored = offline::work::bootstrap(world, &settings.data, object_store, restore).await;
     let report = restored.inspect_err(|error| {
         if let RestoreError::Damaged(report) = error {
             report.findings.iter().for_each(|problem| warn!(%problem, "damaged"));

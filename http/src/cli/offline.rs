@@ -12,6 +12,7 @@ pub mod work;
 use std::{
     io::Write,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use weir_engine::{Layout, restore::RestoreError};
@@ -65,6 +66,8 @@ pub struct Restore {
     pub existing: Existing,
     /// What to do if some of it can't be restored.
     pub losses: Losses,
+    /// Time within which the store erases what was deleted.
+    pub erase_within: Duration,
 }
 
 /// What to do if some of it can't be restored.
@@ -199,9 +202,9 @@ impl OfflineCommand {
                 Offline::CheckBootstrap(place(flags)?, restore.at, format(json))
             }
             Self::Bootstrap(BootstrapFlags { place: flags, check: false, json, restore }) => {
-                let RestoreFlags { at, partial, force } = restore;
+                let RestoreFlags { at, partial, force, erase_within } = restore;
                 let (existing, losses) = (existing(force), losses(partial));
-                let restore = Restore { at, existing, losses };
+                let restore = Restore { at, existing, losses, erase_within };
                 Offline::Bootstrap(place(flags)?, restore, format(json))
             }
             Self::Verify(flags) => {
@@ -220,11 +223,12 @@ impl OfflineCommand {
 }
 
 impl ServeBootstrapFlags {
-    /// What a server is to restore before it serves; `None`: nothing.
+    /// What a server that erases within this time is to restore before it serves; `None`: nothing.
     #[must_use]
-    pub fn restore(self) -> Option<Restore> {
+    pub fn restore(self, erase_within: Duration) -> Option<Restore> {
         let Self { bootstrap, at, partial, force } = self;
-        bootstrap.then(|| Restore { at, existing: existing(force), losses: losses(partial) })
+        let (existing, losses) = (existing(force), losses(partial));
+        bootstrap.then_some(Restore { at, existing, losses, erase_within })
     }
 }
 

@@ -106,3 +106,12 @@ fn an_open_loopback_server_answers_to_its_own_names_only() {
         assert_eq!(hosts.allow(&host.parse().expect("an authority")), expect, "{host}");
     }
 }
+
+#[test]
+fn a_store_is_restored_for_the_time_in_which_it_will_erase() {
+    let hour = std::time::Duration::from_secs(3600);
+    let settings = resolve("--bootstrap --erase-within 1h", &[]).expect("valid");
+    let restore = settings.bootstrap.expect("it was asked for");
+    assert_eq!((restore.erase_within, settings.erase_within), (hour, hour));
+    assert!(resolve("--erase-within 1h", &[]).expect("valid").bootstrap.is_none());
+}

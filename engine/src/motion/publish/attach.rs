@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | none | none | a new store, a new bucket |
 //! | G | G, the same bytes | go on |
+//! | G | G, and its bytes there are damaged | go on: the slot was ours; the next one follows soon |
 //! | G, or none | what this store was about to publish | the answer was lost: it is published |
 //! | anything else | | another process writes there, or it is the wrong bucket |
 
@@ -16,7 +17,11 @@ use super::{
 use crate::{
     core::Core,
     limits::MANIFEST_BYTES_MAX,
-    publish::keys::{self, Artifact, Generation},
+    publish::{
+        keys::{self, Artifact, Digest, Generation},
+        manifest::Manifest,
+    },
+    types::SegmentId,
 };
 
 /// Manifests asked for beyond the newest listed one: a listing may lag behind.
@@ -26,6 +31,14 @@ const READS_MAX: u32 = 4;
 
 /// Reads the newest manifest in a bucket, if there is one.
 pub(crate) async fn newest(bucket: &Retrying) -> Result<Option<Stored>, Problem> {
+    match newest_slot(bucket).await? {
+        None => Ok(None),
+        Some(newest) => read(bucket, newest).await.map(Some),
+    }
+}
+
+/// The generation of the newest manifest in a bucket, readable or not.
+pub(crate) async fn newest_slot(bucket: &Retrying) -> Result<Option<Generation>, Problem> {
     let listed = bucket.list(keys::MANIFESTS, None, 1).await?;
     let mut newest = match listed.first() {
         None => Generation::NONE,
@@ -42,22 +55,55 @@ pub(crate) async fn newest(bucket: &Retrying) -> Result<Option<Stored>, Problem>
         weir_io::sometimes!("a listing lagged behind the newest manifest");
         newest = next;
     }
-    if newest == Generation::NONE {
-        return Ok(None);
-    }
-    read(bucket, newest).await.map(Some)
+    Ok(Some(newest).filter(|it| *it != Generation::NONE))
+}
+
+/// Bytes in the slot of a manifest that are none.
+#[derive(Clone, Debug)]
+pub(crate) struct Spoiled {
+    /// What is wrong with them.
+    pub(crate) what: String,
+    /// Their digest; none if there are more than a manifest may have.
+    pub(crate) digest: Digest,
 }
 
 /// Reads one manifest.
 pub(crate) async fn read(bucket: &Retrying, generation: Generation) -> Result<Stored, Problem> {
+    let slot = read_slot(bucket, generation).await?;
+    slot.map_err(|Spoiled { what, .. }| {
+        Problem::Unreadable(format!("'{}': {what}", Artifact::Manifest(generation).key()))
+    })
+}
+
+/// Reads one manifest, or says what is there instead.
+pub(crate) async fn read_slot(
+    bucket: &Retrying,
+    generation: Generation,
+) -> Result<Result<Stored, Spoiled>, Problem> {
     let limit = u64::try_from(MANIFEST_BYTES_MAX).expect("a small constant");
     let key = Artifact::Manifest(generation).key();
     let mut reads = 0;
     let stored = loop {
-        match Stored::read(bucket.get(&key, limit).await?) {
+        let bytes = match bucket.get(&key, limit).await {
+            Ok(bytes) => bytes,
+            Err(ObjectError::Refused(reason)) => {
+                // Only of one that is too long it is the object's fault.
+                let size = bucket.head(&key).await?.map(|meta| meta.size);
+                return match size.filter(|size| *size > limit) {
+                    Some(_) => Ok(Err(Spoiled { what: reason, digest: Digest::NONE })),
+                    None => Err(ObjectError::Refused(reason).into()),
+                };
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match Stored::read(bytes.clone()) {
             Ok(stored) => break stored,
             Err(bad) if reads == READS_MAX => {
-                return Err(Problem::Unreadable(format!("'{key}': {bad}")));
+                if Manifest::is_whole(&bytes) {
+                    let text = format!("'{key}' is as it was written, and yet: {bad}");
+                    return Err(Problem::Foreign(text));
+                }
+                return Ok(Err(Spoiled { what: bad.to_string(), digest: Digest::of(&bytes) }));
             }
             Err(bad) => {
                 weir_io::sometimes!("a manifest that arrived damaged was read again");
@@ -70,7 +116,7 @@ pub(crate) async fn read(bucket: &Retrying, generation: Generation) -> Result<St
     if named != generation {
         return Err(Problem::Foreign(format!("'{key}' says that it is manifest {named}")));
     }
-    Ok(stored)
+    Ok(Ok(stored))
 }
 
 /// Compares the store with its bucket.
@@ -80,7 +126,27 @@ pub(super) async fn attach(
 ) -> Result<Attached, Problem> {
     let known = core.on_reader(|conn| Ok((chain::published(conn)?, chain::pending(conn)?)));
     let (published, pending) = known.await.map_err(|bad| Problem::Local(bad.to_string()))?;
-    let found = newest(bucket).await?;
+    let mut is_spoiled = false;
+    let found = match newest_slot(bucket).await? {
+        None => None,
+        Some(generation) => Some(match read_slot(bucket, generation).await? {
+            Ok(found) => found,
+            Err(Spoiled { what, .. }) => {
+                let noted = published.as_ref();
+                let mine = noted.filter(|mine| mine.manifest.generation == generation).cloned();
+                let key = Artifact::Manifest(generation).key();
+                let mine = mine.ok_or_else(|| Problem::Unreadable(format!("'{key}': {what}")))?;
+                // A slot is taken once: whatever is there now was this manifest.
+                tracing::warn!(
+                    %key, %what,
+                    "the newest manifest is damaged in the bucket: this store has noted what it \
+                     said and publishes another one"
+                );
+                is_spoiled = true;
+                mine
+            }
+        }),
+    };
     let last = match (published, found) {
         (None, None) => None,
         (Some(mine), Some(found)) if mine.bytes == found.bytes => Some(found),
@@ -108,6 +174,7 @@ pub(super) async fn attach(
         last,
         unresolved: pending.filter(|pending| pending.manifest.generation == next),
         version: None,
+        is_spoiled,
         contact: Contact::now(core),
     })
 }
@@ -141,5 +208,14 @@ pub(crate) async fn boundary(bucket: &Retrying) -> Result<Generation, ObjectErro
     Ok(match listed.first().and_then(|meta| Artifact::parse(&meta.key)) {
         Some(Artifact::Boundary(boundary)) => boundary,
         _ => Generation::NONE,
+    })
+}
+
+/// The first segment or ledger that is collected if nobody names it; `None`: the first of all.
+pub(crate) async fn spared(bucket: &Retrying) -> Result<Option<SegmentId>, ObjectError> {
+    let listed = bucket.list(keys::SPARED, None, 1).await?;
+    Ok(match listed.first().and_then(|meta| Artifact::parse(&meta.key)) {
+        Some(Artifact::Spared(limit)) => Some(limit),
+        _ => None,
     })
 }

@@ -40,6 +40,9 @@ pub(crate) struct Attached {
     pub(crate) unresolved: Option<Stored>,
     /// Version of the picture it shows, if this process made it.
     pub(crate) version: Option<u64>,
+    /// The bucket can't give back what it was given as `last`: a successor is due even if it says
+    /// nothing new.
+    pub(crate) is_spoiled: bool,
     pub(crate) contact: Contact,
 }
 

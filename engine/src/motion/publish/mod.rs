@@ -25,7 +25,7 @@ use weir_io::{
 
 use self::chain::{Attached, Contact};
 pub(crate) use self::{
-    attach::{boundary, newest, read},
+    attach::{Spoiled, boundary, newest, newest_slot, read, read_slot, spared},
     chain::{Chain, Stored},
     upload::{ledger_key, segment_key, segment_object},
 };
@@ -282,7 +282,8 @@ async fn publish(
     let segments: Vec<Entry> = picture.segments.iter().map(entry).collect();
     let ledgers: Vec<Entry> = picture.ledgers.iter().map(ledger_entry).collect();
     let (manifest, pages) = draw(core, state.last.as_ref(), picture, (&segments, &ledgers));
-    if state.last.as_ref().is_some_and(|last| shows_the_same(&last.manifest, &manifest)) {
+    let says_it = |last: &Stored| shows_the_same(&last.manifest, &manifest);
+    if !state.is_spoiled && state.last.as_ref().is_some_and(says_it) {
         named(picture);
         // A process that ended after its last manifest may have left that undone.
         sweep::retire(core, &segments, &ledgers, state).await?;
@@ -374,6 +375,7 @@ async fn settle(
     );
     show(core, Some(&stored));
     state.last = Some(stored);
+    state.is_spoiled = false;
     state.unresolved = None;
     Ok(())
 }

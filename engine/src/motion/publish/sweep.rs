@@ -6,7 +6,8 @@
 //! in the bucket, nobody's    ─────────────────────────────────────────▶ retired ─ grace ─▶ gone
 //! ```
 //! Pages have no rows: those that manifests name no more are found among what is nobody's. So are
-//! manifests below all that are kept, of writers that came too late.
+//! manifests below all that are kept, of writers that came too late. Segments and ledgers that a
+//! list may have named which a recovery could not read are spared.
 //! The boundary in the bucket rises before a manifest goes: a slot below it may look free and is
 //! not. Nothing is deleted unless this process is still the writer, which is asked again every few
 //! deletions; who finds that it is not is fenced, however long it was at rest. What only a listing shows is
@@ -310,6 +311,7 @@ async fn find_orphans(
         Some(_) => !live.contains(key),
         None => false,
     });
+    spare(bucket, &mut orphans).await?;
     if orphans.is_empty() {
         return Ok(());
     }
@@ -325,4 +327,17 @@ async fn find_orphans(
         Ok(tx.commit()?)
     });
     settled(noted.await)
+}
+
+/// Leaves out what a list may have named that is lost.
+async fn spare(bucket: &Retrying, orphans: &mut Vec<Key>) -> Result<(), Problem> {
+    let file = |key: &Key| match Artifact::parse(key) {
+        Some(Artifact::Segment(id, _) | Artifact::Ledger(id, _)) => Some(id),
+        _ => None,
+    };
+    if orphans.iter().any(|key| file(key).is_some()) {
+        let limit = super::attach::spared(bucket).await?;
+        orphans.retain(|key| file(key).is_none_or(|id| limit.is_none_or(|limit| id >= limit)));
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use weir_io::objects::Key;
 
 use super::*;
-use crate::publish::keys::{Artifact, BOUNDARIES, LEDGERS, MANIFESTS, PAGES, SEGMENTS};
+use crate::publish::keys::{Artifact, BOUNDARIES, LEDGERS, MANIFESTS, PAGES, SEGMENTS, SPARED};
 
 fn key(text: &str) -> Key {
     Key::new(text).unwrap()
@@ -28,6 +28,7 @@ fn names_are_as_specified() {
             "manifest/00000000000000000009.mf".into(),
         ),
         (Artifact::Boundary(Generation::new(16)), "gc/18446744073709551599".into()),
+        (Artifact::Spared(SegmentId::new(16)), "spared/18446744073709551599".into()),
     ] {
         assert_eq!(artifact.key().as_str(), name);
         assert_eq!(Artifact::parse(&key(&name)), Some(artifact));
@@ -53,6 +54,8 @@ fn a_name_that_is_none_of_ours_means_nothing() {
         "gc/18446744073709551599.mf",
         "gc/_8446744073709551599",
         "gc/99999999999999999999",
+        "spared/99999999999999999999",
+        "spared/18446744073709551599.seg",
         &format!("pages/{}.page", digest.to_uppercase()),
         &format!("pages/{}.page", &digest[1..]),
         &format!("x/pages/{digest}.page"),
@@ -63,23 +66,24 @@ fn a_name_that_is_none_of_ours_means_nothing() {
 
 proptest! {
     #[test]
-    fn roundtrip(kind in 0..5u8, a: u64, b: u64, raw: [u8; 32]) {
+    fn roundtrip(kind in 0..6u8, a: u64, b: u64, raw: [u8; 32]) {
         let artifact = match kind {
             0 => Artifact::Segment(SegmentId::new(a), Nonce::new(b)),
             1 => Artifact::Ledger(SegmentId::new(a), Nonce::new(b)),
             2 => Artifact::Page(Digest::new(raw)),
             3 => Artifact::Manifest(Generation::new(a)),
-            _ => Artifact::Boundary(Generation::new(a)),
+            4 => Artifact::Boundary(Generation::new(a)),
+            _ => Artifact::Spared(SegmentId::new(a)),
         };
         let key = artifact.key();
         prop_assert_eq!(Artifact::parse(&key), Some(artifact));
-        let prefix = [SEGMENTS, LEDGERS, PAGES, MANIFESTS, BOUNDARIES][usize::from(kind)];
+        let prefix = [SEGMENTS, LEDGERS, PAGES, MANIFESTS, BOUNDARIES, SPARED][usize::from(kind)];
         prop_assert!(key.as_str().starts_with(prefix));
     }
 
     #[test]
     fn what_is_parsed_is_spelled_the_same(
-        name in "(segments|rows|pages|manifest|gc)/[0-9a-fA-F_.-]{16,66}(\\.seg|\\.rows|\\.page|\\.mf|)",
+        name in "(segments|rows|pages|manifest|gc|spared)/[0-9a-fA-F_.-]{16,66}(\\.seg|\\.rows|\\.page|\\.mf|)",
     ) {
         if let Ok(key) = Key::new(name) && let Some(artifact) = Artifact::parse(&key) {
             prop_assert_eq!(artifact.key(), key);

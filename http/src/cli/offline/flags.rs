@@ -1,12 +1,15 @@
 //! The command lines of the commands that work without a server, and of a server that begins by
 //! restoring its store.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 use weir_engine::types::WallMs;
 
-use crate::{cli::store::StoreFlags, wire::date};
+use crate::{
+    cli::{flags::parse_duration, store::StoreFlags},
+    wire::date,
+};
 
 /// What can be done without a server.
 #[derive(Clone, Debug, Subcommand)]
@@ -48,6 +51,11 @@ pub struct RestoreFlags {
     /// Restore in place of a store that is there: its directory is renamed, never deleted
     #[arg(long)]
     pub force: bool,
+
+    /// What the server will be started with: segments that may hold what was deleted take turns over
+    /// this time to be written anew
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_duration)]
+    pub erase_within: Duration,
 }
 
 /// Flags of `weir bootstrap`.

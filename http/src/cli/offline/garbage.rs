@@ -10,7 +10,7 @@ use crate::wire::date;
 
 /// How keys of boundaries begin, as docs/FORMATS.md has them.
 const BOUNDARIES: &str = "gc/";
-const EPILOGUE: &str = "a server deletes each of these once it has waited for --gc-grace\n\
+const EPILOGUE: &str = "a server deletes each that is not spared once it has waited for --gc-grace\n\
                         what no manifest names may be on its way into the next one: only the \
                         server knows\n";
 
@@ -42,6 +42,7 @@ fn why(unneeded: &Unneeded) -> String {
         (_, None) if unneeded.object.starts_with(BOUNDARIES) => {
             "a higher boundary says more".to_owned()
         }
+        (_, None) if unneeded.spared => "spared: a list that may have named it is lost".to_owned(),
         (_, None) => "no manifest names it".to_owned(),
     }
 }
@@ -51,12 +52,13 @@ pub(super) fn json(garbage: &Garbage) -> String {
     let Garbage { newest, created, oldest, manifests, objects, bytes, unneeded } = garbage;
     let unneeded: Vec<Value> = unneeded
         .iter()
-        .map(|Unneeded { object, bytes, named_by, since }| {
+        .map(|Unneeded { object, bytes, named_by, since, spared }| {
             json!({
                 "object": object,
                 "bytes": bytes,
                 "named_by": named_by,
                 "since_ms": since.map(|since| since.get()),
+                "spared": spared,
             })
         })
         .collect();
@@ -82,6 +84,7 @@ mod tests {
             bytes: 7,
             named_by,
             since,
+            spared: object.ends_with("c"),
         };
         Garbage {
             newest: 9,
@@ -92,6 +95,7 @@ mod tests {
                 of("manifests/3", None, since),
                 of("segments/b", None, None),
                 of("gc/1", None, None),
+                of("segments/c", None, None),
             ],
             ..Garbage::default()
         }
@@ -101,16 +105,19 @@ mod tests {
     fn people_read_dates_and_programs_milliseconds() {
         let said = text(&garbage());
         for part in [
-            "not needed   4 objects, 28 bytes\n",
+            "not needed   5 objects, 35 bytes\n",
             "manifest 4 was the last to name it; waits since 2026-11-20T08:30:00.123Z\n",
             "superseded; waits since 2026-11-20T08:30:00.123Z\n",
             "segments/b: 7 bytes, no manifest names it\n",
             "gc/1: 7 bytes, a higher boundary says more\n",
+            "segments/c: 7 bytes, spared: a list that may have named it is lost\n",
         ] {
             assert!(said.contains(part), "{part}: {said}");
         }
         let said: Value = serde_json::from_str(&json(&garbage())).expect("JSON");
         assert_eq!(said["not_needed"][0]["since_ms"], 1_795_163_400_123_u64);
+        assert_eq!(said["not_needed"][2]["spared"], false);
+        assert_eq!(said["not_needed"][4]["spared"], true);
         assert_eq!(
             (&said["manifests"]["count"], &said["not_needed"][2]["since_ms"]),
             (&7.into(), &Value::Null)

@@ -9,6 +9,9 @@ use weir_io::{memory::Machine, os};
 use super::*;
 use crate::cli::store::StoreKind;
 
+const HOUR: Duration = Duration::from_secs(3600);
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
+
 #[derive(Debug, Parser)]
 struct Line {
     #[command(subcommand)]
@@ -68,8 +71,12 @@ fn a_bootstrap_is_of_the_newest_manifest_and_over_nothing_unless_asked() {
         assert_eq!(place(&offline), (Path::new("/d"), StoreKind::Local));
         let Offline::Bootstrap(_, restore, format) = offline else { panic!("{line}: {offline:?}") };
         assert_eq!(format, Format::Text);
-        let losses = losses(line.contains("--partial"));
-        assert_eq!(restore, Restore { at, existing, losses }, "{line}");
+        let (losses, erase_within) = (losses(line.contains("--partial")), WEEK);
+        assert_eq!(restore, Restore { at, existing, losses, erase_within }, "{line}");
+    }
+    match parse("bootstrap --erase-within 1h").expect("valid") {
+        Offline::Bootstrap(_, restore, _) => assert_eq!(restore.erase_within, HOUR),
+        other => panic!("{other:?}"),
     }
     let offline = parse("bootstrap --check --at 3 --data /e --object-store memory").expect("valid");
     assert_eq!(place(&offline), (Path::new("/e"), StoreKind::Memory));
@@ -89,9 +96,10 @@ fn a_bootstrap_is_of_the_newest_manifest_and_over_nothing_unless_asked() {
 fn a_server_may_begin_with_a_bootstrap_by_either_name() {
     let parse = |line: &str| {
         let args = ["weir"].into_iter().chain(line.split_whitespace());
-        ServeLine::try_parse_from(args).map(|line| line.bootstrap.restore())
+        ServeLine::try_parse_from(args).map(|line| line.bootstrap.restore(HOUR))
     };
-    let newest = Restore { at: None, existing: Existing::Keep, losses: Losses::Refuse };
+    let newest =
+        Restore { at: None, existing: Existing::Keep, losses: Losses::Refuse, erase_within: HOUR };
     for (line, expect) in [
         ("", None),
         ("--bootstrap", Some(newest)),

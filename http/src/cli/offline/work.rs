@@ -37,8 +37,7 @@ impl Engine for Work {
         restore: Restore,
         format: Format,
     ) -> anyhow::Result<Report> {
-        let config = Config::new(place.data.join("store"));
-        match self::bootstrap(world, config, bucket, restore).await {
+        match self::bootstrap(world, &place.data, bucket, restore).await {
             Ok(report) => Ok(restored(&report, Outcome::Restored, format)),
             Err(RestoreError::Damaged(report)) => Ok(restored(&report, Outcome::Refused, format)),
             Err(error) => Err(error.into()),
@@ -166,13 +165,18 @@ pub(in crate::cli) async fn verify(
     Ok(Report { verdict: verdict(&found.findings), text })
 }
 
-/// Makes a store out of what a bucket has.
+/// What the store below `data` is made with.
+fn config(data: &Path, restore: Restore) -> Config {
+    Config { erase_within: restore.erase_within, ..Config::new(data.join("store")) }
+}
+
+/// Makes the store below `data` out of what a bucket has.
 ///
 /// # Errors
 /// It could not be made; what of it is damaged is in [`RestoreError::Damaged`].
 pub(in crate::cli) async fn bootstrap(
     world: &World,
-    config: Config,
+    data: &Path,
     bucket: &ObjectStore,
     restore: Restore,
 ) -> Result<restore::Report, RestoreError> {
@@ -193,7 +197,7 @@ pub(in crate::cli) async fn bootstrap(
         env!("CARGO_PKG_VERSION"),
         date::rfc3339(WallMs::new(world.clock.wall_ms())),
     );
-    let objects = Arc::clone(&bucket.objects);
+    let (config, objects) = (config(data, restore), Arc::clone(&bucket.objects));
     Store::bootstrap(world.clone(), config, objects, options, &holder).await
 }
 
@@ -293,4 +297,24 @@ fn json(found: &Findings) -> String {
     let ok = found.findings.is_empty();
     let document = json!({ "ok": ok, "findings": findings, "checked": checked });
     format!("{document:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_recovery_counts_on_the_time_in_which_its_store_will_erase() {
+        let restore = Restore {
+            at: None,
+            existing: Existing::Keep,
+            losses: Losses::Refuse,
+            erase_within: Duration::from_secs(3600),
+        };
+        let config = config(Path::new("/d"), restore);
+        assert_eq!(config.erase_within, restore.erase_within);
+        assert_eq!(config.dir, Path::new("/d/store"));
+    }
 }
