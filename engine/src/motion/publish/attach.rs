@@ -80,6 +80,8 @@ pub(super) async fn attach(
 ) -> Result<Attached, Problem> {
     let known = core.on_reader(|conn| Ok((chain::published(conn)?, chain::pending(conn)?)));
     let (published, pending) = known.await.map_err(|bad| Problem::Local(bad.to_string()))?;
+    // What it finds is known as of now, whenever the answers are looked at.
+    let contact = Contact::now(core);
     let found = newest(bucket).await?;
     let last = match (published, found) {
         (None, None) => None,
@@ -108,7 +110,7 @@ pub(super) async fn attach(
         last,
         unresolved: pending.filter(|pending| pending.manifest.generation == next),
         version: None,
-        contact: Contact::now(core),
+        contact,
     })
 }
 

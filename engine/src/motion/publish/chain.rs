@@ -67,8 +67,8 @@ impl Stored {
     }
 }
 
-/// When this process last knew that it is the writer. Two clocks: one stands still while the
-/// machine sleeps, the other may be set back.
+/// When this process began to ask for what last told it that it is the writer. Two clocks: one
+/// stands still while the machine sleeps, the other may be set back.
 #[derive(Clone, Copy)]
 pub(crate) struct Contact {
     elapsed: Duration,

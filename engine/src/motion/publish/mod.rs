@@ -208,6 +208,25 @@ pub(crate) async fn once(core: &Arc<Core>) -> Result<(), Problem> {
     let bucket = &bucket.patient;
     let mut chain = core.chain.lock().await;
     let state = attached(core, bucket, &mut chain).await?;
+    match catch_up(core, bucket, state).await {
+        Err(Problem::Fenced(reason)) => {
+            fence(core, &mut chain, reason.clone());
+            Err(Problem::Fenced(reason))
+        }
+        done => done,
+    }
+}
+
+async fn catch_up(
+    core: &Arc<Core>,
+    bucket: &Retrying,
+    state: &mut Attached,
+) -> Result<(), Problem> {
+    // First of all, whatever there is to be published: who looks at the bucket with a manifest on its
+    // way would take that for another writer's (INV-48).
+    if let Some(stored) = state.unresolved.clone() {
+        settle(core, bucket, state, stored).await?;
+    }
     let Some(picture) = core.files.lock().picture() else { return Ok(()) };
     if state.version == Some(picture.version) {
         return Ok(());
@@ -226,21 +245,7 @@ pub(crate) async fn once(core: &Arc<Core>) -> Result<(), Problem> {
     // What was uploaded is marked now; and a merge may have changed what is shown.
     let Some(picture) = core.files.lock().picture() else { return Ok(()) };
     let lacking = lacking(core, &picture)?;
-    let resolved = match state.unresolved.clone() {
-        None => Ok(()),
-        Some(stored) => settle(core, bucket, state, stored).await,
-    };
-    let published = match resolved {
-        Ok(()) => publish(core, bucket, state, (&picture, &lacking)).await,
-        Err(problem) => Err(problem),
-    };
-    match published {
-        Err(Problem::Fenced(reason)) => {
-            fence(core, &mut chain, reason.clone());
-            Err(Problem::Fenced(reason))
-        }
-        done => done,
-    }
+    publish(core, bucket, state, (&picture, &lacking)).await
 }
 
 /// The segments of a picture that a manifest must do without: only this disk has them, and it has
@@ -351,6 +356,9 @@ async fn settle(
 ) -> Result<(), Problem> {
     let fenced = core.metrics.publish.fenced.get() > 0;
     assert!(!fenced, "INV-48 a bucket has one writer: who is overtaken publishes nothing more");
+    // What an answer tells is as old as the question: the process may be stopped for any time before
+    // it looks at the answer.
+    let asked = Contact::now(core);
     claim(bucket, &stored).await?;
     // What is collected meanwhile is for others to say, who may have been given another grace period:
     // the shortest there is counts.
@@ -364,7 +372,7 @@ async fn settle(
             )));
         }
     }
-    state.contact = Contact::now(core);
+    state.contact = asked;
     note(core, &stored).await?;
     core.metrics.publish.manifests.inc();
     let manifest = &stored.manifest;

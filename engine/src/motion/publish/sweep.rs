@@ -86,6 +86,10 @@ pub(super) async fn run(core: &Arc<Core>) -> Option<Duration> {
     let bucket = core.bucket.clone()?;
     let mut chain = core.chain.lock().await;
     let Chain::Attached(state) = &mut *chain else { return None };
+    if state.unresolved.is_some() {
+        // It would be taken for another writer's (INV-48).
+        return Some(super::PAUSE);
+    }
     match collect(core, &bucket.patient, state).await {
         Ok(next) => next,
         Err(Problem::Fenced(reason)) => {
