@@ -193,6 +193,12 @@ pub(crate) fn put_meta(conn: &Connection, key: &str, value: &[u8]) -> Outcome<()
     Ok(())
 }
 
+/// Forgets a meta value.
+pub(crate) fn drop_meta(conn: &Connection, key: &str) -> Outcome<()> {
+    conn.prepare_cached("DELETE FROM meta WHERE key = ?1")?.execute([key])?;
+    Ok(())
+}
+
 /// Appends a commit to the log: one row, one transaction, one fsync.
 pub(crate) fn append_commit(conn: &Connection, lsn: Lsn, body: &[u8]) -> rusqlite::Result<()> {
     conn.prepare_cached("INSERT INTO log (lsn, body) VALUES (?1, ?2)")?

@@ -130,3 +130,57 @@ fn a_manifest_whose_answer_was_lost_is_settled_before_anything_is_collected() {
         assert_eq!(published, core.durable_link().lsn);
     });
 }
+
+/// What an upload left of which nobody heard.
+fn orphan(machine: &Machine) -> Key {
+    let key = Key::new(format!("segments/{:016x}-{:016x}.seg", 999, 1)).expect("a good key");
+    machine.bucket().put(key.clone(), Bytes::from_static(b"left behind"));
+    key
+}
+
+/// The bucket is asked nothing for hours.
+async fn is_silent(town: &Town) -> bool {
+    let before = town.machine.bucket().requests();
+    tokio::time::sleep(Duration::from_secs(10_000)).await;
+    town.machine.bucket().requests() == before
+}
+
+#[test]
+fn what_uploads_without_an_answer_may_have_left_is_looked_for_once() {
+    live(short_grace(), async |town| {
+        town.create("s").await;
+        town.append("s", 0, 3).await;
+        town.machine.bucket().set_faults(outage());
+        seal::run(&town.engine.core).await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert!(town.engine.core.metrics.publish.failed.get() > 0);
+        let orphan = orphan(&town.machine);
+        town.machine.bucket().set_faults(BucketFaults::default());
+        // One manifest, so nothing else waits for anything.
+        tokio::time::sleep(Duration::from_secs(2000)).await;
+        assert_eq!(town.machine.bucket().peek(&orphan), None);
+        assert!(is_silent(&town).await);
+    });
+}
+
+#[test]
+fn a_start_after_a_crash_looks_for_what_was_left_and_one_after_a_stop_does_not() {
+    let machine = Machine::new(7);
+    live_on(&machine, short_grace(), async |town| {
+        town.create("s").await;
+        town.append("s", 0, 3).await;
+        town.machine.bucket().set_faults(outage());
+        seal::run(&town.engine.core).await;
+    });
+    machine.bucket().set_faults(BucketFaults::default());
+    let orphan = orphan(&machine);
+    live_on(&machine, short_grace(), async |town| {
+        tokio::time::sleep(Duration::from_secs(2000)).await;
+        assert_eq!(town.machine.bucket().peek(&orphan), None);
+        assert!(is_silent(&town).await);
+        town.engine.close().await;
+    });
+    live_on(&machine, short_grace(), async |town| {
+        assert!(is_silent(&town).await);
+    });
+}

@@ -111,6 +111,7 @@ pub(super) async fn attach(
         unresolved: pending.filter(|pending| pending.manifest.generation == next),
         version: None,
         contact,
+        unsure: None,
     })
 }
 

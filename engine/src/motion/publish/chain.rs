@@ -13,7 +13,7 @@ use crate::{
         manifest::{Encoded, Manifest, Published},
     },
     state::catalogue::{self, Failure},
-    types::WallMs,
+    types::{StoreMs, WallMs},
 };
 
 /// The manifest in the bucket, as the catalogue keeps it.
@@ -41,6 +41,9 @@ pub(crate) struct Attached {
     /// Version of the picture it shows, if this process made it.
     pub(crate) version: Option<u64>,
     pub(crate) contact: Contact,
+    /// When something may last have been left in the bucket that no row tells of, and was not looked
+    /// for since.
+    pub(crate) unsure: Option<StoreMs>,
 }
 
 /// A manifest and its bytes.

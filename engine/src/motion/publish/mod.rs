@@ -178,7 +178,10 @@ async fn attached<'a>(
 ) -> Result<&'a mut Attached, Problem> {
     if matches!(chain, Chain::Unattached) {
         match attach::attach(core, bucket).await {
-            Ok(found) => {
+            Ok(mut found) => {
+                if sweep::may_have_been_left(core, &found).await? {
+                    sweep::doubt(core, &mut found).await;
+                }
                 show(core, found.last.as_ref());
                 *chain = Chain::Attached(Box::new(found));
             }
@@ -241,11 +244,19 @@ async fn catch_up(
         core.keeper.notify_one();
         return Ok(());
     }
-    upload::run(core, bucket, &picture).await?;
+    if let Err(problem) = upload::run(core, bucket, &picture).await {
+        sweep::doubt(core, state).await;
+        return Err(problem);
+    }
     // What was uploaded is marked now; and a merge may have changed what is shown.
     let Some(picture) = core.files.lock().picture() else { return Ok(()) };
     let lacking = lacking(core, &picture)?;
-    publish(core, bucket, state, (&picture, &lacking)).await
+    let published = publish(core, bucket, state, (&picture, &lacking)).await;
+    if published.is_err() && state.unresolved.is_none() {
+        // Pages that were made for a manifest that never was on its way.
+        sweep::doubt(core, state).await;
+    }
+    published
 }
 
 /// The segments of a picture that a manifest must do without: only this disk has them, and it has
