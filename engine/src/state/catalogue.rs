@@ -28,9 +28,9 @@ pub(crate) use self::{
         scan_subscriptions, scan_subscriptions_after, tails,
     },
     whole::{
-        count_rows, forks, link, put_tombstone, scan_links_of, scan_log_between, scan_producers,
-        scan_streams, scan_streams_after, scan_tombstones, scan_tombstones_after, subscription,
-        subscription_named, tombstone,
+        count_rows, forks, link, put_tombstone, scan_links_after, scan_links_of, scan_log_between,
+        scan_producers, scan_producers_after, scan_streams, scan_streams_after,
+        scan_tombstones_after, subscription, subscription_named, tombstone,
     },
 };
 
