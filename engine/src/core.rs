@@ -98,8 +98,8 @@ pub(crate) struct Core {
     pub(crate) settling: Mutex<()>,
     pub(crate) slices: mpsc::Sender<Slice>,
     /// Held by whoever seals, and by a merge while it writes: one at a time, or a later seal could
-    /// move `folded_through` past rows that an earlier one has yet to write. Nobody waits for the
-    /// bucket with it.
+    /// move `folded_through` past rows that an earlier one has yet to write. The evictor holds it for
+    /// one file at a time. Nobody waits for the bucket with it.
     pub(crate) sealing: tokio::sync::Mutex<()>,
     /// Held by whoever merges: the files of a merge are its own until it is done.
     pub(crate) merging: tokio::sync::Mutex<()>,
@@ -111,6 +111,8 @@ pub(crate) struct Core {
     pub(crate) shortened: AtomicBool,
     /// Rings when the keeper should look around.
     pub(crate) keeper: Notify,
+    /// Rings when local copies may have become too many.
+    pub(crate) evictor: Notify,
     /// Reading connections.
     pub(crate) readers: Arc<Readers>,
     /// The loops are to end.

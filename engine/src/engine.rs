@@ -332,6 +332,7 @@ impl Engine {
         }
         core.stopping.store(true, Ordering::Release);
         core.keeper.notify_one();
+        core.evictor.notify_one();
         core.merger.notify_one();
         // What it has under way it gives up.
         drop(core.merging.lock().await);

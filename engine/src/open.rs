@@ -22,7 +22,7 @@ use self::files::{Found, Lacking};
 use crate::{
     Config, Layout, OpenError,
     core::{Core, Slice, database, ledger_dir, segment_dir},
-    history::{Bucket, History},
+    history::{self, Bucket, History},
     log::{
         commit::{Link, StoreId},
         replay,
@@ -193,6 +193,7 @@ fn start(
         }),
     );
     tasks.spawn("keeper", Box::pin(keeper::run(Arc::clone(core))));
+    tasks.spawn("evictor", Box::pin(history::run(Arc::clone(core))));
     tasks.spawn("merger", Box::pin(merge::run(Arc::clone(core))));
     tasks.spawn("trimmer", Box::pin(retention::run(Arc::clone(core))));
     tasks.spawn("publisher", Box::pin(publish::run(Arc::clone(core))));
@@ -419,6 +420,7 @@ fn assemble(
         unreadable: Mutex::default(),
         shortened: AtomicBool::new(false),
         keeper: Notify::new(),
+        evictor: Notify::new(),
         readers: Readers::new(),
         stopping: AtomicBool::new(false),
         writer_may_end: AtomicBool::new(false),

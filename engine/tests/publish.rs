@@ -296,6 +296,47 @@ fn a_backlog_refuses_appends_and_drains_when_the_bucket_is_back() {
 }
 
 #[test]
+fn what_is_deleted_waits_for_no_upload_any_more() {
+    let machine = Machine::new(25);
+    simulate(&machine, async |world| {
+        let bound = Config { backlog_bytes_max: 20_000, ..config() };
+        let engine = open_with(&world, &machine, bound).await.unwrap();
+        create(&engine, "a").await;
+        create(&engine, "b").await;
+        pass(15).await;
+        machine.bucket().set_faults(BucketFaults { outage: true, ..BucketFaults::default() });
+        let body = "x".repeat(10_000);
+        let mut refused = None;
+        for _ in 0..10 {
+            if let Err(error) = append(&engine, "a", &body).await {
+                refused = Some(error);
+                break;
+            }
+            pass(15).await;
+        }
+        assert!(matches!(refused, Some(Error::Backlogged)), "{refused:?}");
+        engine.delete(&name("a")).await.unwrap();
+        pass(60).await;
+        // Ledgers are left, which say that it is gone: nobody else can tell the bucket.
+        let waiting = engine.metrics().publish.backlog_bytes.get();
+        assert!((1..10_000).contains(&waiting), "{waiting} bytes wait");
+        append(&engine, "b", &body).await.unwrap();
+        pass(15).await;
+        append(&engine, "b", "more").await.unwrap();
+        machine.bucket().set_faults(BucketFaults::default());
+        pass(150).await;
+        assert_eq!(engine.metrics().publish.backlog_bytes.get(), 0);
+        let page = engine.read(whole("b")).await.unwrap();
+        assert_eq!(page.pieces.concat(), format!("{body}more").as_bytes());
+        engine.close().await;
+        drop(engine);
+        let bucket = machine.bucket().client(Arc::clone(&world.clock));
+        let found = Engine::verify(world, config(), Some(bucket), Depth::Deep).await.unwrap();
+        assert!(found.findings.is_empty(), "{:?}", found.findings);
+    });
+}
+
+#[test]
 fn what_no_manifest_names_goes_after_the_grace_period_and_nothing_else() {
     let machine = Machine::new(7);
     simulate(&machine, async |world| {

@@ -33,6 +33,8 @@ use tokio::sync::Semaphore;
 pub(crate) use adopt::{AdoptError, Adoption, adopt};
 pub(crate) use ahead::{Cold, Purpose, plan};
 pub(crate) use bucket::Bucket;
+pub(crate) use budget::run;
+#[cfg(test)]
 pub(crate) use budget::tidy;
 pub(crate) use deadline::Deadline;
 #[cfg(test)]

@@ -8,9 +8,7 @@ use std::{
 use weir_io::disk::Create;
 
 use super::{seal, stow, wipe};
-use crate::{
-    Layout, core::Core, history, log::sequencer::Mode, state::catalogue, types::StreamName,
-};
+use crate::{Layout, core::Core, log::sequencer::Mode, state::catalogue, types::StreamName};
 
 /// How often the keeper looks around unrung.
 const ROUND: Duration = Duration::from_secs(1);
@@ -28,7 +26,6 @@ pub(crate) async fn run(core: Arc<Core>) {
             seal::run(&core).await;
             core.merger.notify_one();
         }
-        history::tidy(&core).await;
         stow::tidy(&core).await;
         wipe::run(&core).await;
         if core.sequencer.mode() == Mode::DiskFull {

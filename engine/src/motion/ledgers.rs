@@ -26,10 +26,21 @@ use crate::{
     state::{
         catalogue::{self, Failure, LedgerRow, Place},
         files::Fresh,
+        rows::StreamRow,
+        stream::Producer,
     },
-    subscribe::fold as subscriptions,
-    types::{Lsn, ProducerId, SegmentId, StreamId},
+    subscribe::{
+        entry::Number,
+        fold as subscriptions,
+        rows::{LinkRow, SubscriptionRow},
+    },
+    types::{Epoch, Lsn, ProducerId, SegmentId, StreamId, StreamName},
 };
+
+/// Rows that one statement finds.
+const ROWS_PER_SLICE: u32 = 256;
+/// Commits that one statement finds.
+const COMMITS_PER_SLICE: u64 = 64;
 
 /// What a fold changed.
 pub(crate) struct Touched {
@@ -153,32 +164,109 @@ fn find(conn: &Connection, address: &Address) -> Result<Option<Row>, Failure> {
 }
 
 /// Everything, in the order of the keys.
-fn put_all(conn: &Connection, builder: &mut Builder<'_>) -> Result<(), Failed> {
-    catalogue::scan_streams(conn, |stream| {
-        push(builder, &row::stream(&stream))?;
-        let id = stream.identity.id;
-        catalogue::scan_producers(conn, id, |name, producer, lsn| {
-            push(builder, &row::producer(id, &name, &producer, lsn))
-        })
+fn put_all(conn: &Connection, builder: &mut Builder<'_>) -> Result<(), Failure> {
+    let streams = |after: &StreamId, take: Take<'_, _>| {
+        catalogue::scan_streams_after(conn, *after, ROWS_PER_SLICE, take)
+    };
+    in_slices(
+        StreamId::new(0),
+        streams,
+        |it| it.identity.id,
+        |stream: StreamRow| {
+            push(builder, &row::stream(&stream))?;
+            put_producers(conn, builder, stream.identity.id)
+        },
+    )?;
+    let tombstones = |after: &String, take: Take<'_, _>| {
+        let pair = |name, epoch| take((name, epoch));
+        catalogue::scan_tombstones_after(conn, after, ROWS_PER_SLICE, pair)
+    };
+    let name = |it: &(StreamName, Epoch)| it.0.as_str().to_owned();
+    in_slices(String::new(), tombstones, name, |(name, epoch)| {
+        push(builder, &row::tombstone(&name, epoch))
     })?;
-    catalogue::scan_tombstones(conn, |name, epoch| push(builder, &row::tombstone(&name, epoch)))?;
-    catalogue::scan_subscriptions(conn, |subscription| {
-        let number = subscription.number;
-        push(builder, &Row::Subscription(Box::new(subscription)).put())?;
-        catalogue::scan_links_of(conn, number, |link| push(builder, &Row::Link(link).put()))
-    })?;
-    Ok(())
+    let subscriptions = |after: &Number, take: Take<'_, _>| {
+        catalogue::scan_subscriptions_after(conn, *after, ROWS_PER_SLICE, take)
+    };
+    in_slices(
+        Number::new(0),
+        subscriptions,
+        |it| it.number,
+        |subscription: SubscriptionRow| {
+            let number = subscription.number;
+            push(builder, &Row::Subscription(Box::new(subscription)).put())?;
+            put_links(conn, builder, number)
+        },
+    )
 }
 
+fn put_producers(
+    conn: &Connection,
+    builder: &mut Builder<'_>,
+    stream: StreamId,
+) -> Result<(), Failure> {
+    let producers = |after: &String, take: Take<'_, _>| {
+        let all = |id, producer, lsn| take((id, producer, lsn));
+        catalogue::scan_producers_after(conn, (stream, after), ROWS_PER_SLICE, all)
+    };
+    let name = |it: &(ProducerId, Producer, Lsn)| it.0.as_str().to_owned();
+    in_slices(String::new(), producers, name, |(id, producer, lsn)| {
+        push(builder, &row::producer(stream, &id, &producer, lsn))
+    })
+}
+
+fn put_links(conn: &Connection, builder: &mut Builder<'_>, number: Number) -> Result<(), Failure> {
+    let links = |after: &String, take: Take<'_, _>| {
+        catalogue::scan_links_after(conn, (number, after), ROWS_PER_SLICE, take)
+    };
+    let path = |it: &LinkRow| it.path.as_str().to_owned();
+    in_slices(String::new(), links, path, |link| push(builder, &Row::Link(link).put()))
+}
+
+/// Where a scan puts what it finds.
+type Take<'a, R> = &'a mut dyn FnMut(R) -> Result<(), Failure>;
+
+/// Hands every row that `scan` finds behind `start` to `each`. No statement is open meanwhile, nor any
+/// for longer than a slice takes: as long as one is, the WAL does not start over.
+fn in_slices<K, R>(
+    start: K,
+    scan: impl Fn(&K, Take<'_, R>) -> Result<(), Failure>,
+    key: impl Fn(&R) -> K,
+    mut each: impl FnMut(R) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut after = start;
+    loop {
+        let mut rows = Vec::new();
+        scan(&after, &mut |row| {
+            rows.push(row);
+            Ok(())
+        })?;
+        let is_full = u32::try_from(rows.len()).is_ok_and(|count| count >= ROWS_PER_SLICE);
+        let Some(last) = rows.last() else { return Ok(()) };
+        after = key(last);
+        rows.into_iter().try_for_each(&mut each)?;
+        if !is_full {
+            return Ok(());
+        }
+    }
+}
+
+/// The commits after `folded` and up to `through`, some at a time.
 fn put_tail(
     conn: &Connection,
     builder: &mut Builder<'_>,
     (folded, through): (Lsn, Lsn),
 ) -> Result<(), Failed> {
-    catalogue::scan_log_between(conn, (folded, through), |lsn, commit| {
-        weir_io::sometimes!("a ledger has commits that came while it was written");
-        builder.commit(lsn, commit).map_err(|error| Failure::Damaged(format!("ledger: {error}")))
-    })?;
+    let mut after = folded;
+    while after < through {
+        let limit = through.min(Lsn::new(after.get().saturating_add(COMMITS_PER_SLICE)));
+        catalogue::scan_log_between(conn, (after, limit), |lsn, commit| {
+            weir_io::sometimes!("a ledger has commits that came while it was written");
+            let put = builder.commit(lsn, commit);
+            put.map_err(|error| Failure::Damaged(format!("ledger: {error}")))
+        })?;
+        after = limit;
+    }
     Ok(())
 }
 
@@ -289,3 +377,6 @@ pub(super) fn open_file(core: &Core, id: SegmentId) -> Result<Ledger, Failed> {
     let file = core.world.disk.open(&ledger_path(&core.config, id))?;
     Ok(Ledger::open(Source::File(file))?)
 }
+
+#[cfg(test)]
+mod tests;

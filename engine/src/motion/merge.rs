@@ -1,8 +1,10 @@
 //! Merge: keeps the number of segments, and so of runs a read may touch, logarithmic in what is
-//! stored: when [`FAN_IN`] neighbours lie side by side of which none outweighs the rest they
-//! become one. Records that nobody can read any more are left out, and a segment of which about
-//! a quarter is such, or which holds such for [`Config::erase_within`](crate::Config::erase_within),
-//! is rewritten by itself.
+//! stored, up to segments of [`Config::merged_bytes_max`](crate::Config::merged_bytes_max), and as
+//! many as there must be of those: when [`FAN_IN`] neighbours lie side by side of which none
+//! outweighs the rest they become one. Records that nobody can read any more are left out, and a
+//! segment of which about a quarter is such, or which holds such for
+//! [`Config::erase_within`](crate::Config::erase_within), is rewritten by itself. No stream is taken
+//! apart from the others it lies with: only a seal gives one a segment of its own.
 //!
 //! The merger works in steps of one output each. What a step reads is brought from the bucket
 //! first; then seals wait, for as long as it takes to write that output from local copies, and no

@@ -28,9 +28,9 @@ pub(crate) use self::{
         scan_subscriptions, scan_subscriptions_after, tails,
     },
     whole::{
-        count_rows, forks, link, put_tombstone, scan_links_of, scan_log_between, scan_producers,
-        scan_streams, scan_streams_after, scan_tombstones, scan_tombstones_after, subscription,
-        subscription_named, tombstone,
+        count_rows, forks, link, put_tombstone, scan_links_after, scan_links_of, scan_log_between,
+        scan_producers, scan_producers_after, scan_streams, scan_streams_after,
+        scan_tombstones_after, subscription, subscription_named, tombstone,
     },
 };
 
@@ -190,6 +190,12 @@ pub(crate) fn meta_u64(conn: &Connection, key: &str) -> Outcome<u64> {
 pub(crate) fn put_meta(conn: &Connection, key: &str, value: &[u8]) -> Outcome<()> {
     conn.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?
         .execute(params![key, value])?;
+    Ok(())
+}
+
+/// Forgets a meta value.
+pub(crate) fn drop_meta(conn: &Connection, key: &str) -> Outcome<()> {
+    conn.prepare_cached("DELETE FROM meta WHERE key = ?1")?.execute([key])?;
     Ok(())
 }
 

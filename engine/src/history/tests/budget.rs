@@ -132,7 +132,7 @@ fn the_budget_holds_while_far_more_than_it_is_read() {
 }
 
 #[test]
-fn the_keeper_evicts_by_itself() {
+fn the_evictor_runs_by_itself() {
     live(Config { local_bytes_max: 100 << 10, ..config() }, async |town| {
         town.uploaded("s", 300).await;
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -201,6 +201,37 @@ fn a_copy_damaged_beyond_its_blocks_is_made_anew_from_the_bucket() {
         let copy = Segment::open(town.world.disk.open(&path).expect("there"));
         assert_eq!(copy.expect("opens").footer().mark(), segment.footer().mark());
         assert_eq!(town.read("s", 1 << 20).await, body("s", 300));
+    });
+}
+
+#[test]
+fn seals_and_evictions_go_on_while_the_bucket_does_not_give_a_copy() {
+    let config = Config { local_bytes_max: 0, seal_age: Duration::from_secs(2), ..config() };
+    live(config, async |town| {
+        let core = &town.engine.core;
+        town.machine.set_latency(Duration::ZERO..Duration::ZERO);
+        let damaged = town.uploaded("s", 300).await;
+        let other = town.uploaded("t", 300).await;
+        assert_eq!(town.engine.metrics().evictions.get(), 0, "no time has passed");
+        let path = segment_path(&core.config, damaged.id());
+        let last = damaged.footer().file_bytes() - 100;
+        town.machine.drive().flip_bit(&path, last, 1).expect("there is such a byte");
+        town.machine.bucket().set_faults(BucketFaults { hang: 1.0, ..BucketFaults::default() });
+        let before = town.gets();
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert_eq!(town.gets() - before, 1, "its object is asked for");
+        town.append("s", 300, 301).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(town.gets() - before, 1, "nothing was heard yet");
+        assert_eq!(core.files.lock().cut().expect("sealed").folded, core.durable_link());
+        assert!(other.is_bare());
+        town.machine.bucket().set_faults(BucketFaults::default());
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert!(damaged.is_bare());
+        let copy = Segment::open(town.world.disk.open(&path).expect("there"));
+        assert_eq!(copy.expect("opens").footer().mark(), damaged.footer().mark());
+        assert!(!town.world.disk.exists(&path.with_extension("new")).expect("looks"));
+        assert_eq!(town.read("s", 1 << 20).await, body("s", 301));
     });
 }
 

@@ -116,7 +116,7 @@ fn name(text: &str) -> StreamName {
 }
 
 /// A row of every table, in order of keys.
-pub(super) fn rows() -> Vec<Row> {
+pub(crate) fn rows() -> Vec<Row> {
     let create = Create {
         stream: StreamId::new(300),
         name: name("a/b"),

@@ -126,6 +126,8 @@ pub(super) async fn attach(
 ) -> Result<Attached, Problem> {
     let known = core.on_reader(|conn| Ok((chain::published(conn)?, chain::pending(conn)?)));
     let (published, pending) = known.await.map_err(|bad| Problem::Local(bad.to_string()))?;
+    // What it finds is known as of now, whenever the answers are looked at.
+    let contact = Contact::now(core);
     let mut is_spoiled = false;
     let found = match newest_slot(bucket).await? {
         None => None,
@@ -175,7 +177,8 @@ pub(super) async fn attach(
         unresolved: pending.filter(|pending| pending.manifest.generation == next),
         version: None,
         is_spoiled,
-        contact: Contact::now(core),
+        contact,
+        unsure: None,
     })
 }
 

@@ -13,7 +13,7 @@ use crate::{
         manifest::{Encoded, Manifest, Published},
     },
     state::catalogue::{self, Failure},
-    types::WallMs,
+    types::{StoreMs, WallMs},
 };
 
 /// The manifest in the bucket, as the catalogue keeps it.
@@ -44,6 +44,9 @@ pub(crate) struct Attached {
     /// nothing new.
     pub(crate) is_spoiled: bool,
     pub(crate) contact: Contact,
+    /// When something may last have been left in the bucket that no row tells of, and was not looked
+    /// for since.
+    pub(crate) unsure: Option<StoreMs>,
 }
 
 /// A manifest and its bytes.
@@ -70,8 +73,8 @@ impl Stored {
     }
 }
 
-/// When this process last knew that it is the writer. Two clocks: one stands still while the
-/// machine sleeps, the other may be set back.
+/// When this process began to ask for what last told it that it is the writer. Two clocks: one
+/// stands still while the machine sleeps, the other may be set back.
 #[derive(Clone, Copy)]
 pub(crate) struct Contact {
     elapsed: Duration,

@@ -178,7 +178,10 @@ async fn attached<'a>(
 ) -> Result<&'a mut Attached, Problem> {
     if matches!(chain, Chain::Unattached) {
         match attach::attach(core, bucket).await {
-            Ok(found) => {
+            Ok(mut found) => {
+                if sweep::may_have_been_left(core, &found).await? {
+                    sweep::doubt(core, &mut found).await;
+                }
                 show(core, found.last.as_ref());
                 *chain = Chain::Attached(Box::new(found));
             }
@@ -208,6 +211,25 @@ pub(crate) async fn once(core: &Arc<Core>) -> Result<(), Problem> {
     let bucket = &bucket.patient;
     let mut chain = core.chain.lock().await;
     let state = attached(core, bucket, &mut chain).await?;
+    match catch_up(core, bucket, state).await {
+        Err(Problem::Fenced(reason)) => {
+            fence(core, &mut chain, reason.clone());
+            Err(Problem::Fenced(reason))
+        }
+        done => done,
+    }
+}
+
+async fn catch_up(
+    core: &Arc<Core>,
+    bucket: &Retrying,
+    state: &mut Attached,
+) -> Result<(), Problem> {
+    // First of all, whatever there is to be published: who looks at the bucket with a manifest on its
+    // way would take that for another writer's (INV-48).
+    if let Some(stored) = state.unresolved.clone() {
+        settle(core, bucket, state, stored).await?;
+    }
     let Some(picture) = core.files.lock().picture() else { return Ok(()) };
     if state.version == Some(picture.version) {
         return Ok(());
@@ -222,25 +244,19 @@ pub(crate) async fn once(core: &Arc<Core>) -> Result<(), Problem> {
         core.keeper.notify_one();
         return Ok(());
     }
-    upload::run(core, bucket, &picture).await?;
+    if let Err(problem) = upload::run(core, bucket, &picture).await {
+        sweep::doubt(core, state).await;
+        return Err(problem);
+    }
     // What was uploaded is marked now; and a merge may have changed what is shown.
     let Some(picture) = core.files.lock().picture() else { return Ok(()) };
     let lacking = lacking(core, &picture)?;
-    let resolved = match state.unresolved.clone() {
-        None => Ok(()),
-        Some(stored) => settle(core, bucket, state, stored).await,
-    };
-    let published = match resolved {
-        Ok(()) => publish(core, bucket, state, (&picture, &lacking)).await,
-        Err(problem) => Err(problem),
-    };
-    match published {
-        Err(Problem::Fenced(reason)) => {
-            fence(core, &mut chain, reason.clone());
-            Err(Problem::Fenced(reason))
-        }
-        done => done,
+    let published = publish(core, bucket, state, (&picture, &lacking)).await;
+    if published.is_err() && state.unresolved.is_none() {
+        // Pages that were made for a manifest that never was on its way.
+        sweep::doubt(core, state).await;
     }
+    published
 }
 
 /// The segments of a picture that a manifest must do without: only this disk has them, and it has
@@ -352,6 +368,9 @@ async fn settle(
 ) -> Result<(), Problem> {
     let fenced = core.metrics.publish.fenced.get() > 0;
     assert!(!fenced, "INV-48 a bucket has one writer: who is overtaken publishes nothing more");
+    // What an answer tells is as old as the question: the process may be stopped for any time before
+    // it looks at the answer.
+    let asked = Contact::now(core);
     claim(bucket, &stored).await?;
     // What is collected meanwhile is for others to say, who may have been given another grace period:
     // the shortest there is counts.
@@ -365,7 +384,7 @@ async fn settle(
             )));
         }
     }
-    state.contact = Contact::now(core);
+    state.contact = asked;
     note(core, &stored).await?;
     core.metrics.publish.manifests.inc();
     let manifest = &stored.manifest;

@@ -13,10 +13,15 @@
 //! deletions; who finds that it is not is fenced, however long it was at rest. What only a listing shows is
 //! collected no sooner than this store has been the writer for a grace period of its running time,
 //! restarts or not: what earlier writers retired is older then.
+//!
+//! A manifest goes before what it names (INV-41). An upload that ended without an answer, or with a
+//! process, may leave what no row tells of, now or some time later: a grace period after the last such
+//! the bucket is listed once, though nothing else waits there.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
+use rusqlite::Connection;
 use weir_io::{
     objects::{Key, LIST_MAX, ObjectError},
     retry::Retrying,
@@ -45,6 +50,9 @@ const SURE_MAX: usize = 64;
 const BATCH: u32 = 1000;
 /// When, in store time, the bucket was last swept, or this store became the writer.
 const SWEPT: &str = "swept";
+/// When, in store time, something may last have been left in the bucket that no row tells of; none
+/// once it has been looked for.
+const UNSURE: &str = "unsure";
 
 /// After a manifest, or when there is nothing new to say: what the newest one does not name any more
 /// begins to wait.
@@ -87,6 +95,10 @@ pub(super) async fn run(core: &Arc<Core>) -> Option<Duration> {
     let bucket = core.bucket.clone()?;
     let mut chain = core.chain.lock().await;
     let Chain::Attached(state) = &mut *chain else { return None };
+    if state.unresolved.is_some() {
+        // It would be taken for another writer's (INV-48).
+        return Some(super::PAUSE);
+    }
     match collect(core, &bucket.patient, state).await {
         Ok(next) => next,
         Err(Problem::Fenced(reason)) => {
@@ -109,47 +121,116 @@ async fn collect(
 ) -> Result<Option<Duration>, Problem> {
     let Some(last) = &state.last else { return Ok(None) };
     let newest = last.manifest.generation;
+    let pages = pages(last);
     let grace = u64::try_from(core.config.gc_grace.as_millis()).unwrap_or(u64::MAX);
     let now = core.store_now();
     let before = StoreMs::new(now.get().saturating_sub(grace));
-    let found = core.on_reader(move |conn| {
-        let superseded = catalogue::superseded(conn, before, BATCH)?;
-        Ok((superseded, catalogue::collectable(conn, before, BATCH)?))
-    });
-    let (manifests, objects) = found.await.map_err(|bad| Problem::Local(bad.to_string()))?;
-    let pages = pages(last);
-    let is_full = |count| u32::try_from(count).is_ok_and(|count| count >= BATCH);
-    let more = is_full(manifests.len()) || is_full(objects.len());
-    if !manifests.is_empty() || !objects.is_empty() {
+    let found = core.on_reader(move |conn| Due::find(conn, before, BATCH)).await;
+    let due = found.map_err(|bad| Problem::Local(bad.to_string()))?;
+    if !due.manifests.is_empty() || !due.objects.is_empty() {
         let mut sure = Sure::ask(bucket, newest).await?;
-        remove_manifests(core, &mut sure, manifests).await?;
-        remove_objects(core, &mut sure, objects, &pages).await?;
+        remove_manifests(core, &mut sure, due.manifests).await?;
+        remove_objects(core, &mut sure, due.objects, &pages).await?;
     }
-    if more {
+    if due.more {
         // What is to be published has its turn in between.
         weir_io::sometimes!("more was to be collected than goes in one turn");
         return Ok(Some(Duration::ZERO));
     }
-    let swept = core.on_reader(|conn| catalogue::meta(conn, SWEPT)).await;
-    let swept = swept.map_err(|bad| Problem::Local(bad.to_string()))?;
-    let swept =
-        swept.and_then(|bytes| Some(StoreMs::new(u64::from_le_bytes(bytes.try_into().ok()?))));
-    if swept.is_some_and(|swept| now >= swept.plus(grace)) {
+    let known = core.on_reader(|conn| Ok((moment(conn, SWEPT)?, moment(conn, UNSURE)?))).await;
+    let (swept, unsure) = known.map_err(|bad| Problem::Local(bad.to_string()))?;
+    let unsure = unsure.max(state.unsure);
+    let is_over = |since: StoreMs| now >= since.plus(grace);
+    let owed = unsure.is_some_and(is_over);
+    if owed || swept.is_some_and(is_over) {
         find_orphans(core, bucket, newest, &pages).await?;
     }
-    if swept.is_none_or(|swept| now >= swept.plus(grace)) {
-        let noted = core.on_writer("swept", move |conn| {
-            catalogue::put_meta(conn, SWEPT, &now.get().to_le_bytes())
+    if owed || swept.is_none_or(is_over) {
+        let noted = core.on_writer("swept", move |conn| -> Result<(), Failure> {
+            let tx = conn.transaction()?;
+            catalogue::put_meta(&tx, SWEPT, &now.get().to_le_bytes())?;
+            if owed {
+                weir_io::sometimes!(
+                    "what an upload without an answer may have left was looked for"
+                );
+                catalogue::drop_meta(&tx, UNSURE)?;
+            }
+            Ok(tx.commit()?)
         });
         settled(noted.await)?;
     }
+    let unsure = unsure.filter(|_| !owed);
+    state.unsure = unsure;
     let oldest = core.on_reader(catalogue::oldest_waiting).await;
     let oldest = oldest.map_err(|bad| Problem::Local(bad.to_string()))?;
-    Ok(oldest.map(|since| {
+    let until = |since: StoreMs| {
         let due = since.get().saturating_add(grace).saturating_add(1);
         // No more than a few rounds in a grace period, however many objects trickle in.
         Duration::from_millis(due.saturating_sub(now.get())).max(core.config.gc_grace / 8)
-    }))
+    };
+    Ok(oldest.into_iter().chain(unsure).min().map(until))
+}
+
+/// A moment of store time that was noted.
+fn moment(conn: &Connection, key: &str) -> Result<Option<StoreMs>, Failure> {
+    let noted = catalogue::meta(conn, key)?;
+    Ok(noted.and_then(|bytes| Some(StoreMs::new(u64::from_le_bytes(bytes.try_into().ok()?)))))
+}
+
+/// Notes that something may be in the bucket, or come to be there, that no row tells of.
+pub(super) async fn doubt(core: &Arc<Core>, state: &mut Attached) {
+    let now = core.store_now();
+    state.unsure = Some(now);
+    let noted = core.on_writer("unsure", move |conn| {
+        catalogue::put_meta(conn, UNSURE, &now.get().to_le_bytes())
+    });
+    if let Err(problem) = settled(noted.await) {
+        // This process knows, and the next finds that something was not published.
+        tracing::debug!(%problem, "it was not noted that uploads were cut short");
+    }
+}
+
+/// Whether earlier processes, of this store or of the one that it was recovered from, may have left
+/// something in the bucket that no row tells of: they ended with something to publish, or nobody
+/// knows how they ended.
+pub(super) async fn may_have_been_left(
+    core: &Arc<Core>,
+    state: &Attached,
+) -> Result<bool, Problem> {
+    let (cut, local) = {
+        let files = core.files.lock();
+        (files.cut(), files.local_files())
+    };
+    let shown = state.last.as_ref().map(|last| (last.manifest.folded, last.manifest.through));
+    if local > 0 || state.unresolved.is_some() || cut.map(|it| (it.folded, it.through)) != shown {
+        return Ok(true);
+    }
+    let swept = core.on_reader(|conn| moment(conn, SWEPT)).await;
+    let swept = swept.map_err(|bad| Problem::Local(bad.to_string()))?;
+    Ok(state.last.is_some() && swept.is_none())
+}
+
+/// What is due, no more of a kind than goes in one turn.
+struct Due {
+    manifests: Vec<Generation>,
+    objects: Vec<String>,
+    /// There may be more.
+    more: bool,
+}
+
+impl Due {
+    /// Objects have their turn when no manifest is left that may name them: those of the grace period
+    /// do not, and all others are among these, or there are more of them.
+    fn find(conn: &Connection, before: StoreMs, batch: u32) -> Result<Self, Failure> {
+        let is_full = |count| u32::try_from(count).is_ok_and(|count| count >= batch);
+        let manifests = catalogue::superseded(conn, before, batch)?;
+        if is_full(manifests.len()) {
+            return Ok(Self { manifests, objects: Vec::new(), more: true });
+        }
+        let objects = catalogue::collectable(conn, before, batch)?;
+        let more = is_full(objects.len());
+        Ok(Self { manifests, objects, more })
+    }
 }
 
 /// The knowledge that this process is the writer, which does not last.
@@ -340,4 +421,42 @@ async fn spare(bucket: &Retrying, orphans: &mut Vec<Key>) -> Result<(), Problem>
         orphans.retain(|key| file(key).is_none_or(|id| limit.is_none_or(|limit| id >= limit)));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Layout;
+
+    #[test]
+    fn no_object_goes_before_every_manifest_that_may_name_it() {
+        let mut conn = Connection::open_in_memory().expect("opens");
+        catalogue::create(&mut conn, Layout::Tree, &[]).expect("a new catalogue");
+        let key = |at: u64| format!("segments/{at}");
+        for at in 0..6 {
+            let (generation, since) = (Generation::new(at + 1), StoreMs::new(at));
+            catalogue::put_manifest(&conn, generation, since).expect("writes");
+            catalogue::put_garbage(&conn, &key(at)).expect("writes");
+            catalogue::retire(&conn, &key(at), since).expect("writes");
+        }
+        let (mut turns, mut gone) = (Vec::new(), 0);
+        loop {
+            let due = Due::find(&conn, StoreMs::new(100), 2).expect("reads");
+            // The newest stays.
+            let left = 5 - gone;
+            assert!(due.objects.is_empty() || due.manifests.len() == left, "{left} may name them");
+            for it in &due.manifests {
+                catalogue::drop_manifest(&conn, *it).expect("writes");
+            }
+            for it in &due.objects {
+                catalogue::drop_garbage(&conn, it).expect("writes");
+            }
+            gone += due.manifests.len();
+            turns.push((due.manifests.len(), due.objects.len()));
+            if !due.more {
+                break;
+            }
+        }
+        assert_eq!(turns, [(2, 0), (2, 0), (1, 2), (0, 2), (0, 2), (0, 0)]);
+    }
 }

@@ -280,7 +280,7 @@ pub(crate) fn forget_bucket(conn: &Connection) -> Outcome<()> {
          UPDATE ledgers SET place = 0 WHERE place = 1;
          DELETE FROM garbage;
          DELETE FROM manifests;
-         DELETE FROM meta WHERE key IN ('manifest', 'manifest_pending', 'swept');",
+         DELETE FROM meta WHERE key IN ('manifest', 'manifest_pending', 'swept', 'unsure');",
     )?;
     Ok(())
 }

@@ -87,12 +87,23 @@ pub(crate) fn link(
 pub(crate) fn scan_links_of(
     conn: &Connection,
     number: Number,
+    each: impl FnMut(LinkRow) -> Outcome<()>,
+) -> Outcome<()> {
+    scan_links_after(conn, (number, ""), u32::MAX, each)
+}
+
+/// The same of up to `limit` links behind `after`.
+pub(crate) fn scan_links_after(
+    conn: &Connection,
+    (number, after): (Number, &str),
+    limit: u32,
     mut each: impl FnMut(LinkRow) -> Outcome<()>,
 ) -> Outcome<()> {
     let mut query = conn.prepare_cached(
-        "SELECT subscription, path, lsn, row FROM links WHERE subscription = ?1 ORDER BY path",
+        "SELECT subscription, path, lsn, row FROM links WHERE subscription = ?1 AND path > ?2
+         ORDER BY path LIMIT ?3",
     )?;
-    let mut found = query.query([column(number.get())])?;
+    let mut found = query.query(params![column(number.get()), after, limit])?;
     while let Some(row) = found.next()? {
         each(read_link(row)?)?;
     }
@@ -127,12 +138,23 @@ pub(crate) fn scan_streams_after(
 pub(crate) fn scan_producers(
     conn: &Connection,
     stream: StreamId,
+    each: impl FnMut(ProducerId, Producer, Lsn) -> Outcome<()>,
+) -> Outcome<()> {
+    scan_producers_after(conn, (stream, ""), u32::MAX, each)
+}
+
+/// The same of up to `limit` producers behind `after`.
+pub(crate) fn scan_producers_after(
+    conn: &Connection,
+    (stream, after): (StreamId, &str),
+    limit: u32,
     mut each: impl FnMut(ProducerId, Producer, Lsn) -> Outcome<()>,
 ) -> Outcome<()> {
     let mut query = conn.prepare_cached(
-        "SELECT row, lsn, producer FROM producers WHERE stream = ?1 ORDER BY producer",
+        "SELECT row, lsn, producer FROM producers WHERE stream = ?1 AND producer > ?2
+         ORDER BY producer LIMIT ?3",
     )?;
-    let mut found = query.query([column(stream.get())])?;
+    let mut found = query.query(params![column(stream.get()), after, limit])?;
     while let Some(row) = found.next()? {
         let id: String = row.get(2)?;
         let id = ProducerId::new(&id)
@@ -143,15 +165,7 @@ pub(crate) fn scan_producers(
     Ok(())
 }
 
-/// Hands every free name that was used before to `each`, in order.
-pub(crate) fn scan_tombstones(
-    conn: &Connection,
-    each: impl FnMut(StreamName, Epoch) -> Outcome<()>,
-) -> Outcome<()> {
-    scan_tombstones_after(conn, "", u32::MAX, each)
-}
-
-/// The same of up to `limit` names behind `after`.
+/// Hands up to `limit` free names behind `after` that were used before to `each`, in order.
 pub(crate) fn scan_tombstones_after(
     conn: &Connection,
     after: &str,
