@@ -32,6 +32,7 @@ use tokio::{
 use weir_engine::Engine;
 use weir_http::{App, HttpConfig, ObjectStore, Webhooks, server};
 use weir_io::{
+    memory::MemoryBucket,
     net::Listener as _,
     os::{self, OsListener},
 };
@@ -50,6 +51,7 @@ pub struct Server {
     serving: Option<JoinHandle<()>>,
     config: HttpConfig,
     object_store: Option<ObjectStore>,
+    bucket: Option<MemoryBucket>,
     seal_age: Duration,
 }
 
@@ -62,30 +64,38 @@ impl Server {
     pub async fn start_with(adjust: impl FnOnce(&mut HttpConfig)) -> Self {
         let mut config = HttpConfig::default();
         adjust(&mut config);
-        Self::open(Arc::new(fresh_dir()), config, None, SEAL_AGE).await
+        Self::open(Arc::new(fresh_dir()), config, None, None, SEAL_AGE).await
     }
 
     /// That tells what this bucket is asked.
     pub async fn start_beside(object_store: ObjectStore) -> Self {
         let (dir, config) = (Arc::new(fresh_dir()), HttpConfig::default());
-        Self::open(dir, config, Some(object_store), SEAL_AGE).await
+        Self::open(dir, config, Some(object_store), None, SEAL_AGE).await
     }
 
     /// With an engine that seals at once.
     pub async fn start_sealing() -> Self {
         let (dir, config) = (Arc::new(fresh_dir()), HttpConfig::default());
-        Self::open(dir, config, None, Duration::ZERO).await
+        Self::open(dir, config, None, None, Duration::ZERO).await
+    }
+
+    /// With an engine that seals at once and publishes to this bucket.
+    pub async fn start_publishing(bucket: &MemoryBucket) -> Self {
+        let (dir, config) = (Arc::new(fresh_dir()), HttpConfig::default());
+        Self::open(dir, config, None, Some(bucket.clone()), Duration::ZERO).await
     }
 
     async fn open(
         dir: Arc<Dir>,
         config: HttpConfig,
         object_store: Option<ObjectStore>,
+        bucket: Option<MemoryBucket>,
         seal_age: Duration,
     ) -> Self {
         let world = os::world().expect("a runtime is running");
         let engine = weir_engine::Config { seal_age, ..weir_engine::Config::new(&**dir) };
-        let engine = Engine::open(world.clone(), engine, "a test").await;
+        let objects = bucket.as_ref().map(|it| it.client(Arc::clone(&world.clock)));
+        let engine = Engine::open_with(world.clone(), engine, objects, "a test").await;
         let engine = engine.expect("the store opens");
         let listener = OsListener::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
@@ -105,6 +115,7 @@ impl Server {
             serving: Some(serving),
             config,
             object_store,
+            bucket,
             seal_age,
         }
     }
@@ -118,7 +129,8 @@ impl Server {
     pub async fn restart(mut self) -> Self {
         self.stop().await;
         let (dir, config) = (Arc::clone(&self.dir), self.config.clone());
-        Self::open(dir, config, self.object_store.clone(), self.seal_age).await
+        let (object_store, bucket) = (self.object_store.clone(), self.bucket.clone());
+        Self::open(dir, config, object_store, bucket, self.seal_age).await
     }
 
     /// Stops the server and its engine.
