@@ -1,5 +1,5 @@
 //! Inspection of a server that publishes: what is told of shared files, and whom it wakes (core §5.11,
-//! §5.12).
+//! §5.12, §5.14, §5.15).
 
 mod support;
 
@@ -16,6 +16,8 @@ const DETAILS: &str = "/v1/stream/s/_details";
 const STATUS: &str = "/v1/stream/s/_index_status";
 const OTHER: &str = "/v1/stream/other";
 const OTHER_DETAILS: &str = "/v1/stream/other/_details";
+const SERVER: &str = "/v1/server/_details";
+const MEMORY: &str = "/v1/server/_mem";
 
 /// Every request takes so long that whoever is woken between two of them sees what is between them.
 fn slow() -> BucketFaults {
@@ -123,4 +125,59 @@ async fn seals_merges_and_manifests_because_of_others_end_no_wait() {
     // What happens to this one does.
     server.append(S, "z").await;
     assert_eq!(within(waiting).await.status(), 200);
+}
+
+#[tokio::test]
+async fn the_server_tells_what_is_on_its_way_to_the_bucket_and_what_only_it_has() {
+    let bucket = MemoryBucket::new(3);
+    let server = Server::start_publishing(&bucket).await;
+    server.create(S, "text/plain").await;
+    server.append(S, "x").await;
+    published(&server, DETAILS).await;
+    bucket.set_faults(BucketFaults { hang: 1.0, ..BucketFaults::default() });
+    server.append(S, "hello").await;
+    // A segment and a ledger.
+    until("uploads are under way", || async {
+        told(&server, MEMORY).await["runtime_counts"]["uploader_inflight_segments"] == 2
+    })
+    .await;
+    let memory = told(&server, MEMORY).await;
+    let bytes = &memory["runtime_bytes"]["pipeline_buffers"]["uploader_inflight_segment_bytes"];
+    assert!(bytes.as_u64() > Some(100), "{memory}");
+    assert_eq!(&memory["runtime_totals"]["pipeline_buffer_bytes"], bytes);
+    let body = told(&server, SERVER).await;
+    assert_eq!(body["configured_limits"]["concurrency"]["upload"], 8);
+    let publishing = &body["store"]["publishing"];
+    assert_eq!(
+        (&publishing["under_way_files"], &publishing["under_way_bytes"]),
+        (&json!(2), bytes)
+    );
+    assert_eq!(server.figure("weir_uploads_under_way").await, 2.0);
+    assert_eq!(server.figure("weir_uploads_under_way_bytes").await.to_string(), bytes.to_string());
+}
+
+#[tokio::test]
+async fn the_server_names_the_streams_of_which_it_alone_has_most() {
+    let server = Server::start().await;
+    for (path, body) in [("/v1/stream/large", "hello"), ("/v1/stream/small", "x")] {
+        server.create(path, "text/plain").await;
+        server.append(path, body).await;
+    }
+    server.create("/v1/stream/empty", "text/plain").await;
+    let row = |stream: &str, bytes: u64, unsealed: u64| {
+        json!({
+            "stream": stream, "bytes": bytes, "wal_retained_bytes": unsealed,
+            "segment_cache_bytes": 0, "index_cache_bytes": 0,
+        })
+    };
+    let local = async |server: &Server| {
+        let told = told(server, MEMORY).await;
+        told["top_streams"]["local_storage_bytes"].clone()
+    };
+    assert_eq!(local(&server).await, json!([row("large", 5, 5), row("small", 1, 1)]));
+    // What is sealed at the stop has no bucket to go to.
+    let server = server.restart().await;
+    assert_eq!(local(&server).await, json!([]), "nothing was written since");
+    server.append("/v1/stream/small", "yz").await;
+    assert_eq!(local(&server).await, json!([row("small", 3, 2)]));
 }
