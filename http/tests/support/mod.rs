@@ -39,8 +39,6 @@ use weir_io::{
 
 /// No fact takes longer to come true.
 pub const DEADLINE: Duration = Duration::from_secs(10);
-/// The default of a server.
-const SEAL_AGE: Duration = Duration::from_secs(10);
 
 /// A running server.
 pub struct Server {
@@ -52,7 +50,31 @@ pub struct Server {
     config: HttpConfig,
     object_store: Option<ObjectStore>,
     bucket: Option<MemoryBucket>,
+    tuning: Tuning,
+}
+
+/// Settings of an engine that are not the default.
+#[derive(Clone, Copy)]
+struct Tuning {
     seal_age: Duration,
+    /// What of published segments stays on the disk, and in memory.
+    kept_bytes_max: Option<u64>,
+}
+
+impl Tuning {
+    const NONE: Self = Self { seal_age: Duration::from_secs(10), kept_bytes_max: None };
+    const SEALING: Self = Self { seal_age: Duration::ZERO, ..Self::NONE };
+    const EVICTING: Self = Self { kept_bytes_max: Some(1), ..Self::SEALING };
+
+    fn config(self, dir: &Path) -> weir_engine::Config {
+        let config = weir_engine::Config::new(dir);
+        weir_engine::Config {
+            seal_age: self.seal_age,
+            local_bytes_max: self.kept_bytes_max.unwrap_or(config.local_bytes_max),
+            block_cache_bytes: self.kept_bytes_max.unwrap_or(config.block_cache_bytes),
+            ..config
+        }
+    }
 }
 
 impl Server {
@@ -64,25 +86,31 @@ impl Server {
     pub async fn start_with(adjust: impl FnOnce(&mut HttpConfig)) -> Self {
         let mut config = HttpConfig::default();
         adjust(&mut config);
-        Self::open(Arc::new(fresh_dir()), config, None, None, SEAL_AGE).await
+        Self::open(Arc::new(fresh_dir()), config, None, None, Tuning::NONE).await
     }
 
     /// That tells what this bucket is asked.
     pub async fn start_beside(object_store: ObjectStore) -> Self {
         let (dir, config) = (Arc::new(fresh_dir()), HttpConfig::default());
-        Self::open(dir, config, Some(object_store), None, SEAL_AGE).await
+        Self::open(dir, config, Some(object_store), None, Tuning::NONE).await
     }
 
     /// With an engine that seals at once.
     pub async fn start_sealing() -> Self {
         let (dir, config) = (Arc::new(fresh_dir()), HttpConfig::default());
-        Self::open(dir, config, None, None, Duration::ZERO).await
+        Self::open(dir, config, None, None, Tuning::SEALING).await
     }
 
     /// With an engine that seals at once and publishes to this bucket.
     pub async fn start_publishing(bucket: &MemoryBucket) -> Self {
         let (dir, config) = (Arc::new(fresh_dir()), HttpConfig::default());
-        Self::open(dir, config, None, Some(bucket.clone()), Duration::ZERO).await
+        Self::open(dir, config, None, Some(bucket.clone()), Tuning::SEALING).await
+    }
+
+    /// The same, with an engine that keeps nothing of what is published.
+    pub async fn start_evicting(bucket: &MemoryBucket) -> Self {
+        let (dir, config) = (Arc::new(fresh_dir()), HttpConfig::default());
+        Self::open(dir, config, None, Some(bucket.clone()), Tuning::EVICTING).await
     }
 
     async fn open(
@@ -90,10 +118,10 @@ impl Server {
         config: HttpConfig,
         object_store: Option<ObjectStore>,
         bucket: Option<MemoryBucket>,
-        seal_age: Duration,
+        tuning: Tuning,
     ) -> Self {
         let world = os::world().expect("a runtime is running");
-        let engine = weir_engine::Config { seal_age, ..weir_engine::Config::new(&**dir) };
+        let engine = tuning.config(&dir);
         let objects = bucket.as_ref().map(|it| it.client(Arc::clone(&world.clock)));
         let engine = Engine::open_with(world.clone(), engine, objects, "a test").await;
         let engine = engine.expect("the store opens");
@@ -116,7 +144,7 @@ impl Server {
             config,
             object_store,
             bucket,
-            seal_age,
+            tuning,
         }
     }
 
@@ -130,7 +158,7 @@ impl Server {
         self.stop().await;
         let (dir, config) = (Arc::clone(&self.dir), self.config.clone());
         let (object_store, bucket) = (self.object_store.clone(), self.bucket.clone());
-        Self::open(dir, config, object_store, bucket, self.seal_age).await
+        Self::open(dir, config, object_store, bucket, self.tuning).await
     }
 
     /// Stops the server and its engine.
