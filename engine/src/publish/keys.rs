@@ -27,6 +27,8 @@ pub(crate) const PAGES: &str = "pages/";
 pub(crate) const MANIFESTS: &str = "manifest/";
 /// Where boundaries are, the highest first.
 pub(crate) const BOUNDARIES: &str = "gc/";
+/// The bytes of a boundary. Its name says all: nobody reads them.
+pub(crate) const BOUNDARY: &str = "boundary\n";
 
 /// Place of a manifest in its chain; the first is 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
