@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests use real sockets, files and clocks")]
 #![allow(dead_code, unreachable_pub, reason = "every test file uses a part")]
 
+pub mod process;
 pub mod receiver;
 
 use std::{
