@@ -21,6 +21,7 @@ pub mod sse;
 
 pub mod embed;
 pub mod expected;
+pub mod gate;
 pub mod moto;
 pub mod node;
 pub mod python;

@@ -45,6 +45,9 @@ pub const PAGE_ENTRIES: usize = 4096;
 /// Bytes of a manifest.
 pub const MANIFEST_BYTES_MAX: usize = 1 << 20;
 
+/// Uploads at a time.
+pub const UPLOADS_MAX: usize = 8;
+
 const _: () = assert!(BLOCK_BYTES_TARGET * 16 <= GROUP_BYTES_MAX);
 /// The shortest grace period that a store may be given: what no manifest names is kept for as long.
 pub const GC_GRACE_MIN: std::time::Duration = std::time::Duration::from_secs(60);

@@ -8,6 +8,7 @@ use prometheus_client::{
 };
 
 pub use self::publish::PublishMetrics;
+pub(crate) use self::publish::UnderWay;
 use crate::types::WallMs;
 
 mod publish;

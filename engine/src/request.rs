@@ -400,6 +400,9 @@ pub enum Error {
     /// Stored bytes are damaged (500).
     #[error("stored data is damaged: {0}")]
     Corrupt(String),
+    /// What was to be read is only in the object store, which does not answer: try again (503).
+    #[error("the object store does not answer: {0}")]
+    Away(String),
     /// The disk refused a read (500).
     #[error("read failed: {0}")]
     ReadFailed(String),

@@ -16,7 +16,7 @@ use weir_engine::{
     request::{Append, Create, Error, Fork, Rejection},
     types::{Closing, ContentType, Expiry, Retention, Seq},
 };
-use weir_io::memory::Machine;
+use weir_io::memory::{BucketFaults, Machine};
 
 fn text() -> Option<ContentType> {
     ContentType::parse("text/plain")
@@ -253,5 +253,36 @@ fn the_server_tells_its_commits_and_where_memory_goes() {
         let sealed = engine.server_details();
         assert_eq!((sealed.segments.count, sealed.segments.records), (1, 4));
         assert_eq!((sealed.memtable.bytes, sealed.memtable.largest), (0, vec![]));
+    });
+}
+
+#[test]
+fn the_server_tells_what_is_on_its_way_to_the_bucket() {
+    let machine = Machine::new(21);
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let world = machine.boot(Duration::ZERO);
+        let bucket = machine.bucket().client(std::sync::Arc::clone(&world.clock));
+        let config = weir_engine::Config::new("/data/store");
+        let engine = Engine::open_with(world, config, Some(bucket), "test").await.expect("opens");
+        let under_way = || {
+            let told = engine.server_details().publishing.expect("it has a bucket");
+            let under_way = (told.under_way_files, told.under_way_bytes);
+            (under_way, (u64::try_from(told.pending_files).expect("few"), told.backlog_bytes))
+        };
+        assert_eq!(under_way(), ((0, 0), (0, 0)));
+        create(&engine, "s").await;
+        append(&engine, "s", "x").await;
+        // It is asked again and again for more than a minute.
+        machine.bucket().set_faults(BucketFaults { hang: 1.0, ..BucketFaults::default() });
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        let (uploading, pending) = under_way();
+        assert_eq!((uploading.0, uploading), (2, pending), "a segment and a ledger");
+        machine.bucket().set_faults(BucketFaults::default());
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        assert_eq!(under_way(), ((0, 0), (0, 0)));
+        engine.close().await;
+        machine.drive().kill();
     });
 }

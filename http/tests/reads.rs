@@ -5,6 +5,7 @@ mod support;
 
 use support::{JSON, Server, TEXT, until};
 use weir_engine::types::OffsetFormat;
+use weir_io::memory::{BucketFaults, MemoryBucket};
 
 const S: &str = "/v1/stream/s";
 const ZERO: &str = "0000000000000000_0000000000000000";
@@ -355,4 +356,31 @@ async fn what_is_sealed_reads_as_before() {
         server.get("/v1/streams").await.json()[0]["sealed_through"] == "9"
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_read_of_what_only_a_bucket_that_is_away_has_says_when_to_ask_again() {
+    let bucket = MemoryBucket::new(1);
+    let server = Server::start_evicting(&bucket).await;
+    server.create(S, "text/plain").await;
+    server.append(S, "one").await;
+    until("no copy is left here", || async {
+        server.figure("weir_history_evictions_total").await >= 1.0
+    })
+    .await;
+    bucket.set_faults(BucketFaults { outage: true, ..BucketFaults::default() });
+    let reply = server.get(S).await.check(503);
+    assert_eq!(reply.header("retry-after"), "5");
+    let (code, message) = reply.error();
+    assert_eq!(code, "unavailable");
+    assert!(message.contains("object store") && message.contains("'s'"), "{message}");
+    // What is not there alone goes on.
+    server.head(S).await.check(200);
+    bucket.set_faults(BucketFaults::default());
+    assert_eq!(server.get(S).await.check(200).text(), "one");
+    // Damage is no outage.
+    let segment = bucket.keys().into_iter().find(|key| key.as_str().starts_with("segments/"));
+    assert!(bucket.lose(&segment.expect("it is published")));
+    let reply = server.get(S).await.check(500);
+    assert_eq!((reply.find("retry-after"), &*reply.error().0), (None, "internal"));
 }

@@ -78,6 +78,34 @@ pub trait Objects: Send + Sync {
 
     /// Deletes the object. One that is not there is fine.
     fn delete<'a>(&'a self, key: &'a Key) -> Pending<'a, ()>;
+
+    /// As [`Objects::head`], with what it took. A bucket whose look may take more than one request says
+    /// so here.
+    fn head_counted<'a>(&'a self, key: &'a Key) -> Pending<'a, Counted<Option<Meta>>> {
+        Box::pin(async move { Ok(Counted { value: self.head(key).await?, requests: 1 }) })
+    }
+
+    /// As [`Objects::list`], with what it took. A bucket of which one page may take several requests
+    /// says so here.
+    fn list_counted<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a Key>,
+        limit: usize,
+    ) -> Pending<'a, Counted<Vec<Meta>>> {
+        Box::pin(async move {
+            Ok(Counted { value: self.list(prefix, after, limit).await?, requests: 1 })
+        })
+    }
+}
+
+/// An answer and what it took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted<T> {
+    /// The answer.
+    pub value: T,
+    /// Requests, as the bucket bills them.
+    pub requests: u64,
 }
 
 /// How a creation ended.

@@ -25,7 +25,7 @@ impl Deadline {
     /// Waits for an answer of so many bytes.
     ///
     /// # Errors
-    /// [`Error::ReadFailed`]: it is too late. What was under way is dropped.
+    /// [`Error::Away`]: it is too late. What was under way is dropped.
     pub(crate) async fn wait<T>(
         self,
         bytes: u64,
@@ -36,8 +36,8 @@ impl Deadline {
             Ok(answer) => answer,
             Err(_) => {
                 weir_io::sometimes!("a read waited for the bucket as long as it may");
-                let what = format!("the bucket did not answer within {} s", WAIT_MAX.as_secs());
-                Err(Error::ReadFailed(what))
+                let what = format!("nothing came within {} s", WAIT_MAX.as_secs());
+                Err(Error::Away(what))
             }
         }
     }

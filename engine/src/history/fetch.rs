@@ -46,7 +46,7 @@ impl From<Failed> for Error {
     fn from(failed: Failed) -> Self {
         match failed {
             Failed::Corrupt(what) => Self::Corrupt(what),
-            Failed::Unanswered(what) => Self::ReadFailed(what),
+            Failed::Unanswered(what) => Self::Away(what),
             Failed::Gone => Self::Draining,
         }
     }
@@ -128,7 +128,7 @@ impl History {
 ///
 /// # Errors
 /// [`Error::Corrupt`]: the bucket's bytes of the first block do not verify either, or the object is
-/// gone. [`Error::ReadFailed`]: the bucket did not answer; the next read asks again.
+/// gone. [`Error::Away`]: the bucket did not answer; the next read asks again.
 pub(crate) async fn bring(core: &Arc<Core>, cold: Cold) -> Result<Landed, Error> {
     let Cold { segment, blocks } = cold;
     let needed = blocks.start;

@@ -12,7 +12,7 @@ mod stream;
 pub use self::{
     publishing::{Newest, Publishing},
     server::{
-        Blocks, Commits, Crowd, Limits, Memtable, Queue, Segments, ServerDetails, Streams,
+        Blocks, Commits, Crowd, Limits, Local, Memtable, Queue, Segments, ServerDetails, Streams,
         Subscribers, Unfolded, Wal,
     },
     stream::{

@@ -1,5 +1,6 @@
 //! What of a store is in its bucket, for an operator.
 
+use super::server::level;
 use crate::{
     core::Core,
     types::{Lsn, WallMs},
@@ -14,6 +15,10 @@ pub struct Publishing {
     pub pending_files: usize,
     /// Bytes of these files.
     pub backlog_bytes: u64,
+    /// Those of them that are being uploaded.
+    pub under_way_files: u64,
+    /// Bytes of these.
+    pub under_way_bytes: u64,
     /// Whether so much waits that appends are refused.
     pub full: bool,
     /// Whether another process publishes, so that this one takes no writes.
@@ -61,6 +66,8 @@ pub(super) fn publishing(core: &Core) -> Option<Publishing> {
         }),
         pending_files,
         backlog_bytes,
+        under_way_files: level(&metrics.under_way),
+        under_way_bytes: level(&metrics.under_way_bytes),
         full: core.is_backlogged(),
         fenced: metrics.fenced.get() > 0,
         holes,

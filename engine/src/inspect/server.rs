@@ -2,16 +2,19 @@
 //!
 //! Counters and gauges are those of [`Metrics`](crate::Metrics); nothing is measured twice.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 
-use super::{Unsealed, stream::unsealed};
+use super::{
+    Unsealed,
+    stream::{pending_bytes, reach, unsealed},
+};
 use crate::{
     Config, Health,
     core::Core,
     limits,
-    state::view::Waiting,
+    state::view::{Stream, Waiting},
     subscribe::registry::Figures,
     types::{Lsn, StoreMs, StreamName, WallMs},
 };
@@ -75,6 +78,8 @@ pub struct Limits {
     pub subscriptions_max: usize,
     /// Streams a fork may draw on.
     pub fork_runs_max: usize,
+    /// Uploads at a time.
+    pub uploads_max: usize,
 }
 
 /// Requests that wait for a commit.
@@ -141,6 +146,8 @@ pub struct Memtable {
     pub oldest_ms: Option<u64>,
     /// The streams that have most of it, largest first, as far as a bounded look can tell.
     pub largest: Vec<Unfolded>,
+    /// Of the streams that look sees, those of which this disk alone has most, largest first.
+    pub local: Vec<Local>,
 }
 
 /// A stream with unsealed records.
@@ -150,6 +157,19 @@ pub struct Unfolded {
     pub name: StreamName,
     /// What it has.
     pub unsealed: Unsealed,
+}
+
+/// A stream and what of it this disk has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Local {
+    /// Which.
+    pub name: StreamName,
+    /// Payload bytes that no segment holds.
+    pub unsealed_bytes: u64,
+    /// Payload bytes in segments that no manifest shows.
+    pub pending_bytes: u64,
+    /// As in [`Details::cached_bytes`](super::Details::cached_bytes).
+    pub cached_bytes: u64,
 }
 
 /// Segments, and what was done to them since the store was opened.
@@ -270,6 +290,7 @@ fn limits(config: &Config) -> Limits {
         producers_per_stream_max: limits::PRODUCERS_PER_STREAM_MAX,
         subscriptions_max: limits::SUBSCRIPTIONS_MAX,
         fork_runs_max: limits::FORK_RUNS_MAX,
+        uploads_max: limits::UPLOADS_MAX,
     }
 }
 
@@ -302,14 +323,18 @@ fn memtable(core: &Core) -> Memtable {
     let since = unfolded.since;
     let examined: Vec<_> = unfolded.streams.iter().take(STREAMS_EXAMINED_MAX).cloned().collect();
     drop(unfolded);
-    let mut largest: Vec<Unfolded> = examined
-        .iter()
-        .map(|stream| {
-            let unsealed = unsealed(&stream.durable.lock());
-            Unfolded { name: stream.identity.name.clone(), unsealed }
-        })
-        .filter(|it| it.unsealed.records > 0)
-        .collect();
+    let in_bucket = *core.in_bucket.lock();
+    let (mut largest, mut here) = (Vec::new(), Vec::new());
+    for stream in &examined {
+        let durable = stream.durable.lock();
+        let unsealed = unsealed(&durable);
+        let pending = pending_bytes(&durable, unsealed, reach(&durable, in_bucket));
+        drop(durable);
+        if unsealed.records > 0 {
+            largest.push(Unfolded { name: stream.identity.name.clone(), unsealed });
+        }
+        here.push((unsealed.bytes, pending, stream));
+    }
     largest.sort_by(|a, b| (b.unsealed.bytes, &a.name).cmp(&(a.unsealed.bytes, &b.name)));
     largest.truncate(STREAMS_TOLD_MAX);
     Memtable {
@@ -320,7 +345,25 @@ fn memtable(core: &Core) -> Memtable {
         streams,
         oldest_ms: since.map(|since| core.store_now().get().saturating_sub(since.get())),
         largest,
+        local: local(core, here),
     }
+}
+
+/// Those of which this disk alone has most, of streams with their unsealed and pending bytes.
+fn local(core: &Core, mut here: Vec<(u64, u64, &Arc<Stream>)>) -> Vec<Local> {
+    here.retain(|(unsealed, pending, _)| unsealed + pending > 0);
+    here.sort_by(|(a, b, one), (c, d, other)| {
+        (c + d, &one.identity.name).cmp(&(a + b, &other.identity.name))
+    });
+    here.truncate(STREAMS_TOLD_MAX);
+    let (files, now) = (core.files.lock(), core.store_now());
+    let told = here.into_iter().map(|(unsealed_bytes, pending_bytes, stream)| Local {
+        name: stream.identity.name.clone(),
+        unsealed_bytes,
+        pending_bytes,
+        cached_bytes: files.cached_bytes(stream, now),
+    });
+    told.collect()
 }
 
 fn segments(core: &Core) -> Segments {
@@ -364,6 +407,6 @@ fn count(counter: &Counter) -> u64 {
 }
 
 /// What a gauge shows; they never show less than nothing.
-fn level(gauge: &Gauge) -> u64 {
+pub(super) fn level(gauge: &Gauge) -> u64 {
     u64::try_from(gauge.get()).unwrap_or(0)
 }

@@ -11,6 +11,7 @@ use crate::{
     request::{Error, Head},
     state::{
         catalogue,
+        uploads::Reach,
         view::{Durable, Life, Stream, Sums, Wait},
     },
     types::{Expiry, Lsn, Offset, Seq, StreamName, WallMs},
@@ -101,6 +102,8 @@ pub struct Uploaded {
 pub struct ManifestStatus {
     /// Its place in the chain, from 1.
     pub generation: u64,
+    /// The SHA-256 of its bytes.
+    pub digest: [u8; 32],
     /// When it was made.
     pub created: WallMs,
     /// Its length.
@@ -127,6 +130,10 @@ pub struct IndexStatus {
     pub segments: usize,
     /// As in [`Uploaded::segments`].
     pub uploaded_segments: usize,
+    /// As in [`Sealed::through`].
+    pub sealed_through: Offset,
+    /// As in [`Uploaded::through`].
+    pub uploaded_through: Offset,
     /// The newest manifest, which is the whole store's; `None` without a bucket or before the
     /// first.
     pub manifest: Option<ManifestStatus>,
@@ -134,8 +141,9 @@ pub struct IndexStatus {
     pub revision: Revision,
 }
 
-/// Names what a stream looked like: the same revision, the same figures but those of the clock, of
-/// the database and of the manifest, which are everybody's.
+/// Names what a stream looked like: the same revision, the same figures but those of the clock, and
+/// of the database, the segments and the manifest, which are everybody's: a segment is merged, or
+/// passes a filter, because of other streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Revision {
     lsn: Lsn,
@@ -144,8 +152,6 @@ pub struct Revision {
     sealed: Seq,
     /// Everything before this is published.
     uploaded: Seq,
-    /// What the segments that hold some of it are, and which of them the bucket has.
-    places: u64,
 }
 
 /// A hold on one incarnation of a stream for looking at it. Keeps nothing alive.
@@ -207,23 +213,8 @@ impl Inspection {
 
     fn revision(&self) -> Revision {
         let in_bucket = *self.core.in_bucket.lock();
-        let revision = {
-            let _whole = self.core.settling.lock();
-            self.revision_of(&self.stream.durable.lock(), in_bucket)
-        };
-        Revision { places: self.sums().places, ..revision }
-    }
-
-    /// All of it that the stream's state tells.
-    fn revision_of(&self, durable: &Durable, in_bucket: Option<InBucket>) -> Revision {
-        let uploaded = durable.uploads.through(in_bucket.map_or(Lsn::ZERO, |it| it.folded));
-        let (lsn, life) = (durable.state.lsn, durable.life);
-        Revision { lsn, life, sealed: durable.sealed, uploaded, places: 0 }
-    }
-
-    /// What the segments that hold the stream come to.
-    fn sums(&self) -> Sums {
-        self.core.files.lock().sums(&self.stream)
+        let _whole = self.core.settling.lock();
+        revision_of(&self.stream.durable.lock(), in_bucket)
     }
 
     fn gather(&self) -> Result<Details, Error> {
@@ -234,11 +225,10 @@ impl Inspection {
         durable.presence()?;
         let identity = &self.stream.identity;
         let state = &durable.state;
-        let revision = self.revision_of(&durable, in_bucket);
+        let revision = revision_of(&durable, in_bucket);
         let unsealed = unsealed(&durable);
-        let uploaded = durable.uploads.reach(in_bucket.map_or(Lsn::ZERO, |it| it.folded));
-        let ever_sealed = state.bytes.saturating_sub(unsealed.bytes);
-        let sealed_bytes = ever_sealed.saturating_sub(state.kept.dropped);
+        let uploaded = reach(&durable, in_bucket);
+        let sealed_through = state.lineage.offset(durable.sealed);
         let details = Details {
             head: head_of(&self.stream, state),
             expires_at: self.expires_at(&durable),
@@ -248,12 +238,10 @@ impl Inspection {
             trimmed_bytes: state.kept.dropped,
             unsealed,
             sealed: Sealed {
-                through: state.lineage.offset(durable.sealed),
+                through: sealed_through,
                 records: durable.sealed.since(identity.own_start().max(state.kept.earliest)),
-                bytes: sealed_bytes,
-                // What it has let go of is the oldest, so some of what is pending only if all of
-                // what is uploaded.
-                pending_bytes: ever_sealed.saturating_sub(uploaded.bytes).min(sealed_bytes),
+                bytes: sealed_bytes(&durable, unsealed),
+                pending_bytes: pending_bytes(&durable, unsealed, uploaded),
                 segments: 0,
                 file_bytes: 0,
                 newest: None,
@@ -271,6 +259,8 @@ impl Inspection {
                 name: identity.name.clone(),
                 segments: 0,
                 uploaded_segments: 0,
+                sealed_through,
+                uploaded_through: state.lineage.offset(uploaded.seq),
                 manifest: in_bucket.map(manifest_status),
                 revision,
             },
@@ -284,19 +274,15 @@ impl Inspection {
     /// Adds what segments hold of the stream. After `sealed` was read: whatever it promises is in
     /// one of them.
     fn with_segments(&self, mut details: Details) -> Details {
-        let sums = self.sums();
-        details.revision.places = sums.places;
-        details.index.revision = details.revision;
+        let Sums { segments, file_bytes, uploaded_segments, object_bytes, newest } =
+            self.core.files.lock().sums(&self.stream);
         if details.sealed.records == 0 {
             return details;
         }
-        details.sealed.segments = sums.segments;
-        details.sealed.file_bytes = sums.file_bytes;
-        details.sealed.newest = sums.newest;
-        details.uploaded.segments = sums.uploaded_segments;
-        details.uploaded.object_bytes = sums.object_bytes;
-        details.index.segments = sums.segments;
-        details.index.uploaded_segments = sums.uploaded_segments;
+        details.sealed = Sealed { segments, file_bytes, newest, ..details.sealed };
+        let through = details.uploaded.through;
+        details.uploaded = Uploaded { through, segments: uploaded_segments, object_bytes };
+        details.index = IndexStatus { segments, uploaded_segments, ..details.index };
         details
     }
 
@@ -329,9 +315,35 @@ impl Drop for Looking<'_> {
     }
 }
 
+fn revision_of(durable: &Durable, in_bucket: Option<InBucket>) -> Revision {
+    let uploaded = reach(durable, in_bucket).seq;
+    let (lsn, life) = (durable.state.lsn, durable.life);
+    Revision { lsn, life, sealed: durable.sealed, uploaded }
+}
+
+/// How far a stream is in the bucket.
+pub(super) fn reach(durable: &Durable, in_bucket: Option<InBucket>) -> Reach {
+    durable.uploads.reach(in_bucket.map_or(Lsn::ZERO, |it| it.folded))
+}
+
+/// Payload bytes of its own that a stream keeps in segments.
+fn sealed_bytes(durable: &Durable, unsealed: Unsealed) -> u64 {
+    let ever_sealed = durable.state.bytes.saturating_sub(unsealed.bytes);
+    ever_sealed.saturating_sub(durable.state.kept.dropped)
+}
+
+/// Those of them that no manifest shows.
+pub(super) fn pending_bytes(durable: &Durable, unsealed: Unsealed, uploaded: Reach) -> u64 {
+    let ever_sealed = durable.state.bytes.saturating_sub(unsealed.bytes);
+    // What it has let go of is the oldest, so some of what is pending only if all of what is
+    // uploaded.
+    ever_sealed.saturating_sub(uploaded.bytes).min(sealed_bytes(durable, unsealed))
+}
+
 const fn manifest_status(in_bucket: InBucket) -> ManifestStatus {
     ManifestStatus {
         generation: in_bucket.generation.get(),
+        digest: *in_bucket.digest.get(),
         created: in_bucket.created,
         bytes: in_bucket.bytes,
     }

@@ -74,7 +74,7 @@ impl Trimmer {
             match trim(core, &name).await {
                 // What has ended meanwhile keeps nothing.
                 Ok(()) | Err(Error::Rejected(_)) => {}
-                Err(error @ (Error::Corrupt(_) | Error::ReadFailed(_))) => {
+                Err(error @ (Error::Corrupt(_) | Error::Away(_) | Error::ReadFailed(_))) => {
                     tracing::warn!(stream = %name, %error, "what a stream keeps can't be told");
                     if self.unreadable.len() < UNREADABLE_MAX {
                         self.unreadable.insert(name, now.plus(AGAIN_MS));

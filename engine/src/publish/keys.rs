@@ -30,6 +30,8 @@ pub(crate) const MANIFESTS: &str = "manifest/";
 pub(crate) const BOUNDARIES: &str = "gc/";
 /// Where it is said what is spared, the most first.
 pub(crate) const SPARED: &str = "spared/";
+/// The bytes of a boundary. Its name says all: nobody reads them.
+pub(crate) const BOUNDARY: &str = "boundary\n";
 
 /// Place of a manifest in its chain; the first is 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

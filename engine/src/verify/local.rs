@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rusqlite::Connection;
 use weir_io::{World, disk::Lock, sqlite::Role};
 
-use super::{Findings, VerifyError, compare::Rows};
+use super::{Depth, Findings, VerifyError, compare::Rows};
 use crate::{
     Config,
     core::database,
@@ -59,14 +59,14 @@ pub(super) async fn hold(
 pub(super) async fn look(
     world: &World,
     config: &Config,
-    stillness: Stillness,
+    (stillness, depth): (Stillness, Depth),
     found: &mut Findings,
 ) -> Result<Rows, VerifyError> {
     let (shared, config) = (world.clone(), config.clone());
     let ran = weir_io::tasks::run(&*world.blocking, move || {
         let mut found = Findings::default();
         let local = Local { world: &shared, config: &config, stillness, found: &mut found };
-        local.look().map(|rows| (rows, found))
+        local.look(depth).map(|rows| (rows, found))
     });
     let (rows, mut more) = ran.await.map_err(|gone| VerifyError::Local(gone.to_string()))??;
     found.findings.append(&mut more.findings);
@@ -111,7 +111,19 @@ struct Head {
 }
 
 impl Local<'_> {
-    fn look(mut self) -> Result<Rows, VerifyError> {
+    fn look(mut self, depth: Depth) -> Result<Rows, VerifyError> {
+        self.pages(depth)?;
+        if self.found.findings.is_empty() {
+            return self.tables();
+        }
+        // What is asked of such a database it may not be able to say.
+        self.tables().or_else(|error| {
+            self.found.add("database", database(self.config).display(), error.to_string());
+            Ok(Rows::nothing())
+        })
+    }
+
+    fn tables(&mut self) -> Result<Rows, VerifyError> {
         let format = self.sure(|conn| catalogue::meta_u64(conn, "format"))?;
         if format != open::FORMAT {
             let text = format!("it is {format}, this program reads {}", open::FORMAT);

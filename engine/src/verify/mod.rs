@@ -2,14 +2,15 @@
 //!
 //! | depth | looks at |
 //! |---|---|
-//! | local | tables against files, every block of every file, the log, the last manifest |
+//! | local | pages of the database, tables against files, every block of every file, the log, the last manifest |
 //! | remote | the chain of manifests, everything they name: there, as long and as marked as it should be |
-//! | deep | both, every byte of what the newest manifest names, rows against tables, records without holes |
+//! | deep | both, indexes of the database against tables, every byte of what the newest manifest names, rows against tables, records without holes |
 //!
 //! A server may be running meanwhile: what it takes away while it is looked at is no damage.
 
 mod chain;
 mod compare;
+mod database;
 mod deep;
 mod files;
 mod local;
@@ -167,13 +168,13 @@ impl Engine {
         let rows = match depth {
             Depth::Remote => None,
             Depth::Local | Depth::Both => {
-                Some(local::look(&world, &config, Stillness::Open, &mut found).await?)
+                Some(local::look(&world, &config, (Stillness::Open, depth), &mut found).await?)
             }
             // Rows can only be compared while nobody changes them.
             Depth::Deep => {
                 let held = local::hold(&world, &config).await?;
                 let stillness = if held.is_some() { Stillness::Held } else { Stillness::Open };
-                Some(local::look(&world, &config, stillness, &mut found).await?)
+                Some(local::look(&world, &config, (stillness, depth), &mut found).await?)
             }
         };
         let Some(bucket) = bucket.filter(|_| depth != Depth::Local) else { return Ok(found) };

@@ -11,6 +11,7 @@ use weir_io::{
     World,
     memory::{BucketFaults, Machine, Verb},
     objects::Key,
+    sqlite::Role,
 };
 
 use crate::town::*;
@@ -107,6 +108,38 @@ fn damage_on_the_disk_is_found() {
             assert_eq!(verify(&world, &machine, Depth::Local).await, ["file"], "{dir}");
         });
     }
+}
+
+/// Where the root page of an index begins in the database of a closed store.
+fn root_page(world: &World, index: &str) -> u64 {
+    let path = Path::new(DIR).join("weir.sqlite");
+    let conn = world.sqlite.open(&path, Role::Looker).unwrap();
+    let number = |sql: &str| -> i64 { conn.query_row(sql, [], |row| row.get(0)).unwrap() };
+    let root = format!("SELECT rootpage FROM sqlite_schema WHERE name = '{index}'");
+    u64::try_from((number(&root) - 1) * number("PRAGMA page_size")).unwrap()
+}
+
+#[test]
+fn a_damaged_index_of_the_database_is_found_and_left_as_it_is() {
+    let machine = Machine::new(46);
+    fill(&machine);
+    life(&machine, async |world| {
+        // No row is found by it here, so nothing but a look at the page can tell.
+        let page = root_page(&world, "streams_due_wall");
+        let database = Path::new(DIR).join("weir.sqlite");
+        machine.drive().flip_bit(&database, page, 0).unwrap();
+        let before = machine.drive().mutations();
+        for depth in DEPTHS {
+            let found = verify(&world, &machine, depth).await;
+            assert_eq!(found.is_empty(), depth == Depth::Remote, "{depth:?}: {found:?}");
+            assert!(found.iter().all(|rule| *rule == "database"), "{depth:?}: {found:?}");
+        }
+        assert_eq!(machine.drive().mutations(), before, "INV-45 who looks changes nothing");
+        machine.drive().flip_bit(&database, page, 0).unwrap();
+        for depth in DEPTHS {
+            assert_eq!(verify(&world, &machine, depth).await, [""; 0], "{depth:?}");
+        }
+    });
 }
 
 /// Plants something in a bucket, looks, and repairs it.

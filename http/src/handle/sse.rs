@@ -163,7 +163,9 @@ impl Follower {
         // The answer has begun, so there is no status left to say it with: the reader is told
         // where it is, and learns more when it asks again.
         read.map_err(|error| match error {
-            Error::Corrupt(_) | Error::ReadFailed(_) => warn!(%error, "live read failed"),
+            Error::Corrupt(_) | Error::Away(_) | Error::ReadFailed(_) => {
+                warn!(%error, "live read failed")
+            }
             error => debug!(%error, "live read ended"),
         })
     }

@@ -165,6 +165,13 @@ impl Refusal {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error.to_string())
                     .with(RETRY_AFTER, names::FIVE_SECONDS)
             }
+            // Which object it is is for the operator's log, not for the client.
+            Error::Away(_) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unavailable",
+                "the object store does not answer: try again",
+            )
+            .with(RETRY_AFTER, names::FIVE_SECONDS),
             // What exactly is damaged is for the operator's log, not for the client.
             Error::Corrupt(_) => Self::internal("stored data is damaged"),
             Error::ReadFailed(_) => Self::internal("read failed"),
@@ -202,6 +209,10 @@ impl Refusal {
                 "stored data is damaged: records of stream '{name}' from {asked} on can't be read, \
                  others can; the server's log names what is damaged, `weir verify --deep` looks for \
                  all of it"
+            ),
+            Error::Away(_) => format!(
+                "the object store does not answer: records of stream '{name}' from {asked} on are only \
+                 there, try again"
             ),
             _ => return Self::from_engine(error, format),
         };
@@ -371,6 +382,7 @@ mod tests {
             (Rejection::OffsetTrimmed { next }.into(), 410, vec!["no longer keeps", &minted(next)]),
             (Rejection::OffsetLost { next }.into(), 410, vec!["lost", &minted(next)]),
             (Error::Corrupt("/secret".into()), 500, vec!["damaged", "weir verify --deep"]),
+            (Error::Away("/secret".into()), 503, vec!["object store does not answer", "try again"]),
         ] {
             let from = From::At(asked);
             let refusal = Refusal::from_read(error, &name, from, OffsetFormat::Reference);
@@ -383,6 +395,8 @@ mod tests {
             let has_next =
                 refusal.headers.iter().any(|(name, _)| name == names::STREAM_NEXT_OFFSET);
             assert_eq!(has_next, status == 410);
+            let says_when = refusal.headers.iter().any(|(name, _)| name == RETRY_AFTER);
+            assert_eq!(says_when, status == 503, "an outage ends, damage does not");
         }
         let other = Rejection::NotFound.into();
         let refusal = Refusal::from_read(other, &name, From::Start, OffsetFormat::Peer);

@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests use real sockets, files and clocks")]
 #![allow(dead_code, unreachable_pub, reason = "every test file uses a part")]
 
+pub mod process;
 pub mod receiver;
 
 use std::{
@@ -32,14 +33,13 @@ use tokio::{
 use weir_engine::Engine;
 use weir_http::{App, HttpConfig, ObjectStore, Webhooks, server};
 use weir_io::{
+    memory::MemoryBucket,
     net::Listener as _,
     os::{self, OsListener},
 };
 
 /// No fact takes longer to come true.
 pub const DEADLINE: Duration = Duration::from_secs(10);
-/// The default of a server.
-const SEAL_AGE: Duration = Duration::from_secs(10);
 
 /// A running server.
 pub struct Server {
@@ -50,7 +50,32 @@ pub struct Server {
     serving: Option<JoinHandle<()>>,
     config: HttpConfig,
     object_store: Option<ObjectStore>,
+    bucket: Option<MemoryBucket>,
+    tuning: Tuning,
+}
+
+/// Settings of an engine that are not the default.
+#[derive(Clone, Copy)]
+struct Tuning {
     seal_age: Duration,
+    /// What of published segments stays on the disk, and in memory.
+    kept_bytes_max: Option<u64>,
+}
+
+impl Tuning {
+    const NONE: Self = Self { seal_age: Duration::from_secs(10), kept_bytes_max: None };
+    const SEALING: Self = Self { seal_age: Duration::ZERO, ..Self::NONE };
+    const EVICTING: Self = Self { kept_bytes_max: Some(1), ..Self::SEALING };
+
+    fn config(self, dir: &Path) -> weir_engine::Config {
+        let config = weir_engine::Config::new(dir);
+        weir_engine::Config {
+            seal_age: self.seal_age,
+            local_bytes_max: self.kept_bytes_max.unwrap_or(config.local_bytes_max),
+            block_cache_bytes: self.kept_bytes_max.unwrap_or(config.block_cache_bytes),
+            ..config
+        }
+    }
 }
 
 impl Server {
@@ -62,30 +87,44 @@ impl Server {
     pub async fn start_with(adjust: impl FnOnce(&mut HttpConfig)) -> Self {
         let mut config = HttpConfig::default();
         adjust(&mut config);
-        Self::open(Arc::new(fresh_dir()), config, None, SEAL_AGE).await
+        Self::open(Arc::new(fresh_dir()), config, None, None, Tuning::NONE).await
     }
 
     /// That tells what this bucket is asked.
     pub async fn start_beside(object_store: ObjectStore) -> Self {
         let (dir, config) = (Arc::new(fresh_dir()), HttpConfig::default());
-        Self::open(dir, config, Some(object_store), SEAL_AGE).await
+        Self::open(dir, config, Some(object_store), None, Tuning::NONE).await
     }
 
     /// With an engine that seals at once.
     pub async fn start_sealing() -> Self {
         let (dir, config) = (Arc::new(fresh_dir()), HttpConfig::default());
-        Self::open(dir, config, None, Duration::ZERO).await
+        Self::open(dir, config, None, None, Tuning::SEALING).await
+    }
+
+    /// With an engine that seals at once and publishes to this bucket.
+    pub async fn start_publishing(bucket: &MemoryBucket) -> Self {
+        let (dir, config) = (Arc::new(fresh_dir()), HttpConfig::default());
+        Self::open(dir, config, None, Some(bucket.clone()), Tuning::SEALING).await
+    }
+
+    /// The same, with an engine that keeps nothing of what is published.
+    pub async fn start_evicting(bucket: &MemoryBucket) -> Self {
+        let (dir, config) = (Arc::new(fresh_dir()), HttpConfig::default());
+        Self::open(dir, config, None, Some(bucket.clone()), Tuning::EVICTING).await
     }
 
     async fn open(
         dir: Arc<Dir>,
         config: HttpConfig,
         object_store: Option<ObjectStore>,
-        seal_age: Duration,
+        bucket: Option<MemoryBucket>,
+        tuning: Tuning,
     ) -> Self {
         let world = os::world().expect("a runtime is running");
-        let engine = weir_engine::Config { seal_age, ..weir_engine::Config::new(&**dir) };
-        let engine = Engine::open(world.clone(), engine, "a test").await;
+        let engine = tuning.config(&dir);
+        let objects = bucket.as_ref().map(|it| it.client(Arc::clone(&world.clock)));
+        let engine = Engine::open_with(world.clone(), engine, objects, "a test").await;
         let engine = engine.expect("the store opens");
         let listener = OsListener::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
@@ -105,7 +144,8 @@ impl Server {
             serving: Some(serving),
             config,
             object_store,
-            seal_age,
+            bucket,
+            tuning,
         }
     }
 
@@ -118,7 +158,8 @@ impl Server {
     pub async fn restart(mut self) -> Self {
         self.stop().await;
         let (dir, config) = (Arc::clone(&self.dir), self.config.clone());
-        Self::open(dir, config, self.object_store.clone(), self.seal_age).await
+        let (object_store, bucket) = (self.object_store.clone(), self.bucket.clone());
+        Self::open(dir, config, object_store, bucket, self.tuning).await
     }
 
     /// Stops the server and its engine.

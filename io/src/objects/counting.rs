@@ -82,7 +82,9 @@ impl Objects for Counting {
     }
 
     fn head<'a>(&'a self, key: &'a Key) -> Pending<'a, Option<Meta>> {
-        self.counted(key.as_str(), Verb::Head, self.below.head(key), |_| (1, 0))
+        let asked = self.below.head_counted(key);
+        let counted = self.counted(key.as_str(), Verb::Head, asked, |it| (it.requests, 0));
+        Box::pin(async move { Ok(counted.await?.value) })
     }
 
     fn list<'a>(
@@ -91,7 +93,9 @@ impl Objects for Counting {
         after: Option<&'a Key>,
         limit: usize,
     ) -> Pending<'a, Vec<Meta>> {
-        self.counted(prefix, Verb::List, self.below.list(prefix, after, limit), |_| (1, 0))
+        let asked = self.below.list_counted(prefix, after, limit);
+        let counted = self.counted(prefix, Verb::List, asked, |it| (it.requests, 0));
+        Box::pin(async move { Ok(counted.await?.value) })
     }
 
     fn delete<'a>(&'a self, key: &'a Key) -> Pending<'a, ()> {

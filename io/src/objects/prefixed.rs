@@ -4,7 +4,7 @@ use std::{ops::Range, path::Path, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Created, Delivery, Key, Meta, ObjectError, Objects, Payload, Pending};
+use super::{Counted, Created, Delivery, Key, Meta, ObjectError, Objects, Payload, Pending};
 
 /// A bucket whose keys all begin with `prefix/` in the one below it.
 #[derive(Clone)]
@@ -63,10 +63,7 @@ impl Objects for Prefixed {
     }
 
     fn head<'a>(&'a self, key: &'a Key) -> Pending<'a, Option<Meta>> {
-        Box::pin(async move {
-            let meta = self.below.head(&self.outer(key)?).await?;
-            Ok(meta.map(|meta| Meta { key: key.clone(), ..meta }))
-        })
+        Box::pin(async move { Ok(self.head_counted(key).await?.value) })
     }
 
     fn list<'a>(
@@ -75,15 +72,34 @@ impl Objects for Prefixed {
         after: Option<&'a Key>,
         limit: usize,
     ) -> Pending<'a, Vec<Meta>> {
-        Box::pin(async move {
-            let prefix = format!("{}/{prefix}", self.prefix);
-            let after = after.map(|after| self.outer(after)).transpose()?;
-            let found = self.below.list(&prefix, after.as_ref(), limit).await?;
-            Ok(found.into_iter().filter_map(|meta| self.inner(meta)).collect())
-        })
+        Box::pin(async move { Ok(self.list_counted(prefix, after, limit).await?.value) })
     }
 
     fn delete<'a>(&'a self, key: &'a Key) -> Pending<'a, ()> {
         Box::pin(async move { self.below.delete(&self.outer(key)?).await })
+    }
+
+    fn head_counted<'a>(&'a self, key: &'a Key) -> Pending<'a, Counted<Option<Meta>>> {
+        Box::pin(async move {
+            let Counted { value, requests } = self.below.head_counted(&self.outer(key)?).await?;
+            let value = value.map(|meta| Meta { key: key.clone(), ..meta });
+            Ok(Counted { value, requests })
+        })
+    }
+
+    fn list_counted<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a Key>,
+        limit: usize,
+    ) -> Pending<'a, Counted<Vec<Meta>>> {
+        Box::pin(async move {
+            let prefix = format!("{}/{prefix}", self.prefix);
+            let after = after.map(|after| self.outer(after)).transpose()?;
+            let listed = self.below.list_counted(&prefix, after.as_ref(), limit).await?;
+            let Counted { value, requests } = listed;
+            let value = value.into_iter().filter_map(|meta| self.inner(meta)).collect();
+            Ok(Counted { value, requests })
+        })
     }
 }

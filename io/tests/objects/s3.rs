@@ -25,7 +25,9 @@ use weir_io::{
     laws,
     memory::{Machine, MemoryListener},
     net::Listener as _,
-    objects::{Artifact, Counting, Counts, Created, ObjectError, Objects, Unfit, Verb, probe},
+    objects::{
+        Artifact, Counting, Counts, Created, ObjectError, Objects, Prefixed, Unfit, Verb, probe,
+    },
     os::{
         self,
         objects::{Bucket, Kind},
@@ -339,6 +341,30 @@ fn a_missing_bucket_never_reads_as_a_missing_object() {
 }
 
 #[test]
+fn calls_that_take_several_requests_count_each() {
+    against(Conditions::Obeyed, async |client, world, server| {
+        let counts = Arc::new(Counts::new(Arc::clone(&world.clock)));
+        let below: Arc<dyn Objects> = Arc::new(Prefixed::new(client, key("a/b")));
+        let client = Counting::new(below, Arc::clone(&counts));
+        for number in 0..5 {
+            client.create(&key(&format!("rows/{number}")), "some".into()).await.unwrap();
+        }
+        assert_eq!(server.requests().len(), 5);
+        // So far, and since this was asked before.
+        let count =
+            |verb| (counts.snapshot().get(Artifact::Rows, verb).requests, server.requests().len());
+        assert!(client.head(&key("rows/0")).await.unwrap().is_some());
+        assert_eq!(count(Verb::Head), (1, 1));
+        assert_eq!(client.head(&key("rows/9")).await, Ok(None));
+        assert_eq!(count(Verb::Head), (3, 2), "whether the bucket is missing is asked too");
+        assert_eq!(client.list("rows/", None, 2).await.unwrap().len(), 2);
+        assert_eq!(count(Verb::List), (1, 1));
+        assert_eq!(client.list("rows/", None, 10).await.unwrap().len(), 5);
+        assert_eq!(count(Verb::List), (4, 3), "pages of two");
+    });
+}
+
+#[test]
 fn a_creation_whose_answer_was_lost_is_ambiguous_and_settled_by_reading_back() {
     against(Conditions::Obeyed, async |client, world, server| {
         let client = patient(&client, &world);
@@ -390,7 +416,7 @@ fn a_large_file_goes_up_in_parts_and_a_smaller_one_does_not() {
         assert_eq!((&**begin, &**end), ("POST /bucket/rows/a", "POST /bucket/rows/a"));
         assert_eq!(parts, ["PUT /bucket/rows/a"; 5]);
         let figures = counts.snapshot().get(Artifact::Rows, Verb::Create);
-        assert_eq!((figures.requests, figures.bytes), (7, LIMIT + 1));
+        assert_eq!((figures.requests, figures.bytes), (9, LIMIT + 1));
 
         let again = client.create_from_file(&name("a"), path, LIMIT + 1).await;
         assert_eq!(again, Ok(Some(Outcome::AlreadyThere)));

@@ -300,6 +300,9 @@ pub fn refused(name: &StreamName, reply: &Reply) -> Error {
         StatusCode::SERVICE_UNAVAILABLE if message.starts_with("another server has taken") => {
             return Error::Overtaken;
         }
+        StatusCode::SERVICE_UNAVAILABLE if message.starts_with("the object store does not") => {
+            return Error::Away(message);
+        }
         StatusCode::SERVICE_UNAVAILABLE => return Error::Draining,
         StatusCode::INTERNAL_SERVER_ERROR if message == "read failed" => {
             return Error::ReadFailed(message);

@@ -65,20 +65,20 @@ impl Host {
                 Said::No(rejection)
             }
             Error::Busy | Error::Backlogged | Error::Draining => Said::Nothing,
-            Error::Corrupt(_) | Error::ReadFailed(_) if sim.damaged.get() => {
+            Error::Corrupt(_) | Error::Away(_) | Error::ReadFailed(_) if sim.damaged.get() => {
                 weir_io::sometimes!("a read named damage");
                 Said::Nothing
             }
             Error::DiskFull if options.disk_full => Said::Nothing,
             Error::Unknown if options.disturbs() || self.door.may_lose() => Said::Unknown,
             Error::LogFailed if options.disturbs() => Said::Nothing,
-            Error::ReadFailed(_)
+            Error::Away(_) | Error::ReadFailed(_)
                 if options.disturbs()
                     && (sim.is_disturbed() || self.door.health() != Health::Serving) =>
             {
                 Said::Nothing
             }
-            Error::ReadFailed(_) if options.keeps_readers_waiting() && sim.may_lack_answers() => {
+            Error::Away(_) if options.keeps_readers_waiting() && sim.may_lack_answers() => {
                 weir_io::sometimes!("a read found no block here and none in the bucket");
                 Said::Nothing
             }

@@ -18,7 +18,7 @@ fn an_outage_is_felt_by_reads_of_what_is_not_here_and_by_nothing_else() {
 
         let (none, error) = town.read_from("s", From::Start, 1 << 20).await;
         assert!(none.is_empty());
-        assert!(matches!(error, Some((Error::ReadFailed(_), _))), "{error:?}");
+        assert!(matches!(error, Some((Error::Away(_), _))), "{error:?}");
         let (rest, error) = town.read_from("s", position(300), 1 << 20).await;
         assert!(error.is_none(), "{error:?}");
         assert_eq!(rest, body_from("s", 300, 700));
@@ -41,7 +41,7 @@ fn a_page_ends_before_what_cannot_be_read() {
         town.machine.bucket().set_faults(outage());
         let (found, error) = town.read_from("s", From::Start, 4 << 20).await;
         assert_eq!(found, body("s", 100));
-        let Some((Error::ReadFailed(_), Some(at))) = error else { panic!("{error:?}") };
+        let Some((Error::Away(_), Some(at))) = error else { panic!("{error:?}") };
         assert_eq!(at.next, Seq::new(100));
     });
 }
@@ -67,7 +67,7 @@ fn a_slow_bucket_keeps_nobody_from_what_is_here() {
         };
         let (cold, warm) = tokio::join!(cold_reads, warm_read);
         assert!(warm < Duration::from_secs(1), "{warm:?}");
-        assert!(cold.iter().all(|page| matches!(page, Err(Error::ReadFailed(_)))));
+        assert!(cold.iter().all(|page| matches!(page, Err(Error::Away(_)))));
         assert_eq!(town.gets(), 3, "one flight with all its tries for all of them");
     });
 }
@@ -88,7 +88,7 @@ fn bytes_that_are_spoiled_on_the_way_are_asked_for_again() {
                 found.extend_from_slice(&body);
                 match error {
                     None => break,
-                    Some((Error::ReadFailed(_), at)) => from = at.map_or(from, From::At),
+                    Some((Error::Away(_), at)) => from = at.map_or(from, From::At),
                     Some((error, _)) => panic!("seed {seed}: {error}"),
                 }
             }
@@ -192,7 +192,7 @@ fn no_more_is_asked_of_a_bucket_at_once_than_its_answers_have_room() {
         let reads = (0..70).map(|block| town.page("s", position(block * 2 * 63), 1));
         let pages = super::reads::join_all(reads).await;
         let turned_away = pages.iter().filter(|page| match page {
-            Err(Error::ReadFailed(what)) => what.contains("too many reads"),
+            Err(Error::Away(what)) => what.contains("too many reads"),
             other => panic!("{other:?}"),
         });
         assert_eq!(turned_away.count(), 70 - 64);
@@ -241,7 +241,7 @@ fn a_search_that_a_slow_bucket_keeps_too_long_says_so() {
         let started = tokio::time::Instant::now();
         let since = From::Since(WallMs::new(1));
         let failed = town.page("s", since, 1 << 20).await;
-        let Err(Error::ReadFailed(what)) = failed else { panic!("{failed:?}") };
+        let Err(Error::Away(what)) = failed else { panic!("{failed:?}") };
         assert!(what.contains("within 20 s"), "{what}");
         assert!(started.elapsed() < history::WAIT_MAX + Duration::from_secs(1));
 

@@ -48,7 +48,6 @@ fn what_is_kept_is_what_a_look_at_all_segments_gives() {
             town.publish().await;
             let published = check();
             assert_eq!(published.uploaded_segments, published.segments);
-            assert_ne!(published.places, sealed.places);
             merge::all(&town.engine.core).await;
             check();
         }
@@ -141,5 +140,34 @@ fn what_is_pending_is_what_no_manifest_shows_and_nothing_else() {
         assert!(town.sums(&stream).uploaded_segments < town.sums(&stream).segments);
         assert_eq!(pending(&town).await, (14 << 10, 0));
         town.machine.bucket().set_faults(BucketFaults::default());
+    });
+}
+
+#[test]
+fn whoever_waits_for_a_stream_sleeps_through_merges_because_of_others() {
+    live(config(), async |town| {
+        town.create("quiet").await;
+        town.append("quiet", 0, 1).await;
+        town.uploaded("busy", 3).await;
+        let inspection = town.engine.inspect(&name("quiet")).await.expect("there");
+        let before = inspection.details().await.expect("there");
+        let others = async {
+            for turn in 1..8 {
+                town.append("busy", 3 * turn, 3 * turn + 3).await;
+                town.seal().await;
+            }
+            assert_eq!(merge::all(&town.engine.core).await, merge::Rest::Nothing);
+            town.publish().await;
+        };
+        tokio::select! {
+            biased;
+            () = inspection.changed(before.revision) => panic!("nothing happened to this stream"),
+            () = others => {}
+        }
+        assert_eq!(town.segments().len(), 1, "its segment was merged with the others");
+        let after = inspection.details().await.expect("there");
+        assert_ne!(after.sealed.file_bytes, before.sealed.file_bytes);
+        assert_eq!((after.revision, after.index.revision), (before.revision, before.revision));
+        assert_eq!(after.index.uploaded_through, before.index.uploaded_through);
     });
 }

@@ -85,6 +85,7 @@ pub(crate) enum Problem {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InBucket {
     pub(crate) generation: Generation,
+    pub(crate) digest: Digest,
     /// Everything up to here is in published segments.
     pub(crate) folded: crate::types::Lsn,
     /// Everything up to here would come back.
@@ -498,6 +499,7 @@ fn ledger_entry(row: &catalogue::LedgerRow) -> Entry {
 fn show(core: &Core, stored: Option<&Stored>) {
     let in_bucket = stored.map(|stored| InBucket {
         generation: stored.manifest.generation,
+        digest: stored.digest,
         folded: stored.manifest.folded.lsn,
         through: stored.manifest.through.lsn,
         created: stored.manifest.created,

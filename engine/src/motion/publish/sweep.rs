@@ -292,7 +292,7 @@ async fn remove_manifests(
 ) -> Result<(), Problem> {
     let Some(highest) = manifests.last().copied() else { return Ok(()) };
     let boundary = Artifact::Boundary(highest.next()).key();
-    sure.bucket.create(&boundary, &"boundary\n".into()).await?;
+    sure.bucket.create(&boundary, &keys::BOUNDARY.into()).await?;
     let keys = manifests.iter().map(|it| Artifact::Manifest(*it).key()).collect();
     sure.delete(keys).await?;
     // Lower boundaries say less.

@@ -18,6 +18,8 @@ use super::Problem;
 use crate::{
     core::{Core, ledger_path, segment_path},
     ledger,
+    limits::UPLOADS_MAX,
+    metrics::UnderWay,
     motion::{heal, ledgers, seal::Failed},
     publish::keys::{Artifact, Nonce},
     segment::{self, Remote},
@@ -28,8 +30,6 @@ use crate::{
     types::SegmentId,
 };
 
-/// Uploads at a time.
-const UPLOADS_MAX: usize = 8;
 /// Bytes of files that are being uploaded, a single larger one excepted: that goes alone, and a cloud
 /// takes it in parts.
 const BYTES_IN_FLIGHT_MAX: u64 = 128 << 20;
@@ -156,6 +156,7 @@ fn missing(core: &Core, picture: &Picture) -> VecDeque<File> {
 /// Uploads one file. Returns its length.
 async fn upload(core: &Arc<Core>, bucket: &Retrying, file: File) -> Result<u64, Problem> {
     let (id, bytes, key) = (file.id(), file.bytes(), file.key());
+    let _counted = UnderWay::new(&core.metrics.publish, bytes);
     let path = file.path(core);
     let shared = Arc::clone(core);
     let read = weir_io::tasks::run(&*core.world.blocking, move || {

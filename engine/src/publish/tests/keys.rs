@@ -4,10 +4,19 @@ use proptest::prelude::*;
 use weir_io::objects::Key;
 
 use super::*;
-use crate::publish::keys::{Artifact, BOUNDARIES, LEDGERS, MANIFESTS, PAGES, SEGMENTS, SPARED};
+use crate::{
+    ledger::tests::{assert_snapshot, dump},
+    publish::keys::{Artifact, BOUNDARIES, BOUNDARY, LEDGERS, MANIFESTS, PAGES, SEGMENTS, SPARED},
+};
 
 fn key(text: &str) -> Key {
     Key::new(text).unwrap()
+}
+
+#[test]
+fn the_bytes_of_a_boundary_are_as_specified() {
+    let key = Artifact::Boundary(Generation::new(12)).key();
+    assert_snapshot("boundary__v1", format!("{key}\n\n{}", dump(BOUNDARY.as_bytes())));
 }
 
 #[test]

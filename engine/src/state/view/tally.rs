@@ -47,8 +47,6 @@ pub(crate) struct Sums {
     pub(crate) object_bytes: u64,
     /// The newest record, of any stream, in the newest of them.
     pub(crate) newest: Option<WallMs>,
-    /// Tells two sets of segments, and of uploaded ones among them, from each other.
-    pub(crate) places: u64,
 }
 
 /// The segments of one stream.
@@ -76,20 +74,6 @@ impl Key {
     pub(crate) fn of(segment: &Segment) -> Self {
         let footer = segment.footer();
         Self(footer.last_lsn, footer.first_lsn, segment.id())
-    }
-}
-
-impl Part {
-    /// A number for this segment at this place (the end of splitmix64): nobody chooses them.
-    const fn mark(&self) -> u64 {
-        let uploaded = match self.seen {
-            Seen::Here => 0,
-            Seen::Uploaded => 1,
-        };
-        let mut word = (self.key.2.get() << 1 | uploaded).wrapping_add(0x9e37_79b9_7f4a_7c15);
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
     }
 }
 
@@ -161,7 +145,6 @@ impl Tally {
             sums.uploaded_segments += 1;
             sums.object_bytes += part.bytes;
         }
-        sums.places = sums.places.wrapping_add(part.mark());
         sums.newest = self.held.last().map(|it| it.newest);
     }
 
@@ -175,7 +158,6 @@ impl Tally {
             sums.uploaded_segments -= 1;
             sums.object_bytes -= part.bytes;
         }
-        sums.places = sums.places.wrapping_sub(part.mark());
         sums.newest = self.held.last().map(|it| it.newest);
         Some(part)
     }

@@ -220,7 +220,7 @@ fn groups(details: &ServerDetails) -> Map<String, Value> {
         "pipeline_buffers": {
             "segmenter_active_payload_bytes": 0,
             "segmenter_active_segment_bytes_estimate": 0,
-            "uploader_inflight_segment_bytes": 0,
+            "uploader_inflight_segment_bytes": uploading_bytes(details),
         },
         "sqlite_runtime": {
             "sqlite_memory_used_bytes": 0,
@@ -236,7 +236,8 @@ fn groups(details: &ServerDetails) -> Map<String, Value> {
 fn counts(app: &App, details: &ServerDetails) -> Value {
     json!({
         "pending_upload_segments": details.publishing.as_ref().map_or(0, |it| it.pending_files),
-        "uploader_inflight_segments": 0,
+        "uploader_inflight_segments":
+            details.publishing.as_ref().map_or(0, |it| it.under_way_files),
         "segmenter_active_builds": 0,
         "segment_pinned_files": 0,
         "lexicon_pinned_files": 0,
@@ -281,9 +282,14 @@ fn totals(details: &ServerDetails, held: u64) -> Value {
         "mapped_file_bytes": 0,
         "disk_cache_bytes": details.segments.cached_bytes,
         "configured_budget_bytes": budget,
-        "pipeline_buffer_bytes": 0,
+        "pipeline_buffer_bytes": uploading_bytes(details),
         "sqlite_runtime_bytes": 0,
     })
+}
+
+/// Bytes of files that are being uploaded. They are not held in memory unless the bucket wants them so.
+fn uploading_bytes(details: &ServerDetails) -> u64 {
+    details.publishing.as_ref().map_or(0, |it| it.under_way_bytes)
 }
 
 fn to_u64(bytes: usize) -> u64 {

@@ -2,8 +2,8 @@
 //! `…/_mem`, in the peer's fields.
 //!
 //! The first two carry a tag and can wait until they have another. What would change it although
-//! nothing happened to the stream (the clock, the database and the bucket that all streams share)
-//! is left out of the tag. To look at a stream does not extend its life.
+//! nothing happened to the stream (the clock, and the database, the segments and the bucket that all
+//! streams share) is left out of the tag. To look at a stream does not extend its life.
 
 mod bucket;
 mod high_water;
@@ -21,7 +21,7 @@ use hyper::{
     http::request::Parts,
 };
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 use weir_engine::{
     inspect::{Details, Inspection, Revision},
@@ -114,14 +114,17 @@ impl Part {
                 let revision = details.revision;
                 let mut value = stream::details(&details);
                 let tag = tag("details", &value);
+                stream::add_shared(&mut value, &details);
                 stream::add_passing(&mut value, &details, app);
                 Ok(Document { value, revision, tag })
             }
             Self::IndexStatus => {
                 let status = inspection.index_status()?;
                 let mut value = stream::index_status(&status);
-                let tag = tag("index_status", &value);
-                stream::add_manifest(&mut value, &status);
+                // The document has counts of shared segments; what of them is the stream's own is how
+                // far it is sealed and published.
+                let tag = tag("index_status", &json!([value, stream::reach(&status)]));
+                stream::add_files(&mut value, &status);
                 Ok(Document { value, revision: status.revision, tag })
             }
         }
@@ -131,10 +134,9 @@ impl Part {
 /// `_details` and `_index_status` of a stream, but for what belongs to the process that answers: its
 /// clock's view of windows, its database and its requests to the bucket.
 pub(crate) fn answers(details: &Details) -> [Value; 2] {
-    let mut index = stream::index_status(&details.index);
-    stream::add_manifest(&mut index, &details.index);
     let mut whole = stream::details(details);
-    whole["index_status"] = index.clone();
+    stream::add_shared(&mut whole, details);
+    let index = whole["index_status"].clone();
     [whole, index]
 }
 

@@ -72,7 +72,7 @@ fn configured_limits(app: &App, limits: &Limits) -> Value {
             "read": 0,
             "search": 0,
             "async_index": 0,
-            "upload": 0,
+            "upload": limits.uploads_max,
             "index_build": 0,
             "index_compact": 0,
         },
@@ -128,9 +128,23 @@ fn no_gate() -> Value {
     json!({ "configured_limit": 0, "current_limit": 0, "active": 0, "queued": 0 })
 }
 
-/// Only what can be told without a look at every stream: which of all take the most of the disk
-/// nobody knows. There are no touch journals.
+/// Only what can be told without a look at every stream: those with something unsealed. There are no
+/// touch journals.
 pub(super) fn top_streams(details: &ServerDetails) -> Value {
+    let local: Vec<Value> = details
+        .memtable
+        .local
+        .iter()
+        .map(|it| {
+            json!({
+                "stream": it.name.as_str(),
+                "bytes": it.unsealed_bytes.saturating_add(it.pending_bytes),
+                "wal_retained_bytes": it.unsealed_bytes,
+                "segment_cache_bytes": it.cached_bytes,
+                "index_cache_bytes": 0,
+            })
+        })
+        .collect();
     let pending: Vec<Value> = details
         .memtable
         .largest
@@ -156,7 +170,7 @@ pub(super) fn top_streams(details: &ServerDetails) -> Value {
         })
         .collect();
     json!({
-        "local_storage_bytes": [],
+        "local_storage_bytes": local,
         "pending_wal_bytes": pending,
         "touch_journal_filter_bytes": [],
         "notifier_waiters": waiters,
@@ -175,6 +189,8 @@ fn publishing(it: &Publishing) -> Value {
         "full": it.full,
         "fenced": it.fenced,
         "holes": it.holes,
+        "under_way_files": it.under_way_files,
+        "under_way_bytes": it.under_way_bytes,
         "uploads": it.uploads,
         "upload_bytes": it.upload_bytes,
         "manifests": it.manifests,

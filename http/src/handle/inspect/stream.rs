@@ -8,16 +8,17 @@
 use serde_json::{Value, json};
 use weir_engine::{
     inspect::{Details, IndexStatus},
-    types::{Expiry, Seq},
+    types::{Expiry, OffsetFormat, Seq},
 };
 
 use super::bucket;
 use crate::{
     App,
-    wire::{date, resource, retention},
+    wire::{date, hex::hex, resource, retention},
 };
 
-/// The document without what passes: see [`add_passing`].
+/// What of the document is the stream's own, and so all that its tag stands for: see [`add_shared`] and
+/// [`add_passing`].
 pub(super) fn details(details: &Details) -> Value {
     json!({
         "stream": stream(details),
@@ -25,7 +26,7 @@ pub(super) fn details(details: &Details) -> Value {
         "schema": resource::schema(&details.head.name),
         "index_status": index_status(&details.index),
         "storage": {
-            "object_storage": object_storage(details),
+            "object_storage": object_storage(),
             "local_storage": local_storage(details),
             "companion_families": {
                 "exact_bytes": "0",
@@ -50,18 +51,40 @@ pub(super) fn add_passing(value: &mut Value, details: &Details, app: &App) {
     for field in ["manifest_and_meta_bytes", "manifest_bytes"] {
         value["storage"]["object_storage"][field] = bytes.clone();
     }
-    add_manifest(&mut value["index_status"], &details.index);
 }
 
-/// Adds the newest manifest, which is the whole store's: it changes with any stream.
-pub(super) fn add_manifest(value: &mut Value, status: &IndexStatus) {
+/// Adds the segments that hold some of the stream, and the newest manifest. Other streams share them:
+/// what becomes of those changes these.
+pub(super) fn add_shared(value: &mut Value, details: &Details) {
+    let (sealed, uploaded) = (&details.sealed, &details.uploaded);
+    let stream = &mut value["stream"];
+    stream["segment_count"] = json!(sealed.segments);
+    stream["uploaded_segment_count"] = json!(uploaded.segments);
+    let cut_at = sealed.newest.unwrap_or(details.head.created);
+    stream["last_segment_cut_at"] = json!(date::rfc3339(cut_at));
+    let objects = &mut value["storage"]["object_storage"];
+    for field in ["total_bytes", "segments_bytes"] {
+        objects[field] = json!(uploaded.object_bytes.to_string());
+    }
+    objects["segment_object_count"] = json!(uploaded.segments);
+    let file_bytes = json!(sealed.file_bytes.to_string());
+    value["storage"]["local_storage"]["segment_file_bytes"] = file_bytes;
+    add_files(&mut value["index_status"], &details.index);
+}
+
+/// The same of an index status.
+pub(super) fn add_files(value: &mut Value, status: &IndexStatus) {
+    value["segments"] = json!({
+        "total_count": status.segments,
+        "uploaded_count": status.uploaded_segments,
+    });
     let manifest = status.manifest;
     let generation = manifest.map_or(0, |manifest| manifest.generation);
     value["manifest"] = json!({
         "generation": generation,
         "uploaded_generation": generation,
         "last_uploaded_at": manifest.map(|it| date::rfc3339(it.created)),
-        "last_uploaded_etag": null,
+        "last_uploaded_etag": manifest.map(|it| hex(&it.digest)),
         "last_uploaded_size_bytes": manifest.map(|it| it.bytes.to_string()),
     });
 }
@@ -95,15 +118,15 @@ fn stream(details: &Details) -> Value {
         "next_offset": head.next.next.to_string(),
         "sealed_through": last_before(sealed.through.next),
         "uploaded_through": last_before(details.uploaded.through),
-        "segment_count": sealed.segments,
-        "uploaded_segment_count": details.uploaded.segments,
+        "segment_count": null,
+        "uploaded_segment_count": null,
         "pending_rows": unsealed.records.to_string(),
         "pending_bytes": unsealed.bytes.to_string(),
         "total_size_bytes": details.total_bytes.to_string(),
         "wal_rows": unsealed.records.to_string(),
         "wal_bytes": unsealed.bytes.to_string(),
         "last_append_at": date::rfc3339(head.last_append),
-        "last_segment_cut_at": date::rfc3339(sealed.newest.unwrap_or(head.created)),
+        "last_segment_cut_at": null,
         "producer_count": details.producers,
         "fork": fork,
         "fork_count": details.forks,
@@ -123,16 +146,15 @@ fn last_before(limit: Seq) -> String {
 
 /// What a stream has in the bucket: segments, which other streams may share, and the manifest,
 /// which is the whole store's and not counted with the stream.
-fn object_storage(details: &Details) -> Value {
-    let bytes = details.uploaded.object_bytes.to_string();
+fn object_storage() -> Value {
     json!({
-        "total_bytes": bytes,
-        "segments_bytes": bytes,
+        "total_bytes": null,
+        "segments_bytes": null,
         "indexes_bytes": "0",
         "manifest_and_meta_bytes": null,
         "manifest_bytes": null,
         "schema_registry_bytes": "0",
-        "segment_object_count": details.uploaded.segments,
+        "segment_object_count": null,
         "routing_index_object_count": 0,
         "routing_lexicon_object_count": 0,
         "exact_index_object_count": 0,
@@ -156,21 +178,17 @@ fn local_storage(details: &Details) -> Value {
         "companion_cache_bytes": "0",
         "sqlite_shared_total_bytes": null,
         "memtable_bytes": unsealed.memory_bytes.to_string(),
-        "segment_file_bytes": sealed.file_bytes.to_string(),
+        "segment_file_bytes": null,
     })
 }
 
-/// How far the segments of a stream are uploaded and indexed, without the manifest: see
-/// [`add_manifest`].
+/// How far the segments of a stream are indexed, without segments and manifest: see [`add_files`].
 pub(super) fn index_status(status: &IndexStatus) -> Value {
     json!({
         "stream": status.name.as_str(),
         "profile": "generic",
         "desired_index_plan_generation": 0,
-        "segments": {
-            "total_count": status.segments,
-            "uploaded_count": status.uploaded_segments,
-        },
+        "segments": null,
         "manifest": null,
         "routing_key_index": unconfigured_index(),
         "routing_key_lexicon": unconfigured_index(),
@@ -182,6 +200,12 @@ pub(super) fn index_status(status: &IndexStatus) -> Value {
         },
         "search_families": [],
     })
+}
+
+/// How far a stream is in segments and in the bucket.
+pub(super) fn reach(status: &IndexStatus) -> [String; 2] {
+    let positions = [status.sealed_through, status.uploaded_through];
+    positions.map(|it| it.mint(OffsetFormat::Reference))
 }
 
 fn unconfigured_index() -> Value {

@@ -17,8 +17,8 @@ use super::refusal::{Refusal, classify, refusal};
 use crate::{
     Blocking, Disk, File, World,
     objects::{
-        Created, Delivery, Key, LIST_MAX, Meta, ObjectError, Objects, Payload, Pending, bounded,
-        inside, length,
+        Counted, Created, Delivery, Key, LIST_MAX, Meta, ObjectError, Objects, Payload, Pending,
+        bounded, inside, length,
     },
     tasks,
 };
@@ -76,14 +76,18 @@ impl<S: ObjectStore + PaginatedListStore> Cloud<S> {
         let (disk, name) = (Arc::clone(&self.disk), file.to_owned());
         // Whoever has it open reads it to its end, even if it is removed meanwhile.
         let source = self.run(move || disk.open(&name)).await?.map_err(unread)?;
-        if self.look(key).await?.is_some() {
-            return Ok(Delivery { created: Created::AlreadyThere, requests: 1, bytes: 0 });
+        let Counted { value: there, requests: looks } = self.look(key).await?;
+        if there.is_some() {
+            return Ok(Delivery { created: Created::AlreadyThere, requests: looks, bytes: 0 });
         }
         let begun = self.store.put_multipart(&path(key)?).await;
         let mut upload = begun.map_err(|error| not_missing(&error))?;
         match self.send_parts(&mut *upload, &source, size).await {
             // The beginning and the end are billed like a part.
-            Ok(parts) => Ok(Delivery { created: Created::New, requests: parts + 2, bytes: size }),
+            Ok(parts) => {
+                let requests = looks + parts + 2;
+                Ok(Delivery { created: Created::New, requests, bytes: size })
+            }
             Err(error) => {
                 // What is left of the parts if this fails too, or if nobody is there any more to do
                 // it, goes by the bucket's rule for incomplete uploads.
@@ -134,20 +138,23 @@ impl<S: ObjectStore + PaginatedListStore> Cloud<S> {
         asked.map_err(|error| classify(&error))
     }
 
-    async fn look(&self, key: &Key) -> Result<Option<Meta>, ObjectError> {
+    async fn look(&self, key: &Key) -> Result<Counted<Option<Meta>>, ObjectError> {
         match self.store.head(&path(key)?).await {
-            Ok(meta) => Ok(Some(Meta { key: key.clone(), size: meta.size, etag: meta.e_tag })),
+            Ok(meta) => {
+                let meta = Meta { key: key.clone(), size: meta.size, etag: meta.e_tag };
+                Ok(Counted { value: Some(meta), requests: 1 })
+            }
             Err(error) if refusal(&error).is_some_and(|it| it.may_be_missing()) => {
                 // An answer to HEAD has no body to say whether the object is missing or the
                 // whole bucket, so a read, which has one, must say so too.
                 match self.ask(key, GetOptions::new().with_range(Some(0..1_u64))).await {
-                    Err(ObjectError::NotFound) => Ok(None),
+                    Err(ObjectError::NotFound) => Ok(Counted { value: None, requests: 2 }),
                     Err(error) => Err(error),
                     Ok(_) => Err(ObjectError::Transient("the object has just appeared".into())),
                 }
             }
             Err(error) => match classify(&error) {
-                ObjectError::NotFound => Ok(None),
+                ObjectError::NotFound => Ok(Counted { value: None, requests: 1 }),
                 error => Err(error),
             },
         }
@@ -158,11 +165,13 @@ impl<S: ObjectStore + PaginatedListStore> Cloud<S> {
         prefix: &str,
         after: Option<&Key>,
         limit: usize,
-    ) -> Result<Vec<Meta>, ObjectError> {
+    ) -> Result<Counted<Vec<Meta>>, ObjectError> {
         let limit = limit.min(LIST_MAX);
         let mut found = Vec::new();
         let mut token = None;
+        let mut requests = 0;
         for _ in 0..PAGES_MAX {
+            requests += 1;
             let options = PaginatedListOptions {
                 offset: after.map(|key| key.as_str().to_owned()),
                 max_keys: Some(limit - found.len()),
@@ -180,7 +189,7 @@ impl<S: ObjectStore + PaginatedListStore> Cloud<S> {
             token = page.page_token;
             if token.is_none() || found.len() >= limit {
                 found.sort_by(|one, other| one.key.cmp(&other.key));
-                return Ok(found);
+                return Ok(Counted { value: found, requests });
             }
         }
         let reason = format!("{PAGES_MAX} pages of the listing hold objects of somebody else");
@@ -228,7 +237,7 @@ impl<S: ObjectStore + PaginatedListStore> Objects for Cloud<S> {
         Box::pin(async move {
             if range.start >= range.end {
                 // Where there is no such byte to ask for, ask for the object.
-                let meta = self.look(key).await?.ok_or(ObjectError::NotFound)?;
+                let meta = self.look(key).await?.value.ok_or(ObjectError::NotFound)?;
                 inside(&range, meta.size)?;
             }
             let options = GetOptions::new().with_range(Some(range.clone()));
@@ -239,7 +248,7 @@ impl<S: ObjectStore + PaginatedListStore> Objects for Cloud<S> {
     }
 
     fn head<'a>(&'a self, key: &'a Key) -> Pending<'a, Option<Meta>> {
-        Box::pin(self.look(key))
+        Box::pin(async move { Ok(self.look(key).await?.value) })
     }
 
     fn list<'a>(
@@ -248,11 +257,24 @@ impl<S: ObjectStore + PaginatedListStore> Objects for Cloud<S> {
         after: Option<&'a Key>,
         limit: usize,
     ) -> Pending<'a, Vec<Meta>> {
-        Box::pin(self.pages(prefix, after, limit))
+        Box::pin(async move { Ok(self.pages(prefix, after, limit).await?.value) })
     }
 
     fn delete<'a>(&'a self, key: &'a Key) -> Pending<'a, ()> {
         Box::pin(self.remove(key))
+    }
+
+    fn head_counted<'a>(&'a self, key: &'a Key) -> Pending<'a, Counted<Option<Meta>>> {
+        Box::pin(self.look(key))
+    }
+
+    fn list_counted<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a Key>,
+        limit: usize,
+    ) -> Pending<'a, Counted<Vec<Meta>>> {
+        Box::pin(self.pages(prefix, after, limit))
     }
 }
 
