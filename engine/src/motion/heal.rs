@@ -1,5 +1,6 @@
-//! Looks at files that could not be read: one that the bucket has too is fetched from there again,
-//! a ledger that nobody has is written anew with all rows.
+//! Looks at files that could not be read: one that the bucket has too is fetched from there again, a
+//! segment that is damaged beside its blocks is written anew, and of a ledger that nobody has all rows
+//! are written anew.
 
 use std::{
     io,
@@ -9,7 +10,7 @@ use std::{
 
 use weir_io::{disk::Create, objects::ObjectError, retry::Retrying};
 
-use super::{ledgers, seal::Failed, unreadable::News};
+use super::{intact, ledgers, seal::Failed, unreadable::News};
 use crate::{
     core::{Core, ledger_dir, ledger_path},
     history,
@@ -98,9 +99,7 @@ async fn look_at_segment(core: &Arc<Core>, segment: &Arc<Segment>) -> Result<(),
         history::doubt(std::slice::from_ref(segment));
         return Ok(history::make_whole(core, std::slice::from_ref(segment)).await?);
     }
-    let segment = Arc::clone(segment);
-    let read = move || segment.read_through();
-    Ok(weir_io::tasks::run(&*core.world.blocking, read).await??)
+    intact::make(core, segment).await
 }
 
 /// A ledger that can't be read: its object is fetched, or all rows are written again.

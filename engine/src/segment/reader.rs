@@ -211,6 +211,37 @@ impl Segment {
         self.blocks().try_for_each(|no| self.block(no).map(drop))
     }
 
+    /// The bytes before the blocks, out of memory.
+    pub(super) fn head(&self) -> Vec<u8> {
+        self.header.encode()
+    }
+
+    /// The bytes after the blocks, out of memory. `streams`: those that the blocks have, ascending; a
+    /// filter that is not known is made of them.
+    pub(super) fn tail(&self, streams: &[u64]) -> Result<Vec<u8>, Damaged> {
+        let Footer { index, filter, .. } = self.footer;
+        let is = |bytes: &[u8], span: Span| {
+            to_u64(bytes.len()) == span.len && crc32c::crc32c(bytes) == span.crc
+        };
+        let reason = "what is known of it is not what was written";
+        let mut tail = encode_index(&self.index);
+        if !is(&tail, index) {
+            return Err(Damaged { section: Section::Index, at: index.offset, reason });
+        }
+        let known = Some(self.filter.encode()).filter(|known| is(known, filter));
+        let known = known.unwrap_or_else(|| Filter::build(streams).encode());
+        if !is(&known, filter) {
+            return Err(Damaged { section: Section::Filter, at: filter.offset, reason });
+        }
+        tail.extend_from_slice(&known);
+        let footer = self.footer.encode();
+        let offset = self.footer.tail_start() + to_u64(tail.len());
+        let span = Span { offset, len: to_u64(footer.len()), crc: crc32c::crc32c(&footer) };
+        tail.extend_from_slice(&footer);
+        tail.extend_from_slice(&Trailer { footer: span }.encode());
+        Ok(tail)
+    }
+
     /// Reads, verifies and decodes one block. The number must be one of this segment's.
     pub(crate) fn block(&self, no: BlockNo) -> Result<Block, ReadError> {
         let Range { start, end } = self.span(&(no..no.next()));
@@ -343,6 +374,13 @@ fn decode_index(bytes: &[u8], footer: &Footer) -> Result<Box<[Entry]>, Damaged> 
     take.end()?;
     take.check(offset == footer.index.offset, "place of the index")?;
     Ok(entries.into_boxed_slice())
+}
+
+/// The bytes of an index.
+pub(super) fn encode_index(entries: &[Entry]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(entries.len() * ENTRY_LEN);
+    entries.iter().for_each(|entry| entry.encode(&mut bytes));
+    bytes
 }
 
 /// How many streams have an identifier between those of a block's first and last record.

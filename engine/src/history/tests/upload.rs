@@ -1,0 +1,143 @@
+//! What goes up: files that were damaged, or went, between their seal and their upload.
+
+use super::*;
+
+impl Town {
+    /// Seals what is in memory; what is done with the segment comes before anybody uploads it.
+    async fn seal_only(&self, then: impl FnOnce(&Segment)) -> Arc<Segment> {
+        let core = &self.engine.core;
+        let _nobody_publishes = core.chain.lock().await;
+        seal::run(core).await;
+        let segment = self.segments().pop().expect("just sealed");
+        then(&segment);
+        segment
+    }
+
+    fn path(&self, segment: &Segment) -> std::path::PathBuf {
+        segment_path(&self.engine.core.config, segment.id())
+    }
+
+    fn bytes(&self, segment: &Segment) -> Vec<u8> {
+        let len = segment.footer().file_bytes();
+        let mut bytes = vec![0; usize::try_from(len).expect("small")];
+        let file = self.world.disk.open(&self.path(segment)).expect("there");
+        file.read_exact_at(&mut bytes, 0).expect("reads");
+        bytes
+    }
+
+    fn flip(&self, segment: &Segment, byte: u64) {
+        self.machine.drive().flip_bit(&self.path(segment), byte, 3).expect("there is such a byte");
+    }
+
+    fn object(&self, segment: &Segment) -> Bytes {
+        self.machine.bucket().peek(&key(segment)).expect("it is there")
+    }
+}
+
+/// A byte of each section of a segment that is no block (docs/FORMATS.md, Segment).
+fn beside_the_blocks(bytes: &[u8]) -> [u64; 5] {
+    let len = u64::try_from(bytes.len()).expect("small");
+    let (footer, trailer) = (len - 128, len - 28);
+    let field = |at: u64| {
+        let at = usize::try_from(footer + at).expect("small");
+        u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+    };
+    let (index, filter) = (field(60), field(80));
+    [20, index + 3, filter + 3, footer + 40, trailer + 2]
+}
+
+#[test]
+fn a_segment_damaged_beside_its_blocks_is_written_anew_before_it_goes_up() {
+    for section in 0..5 {
+        let machine = Machine::new(section);
+        live_on(&machine, config(), async |town| {
+            town.create("s").await;
+            town.append("s", 0, 300).await;
+            let mut written = Vec::new();
+            let section = usize::try_from(section).expect("small");
+            let segment = town
+                .seal_only(|segment| {
+                    written = town.bytes(segment);
+                    town.flip(segment, beside_the_blocks(&written)[section]);
+                    assert_ne!(town.bytes(segment), written);
+                })
+                .await;
+            town.publish().await;
+            assert!(town.object(&segment) == written, "section {section}");
+            assert!(town.bytes(&segment) == written, "section {section}");
+            assert_eq!(town.engine.metrics().publish.holes.get(), 0);
+            assert_eq!(town.engine.metrics().files_unreadable.get(), 0);
+            assert_eq!(town.read("s", 1 << 20).await, body("s", 300));
+        });
+        live_on(&machine, config(), async |town| {
+            assert_eq!(town.read("s", 1 << 20).await, body("s", 300), "section {section}");
+        });
+    }
+}
+
+#[test]
+fn a_segment_whose_file_went_is_written_anew_before_it_goes_up() {
+    live(config(), async |town| {
+        town.create("s").await;
+        town.append("s", 0, 300).await;
+        let mut written = Vec::new();
+        let segment = town
+            .seal_only(|segment| {
+                written = town.bytes(segment);
+                town.world.disk.remove(&town.path(segment)).expect("it is there");
+            })
+            .await;
+        town.publish().await;
+        assert!(town.object(&segment) == written);
+        assert!(town.bytes(&segment) == written);
+    });
+}
+
+#[test]
+fn a_segment_whose_blocks_are_damaged_too_is_a_hole() {
+    live(config(), async |town| {
+        town.create("s").await;
+        town.append("s", 0, 300).await;
+        let segment = town
+            .seal_only(|segment| {
+                town.flip(segment, 20);
+                town.damage(segment);
+            })
+            .await;
+        town.publish().await;
+        assert!(segment.remote().is_none());
+        assert_eq!(town.engine.metrics().publish.holes.get(), 1);
+        assert_eq!(town.engine.metrics().publish.manifests.get(), 1);
+        // Nothing half written is left of the try to mend it.
+        let files = town.world.disk.list(&segment_dir(&town.engine.core.config)).expect("lists");
+        assert_eq!(files, [town.path(&segment)]);
+    });
+}
+
+#[test]
+fn an_upload_that_is_refused_cuts_off_no_other() {
+    for seed in 0..10 {
+        live_on(&Machine::new(seed), config(), async |town| {
+            town.create("large").await;
+            town.append("large", 0, 300).await;
+            let nobody_publishes = town.engine.core.chain.lock().await;
+            seal::run(&town.engine.core).await;
+            town.create("small").await;
+            town.append("small", 0, 10).await;
+            seal::run(&town.engine.core).await;
+            let [large, small] = &town.segments()[..] else { panic!("two seals") };
+            let quota_bytes = Some(town.machine.bucket().used_bytes() + (200 << 10));
+            let latency = Duration::from_secs(1)..Duration::from_secs(2);
+            let faults = BucketFaults { quota_bytes, latency, ..BucketFaults::default() };
+            town.machine.bucket().set_faults(faults);
+            drop(nobody_publishes);
+            let problem = publish::once(&town.engine.core).await;
+            assert!(matches!(problem, Err(publish::Problem::Bucket(_))), "seed {seed}");
+            assert!(large.remote().is_none(), "seed {seed}");
+            assert!(small.remote().is_some(), "seed {seed}: it was sent and is not sent again");
+            town.machine.bucket().set_faults(BucketFaults::default());
+            town.publish().await;
+            assert!(large.remote().is_some(), "seed {seed}");
+        });
+    }
+}
