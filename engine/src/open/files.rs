@@ -61,6 +61,15 @@ impl fmt::Display for Lacking {
     }
 }
 
+/// What must be whole of a segment's file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// All by which blocks are found: the bucket has it, too.
+    Everything,
+    /// What the blocks do not tell themselves.
+    Blocks,
+}
+
 /// Why a segment's file is not used.
 enum Unusable {
     /// The disk refused.
@@ -86,10 +95,14 @@ pub(super) fn open(
     for row in rows {
         named.insert(row.id);
         let shown = rack::shown(config, row.id);
-        let segment = match open_one(rack, &row, store, &shown) {
+        let need = match row.place {
+            Place::Bucket if has_bucket => Need::Everything,
+            Place::Bucket | Place::Local | Place::Hole => Need::Blocks,
+        };
+        let segment = match open_one(rack, &row, store, (&shown, need)) {
             Ok(segment) => segment,
             Err(Unusable::Refused(error)) => return Err(error),
-            Err(Unusable::Bad(why)) if has_bucket && row.place == Place::Bucket => {
+            Err(Unusable::Bad(why)) if need == Need::Everything => {
                 lacking.push(Lacking { store, row, shown, why });
                 continue;
             }
@@ -121,13 +134,21 @@ fn open_one(
     rack: &Rack,
     row: &SegmentRow,
     store: StoreId,
-    shown: &str,
+    (shown, need): (&str, Need),
 ) -> Result<Segment, Unusable> {
     let file = rack.open(row.id).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Unusable::Bad("the file is missing".to_owned()),
         _ => Unusable::Refused(io_error(format!("opening {shown}"))(error)),
     })?;
-    let segment = Segment::open(file).map_err(|bad| Unusable::Bad(bad.to_string()))?;
+    let opened = match need {
+        Need::Everything => Segment::open(file).map(|segment| (segment, None)),
+        Need::Blocks => Segment::salvage(file),
+    };
+    let (segment, wrong) = opened.map_err(|bad| Unusable::Bad(bad.to_string()))?;
+    if let Some(wrong) = wrong {
+        weir_io::sometimes!("a start did without an index or a filter that was damaged");
+        tracing::warn!(segment = %row.id, %wrong, "a segment is damaged beside its blocks, which are all there");
+    }
     if segment.store() != store.0 || segment.id() != row.id {
         return Err(Unusable::Bad("it belongs to another store or row".to_owned()));
     }

@@ -85,7 +85,16 @@ impl Segment {
         let filter = section(&*file, Section::Filter, footer.filter)?;
         let filter = Filter::decode(&filter, footer.filter.offset)?;
         let local = Local::new(file, file_len, footer.index.offset).map_err(failed)?;
-        Ok(Self {
+        Ok(Self::of(local, header, footer, (index, filter)))
+    }
+
+    pub(super) fn of(
+        local: Local,
+        header: Header,
+        footer: Footer,
+        (index, filter): (Box<[Entry]>, Filter),
+    ) -> Self {
+        Self {
             local,
             header,
             footer,
@@ -93,7 +102,7 @@ impl Segment {
             filter,
             remote: OnceLock::new(),
             published: AtomicBool::new(false),
-        })
+        }
     }
 
     /// The store it was written by.
@@ -326,7 +335,7 @@ pub(crate) fn outline(file: &dyn File) -> Vec<StreamId> {
 }
 
 /// Reads a section and verifies its checksum.
-fn section(file: &dyn File, section: Section, span: Span) -> Result<Bytes, ReadError> {
+pub(super) fn section(file: &dyn File, section: Section, span: Span) -> Result<Bytes, ReadError> {
     let bytes = read(file, section, span.offset, span.len)?;
     if crc32c::crc32c(&bytes) == span.crc {
         return Ok(bytes);
@@ -358,7 +367,7 @@ pub(super) fn read(
 
 /// Reads an index whose checksum has been verified. Blocks must follow each other without a
 /// gap in the file, and in order of their records.
-fn decode_index(bytes: &[u8], footer: &Footer) -> Result<Box<[Entry]>, Damaged> {
+pub(super) fn decode_index(bytes: &[u8], footer: &Footer) -> Result<Box<[Entry]>, Damaged> {
     let mut take = Take::new(bytes, Section::Index, footer.index.offset);
     let mut entries: Vec<Entry> = Vec::with_capacity(bytes.len() / ENTRY_LEN);
     let mut offset = to_u64(HEADER_LEN);

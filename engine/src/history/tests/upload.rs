@@ -141,3 +141,70 @@ fn an_upload_that_is_refused_cuts_off_no_other() {
         });
     }
 }
+
+/// What only this disk has is found by its blocks at a start, and goes up as it was written.
+#[test]
+fn a_start_does_without_an_index_or_a_filter_and_the_upload_makes_them_good() {
+    for section in [1, 2, 4] {
+        let machine = Machine::new(40);
+        let mut written = Vec::new();
+        live_on(&machine, config(), async |town| {
+            town.create("s").await;
+            town.append("s", 0, 300).await;
+            // Who holds this keeps the publisher waiting, to the end of this life.
+            let nobody_publishes = town.engine.core.chain.lock().await;
+            seal::run(&town.engine.core).await;
+            let segment = town.segments().pop().expect("just sealed");
+            written = town.bytes(&segment);
+            town.flip(&segment, beside_the_blocks(&written)[section]);
+            assert!(segment.remote().is_none());
+            town.machine.drive().kill();
+            drop(nobody_publishes);
+        });
+        live_on(&machine, config(), async |town| {
+            assert_eq!(town.read("s", 20 << 10).await, body("s", 300), "section {section}");
+            assert_eq!(
+                town.read_from("s", position(200), 20 << 10).await.0,
+                body_from("s", 200, 300)
+            );
+            let since = From::Since(crate::types::WallMs::new(1));
+            assert_eq!(town.page("s", since, 1 << 20).await.expect("reads").records, 300);
+            town.publish().await;
+            let segment = town.segments().pop().expect("there");
+            assert!(town.object(&segment) == written, "section {section}");
+            assert!(town.bytes(&segment) == written, "section {section}");
+            assert_eq!(town.engine.metrics().publish.holes.get(), 0);
+        });
+    }
+}
+
+/// What only the bucket has is found by its blocks, too: here at a start, and so at a recovery.
+#[test]
+fn an_object_without_its_index_or_filter_is_read_by_its_blocks() {
+    for section in [1, 2, 4] {
+        let machine = Machine::new(50);
+        let mut copy = std::path::PathBuf::new();
+        live_on(&machine, config(), async |town| {
+            let segment = town.uploaded("s", 300).await;
+            copy = town.path(&segment);
+            let at = usize::try_from(beside_the_blocks(&town.bytes(&segment))[section]);
+            assert!(town.machine.bucket().flip_bit(&key(&segment), at.expect("small"), 3));
+            town.engine.close().await;
+        });
+        let world = machine.boot(Duration::ZERO);
+        world.disk.remove(&copy).expect("it is there");
+        world.disk.sync_dir(copy.parent().expect("a directory")).expect("syncs");
+        live_on(&machine, config(), async |town| {
+            assert_eq!(town.read("s", 20 << 10).await, body("s", 300), "section {section}");
+            // The copy has what the object lacks: once evicted, it is opened as any other.
+            let segment = town.segments().pop().expect("there");
+            town.evict(&segment);
+            assert_eq!(town.read("s", 20 << 10).await, body("s", 300), "section {section}");
+            let files = town.world.disk.list(&segment_dir(&config())).expect("lists");
+            assert_eq!(files, [town.path(&segment)]);
+        });
+        live_on(&machine, config(), async |town| {
+            assert_eq!(town.read("s", 20 << 10).await, body("s", 300), "section {section}");
+        });
+    }
+}
