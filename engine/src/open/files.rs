@@ -2,7 +2,8 @@
 //!
 //! The copy of a segment that the bucket has is a cache at a start too: one that is missing, or damaged
 //! where its blocks are found by, is made anew from the object. Damaged blocks are found when they are
-//! read.
+//! read. A segment that only this disk had, and that a manifest names as a hole already, keeps no store
+//! from opening.
 
 use std::{
     collections::BTreeSet,
@@ -24,9 +25,10 @@ use crate::{
     core::{ledger_dir, ledger_path, segment_dir, segment_path},
     history::{AdoptError, Adoption, Bucket, adopt},
     log::commit::StoreId,
-    motion::publish,
+    motion::publish::{self, chain},
+    publish::listing::{Entry, Presence},
     rack::{self, Rack},
-    segment::Segment,
+    segment::{Lost, Segment},
     state::{
         catalogue::{self, Failure, Place, SegmentRow, pieces},
         files::{Cut, Files, Held},
@@ -101,6 +103,10 @@ pub(super) fn open(
         };
         let segment = match open_one(rack, &row, store, (&shown, need)) {
             Ok(segment) => segment,
+            Err(unusable) if row.place != Place::Bucket => {
+                let hole = known_hole(conn, &row).map_err(failure)?;
+                lost(store, &row, (&shown, hole), unusable)?
+            }
             Err(Unusable::Refused(error)) => return Err(error),
             Err(Unusable::Bad(why)) if need == Need::Everything => {
                 lacking.push(Lacking { store, row, shown, why });
@@ -128,6 +134,56 @@ pub(super) fn open(
     let segments = held.iter().map(|held| Arc::clone(&held.segment)).collect();
     let cut = Cut::load(conn).map_err(failure)?;
     Ok(Found { files: Files::new(held, ledgers, cut), segments, lacking })
+}
+
+/// What a manifest, or what is noted of a hole, says of a segment that is one.
+fn known_hole(conn: &Connection, row: &SegmentRow) -> Result<Option<Entry>, Failure> {
+    if let Some(noted) = catalogue::hole(conn, row.id)? {
+        return Ok(Some(noted));
+    }
+    // Stores of earlier versions have no notes.
+    for stored in [chain::published(conn)?, chain::pending(conn)?].into_iter().flatten() {
+        let mut entries = stored.manifest.segments.rest.into_iter();
+        let found = entries.find(|it| it.id == row.id && it.presence == Presence::Hole);
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// What stands for a segment that can't be used and is known to be a hole.
+fn lost(
+    store: StoreId,
+    row: &SegmentRow,
+    (shown, hole): (&str, Option<Entry>),
+    unusable: Unusable,
+) -> Result<Segment, OpenError> {
+    let Some(hole) = hole.filter(|hole| (hole.bytes, hole.nonce.get()) == (row.bytes, row.nonce))
+    else {
+        return Err(match unusable {
+            Unusable::Refused(error) => error,
+            Unusable::Bad(why) => OpenError::Corrupt(format!("{shown}: {why}")),
+        });
+    };
+    let why = match unusable {
+        Unusable::Refused(error) => error.to_string(),
+        Unusable::Bad(why) => why,
+    };
+    weir_io::sometimes!("a start went on without a segment that was given up before");
+    tracing::error!(
+        segment = %row.id, %why,
+        "a segment that was given up as a hole can't be opened: reads of its records fail"
+    );
+    Ok(Segment::lost(&Lost {
+        store: store.0,
+        id: row.id,
+        bytes: row.bytes,
+        mark: hole.mark,
+        first_lsn: hole.first_lsn,
+        last_lsn: hole.last_lsn,
+        records: hole.records,
+    }))
 }
 
 fn open_one(

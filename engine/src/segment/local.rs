@@ -73,6 +73,18 @@ impl Local {
         })
     }
 
+    /// No copy at all.
+    pub(super) fn none(file: Arc<dyn File>) -> Self {
+        Self {
+            bare: AtomicBool::new(true),
+            file: Mutex::new(file),
+            bytes: AtomicU64::new(0),
+            whole: AtomicBool::new(false),
+            used: AtomicU64::new(0),
+            turn: Mutex::new(()),
+        }
+    }
+
     pub(super) fn file(&self) -> Arc<dyn File> {
         Arc::clone(&self.file.lock())
     }
@@ -205,8 +217,7 @@ impl Segment {
 
     /// Whether the other is a copy of the same segment.
     pub(crate) fn is(&self, copy: &Self) -> bool {
-        (copy.store(), copy.id(), copy.footer().mark())
-            == (self.store(), self.id(), self.footer().mark())
+        (copy.store(), copy.id(), copy.mark()) == (self.store(), self.id(), self.mark())
     }
 
     fn replace(&self, copy: &Self) -> u64 {

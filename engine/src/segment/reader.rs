@@ -49,6 +49,8 @@ pub(crate) struct Segment {
     footer: Footer,
     index: Box<[Entry]>,
     filter: Filter,
+    /// Its mark, if there is nothing else to have it from ([`super::Lost`]).
+    pub(super) lost: Option<u32>,
     remote: OnceLock<Remote>,
     /// A manifest in the bucket names the object.
     published: AtomicBool,
@@ -100,6 +102,7 @@ impl Segment {
             footer,
             index,
             filter,
+            lost: None,
             remote: OnceLock::new(),
             published: AtomicBool::new(false),
         }
@@ -113,6 +116,16 @@ impl Segment {
     /// Its number.
     pub(crate) const fn id(&self) -> SegmentId {
         self.header.segment
+    }
+
+    /// Checksum of its footer, which tells it from every other.
+    pub(crate) fn mark(&self) -> u32 {
+        self.lost.unwrap_or_else(|| self.footer.mark())
+    }
+
+    /// Whether nothing of it is here but what a manifest says of it.
+    pub(crate) const fn is_lost(&self) -> bool {
+        self.lost.is_some()
     }
 
     /// The object that has the same bytes. `None`: the local file is the only copy.
@@ -217,6 +230,10 @@ impl Segment {
 
     /// Reads and verifies all of it.
     pub(crate) fn read_through(&self) -> Result<(), ReadError> {
+        if self.is_lost() {
+            let reason = "nothing of it could be opened";
+            return Err(Damaged { section: Section::Header, at: 0, reason }.into());
+        }
         self.blocks().try_for_each(|no| self.block(no).map(drop))
     }
 

@@ -208,3 +208,116 @@ fn an_object_without_its_index_or_filter_is_read_by_its_blocks() {
         });
     }
 }
+
+/// A segment that was given up, and published as a hole, before a start that finds nothing of it.
+fn given_up(machine: &Machine, sick: impl Fn(&Town, &Segment)) -> std::path::PathBuf {
+    let mut path = std::path::PathBuf::new();
+    live_on(machine, config(), async |town| {
+        town.uploaded("before", 50).await;
+        town.create("s").await;
+        town.append("s", 0, 100).await;
+        let segment = town.seal_only(|segment| sick(&town, segment)).await;
+        // Longer than anybody waits for a file.
+        tokio::time::sleep(Duration::from_secs(400)).await;
+        town.append("s", 100, 200).await;
+        seal::run(&town.engine.core).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(segment.remote().is_none());
+        assert!(town.segments().pop().expect("sealed").remote().is_some(), "all else is there");
+        path = town.path(&segment);
+        town.engine.close().await;
+    });
+    path
+}
+
+/// The hole is named, and nothing else suffers from it.
+async fn check_hole(town: &Town) {
+    assert_eq!(town.read("before", 1 << 20).await, body("before", 50));
+    let (rest, error) = town.read_from("s", position(100), 1 << 20).await;
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(rest[..100 << 10], body_from("s", 100, 200));
+    let lost = town.page("s", position(7), 1 << 20).await;
+    let Err(Error::Corrupt(what)) = lost else { panic!("{lost:?}") };
+    assert!(what.contains("lost are segments"), "{what}");
+    let bucket = town.machine.bucket().client(Arc::clone(&town.world.clock));
+    let depth = crate::verify::Depth::Both;
+    let found = Engine::verify(town.world.clone(), config(), Some(bucket), depth).await;
+    let found = found.expect("looks").findings;
+    assert!(found.iter().any(|it| it.rule == "hole"), "{found:?}");
+}
+
+#[test]
+fn a_start_goes_on_without_a_segment_whose_damage_was_published() {
+    let machine = Machine::new(60);
+    let path = given_up(&machine, |town, segment| {
+        town.flip(segment, 20);
+        town.damage(segment);
+    });
+    for life in 0..3 {
+        live_on(&machine, config(), async |town| {
+            check_hole(&town).await;
+            let records = usize::try_from(200 + life).expect("small");
+            town.append("s", records, records + 1).await;
+            town.seal().await;
+            check_hole(&town).await;
+            assert_eq!(town.engine.metrics().files_unreadable.get(), 1);
+            town.engine.close().await;
+        });
+        if life == 0 {
+            let world = machine.boot(Duration::ZERO);
+            world.disk.remove(&path).expect("it is there");
+            world.disk.sync_dir(path.parent().expect("a directory")).expect("syncs");
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_was_given_up_is_read_and_uploaded_once_it_is_there_again() {
+    let machine = Machine::new(61);
+    let kept = std::path::Path::new("/data/kept");
+    let path = given_up(&machine, |town, segment| {
+        let path = town.path(segment);
+        town.machine.drive().set_readable(&path, false).expect("is there");
+    });
+    let (dir, above) = (path.parent().expect("a directory"), kept.parent().expect("a directory"));
+    machine.drive().set_readable(&path, true).expect("is there");
+    let world = machine.boot(Duration::ZERO);
+    world.disk.rename(&path, kept).expect("moves");
+    [dir, above].iter().for_each(|dir| world.disk.sync_dir(dir).expect("syncs"));
+    live_on(&machine, config(), async |town| {
+        check_hole(&town).await;
+        town.world.disk.rename(kept, &path).expect("moves back");
+        tokio::time::sleep(Duration::from_secs(4000)).await;
+        assert_eq!(town.engine.metrics().files_unreadable.get(), 0);
+        assert_eq!(town.read("s", 1 << 20).await, body("s", 200));
+        assert!(town.segments().iter().all(|segment| segment.remote().is_some()));
+        assert_eq!(town.engine.metrics().publish.backlog_bytes.get(), 0);
+    });
+    live_on(&machine, config(), async |town| {
+        assert_eq!(town.read("s", 1 << 20).await, body("s", 200));
+    });
+}
+
+#[test]
+fn a_start_refuses_what_is_missing_and_was_never_named_so() {
+    let machine = Machine::new(62);
+    let mut path = std::path::PathBuf::new();
+    live_on(&machine, config(), async |town| {
+        town.create("s").await;
+        town.append("s", 0, 100).await;
+        let nobody_publishes = town.engine.core.chain.lock().await;
+        seal::run(&town.engine.core).await;
+        path = town.path(&town.segments().pop().expect("just sealed"));
+        town.machine.drive().kill();
+        drop(nobody_publishes);
+    });
+    let world = machine.boot(Duration::ZERO);
+    world.disk.remove(&path).expect("it is there");
+    world.disk.sync_dir(path.parent().expect("a directory")).expect("syncs");
+    simulate(async {
+        let world = machine.boot(Duration::ZERO);
+        let bucket = machine.bucket().client(Arc::clone(&world.clock));
+        let opened = Engine::open_with(world, config(), Some(bucket), "test").await;
+        assert!(matches!(opened.err(), Some(crate::OpenError::Corrupt(_))));
+    });
+}

@@ -21,7 +21,10 @@ use crate::{
     core::{Core, ledger_path, segment_path},
     ledger::{self, Source},
     motion::{heal, intact, ledgers, seal::Failed},
-    publish::keys::{Artifact, Nonce},
+    publish::{
+        keys::{Artifact, Nonce},
+        listing::{Entry, Presence},
+    },
     segment::{self, InMemory, Remote},
     state::{
         catalogue::{self, LedgerRow, Place, SegmentRow},
@@ -320,6 +323,12 @@ async fn set_aside(core: &Arc<Core>, file: &File, bad: Bad) -> Result<(), Proble
 async fn place(core: &Arc<Core>, file: &File, place: Place) -> Result<(), Problem> {
     let (id, key, noting, file) = (file.id(), file.key(), Arc::clone(core), file.clone());
     let segment = matches!(file, File::Segment(_));
+    let hole = match &file {
+        File::Segment(held) if place == Place::Hole => {
+            Some(Entry { presence: Presence::Hole, ..super::segment_entry(held) })
+        }
+        _ => None,
+    };
     let noted = core.on_writer("place", move |conn| -> Result<bool, catalogue::Failure> {
         let tx = conn.transaction()?;
         let kept = match segment {
@@ -328,6 +337,9 @@ async fn place(core: &Arc<Core>, file: &File, place: Place) -> Result<(), Proble
         };
         if !kept && place == Place::Bucket {
             catalogue::put_garbage(&tx, key.as_str())?;
+        }
+        if let Some(hole) = hole.filter(|_| kept) {
+            catalogue::put_hole(&tx, &hole)?;
         }
         tx.commit()?;
         if kept {
