@@ -10,13 +10,12 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     admit,
-    audit::InMemory,
     decide::{Now, append},
     history::Deadline,
     log::entry::{self, Create, Entry, Write},
     read::gather::Gather,
     request::{Append, Prepared},
-    segment::{Builder, Codec, Segment},
+    segment::{Builder, Codec, InMemory, Segment},
     state::{
         chunks::Chunks,
         stream::{Identity, Producer, StreamState},

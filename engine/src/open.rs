@@ -30,7 +30,7 @@ use crate::{
         writer::Writer,
     },
     motion::{
-        checkpoint, keeper, merge,
+        checkpoint, heal, keeper, merge,
         publish::{self, chain},
         retention, seal, wipe,
     },
@@ -301,7 +301,9 @@ fn open_locked(
     let files = (rack, files, next_file, ledgers_whole, writer_epoch);
     let world = (world, config, bucket);
     let core = assemble(world, store, (seed, shelf, floor), found, slices, files);
+    let lost = segments.iter().filter(|it| it.is_lost()).map(|it| it.id()).collect();
     core.put_segments(SegmentSet::new(segments));
+    heal::give_up(&core, lost);
     let wiped = catalogue::meta_u64(&conn, wipe::WIPED).map_err(failure)?;
     core.wiped.store(wiped, Ordering::Relaxed);
     let deaths = catalogue::deaths(&conn).map_err(failure)?.into_iter();

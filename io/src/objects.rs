@@ -42,7 +42,8 @@ pub trait Objects: Send + Sync {
 
     /// Creates an object from a whole synced file of `size` bytes that never changes again, without
     /// all of them in memory. `None`: this bucket does not do that with so many, upload them
-    /// instead. The file must outlive the future and may be removed afterwards.
+    /// instead. The file must outlive the future and may be removed afterwards; one that is not there
+    /// is `NotFound`.
     ///
     /// The key must be this file's alone: unlike [`Objects::create`] it may lay the same bytes over
     /// what another call for the same file has just created.

@@ -104,6 +104,12 @@ impl Retrying {
         self.creation(payload.size(), ask).await
     }
 
+    /// Whether the bucket takes a file itself, as [`Retrying::create_from_file`] would offer it.
+    #[must_use]
+    pub fn takes_files(&self, key: &Key, file: &Path, size: u64) -> bool {
+        self.bucket.create_from_file(key, file, size).is_some()
+    }
+
     /// As [`Objects::create_from_file`]; `None`: the bucket does not, upload instead.
     ///
     /// # Errors
@@ -114,7 +120,7 @@ impl Retrying {
         file: &Path,
         size: u64,
     ) -> Result<Option<Outcome>, ObjectError> {
-        if self.bucket.create_from_file(key, file, size).is_none() {
+        if !self.takes_files(key, file, size) {
             return Ok(None);
         }
         let ask = || {

@@ -395,7 +395,8 @@ async fn a_file_becomes_an_object_without_moving_its_bytes() {
     assert_eq!(again, Some(weir_io::retry::Outcome::AlreadyThere));
     world.disk.remove(&file).unwrap();
     assert_eq!(bucket.get(&one, 10).await.unwrap(), "bytes");
-    assert!(bucket.create_from_file(&two, &file, 5).await.is_err(), "no such file");
+    let nowhere = bucket.create_from_file(&two, &file, 5).await;
+    assert_eq!(nowhere, Err(weir_io::objects::ObjectError::NotFound), "no such file");
     let memory = MemoryBucket::new(1).client(Arc::clone(&world.clock));
     assert_eq!(patient(&memory, &world).create_from_file(&two, &file, 5).await.unwrap(), None);
 }

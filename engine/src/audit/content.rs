@@ -1,15 +1,15 @@
 //! Objects: whether each is the file that a manifest names, whole and undamaged.
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use weir_io::{File, objects::Key};
+use weir_io::objects::Key;
 
 use super::{Finding, Objects, note};
 use crate::{
     ledger::{Ledger, Source},
     publish::{invariants::Kind, listing::Entry, manifest::Manifest},
-    segment::Segment,
+    segment::{InMemory, Segment},
     types::{Lsn, SegmentId},
 };
 
@@ -89,38 +89,4 @@ pub(super) fn segment(bytes: Bytes) -> Result<Segment, crate::segment::ReadError
 /// A ledger out of an object.
 pub(super) fn ledger(bytes: Bytes) -> Result<Arc<Ledger>, crate::ledger::ReadError> {
     Ledger::open(Source::Memory(bytes)).map(Arc::new)
-}
-
-/// The bytes of an object as a file that nobody writes.
-#[derive(Default)]
-pub(crate) struct InMemory(pub(crate) Bytes);
-
-impl File for InMemory {
-    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let start = usize::try_from(offset).map_err(io::Error::other)?;
-        let range = start..start.saturating_add(buffer.len());
-        let found = self.0.get(range).ok_or(io::ErrorKind::UnexpectedEof)?;
-        buffer.copy_from_slice(found);
-        Ok(())
-    }
-
-    fn write_all_at(&self, _: &[u8], _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::ReadOnlyFilesystem.into())
-    }
-
-    fn set_len(&self, _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::ReadOnlyFilesystem.into())
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        Ok(u64::try_from(self.0.len()).expect("usize fits u64"))
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn allocated(&self) -> io::Result<u64> {
-        self.len()
-    }
 }

@@ -16,7 +16,6 @@ use std::{collections::BTreeSet, fmt};
 use bytes::Bytes;
 use weir_io::objects::Key;
 
-pub(crate) use self::content::InMemory;
 pub use self::streams::Published;
 use crate::types::{StoreMs, WallMs};
 

@@ -1,13 +1,15 @@
 //! Makes a local copy of a segment that only the bucket has: all that opening needs, no block.
 //!
 //! Two or three small requests whatever the segment's size; one for a small segment, which is then
-//! here as a whole.
+//! here as a whole. An object whose index, filter or trailer is damaged is fetched as a whole, so that
+//! its blocks can be found without.
 
-use std::{io, ops::Range, path::PathBuf};
+use std::{io, ops::Range, path::PathBuf, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use weir_io::{
     World,
+    disk::Create,
     objects::{Key, ObjectError},
     retry::Retrying,
 };
@@ -21,6 +23,9 @@ use crate::{
 
 /// The last bytes that are asked for first: index and filter of most segments are among them.
 const TAIL_BYTES_GUESS: u64 = 64 << 10;
+
+/// Bytes of a whole object that are fetched with one request.
+const PIECE_BYTES: u64 = 8 << 20;
 
 /// How often an object is asked for that seems damaged: it may have been spoiled on the way.
 const TRIES_MAX: u32 = 3;
@@ -73,7 +78,68 @@ pub(crate) async fn adopt(
             settled => return settled,
         }
     }
-    once(world, bucket, adoption).await
+    match once(world, bucket, adoption).await {
+        Err(AdoptError::Damaged { source, .. }) if source.is_dispensable() => {
+            weir_io::sometimes!("an object was damaged beside its blocks");
+            tracing::error!(
+                segment = %adoption.id, key = %adoption.remote.key, %source,
+                "an object is damaged beside its blocks"
+            );
+            salvage(world, bucket, adoption).await
+        }
+        settled => settled,
+    }
+}
+
+/// Fetches all of a damaged object and makes a local copy of its blocks and what they tell.
+async fn salvage(
+    world: &World,
+    bucket: &Retrying,
+    adoption: &Adoption,
+) -> Result<Segment, AdoptError> {
+    let Adoption { store, id, mark, remote, path } = adoption.clone();
+    let fetched = path.with_extension("tmp");
+    let (disk, name) = (Arc::clone(&world.disk), fetched.clone());
+    let blocking = &*world.blocking;
+    let create = move || disk.create(&name, Create::Truncate);
+    let file = weir_io::tasks::run(blocking, create).await?.map_err(AdoptError::Write)?;
+    let fetch = async {
+        let mut at = 0;
+        while at < remote.bytes {
+            let limit = remote.bytes.min(at + PIECE_BYTES);
+            let (piece, target) = (get(bucket, &remote, at..limit).await?, Arc::clone(&file));
+            let write = move || target.write_all_at(&piece, at);
+            weir_io::tasks::run(blocking, write).await?.map_err(AdoptError::Write)?;
+            at = limit;
+        }
+        Ok(())
+    };
+    let arrived: Result<(), AdoptError> = fetch.await;
+    let (disk, key) = (Arc::clone(&world.disk), remote.key.clone());
+    let copy = move || {
+        let damaged = |source| AdoptError::Damaged { key: key.clone(), source };
+        let copied = arrived.and_then(|()| {
+            let (found, _) = Segment::salvage(file).map_err(damaged)?;
+            let is_wanted = (found.store(), found.id()) == (store, id)
+                && mark.is_none_or(|mark| found.footer().mark() == mark);
+            if !is_wanted {
+                return Err(AdoptError::Another(key.clone()));
+            }
+            found.write_anew(&*disk, &path).map_err(|error| match error {
+                CopyError::Read(error) => damaged(error),
+                CopyError::Another => AdoptError::Another(key.clone()),
+                CopyError::Write(error) => AdoptError::Write(error),
+            })?;
+            let file = disk.open(&path).map_err(AdoptError::Write)?;
+            Segment::open(file).map_err(damaged)
+        });
+        // If it can't be removed now it goes at the next start.
+        drop(disk.remove(&fetched));
+        copied
+    };
+    let segment = weir_io::tasks::run(blocking, copy).await??;
+    segment.set_remote(remote);
+    Ok(segment)
 }
 
 async fn once(

@@ -1,5 +1,6 @@
-//! Looks at files that could not be read: one that the bucket has too is fetched from there again,
-//! a ledger that nobody has is written anew with all rows.
+//! Looks at files that could not be read: one that the bucket has too is fetched from there again, a
+//! segment that is damaged beside its blocks is written anew, and of a ledger that nobody has all rows
+//! are written anew.
 
 use std::{
     io,
@@ -9,7 +10,11 @@ use std::{
 
 use weir_io::{disk::Create, objects::ObjectError, retry::Retrying};
 
-use super::{ledgers, seal::Failed, unreadable::News};
+use super::{
+    intact, ledgers,
+    seal::{Failed, NewSegment},
+    unreadable::News,
+};
 use crate::{
     core::{Core, ledger_dir, ledger_path},
     history,
@@ -36,6 +41,13 @@ pub(super) fn note(core: &Core, id: SegmentId, why: &dyn std::fmt::Display) {
             tracing::error!(file = %id, %why, "a file can't be read, and nobody waits for it now");
         }
     }
+}
+
+/// Notes files that were given up before this start and that nothing is here of.
+pub(crate) fn give_up(core: &Core, lost: Vec<SegmentId>) {
+    let now = core.store_now();
+    lost.into_iter().for_each(|id| core.unreadable.lock().give_up(id, now));
+    show(core);
 }
 
 /// Looks at the files whose time has come. Whether any of them is no trouble any more.
@@ -98,9 +110,25 @@ async fn look_at_segment(core: &Arc<Core>, segment: &Arc<Segment>) -> Result<(),
         history::doubt(std::slice::from_ref(segment));
         return Ok(history::make_whole(core, std::slice::from_ref(segment)).await?);
     }
-    let segment = Arc::clone(segment);
-    let read = move || segment.read_through();
-    Ok(weir_io::tasks::run(&*core.world.blocking, read).await??)
+    intact::make(core, segment).await?;
+    if segment.is_lost() { found_again(core, segment.id()).await } else { Ok(()) }
+}
+
+/// A segment is there again that was lost at the start: from here on it is read.
+async fn found_again(core: &Arc<Core>, id: SegmentId) -> Result<(), Failed> {
+    // The set of segments is changed by one at a time.
+    let _turn = core.sealing.lock().await;
+    let shared = Arc::clone(core);
+    let open = move || -> Result<Segment, Failed> { Ok(Segment::open(shared.rack.open(id)?)?) };
+    let segment = Arc::new(weir_io::tasks::run(&*core.world.blocking, open).await??);
+    let row = core.files.lock().segment(id).map(|held| held.row);
+    if let Some(row) = row {
+        weir_io::sometimes!("a segment was found again that was lost at the start");
+        let found = NewSegment { row, segment };
+        core.files.lock().replace_segments(&[id], Some(found.held()));
+        core.replace_segments(&[id], Some(found));
+    }
+    Ok(())
 }
 
 /// A ledger that can't be read: its object is fetched, or all rows are written again.

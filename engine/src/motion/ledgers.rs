@@ -351,7 +351,13 @@ pub(super) async fn remove_refused(core: &Arc<Core>, ids: Vec<SegmentId>, why: &
 
 /// Reads the file of a ledger through; says whether it is what was written.
 pub(super) fn verify(core: &Core, row: &LedgerRow) -> Result<(), Failed> {
-    let ledger = Arc::new(open_file(core, row.id)?);
+    let file = core.world.disk.open(&ledger_path(&core.config, row.id))?;
+    verify_in(core, row, Source::File(file))
+}
+
+/// The same of bytes that are elsewhere.
+pub(super) fn verify_in(core: &Core, row: &LedgerRow, source: Source) -> Result<(), Failed> {
+    let ledger = Arc::new(Ledger::open(source)?);
     is_the_one(core, &ledger, row)?;
     read_through(&ledger)
 }

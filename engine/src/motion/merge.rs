@@ -196,7 +196,8 @@ fn choose(core: &Core) -> Choice {
             let (id, bytes) = (segment.id(), segment.footer().file_bytes());
             let place = files.segment(id).map(|held| held.row.place);
             let uploaded = if place == Some(Place::Bucket) { bytes } else { 0 };
-            Candidate { bytes, uploaded, out: unreadable.has(id) }
+            let out = unreadable.has(id) || segment.is_lost();
+            Candidate { bytes, uploaded, out }
         })
         .collect();
     drop((unreadable, files));

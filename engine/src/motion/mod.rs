@@ -8,6 +8,7 @@ mod condense;
 pub(crate) mod deaths;
 pub(crate) mod fold;
 pub(crate) mod heal;
+mod intact;
 pub(crate) mod keeper;
 pub(crate) mod ledgers;
 pub(crate) mod merge;

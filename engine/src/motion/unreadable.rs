@@ -51,6 +51,11 @@ impl Unreadable {
         }
     }
 
+    /// Nobody waits for a file, as nobody did before this start.
+    pub(crate) fn give_up(&mut self, id: SegmentId, now: StoreMs) {
+        self.files.insert(id, Entry { tries: TRIES_MAX, again: now.plus(PAUSE_MAX_MS) });
+    }
+
     /// A file can be read again, or is gone. Whether it was here.
     pub(crate) fn remove(&mut self, id: SegmentId) -> bool {
         self.files.remove(&id).is_some()

@@ -2,7 +2,8 @@
 //!
 //! The copy of a segment that the bucket has is a cache at a start too: one that is missing, or damaged
 //! where its blocks are found by, is made anew from the object. Damaged blocks are found when they are
-//! read.
+//! read. A segment that only this disk had, and that a manifest names as a hole already, keeps no store
+//! from opening.
 
 use std::{
     collections::BTreeSet,
@@ -24,9 +25,10 @@ use crate::{
     core::{ledger_dir, ledger_path, segment_dir, segment_path},
     history::{AdoptError, Adoption, Bucket, adopt},
     log::commit::StoreId,
-    motion::publish,
+    motion::publish::{self, chain},
+    publish::listing::{Entry, Presence},
     rack::{self, Rack},
-    segment::Segment,
+    segment::{Lost, Segment},
     state::{
         catalogue::{self, Failure, Place, SegmentRow, pieces},
         files::{Cut, Files, Held},
@@ -61,6 +63,15 @@ impl fmt::Display for Lacking {
     }
 }
 
+/// What must be whole of a segment's file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// All by which blocks are found: the bucket has it, too.
+    Everything,
+    /// What the blocks do not tell themselves.
+    Blocks,
+}
+
 /// Why a segment's file is not used.
 enum Unusable {
     /// The disk refused.
@@ -86,10 +97,18 @@ pub(super) fn open(
     for row in rows {
         named.insert(row.id);
         let shown = rack::shown(config, row.id);
-        let segment = match open_one(rack, &row, store, &shown) {
+        let need = match row.place {
+            Place::Bucket if has_bucket => Need::Everything,
+            Place::Bucket | Place::Local | Place::Hole => Need::Blocks,
+        };
+        let segment = match open_one(rack, &row, store, (&shown, need)) {
             Ok(segment) => segment,
+            Err(unusable) if row.place != Place::Bucket => {
+                let hole = known_hole(conn, &row).map_err(failure)?;
+                lost(store, &row, (&shown, hole), unusable)?
+            }
             Err(Unusable::Refused(error)) => return Err(error),
-            Err(Unusable::Bad(why)) if has_bucket && row.place == Place::Bucket => {
+            Err(Unusable::Bad(why)) if need == Need::Everything => {
                 lacking.push(Lacking { store, row, shown, why });
                 continue;
             }
@@ -117,17 +136,75 @@ pub(super) fn open(
     Ok(Found { files: Files::new(held, ledgers, cut), segments, lacking })
 }
 
+/// What a manifest, or what is noted of a hole, says of a segment that is one.
+fn known_hole(conn: &Connection, row: &SegmentRow) -> Result<Option<Entry>, Failure> {
+    if let Some(noted) = catalogue::hole(conn, row.id)? {
+        return Ok(Some(noted));
+    }
+    // Stores of earlier versions have no notes.
+    for stored in [chain::published(conn)?, chain::pending(conn)?].into_iter().flatten() {
+        let mut entries = stored.manifest.segments.rest.into_iter();
+        let found = entries.find(|it| it.id == row.id && it.presence == Presence::Hole);
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// What stands for a segment that can't be used and is known to be a hole.
+fn lost(
+    store: StoreId,
+    row: &SegmentRow,
+    (shown, hole): (&str, Option<Entry>),
+    unusable: Unusable,
+) -> Result<Segment, OpenError> {
+    let Some(hole) = hole.filter(|hole| (hole.bytes, hole.nonce.get()) == (row.bytes, row.nonce))
+    else {
+        return Err(match unusable {
+            Unusable::Refused(error) => error,
+            Unusable::Bad(why) => OpenError::Corrupt(format!("{shown}: {why}")),
+        });
+    };
+    let why = match unusable {
+        Unusable::Refused(error) => error.to_string(),
+        Unusable::Bad(why) => why,
+    };
+    weir_io::sometimes!("a start went on without a segment that was given up before");
+    tracing::error!(
+        segment = %row.id, %why,
+        "a segment that was given up as a hole can't be opened: reads of its records fail"
+    );
+    Ok(Segment::lost(&Lost {
+        store: store.0,
+        id: row.id,
+        bytes: row.bytes,
+        mark: hole.mark,
+        first_lsn: hole.first_lsn,
+        last_lsn: hole.last_lsn,
+        records: hole.records,
+    }))
+}
+
 fn open_one(
     rack: &Rack,
     row: &SegmentRow,
     store: StoreId,
-    shown: &str,
+    (shown, need): (&str, Need),
 ) -> Result<Segment, Unusable> {
     let file = rack.open(row.id).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Unusable::Bad("the file is missing".to_owned()),
         _ => Unusable::Refused(io_error(format!("opening {shown}"))(error)),
     })?;
-    let segment = Segment::open(file).map_err(|bad| Unusable::Bad(bad.to_string()))?;
+    let opened = match need {
+        Need::Everything => Segment::open(file).map(|segment| (segment, None)),
+        Need::Blocks => Segment::salvage(file),
+    };
+    let (segment, wrong) = opened.map_err(|bad| Unusable::Bad(bad.to_string()))?;
+    if let Some(wrong) = wrong {
+        weir_io::sometimes!("a start did without an index or a filter that was damaged");
+        tracing::warn!(segment = %row.id, %wrong, "a segment is damaged beside its blocks, which are all there");
+    }
     if segment.store() != store.0 || segment.id() != row.id {
         return Err(Unusable::Bad("it belongs to another store or row".to_owned()));
     }

@@ -72,6 +72,23 @@ impl Entry {
         Artifact::Ledger(self.id, self.nonce)
     }
 
+    /// Its bytes, alone.
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(ENTRY_BYTES);
+        self.put(&mut out);
+        out.freeze()
+    }
+
+    /// Reads one that stands alone.
+    pub(crate) fn decode(bytes: Bytes) -> Result<Self, Malformed> {
+        let mut take = Take::new(bytes);
+        let entry = Self::take(&mut take)?;
+        match take.left() {
+            0 => Ok(entry),
+            _ => Err(take.malformed("entry")),
+        }
+    }
+
     pub(super) fn put(&self, out: &mut BytesMut) {
         out.put_u64_le(self.id.get());
         out.put_u64_le(self.nonce.get());

@@ -388,8 +388,15 @@ fn find_position(
             return Ok(Arc::clone(segment));
         }
     }
+    let set = sight.core.segments.load();
+    let lost = set.all().iter().filter(|it| it.is_lost()).map(|it| it.id().to_string());
+    let lost: Vec<String> = lost.collect();
     let what = format!("record {position} of stream {stream} is in no segment");
-    Err(Error::Corrupt(what).into())
+    Err(Error::Corrupt(match lost.is_empty() {
+        true => what,
+        false => format!("{what}, and lost are segments {}", lost.join(", ")),
+    })
+    .into())
 }
 
 /// About how many stored bytes a segment holds of a stream's records within `range`; `None` if it

@@ -30,7 +30,7 @@ use crate::{
         keys::Nonce,
         listing::{Entry, Presence},
     },
-    segment::{Remote, Segment},
+    segment::{self, InMemory, Remote, Segment},
     types::SegmentId,
 };
 
@@ -104,6 +104,8 @@ pub(super) struct Fetcher<'a> {
     wanted: Wanted,
     segments: BTreeMap<(SegmentId, Nonce), ()>,
     ledgers: BTreeMap<(SegmentId, Nonce), Verified>,
+    /// One whole segment at a time is in memory.
+    salvaging: tokio::sync::Mutex<()>,
 }
 
 /// A ledger and what could not be read of it.
@@ -117,7 +119,14 @@ struct Verified {
 
 impl<'a> Fetcher<'a> {
     pub(super) fn new(world: &'a World, bucket: &'a Retrying, wanted: Wanted) -> Self {
-        Self { world, bucket, wanted, segments: BTreeMap::new(), ledgers: BTreeMap::new() }
+        Self {
+            world,
+            bucket,
+            wanted,
+            segments: BTreeMap::new(),
+            ledgers: BTreeMap::new(),
+            salvaging: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Fetches all that a manifest names. What is wrong goes into the report.
@@ -197,11 +206,33 @@ impl<'a> Fetcher<'a> {
                 settled => return settled,
             }
         }
+        if matches!((&wrong, &self.wanted), (Bad::Damaged(_), Wanted::Looks)) {
+            match self.salvage(store, entry).await {
+                Err(Bad::Damaged(_)) => {}
+                settled => return settled,
+            }
+        }
         if let Bad::Damaged(what) = &mut wrong {
             let streams = window::outline(self.bucket, &key, entry.bytes).await;
             what.push_str(&format!("; {}", named(&streams)));
         }
         Err(wrong)
+    }
+
+    /// Whether a recovery could do without what is damaged of a segment.
+    async fn salvage(&self, store: StoreId, entry: &Entry) -> Result<(), Bad> {
+        let (key, entry) = (entry.segment().key(), *entry);
+        let _turn = self.salvaging.lock().await;
+        let bytes = whole(self.bucket, &key, entry.bytes).await?;
+        let look = move || -> Result<Result<(), Bad>, RestoreError> {
+            let damaged = |error: segment::ReadError| Bad::Damaged(error.to_string());
+            let opened = Segment::salvage(Arc::new(InMemory(bytes))).map_err(damaged);
+            Ok(opened.and_then(|(segment, _)| {
+                segment.read_through().map_err(damaged)?;
+                is_the_segment(&segment, store, &entry)
+            }))
+        };
+        blocking(self.world, look).await?
     }
 
     /// Makes a local copy of a segment that has no blocks: they stay in the bucket until somebody

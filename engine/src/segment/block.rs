@@ -12,6 +12,7 @@ use super::{
     fields::{Take, put_len, put_varint},
     format::{BlockNo, Codec, Damaged, Entry, Section, put_crc, take_crc},
     part::{Outline, Part},
+    reader::to_u64,
 };
 use crate::{
     inflate::inflate,
@@ -52,7 +53,61 @@ impl Block {
 
     /// Verifies and decodes a block as it is stored, header included.
     pub(super) fn decode(no: BlockNo, entry: &Entry, stored: &Bytes) -> Result<Self, Damaged> {
-        let mut take = Take::new(stored, Section::Block(no), entry.offset);
+        let head = Head::decode(no, entry.offset, stored)?;
+        let at = entry.offset.saturating_add(to_u64(BLOCK_HEADER_LEN));
+        let differs = |reason| Damaged { section: Section::Block(no), at, reason };
+        if head.raw_len != entry.raw_len {
+            return Err(differs("raw length differs from the index"));
+        }
+        if head.stored_len != entry.stored_len {
+            return Err(differs("stored length differs from the index"));
+        }
+        let (parts, raw_len) = head.open(no, entry.offset, stored)?;
+        agree(no, entry, &parts)?;
+        Ok(Self::of(parts, raw_len))
+    }
+
+    /// The same of a block that no index describes; says what one would say of it.
+    pub(super) fn decode_alone(
+        no: BlockNo,
+        offset: u64,
+        stored: &Bytes,
+    ) -> Result<(Self, Entry), Damaged> {
+        let head = Head::decode(no, offset, stored)?;
+        let (parts, raw_bytes) = head.open(no, offset, stored)?;
+        let first = parts.first().expect("checked: at least one part");
+        let last = parts.last().expect("checked: at least one part");
+        let entry = Entry {
+            offset,
+            stored_len: head.stored_len,
+            raw_len: head.raw_len,
+            first: (first.stream(), first.first()),
+            first_timestamp: first.timestamp_of(first.first()),
+            limit: (last.stream(), last.limit()),
+        };
+        Ok((Self::of(parts, raw_bytes), entry))
+    }
+
+    fn of(parts: Box<[Part]>, raw_len: usize) -> Self {
+        let tables: usize = parts.iter().map(Part::table_bytes).sum();
+        Self { parts, bytes: raw_len + tables }
+    }
+}
+
+/// What the first bytes of a block say.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head {
+    codec: u8,
+    raw_len: u32,
+    /// Length of the bytes that follow.
+    pub(super) stored_len: u32,
+    crc: u32,
+}
+
+impl Head {
+    /// Verifies the header of a block that begins with these bytes.
+    pub(super) fn decode(no: BlockNo, offset: u64, stored: &[u8]) -> Result<Self, Damaged> {
+        let mut take = Take::new(stored, Section::Block(no), offset);
         let magic = take.array::<4>()?;
         take.check(magic == *MAGIC, "no block")?;
         let codec = take.u8()?;
@@ -62,22 +117,29 @@ impl Block {
         let crc = take.u32()?;
         take_crc(&mut take, stored, 0)?;
         take.check(reserved == [0; 3], "reserved bytes")?;
-        take.check(raw_len == entry.raw_len, "raw length differs from the index")?;
-        take.check(stored_len == entry.stored_len, "stored length differs from the index")?;
-        let body = stored.slice(take.range(stored.len() - take.at())?);
-        take.check(crc32c::crc32c(&body) == crc, "checksum differs")?;
+        Ok(Self { codec, raw_len, stored_len, crc })
+    }
 
-        let raw_len = usize::try_from(raw_len).expect("u32 fits usize");
-        let raw = match codec {
+    /// Verifies and decodes what follows. Says also how long it is, decompressed.
+    fn open(
+        &self,
+        no: BlockNo,
+        offset: u64,
+        stored: &Bytes,
+    ) -> Result<(Box<[Part]>, usize), Damaged> {
+        let mut take = Take::new(stored, Section::Block(no), offset);
+        take.range(BLOCK_HEADER_LEN)?;
+        let body = stored.slice(take.range(stored.len() - take.at())?);
+        take.check(crc32c::crc32c(&body) == self.crc, "checksum differs")?;
+
+        let raw_len = usize::try_from(self.raw_len).expect("u32 fits usize");
+        let raw = match self.codec {
             CODEC_NONE => body,
             CODEC_ZSTD => inflate(&body, raw_len).ok_or(take.damaged("not decompressible"))?,
             _ => return Err(take.damaged("unknown codec")),
         };
         take.check(raw.len() == raw_len, "raw length differs")?;
-        let parts = parts(no, &raw)?;
-        agree(no, entry, &parts)?;
-        let tables: usize = parts.iter().map(Part::table_bytes).sum();
-        Ok(Self { parts, bytes: raw.len() + tables })
+        Ok((parts(no, &raw)?, raw_len))
     }
 }
 

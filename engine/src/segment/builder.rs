@@ -15,6 +15,7 @@ use super::{
     filter::Filter,
     format::{Codec, Entry, Footer, Header, Span, Trailer},
     part::Outline,
+    reader::encode_index,
 };
 use crate::{
     limits,
@@ -110,11 +111,7 @@ impl<'a> Builder<'a> {
         if !self.open.is_empty() {
             self.close_block()?;
         }
-        let mut index = Vec::with_capacity(self.index.len() * super::format::ENTRY_LEN);
-        for entry in &self.index {
-            entry.encode(&mut index);
-        }
-        let index = self.output.section(&index)?;
+        let index = self.output.section(&encode_index(&self.index))?;
         let filter = self.output.section(&Filter::build(&self.streams).encode())?;
         let footer = Footer {
             blocks: u32::try_from(self.index.len()).expect("2^32 blocks are 256 TiB"),

@@ -73,6 +73,18 @@ impl Local {
         })
     }
 
+    /// No copy at all.
+    pub(super) fn none(file: Arc<dyn File>) -> Self {
+        Self {
+            bare: AtomicBool::new(true),
+            file: Mutex::new(file),
+            bytes: AtomicU64::new(0),
+            whole: AtomicBool::new(false),
+            used: AtomicU64::new(0),
+            turn: Mutex::new(()),
+        }
+    }
+
     pub(super) fn file(&self) -> Arc<dyn File> {
         Arc::clone(&self.file.lock())
     }
@@ -157,10 +169,55 @@ impl Segment {
         self.replace(copy)
     }
 
+    /// Writes the file anew: the blocks as they lie in it, each verified, and everything else out of
+    /// memory. Durable but for its name: the caller syncs the directory.
+    pub(crate) fn write_anew(&self, disk: &dyn Disk, path: &Path) -> Result<(), CopyError> {
+        let _turn = self.local.turn.lock();
+        let temporary = path.with_extension("new.tmp");
+        let write = || -> Result<(), CopyError> {
+            let target = disk.create(&temporary, Create::Truncate)?;
+            self.write_whole(&*target)?;
+            target.sync()?;
+            let copy = Self::open(disk.open(&temporary)?)?;
+            copy.read_through()?;
+            if !self.is(&copy) {
+                return Err(CopyError::Another);
+            }
+            Ok(disk.rename(&temporary, path)?)
+        };
+        if let Err(error) = write() {
+            // What is left of it goes at the next start, if not now.
+            drop(disk.remove(&temporary));
+            return Err(error);
+        }
+        let copy = Self::open(disk.open(path)?)?;
+        self.local.bytes.store(copy.local_bytes(), Ordering::Relaxed);
+        self.set_whole(copy.is_whole());
+        self.local.bare.store(copy.is_bare(), Ordering::Relaxed);
+        *self.local.file.lock() = copy.local.file();
+        Ok(())
+    }
+
+    fn write_whole(&self, target: &dyn File) -> Result<(), CopyError> {
+        let source = self.local.file();
+        target.write_all_at(&self.head(), 0)?;
+        let mut streams: Vec<u64> = Vec::new();
+        for no in self.blocks() {
+            let Range { start, end } = self.span(&(no..no.next()));
+            let stored = read(&*source, Section::Block(no), start, end - start)?;
+            let block = self.decode(no, &stored).map_err(ReadError::from)?;
+            streams.extend(block.parts().iter().map(|part| part.stream().get()));
+            // One stream may end a block and begin the next.
+            streams.dedup();
+            target.write_all_at(&stored, start)?;
+        }
+        let tail = self.tail(&streams).map_err(ReadError::from)?;
+        Ok(target.write_all_at(&tail, self.footer().tail_start())?)
+    }
+
     /// Whether the other is a copy of the same segment.
-    fn is(&self, copy: &Self) -> bool {
-        (copy.store(), copy.id(), copy.footer().mark())
-            == (self.store(), self.id(), self.footer().mark())
+    pub(crate) fn is(&self, copy: &Self) -> bool {
+        (copy.store(), copy.id(), copy.mark()) == (self.store(), self.id(), self.mark())
     }
 
     fn replace(&self, copy: &Self) -> u64 {

@@ -49,6 +49,8 @@ pub(crate) struct Segment {
     footer: Footer,
     index: Box<[Entry]>,
     filter: Filter,
+    /// Its mark, if there is nothing else to have it from ([`super::Lost`]).
+    pub(super) lost: Option<u32>,
     remote: OnceLock<Remote>,
     /// A manifest in the bucket names the object.
     published: AtomicBool,
@@ -85,15 +87,25 @@ impl Segment {
         let filter = section(&*file, Section::Filter, footer.filter)?;
         let filter = Filter::decode(&filter, footer.filter.offset)?;
         let local = Local::new(file, file_len, footer.index.offset).map_err(failed)?;
-        Ok(Self {
+        Ok(Self::of(local, header, footer, (index, filter)))
+    }
+
+    pub(super) fn of(
+        local: Local,
+        header: Header,
+        footer: Footer,
+        (index, filter): (Box<[Entry]>, Filter),
+    ) -> Self {
+        Self {
             local,
             header,
             footer,
             index,
             filter,
+            lost: None,
             remote: OnceLock::new(),
             published: AtomicBool::new(false),
-        })
+        }
     }
 
     /// The store it was written by.
@@ -104,6 +116,16 @@ impl Segment {
     /// Its number.
     pub(crate) const fn id(&self) -> SegmentId {
         self.header.segment
+    }
+
+    /// Checksum of its footer, which tells it from every other.
+    pub(crate) fn mark(&self) -> u32 {
+        self.lost.unwrap_or_else(|| self.footer.mark())
+    }
+
+    /// Whether nothing of it is here but what a manifest says of it.
+    pub(crate) const fn is_lost(&self) -> bool {
+        self.lost.is_some()
     }
 
     /// The object that has the same bytes. `None`: the local file is the only copy.
@@ -208,7 +230,42 @@ impl Segment {
 
     /// Reads and verifies all of it.
     pub(crate) fn read_through(&self) -> Result<(), ReadError> {
+        if self.is_lost() {
+            let reason = "nothing of it could be opened";
+            return Err(Damaged { section: Section::Header, at: 0, reason }.into());
+        }
         self.blocks().try_for_each(|no| self.block(no).map(drop))
+    }
+
+    /// The bytes before the blocks, out of memory.
+    pub(super) fn head(&self) -> Vec<u8> {
+        self.header.encode()
+    }
+
+    /// The bytes after the blocks, out of memory. `streams`: those that the blocks have, ascending; a
+    /// filter that is not known is made of them.
+    pub(super) fn tail(&self, streams: &[u64]) -> Result<Vec<u8>, Damaged> {
+        let Footer { index, filter, .. } = self.footer;
+        let is = |bytes: &[u8], span: Span| {
+            to_u64(bytes.len()) == span.len && crc32c::crc32c(bytes) == span.crc
+        };
+        let reason = "what is known of it is not what was written";
+        let mut tail = encode_index(&self.index);
+        if !is(&tail, index) {
+            return Err(Damaged { section: Section::Index, at: index.offset, reason });
+        }
+        let known = Some(self.filter.encode()).filter(|known| is(known, filter));
+        let known = known.unwrap_or_else(|| Filter::build(streams).encode());
+        if !is(&known, filter) {
+            return Err(Damaged { section: Section::Filter, at: filter.offset, reason });
+        }
+        tail.extend_from_slice(&known);
+        let footer = self.footer.encode();
+        let offset = self.footer.tail_start() + to_u64(tail.len());
+        let span = Span { offset, len: to_u64(footer.len()), crc: crc32c::crc32c(&footer) };
+        tail.extend_from_slice(&footer);
+        tail.extend_from_slice(&Trailer { footer: span }.encode());
+        Ok(tail)
     }
 
     /// Reads, verifies and decodes one block. The number must be one of this segment's.
@@ -295,7 +352,7 @@ pub(crate) fn outline(file: &dyn File) -> Vec<StreamId> {
 }
 
 /// Reads a section and verifies its checksum.
-fn section(file: &dyn File, section: Section, span: Span) -> Result<Bytes, ReadError> {
+pub(super) fn section(file: &dyn File, section: Section, span: Span) -> Result<Bytes, ReadError> {
     let bytes = read(file, section, span.offset, span.len)?;
     if crc32c::crc32c(&bytes) == span.crc {
         return Ok(bytes);
@@ -327,7 +384,7 @@ pub(super) fn read(
 
 /// Reads an index whose checksum has been verified. Blocks must follow each other without a
 /// gap in the file, and in order of their records.
-fn decode_index(bytes: &[u8], footer: &Footer) -> Result<Box<[Entry]>, Damaged> {
+pub(super) fn decode_index(bytes: &[u8], footer: &Footer) -> Result<Box<[Entry]>, Damaged> {
     let mut take = Take::new(bytes, Section::Index, footer.index.offset);
     let mut entries: Vec<Entry> = Vec::with_capacity(bytes.len() / ENTRY_LEN);
     let mut offset = to_u64(HEADER_LEN);
@@ -343,6 +400,13 @@ fn decode_index(bytes: &[u8], footer: &Footer) -> Result<Box<[Entry]>, Damaged> 
     take.end()?;
     take.check(offset == footer.index.offset, "place of the index")?;
     Ok(entries.into_boxed_slice())
+}
+
+/// The bytes of an index.
+pub(super) fn encode_index(entries: &[Entry]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(entries.len() * ENTRY_LEN);
+    entries.iter().for_each(|entry| entry.encode(&mut bytes));
+    bytes
 }
 
 /// How many streams have an identifier between those of a block's first and last record.

@@ -18,9 +18,9 @@ pub(crate) use self::{
     deaths::{DEAD_BYTES_MAX, Death, add_death, deaths, drop_death},
     objects::{
         LedgerRow, Place, SegmentRow, collectable, drop_garbage, drop_ledger, drop_manifest,
-        drop_segment, forget_bucket, is_garbage, ledgers, oldest_manifest, oldest_waiting,
-        place_ledger, place_segment, put_garbage, put_ledger, put_manifest, put_segment, retire,
-        segments, superseded, unretired,
+        drop_segment, forget_bucket, hole, is_garbage, ledgers, oldest_manifest, oldest_waiting,
+        place_ledger, place_segment, put_garbage, put_hole, put_ledger, put_manifest, put_segment,
+        retire, segments, superseded, unretired,
     },
     readable::{lets_go, readable},
     subscriptions::{

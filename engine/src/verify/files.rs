@@ -91,13 +91,16 @@ impl Local<'_> {
             Err(error) => return Err(failed(error)),
         };
         found.checked.files = 1;
-        let segment = match Segment::open(file) {
-            Ok(segment) => segment,
+        let (segment, wrong) = match Segment::salvage(file) {
+            Ok(opened) => opened,
             Err(bad) => {
                 found.add("file", shown, bad.to_string());
                 return Ok(found);
             }
         };
+        if let Some(wrong) = wrong {
+            found.add("file", &shown, wrong.to_string());
+        }
         let bytes = segment.footer().file_bytes();
         if (segment.store(), segment.id(), bytes) != (store.0, row.id, row.bytes) {
             found.add("file", shown, "it is another segment than the tables say");

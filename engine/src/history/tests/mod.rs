@@ -8,6 +8,7 @@ mod faults;
 mod merging;
 mod reads;
 mod tally;
+mod upload;
 
 use std::{future::Future, sync::Arc, time::Duration};
 

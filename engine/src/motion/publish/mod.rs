@@ -319,7 +319,8 @@ async fn publish(
     let stored = Stored::new(manifest);
     let proposed = (&stored.manifest, &segments[..], &ledgers[..]);
     allow(state.last.as_ref(), picture, proposed, stored.bytes.len())?;
-    note_pending(core, &stored).await?;
+    let holes = segments.iter().filter(|entry| lacking.contains(&entry.id)).copied().collect();
+    note_pending(core, &stored, holes).await?;
     state.unresolved = Some(stored.clone());
     settle(core, bucket, state, stored).await?;
     named(picture);
@@ -468,13 +469,14 @@ const fn presence(place: Place) -> Presence {
     }
 }
 
+/// What a manifest says of a segment.
 fn segment_entry(held: &Held) -> Entry {
     let footer = held.segment.footer();
     Entry {
         id: held.row.id,
         nonce: Nonce::new(held.row.nonce),
         bytes: held.row.bytes,
-        mark: footer.mark(),
+        mark: held.segment.mark(),
         first_lsn: footer.first_lsn,
         last_lsn: footer.last_lsn,
         records: footer.records,
@@ -509,10 +511,16 @@ fn show(core: &Core, stored: Option<&Stored>) {
     core.moves.send_modify(|moves| *moves += 1);
 }
 
-/// Notes a manifest that is about to be published: after a crash it may be in the bucket.
-async fn note_pending(core: &Arc<Core>, stored: &Stored) -> Result<(), Problem> {
+/// Notes a manifest that is about to be published: after a crash it may be in the bucket. What it names
+/// as holes, a start may do without.
+async fn note_pending(core: &Arc<Core>, stored: &Stored, holes: Vec<Entry>) -> Result<(), Problem> {
     let bytes = stored.bytes.clone();
-    let noted = core.on_writer("publishing", move |conn| chain::put_pending(conn, &bytes));
+    let noted = core.on_writer("publishing", move |conn| -> Result<(), catalogue::Failure> {
+        let tx = conn.transaction()?;
+        holes.iter().try_for_each(|hole| catalogue::put_hole(&tx, hole))?;
+        chain::put_pending(&tx, &bytes)?;
+        Ok(tx.commit()?)
+    });
     settled(noted.await)
 }
 

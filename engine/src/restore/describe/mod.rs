@@ -122,8 +122,8 @@ fn find_stream(conn: &rusqlite::Connection, id: StreamId) -> Option<Known> {
 }
 
 fn segment(bytes: &Bytes, each: Each<'_>) -> Flow {
-    let segment = match Segment::open(Arc::new(Window::whole(bytes.clone()))) {
-        Ok(segment) => segment,
+    let (segment, wrong) = match Segment::salvage(Arc::new(Window::whole(bytes.clone()))) {
+        Ok(opened) => opened,
         Err(bad) => return each(Item::damage("a segment", bad)),
     };
     let footer = segment.footer();
@@ -143,6 +143,9 @@ fn segment(bytes: &Bytes, each: Each<'_>) -> Flow {
             ("mark", mark(footer.mark())),
         ],
     ))?;
+    if let Some(wrong) = wrong {
+        each(Item::damage("a segment", wrong))?;
+    }
     for no in segment.blocks() {
         match segment.block(no) {
             Ok(block) => {

@@ -5,7 +5,7 @@
 //! may not serve any more can be looked at. A merged segment may hold records that were published
 //! too: rather too much is shown than too little.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use weir_io::{World, sqlite::Role};
@@ -118,8 +118,8 @@ fn segments(
     for row in catalogue::segments(conn)? {
         let path: PathBuf = segment_path(config, row.id);
         let opened = world.disk.open(&path).map_err(|error| error.to_string());
-        let opened =
-            opened.and_then(|file| Segment::open(Arc::clone(&file)).map_err(|bad| bad.to_string()));
+        let opened = opened.and_then(|file| Segment::salvage(file).map_err(|bad| bad.to_string()));
+        let opened = opened.map(|(segment, _)| segment);
         match opened {
             Ok(segment) if segment.footer().last_lsn <= folded => {}
             opened => found.push((row.id, opened)),

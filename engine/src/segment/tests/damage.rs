@@ -94,6 +94,56 @@ fn every_flipped_bit_is_found_and_its_section_named() {
     }
 }
 
+/// A segment, whatever of it can be done without is damaged.
+fn salvaged(bytes: Vec<u8>) -> Result<Segment, ReadError> {
+    let (segment, wrong) = Segment::salvage(MemoryFile::of(bytes))?;
+    assert!(wrong.is_some(), "it is told");
+    Ok(segment)
+}
+
+#[test]
+fn every_byte_of_index_filter_and_trailer_can_be_done_without() {
+    for codec in [Codec::None, Codec::Zstd] {
+        let (bytes, footer) = write(&sample(), codec);
+        let index_at = usize::try_from(footer.index.offset).unwrap();
+        let footer_at = bytes.len() - TRAILER_LEN - FOOTER_LEN;
+        let trailer_at = bytes.len() - TRAILER_LEN;
+        for at in (index_at..footer_at).chain(trailer_at..bytes.len()) {
+            for bit in 0..8 {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1 << bit;
+                let segment = salvaged(damaged).unwrap_or_else(|bad| panic!("byte {at}: {bad}"));
+                super::roundtrip::check_opened(segment, &footer, &sample());
+            }
+        }
+        // All of index and filter at once.
+        let mut damaged = bytes.clone();
+        damaged[index_at..footer_at].fill(0x5a);
+        super::roundtrip::check_opened(salvaged(damaged).unwrap(), &footer, &sample());
+    }
+}
+
+#[test]
+fn an_index_that_its_blocks_do_not_make_is_not_made_up() {
+    let (bytes, footer) = write(&sample(), Codec::None);
+    let index_at = usize::try_from(footer.index.offset).unwrap();
+    for at in HEADER_LEN..index_at {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        damaged[index_at + 3] ^= 1;
+        let error = salvaged(damaged).err().unwrap();
+        let ReadError::Damaged(error) = error else { panic!("{error}") };
+        assert_eq!(error.section, Section::Index, "{at}");
+    }
+    // What else is to be known is nowhere but there.
+    let footer_at = bytes.len() - TRAILER_LEN - FOOTER_LEN;
+    for at in (0..HEADER_LEN).chain(footer_at..bytes.len() - TRAILER_LEN) {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        assert!(matches!(salvaged(damaged), Err(ReadError::Damaged(_))), "{at}");
+    }
+}
+
 #[test]
 fn a_file_of_any_other_length_is_refused() {
     let (bytes, _) = write(&sample(), Codec::None);
@@ -182,6 +232,7 @@ proptest! {
         for (index, value) in forgeries {
             forged[index.index(bytes.len())] = value;
         }
+        drop(Segment::salvage(MemoryFile::of(forged.clone())));
         reseal(&mut forged, &bytes);
         drop(read_all(forged));
     }
@@ -207,6 +258,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        prop_assert!(Segment::salvage(MemoryFile::of(bytes.clone())).is_err());
         prop_assert!(read_all(bytes).is_err());
     }
 }

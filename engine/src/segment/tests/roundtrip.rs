@@ -18,8 +18,7 @@ struct Decoded {
 }
 
 impl Decoded {
-    fn new(bytes: Vec<u8>) -> Self {
-        let segment = open(bytes);
+    fn new(segment: Segment) -> Self {
         let blocks = segment.blocks().map(|no| segment.block(no).unwrap()).collect();
         Self { segment, blocks }
     }
@@ -70,13 +69,17 @@ fn joined(form: Form, records: &BTreeMap<Seq, Record>, range: Range<Seq>) -> Vec
     records.join(separator)
 }
 
-/// Every way of asking, for every record.
 fn check(input: &Input, codec: Codec) {
-    let model = model(input);
     let (bytes, footer) = write(input, codec);
-    let decoded = Decoded::new(bytes);
+    check_opened(open(bytes), &footer, input);
+}
+
+/// Every way of asking, for every record.
+pub(super) fn check_opened(segment: Segment, footer: &Footer, input: &Input) {
+    let model = model(input);
+    let decoded = Decoded::new(segment);
     let segment = &decoded.segment;
-    assert_eq!(segment.footer(), &footer);
+    assert_eq!(segment.footer(), footer);
     assert_eq!((segment.store(), segment.id()), (STORE, SegmentId::new(7)));
     assert_eq!(footer.streams, u64::try_from(model.len()).unwrap());
     let records = model.values().map(|records| u64::try_from(records.len()).unwrap());

@@ -3,9 +3,9 @@
 
 use rusqlite::{Connection, params};
 
-use super::{Outcome, column, meta_u64, position, put_meta};
+use super::{Outcome, column, meta, meta_u64, position, put_meta};
 use crate::{
-    publish::keys::Generation,
+    publish::{keys::Generation, listing::Entry},
     types::{Lsn, SegmentId, StoreMs},
 };
 
@@ -97,6 +97,31 @@ pub(crate) fn put_segment(conn: &Connection, row: &SegmentRow) -> Outcome<()> {
 /// Forgets a segment.
 pub(crate) fn drop_segment(conn: &Connection, id: SegmentId) -> Outcome<()> {
     conn.prepare_cached("DELETE FROM segments WHERE id = ?1")?.execute([column(id.get())])?;
+    drop_hole(conn, id)
+}
+
+/// Under which a segment is described that is a hole.
+fn hole_key(id: SegmentId) -> String {
+    format!("hole/{:016x}", id.get())
+}
+
+/// Keeps what a manifest says of a segment that it names as a hole.
+pub(crate) fn put_hole(conn: &Connection, entry: &Entry) -> Outcome<()> {
+    put_meta(conn, &hole_key(entry.id), &entry.encode())
+}
+
+/// What a manifest said of a segment that it named as a hole.
+pub(crate) fn hole(conn: &Connection, id: SegmentId) -> Outcome<Option<Entry>> {
+    let Some(bytes) = meta(conn, &hole_key(id))? else { return Ok(None) };
+    let entry = Entry::decode(bytes.into())?;
+    match entry.id == id {
+        true => Ok(Some(entry)),
+        false => Err(super::Failure::Damaged(format!("hole {id} describes another segment"))),
+    }
+}
+
+fn drop_hole(conn: &Connection, id: SegmentId) -> Outcome<()> {
+    conn.prepare_cached("DELETE FROM meta WHERE key = ?1")?.execute([hole_key(id)])?;
     Ok(())
 }
 
@@ -118,6 +143,9 @@ pub(crate) fn segments(conn: &Connection) -> Outcome<Vec<SegmentRow>> {
 
 /// Says where a segment is. Returns whether there is such a segment.
 pub(crate) fn place_segment(conn: &Connection, id: SegmentId, place: Place) -> Outcome<bool> {
+    if place == Place::Bucket {
+        drop_hole(conn, id)?;
+    }
     let mut update = conn.prepare_cached("UPDATE segments SET place = ?2 WHERE id = ?1")?;
     Ok(update.execute(params![column(id.get()), place.code()])? > 0)
 }

@@ -278,9 +278,12 @@ impl<S: ObjectStore + PaginatedListStore> Objects for Cloud<S> {
     }
 }
 
-/// A file that is not read now may be read by the next attempt.
+/// A file that is not read now may be read by the next attempt, unless there is none.
 fn unread(error: io::Error) -> ObjectError {
-    ObjectError::Transient(format!("the file is not read: {error}"))
+    match error.kind() {
+        io::ErrorKind::NotFound => ObjectError::NotFound,
+        _ => ObjectError::Transient(format!("the file is not read: {error}")),
+    }
 }
 
 /// The body of an answer that must have `size` bytes.

@@ -175,6 +175,10 @@ impl Objects for Local {
                     shelf.stage(&draw, name, |file| copy(&*shelf.disk.open(&source)?, file))
                 }
                 linked => linked,
+            });
+            let created = created.map_err(|error| match shelf.disk.exists(&source) {
+                Ok(false) => ObjectError::NotFound,
+                _ => error,
             })?;
             // A copy stays on this machine: nobody bills its bytes.
             Ok(Delivery { created, requests: 1, bytes: 0 })
