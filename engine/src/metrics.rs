@@ -50,6 +50,8 @@ pub struct Metrics {
     pub seals: Counter,
     /// Seals that failed and will be tried again.
     pub seals_failed: Counter,
+    /// Merges of segments or ledgers that failed and will be tried again.
+    pub merges_failed: Counter,
     /// Times a stream let go of its oldest records.
     pub trims: Counter,
     /// Live segments.
@@ -122,6 +124,7 @@ impl Default for Metrics {
             checkpoints: Counter::default(),
             seals: Counter::default(),
             seals_failed: Counter::default(),
+            merges_failed: Counter::default(),
             trims: Counter::default(),
             segments: Gauge::default(),
             segment_bytes: Gauge::default(),
@@ -201,6 +204,7 @@ impl Metrics {
         r.register("weir_wal_checkpoints", "Complete checkpoints", self.checkpoints.clone());
         r.register("weir_seals", "Seals finished", self.seals.clone());
         r.register("weir_seals_failed", "Seals failed", self.seals_failed.clone());
+        r.register("weir_merges_failed", "Merges failed", self.merges_failed.clone());
         r.register("weir_trims", "Times a stream let old records go", self.trims.clone());
         r.register("weir_segments", "Live segments", self.segments.clone());
         r.register("weir_segment_bytes", "Bytes of live segments", self.segment_bytes.clone());

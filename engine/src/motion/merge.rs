@@ -106,6 +106,7 @@ pub(crate) async fn all(core: &Arc<Core>) -> Rest {
             }
             Err(error) => {
                 if !blamed(core, &inputs, &error, &mut doubted).await {
+                    core.metrics.merges_failed.inc();
                     tracing::warn!(%error, "merge failed and will be tried again");
                     let ids: Vec<SegmentId> = inputs.iter().map(|it| it.id()).collect();
                     deaths::put_off(core, &ids);
@@ -117,6 +118,7 @@ pub(crate) async fn all(core: &Arc<Core>) -> Rest {
     match condense::all(core).await {
         Ok(condensed) => merged |= condensed,
         Err(error) => {
+            core.metrics.merges_failed.inc();
             tracing::warn!(%error, "merge of ledgers failed and will be tried again");
             return Rest::Failed;
         }

@@ -124,9 +124,13 @@ pub(crate) async fn open(sim: &Rc<Sim>, world: World, faulty: bool) -> Option<Rc
     };
     sim.note("opened");
     sim.set_faults(sim.calm());
-    // What a failed commit was to name has to stay: a crash may still bring the row.
-    let may_stay = faulty && engine.metrics().seals_failed.get() > 0;
-    sim.check(files(sim, &world, may_stay).await);
+    // What a failed commit was to name has to stay: a crash may still bring the row. What was under
+    // way while the drive had faults may fail later.
+    let failed = || {
+        let metrics = engine.metrics();
+        faulty && metrics.seals_failed.get() + metrics.merges_failed.get() > 0
+    };
+    sim.check(files(sim, &world, failed).await);
     Some(Rc::new(Host {
         sim: Rc::clone(sim),
         door: Door::Inside(engine.clone()),
@@ -153,14 +157,14 @@ async fn in_time<T>(sim: &Sim, limit: Duration, opening: impl Future<Output = T>
 
 /// The segments that are there, as files or as pieces, are those that the catalogue names. A merge
 /// may be about to remove what it has given up: nothing is to stay, but for what `may_stay`.
-async fn files(sim: &Sim, world: &World, may_stay: bool) -> Result<(), Breach> {
+async fn files(sim: &Sim, world: &World, may_stay: impl Fn() -> bool) -> Result<(), Breach> {
     for _ in 0..FILE_LOOKS {
-        if look_at_files(sim, world, may_stay).is_ok() {
+        if look_at_files(sim, world, may_stay()).is_ok() {
             return Ok(());
         }
         tokio::time::sleep(FILE_LOOK).await;
     }
-    look_at_files(sim, world, may_stay)
+    look_at_files(sim, world, may_stay())
 }
 
 fn look_at_files(sim: &Sim, world: &World, may_stay: bool) -> Result<(), Breach> {
