@@ -231,10 +231,7 @@ async fn upload(core: &Arc<Core>, bucket: &Retrying, file: File) -> Result<(), P
     };
     let created = match created {
         // Its file went before the bucket had it.
-        Err(ObjectError::NotFound) if !file.is_wanted(core) => {
-            weir_io::sometimes!("a file was merged away while it was uploaded");
-            return Err(Problem::Changed);
-        }
+        Err(ObjectError::NotFound) if !file.is_wanted(core) => return Err(Problem::Changed),
         created => created?,
     };
     if created != Outcome::Created {
@@ -263,7 +260,7 @@ async fn verified(
     let looked = match (look(core, file, way).await?, file) {
         (Err(failed), File::Segment(held)) if intact::is_beside_the_blocks(&failed) => {
             match intact::mend(core, &held.segment, failed).await {
-                Ok(()) => look(core, file, way).await?,
+                Ok(()) => look(core, file, way).await?.map_err(once_more),
                 Err(failed) => Err(failed),
             }
         }
@@ -276,6 +273,14 @@ async fn verified(
     match looked {
         Err(Failed::Gone(gone)) => Err(Problem::Local(gone.to_string())),
         looked => Ok(looked.map_err(Bad::from)),
+    }
+}
+
+/// What was whole a moment ago, and has its blocks, is no hole: it is looked at again.
+fn once_more(failed: Failed) -> Failed {
+    match intact::is_beside_the_blocks(&failed) {
+        true => Failed::Io(io::Error::other(failed)),
+        false => failed,
     }
 }
 
