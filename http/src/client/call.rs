@@ -223,12 +223,15 @@ impl Caller {
                     (Error::Unreachable { server, reason }, None)
                 }
             };
-            let wait = wait.unwrap_or(Duration::ZERO).max(self.pause(attempts));
-            if Instant::now() + wait >= deadline {
+            let now = Instant::now();
+            // Before the server wants it there is no use in asking; otherwise the last attempt is
+            // made when the time is over.
+            if now >= deadline || wait.is_some_and(|wait| now + wait > deadline) {
                 return Err(error);
             }
             self.tell(Some(error.to_string()));
-            tokio::time::sleep(wait).await;
+            let pause = self.pause(attempts).max(wait.unwrap_or(Duration::ZERO));
+            tokio::time::sleep_until((now + pause).min(deadline)).await;
         }
     }
 
@@ -479,6 +482,7 @@ mod tests {
             let failed = client(&machine, Absent::MayCome).stream("a").head().await;
             assert!(matches!(failed, Err(Error::Unreachable { .. })), "{failed:?}");
             assert!(attempts(&machine) > 5, "{}", attempts(&machine));
+            assert!(began.elapsed() >= Patience::default().total, "{:?}", began.elapsed());
         })
         .await;
     }
