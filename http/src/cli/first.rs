@@ -15,6 +15,8 @@ const COMMANDS: [&str; 12] = [
 ];
 /// Those with commands of their own.
 const GROUPS: [&str; 2] = ["sub", "bench"];
+/// One whose commands ask no server, and can print JSON.
+const LOCAL: &str = "local";
 
 /// The command line with such flags behind their command.
 pub(super) fn in_place(arguments: Vec<OsString>) -> Vec<OsString> {
@@ -32,6 +34,7 @@ pub(super) fn in_place(arguments: Vec<OsString>) -> Vec<OsString> {
     let commands = match word(first) {
         command if COMMANDS.contains(&command) => 1,
         group if GROUPS.contains(&group) && !word(first + 1).starts_with('-') => 2,
+        LOCAL if (1..first).all(|at| word(at) == ALONE) && !word(first + 1).starts_with('-') => 2,
         _ => return arguments,
     };
     let rest = (first + commands).min(arguments.len());
@@ -51,6 +54,9 @@ mod tests {
             ("weir --url=X --json --auth K sub ls a", "weir sub ls --url=X --json --auth K a"),
             ("weir --json bench append --rate 1", "weir bench append --json --rate 1"),
             ("weir --retry-for 1s append a -- -x", "weir append --retry-for 1s a -- -x"),
+            ("weir --json local status a", "weir local status --json a"),
+            ("weir --json local --help", "weir --json local --help"),
+            ("weir --url X local status", "weir --url X local status"),
             ("weir head a --url X", "weir head a --url X"),
             // What is no command that asks a server, the grammar refuses.
             ("weir --url X", "weir --url X"),

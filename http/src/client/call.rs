@@ -223,12 +223,15 @@ impl Caller {
                     (Error::Unreachable { server, reason }, None)
                 }
             };
-            let wait = wait.unwrap_or(Duration::ZERO).max(self.pause(attempts));
-            if Instant::now() + wait >= deadline {
+            let now = Instant::now();
+            // Before the server wants it there is no use in asking; otherwise the last attempt is
+            // made when the time is over.
+            if now >= deadline || wait.is_some_and(|wait| now + wait > deadline) {
                 return Err(error);
             }
             self.tell(Some(error.to_string()));
-            tokio::time::sleep(wait).await;
+            let pause = self.pause(attempts).max(wait.unwrap_or(Duration::ZERO));
+            tokio::time::sleep_until((now + pause).min(deadline)).await;
         }
     }
 
@@ -422,6 +425,8 @@ fn describe(error: &hyper::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         time::timeout,
@@ -479,6 +484,7 @@ mod tests {
             let failed = client(&machine, Absent::MayCome).stream("a").head().await;
             assert!(matches!(failed, Err(Error::Unreachable { .. })), "{failed:?}");
             assert!(attempts(&machine) > 5, "{}", attempts(&machine));
+            assert!(began.elapsed() >= Patience::default().total, "{:?}", began.elapsed());
         })
         .await;
     }
@@ -493,6 +499,35 @@ mod tests {
             let failed = stream.head().await;
             assert!(matches!(failed, Err(Error::Unreachable { .. })), "{failed:?}");
             assert!(attempts(&machine) > 5, "{}", attempts(&machine));
+        })
+        .await;
+    }
+
+    /// Answers every request with a page that breaks off.
+    async fn cut_pages(mut listener: MemoryListener) -> Infallible {
+        loop {
+            let (mut socket, _) = listener.accept().await.expect("a connection");
+            let mut request = [0; 1_024];
+            assert!(socket.read(&mut request).await.expect("a request") > 0);
+            let page = b"HTTP/1.1 200 OK\r\nStream-Next-Offset: 1\r\nContent-Length: 9\r\n\r\npart";
+            socket.write_all(page).await.expect("it listens");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_that_breaks_off_is_asked_for_until_the_time_is_over() {
+        within_a_world(async {
+            let machine = Machine::new(1);
+            let listener = machine.outbound().listen(ADDRESS.into()).expect("nobody listens there");
+            let stream = client(&machine, Absent::IsAbsent).stream("a");
+            let began = Instant::now();
+            let page = tokio::select! {
+                page = stream.page(&crate::client::From::Start, None) => page,
+                never = cut_pages(listener) => match never {},
+            };
+            assert!(matches!(page, Err(Error::BrokenOff { .. })), "{page:?}");
+            assert!(attempts(&machine) > 5, "{}", attempts(&machine));
+            assert!(began.elapsed() >= Patience::default().total, "{:?}", began.elapsed());
         })
         .await;
     }

@@ -13,6 +13,10 @@ const SHOWN_MAX: usize = 300;
 /// The status of a server that has as much to do as it takes on.
 const BACKLOG: u16 = 429;
 
+/// Codes of refusals: another worker has the work, or had it since.
+pub(super) const ALREADY_CLAIMED: &str = "[ALREADY_CLAIMED]";
+const FENCED: &str = "[FENCED]";
+
 /// Why a request did not do what it was to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -24,9 +28,28 @@ pub enum Error {
         /// What the system said.
         reason: String,
     },
+    /// Answers began and did not come to their end; nothing was changed.
+    #[error("what {server} answers breaks off: {reason}")]
+    BrokenOff {
+        /// The server.
+        server: String,
+        /// What the system said.
+        reason: String,
+    },
     /// The answer to a request that must not be repeated was lost.
     #[error("the answer was lost ({reason}): nobody knows whether the request was carried out")]
     Unknown {
+        /// What happened to it.
+        reason: String,
+    },
+    /// The same, of a subscription.
+    #[error(
+        "subscription {id}: the answer was lost ({reason}): nobody knows whether the request was \
+         carried out"
+    )]
+    SubscriptionUnknown {
+        /// Its name.
+        id: String,
         /// What happened to it.
         reason: String,
     },
@@ -164,7 +187,9 @@ impl Error {
             | Self::Unsupported { .. }
             | Self::Refused { .. } => true,
             Self::Unreachable { .. }
+            | Self::BrokenOff { .. }
             | Self::Unknown { .. }
+            | Self::SubscriptionUnknown { .. }
             | Self::NoProducers
             | Self::Busy { .. }
             | Self::Strange(_) => false,
@@ -174,24 +199,60 @@ impl Error {
     /// What to do next.
     #[must_use]
     pub fn advice(&self) -> Option<String> {
-        let advice = match self {
+        Some(match self {
+            Self::Gone { next: Some(next), .. } => {
+                format!("what is left begins at --from {next}")
+            }
+            Self::SubscriptionUnknown { id, .. } => {
+                format!(
+                    "`weir sub ls {id}` says what is acked. Work that was taken unheard comes back \
+                     when its lease ends: then the same command takes what is left"
+                )
+            }
+            Self::Conflict { what, .. } => {
+                format!(
+                    "`weir head {what}` says what is there; take another name, or `weir rm {what}` \
+                     first"
+                )
+            }
+            Self::SubscriptionConflict { id, message } if is_lease(message) => {
+                format!(
+                    "another worker has the work, or this one took too long: wait until the lease \
+                     has ended and call again. `weir sub ls {id}` says what is acked"
+                )
+            }
+            Self::SubscriptionConflict { id, .. } => {
+                format!(
+                    "`weir sub ls {id}` says what is there; take another ID, or `weir sub rm {id}` \
+                     first"
+                )
+            }
+            error => error.usual_advice().to_owned(),
+        })
+    }
+
+    /// What to do next, which says nothing of its own.
+    const fn usual_advice(&self) -> &'static str {
+        match self {
             Self::Unreachable { .. } => {
                 "is a server running there? `weir local start` (or `weir serve`) starts one and \
                  says its URL, `weir local status` lists those that run; --url or WEIR_URL name \
                  another; --retry-for TIME waits for one that is about to start"
             }
+            Self::BrokenOff { .. } => {
+                "a proxy between may cut answers off, by their size or by how long they take; \
+                 --url may name the server itself, and --retry-for TIME tries longer. Where the \
+                 server is yours, smaller pages (`--read-bytes-max`) may come through"
+            }
             Self::Unknown { .. } => {
-                "read the stream's end to see; with --producer-id such a request is sent again \
-                 safely"
+                "read the stream's end to see; what comes by a file or a pipe with --producer-id \
+                 is sent again safely: `echo TEXT | weir append STREAM --producer-id ID`"
             }
             Self::NotFound { .. } => {
                 "`weir ls` lists streams, `weir create` makes one; is the path in --url right?"
             }
             Self::NoSubscription { .. } => {
                 "`weir sub create` makes one; the protocol has no list of subscriptions"
-            }
-            Self::Gone { next: Some(next), .. } => {
-                return Some(format!("what is left begins at --from {next}"));
             }
             Self::Gone { .. } => "it was deleted; take another name while forks of it are left",
             Self::Unauthorized { .. } => {
@@ -224,25 +285,17 @@ impl Error {
             }
             Self::Busy { .. } => "try again; `/health` of the server says more",
             Self::Strange(_) => "is this a durable-streams server, and its path in --url?",
-            Self::Conflict { what, .. } => {
-                return Some(format!(
-                    "`weir head {what}` says what is there; take another name, or `weir rm {what}` \
-                     first"
-                ));
-            }
-            Self::SubscriptionConflict { id, .. } => {
-                return Some(format!(
-                    "`weir sub ls {id}` says what is there; take another ID, or `weir sub rm {id}` \
-                     first"
-                ));
-            }
             Self::Unsupported { .. } => {
                 "it is no part of the protocol, and not every server has it; is the path in --url \
                  right?"
             }
-            Self::Refused { .. } => "the message says what is wrong; --help, what each flag wants",
-        };
-        Some(advice.to_owned())
+            Self::Refused { .. }
+            | Self::Conflict { .. }
+            | Self::SubscriptionConflict { .. }
+            | Self::SubscriptionUnknown { .. } => {
+                "the message says what is wrong; --help, what each flag wants"
+            }
+        }
     }
 
     /// What an answer with an unexpected status means for a request about `what`.
@@ -296,6 +349,11 @@ const fn state(status: u16) -> &'static str {
         BACKLOG => "takes no more for now",
         _ => "is busy or broken",
     }
+}
+
+/// Whether a refusal is about who has the work of a subscription, not about what that is.
+fn is_lease(message: &str) -> bool {
+    message.contains(ALREADY_CLAIMED) || message.contains(FENCED)
 }
 
 /// The words of a refusal: the message of a JSON error, or the text itself.
@@ -354,6 +412,16 @@ mod tests {
             (Error::Conflict { what: what(), message: what() }, "weir head s"),
             (Error::Conflict { what: what(), message: what() }, "weir rm s"),
             (Error::SubscriptionConflict { id: what(), message: what() }, "weir sub rm s"),
+            (
+                Error::SubscriptionConflict { id: what(), message: "no [FENCED]".to_owned() },
+                "lease",
+            ),
+            (
+                Error::SubscriptionConflict { id: what(), message: "[ALREADY_CLAIMED]".to_owned() },
+                "weir sub ls s",
+            ),
+            (Error::SubscriptionUnknown { id: what(), reason: what() }, "weir sub ls s"),
+            (Error::BrokenOff { server: what(), reason: what() }, "--read-bytes-max"),
             (Error::TooLarge { message: what() }, "--batch"),
             (Error::Unsupported { status: 404, message: what() }, "is the path in --url right?"),
             (Error::Refused { status: 400, message: what() }, "--help"),

@@ -154,7 +154,7 @@ impl Follower {
                     Ok(Page { body, next, up_to_date, closed, .. }) => {
                         return Ok(Batch { body, next, up_to_date, closed });
                     }
-                    Err(Error::Unreachable { reason, .. }) => self.stumble(reason).await?,
+                    Err(Error::BrokenOff { reason, .. }) => self.stumble(reason).await?,
                     Err(error) => return Err(error),
                 },
                 204 => return self.nothing_new(answer).await,

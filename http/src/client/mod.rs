@@ -26,5 +26,5 @@ pub use follow::{Batch, Follower, Live};
 pub use inspect::Known;
 pub use producer::{Done, Producer};
 pub use stream::{Append, Client, Create, From, Info, Page, Position, Stream};
-pub use subscriptions::{Claim, PendingStream, Subscriptions};
+pub use subscriptions::{Claim, Claimed, PendingStream, Subscriptions};
 pub use target::{BadAuth, BadUrl, ROOT, Scheme, Target};

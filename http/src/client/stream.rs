@@ -7,7 +7,10 @@ use hyper::{
     HeaderMap, Method,
     header::{CONTENT_TYPE, HeaderValue},
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 use weir_io::World;
 
 use super::{
@@ -99,6 +102,8 @@ pub struct Create {
 pub struct Info {
     /// Whether this request made it.
     pub created: bool,
+    /// It was there, and an attempt before whose answer was lost may have made it.
+    pub in_doubt: bool,
     /// Its content type.
     pub content_type: String,
     /// Where the next record goes.
@@ -196,8 +201,10 @@ impl Stream {
         let answer = self.caller.call(&call).await?;
         match answer.status.as_u16() {
             status @ (200 | 201 | 204) => {
+                let created = status == 201;
                 // After a lost answer nobody knows which request made it.
-                Ok(Info { created: status == 201, ..finished(answer).await })
+                let in_doubt = !created && answer.doubts > 0;
+                Ok(Info { created, in_doubt, ..finished(answer).await })
             }
             _ => Err(answer.into_error(&self.name).await),
         }
@@ -284,6 +291,7 @@ impl Stream {
             }
         };
         query.extend(key.map(|key| ("key", key)));
+        let deadline = Instant::now() + self.caller.patience.total;
         let mut attempts = 0;
         loop {
             let answer = self.caller.call(&self.get(&query)).await?;
@@ -292,18 +300,16 @@ impl Stream {
             }
             // A page that breaks off is asked for again, as if it had never begun.
             match read_page(answer).await {
-                Err(Error::Unreachable { .. }) if attempts < PAGE_ATTEMPTS_MAX => {
+                Err(Error::BrokenOff { .. }) if Instant::now() < deadline => {
                     attempts += 1;
-                    tokio::time::sleep(self.caller.pause(attempts)).await;
+                    let pause = Instant::now() + self.caller.pause(attempts);
+                    tokio::time::sleep_until(pause.min(deadline)).await;
                 }
                 page => return page,
             }
         }
     }
 }
-
-/// Attempts at a page that breaks off.
-const PAGE_ATTEMPTS_MAX: u32 = 5;
 
 /// What is appended.
 #[derive(Clone, Debug)]
@@ -320,10 +326,9 @@ pub struct Append<'a> {
 
 pub(super) async fn read_page(answer: Answer) -> Result<Page, Error> {
     let server = answer.server();
-    let (headers, body) = answer.read().await.map_err(|error| Error::Unreachable {
-        server,
-        reason: format!("the answer broke off: {error}"),
-    })?;
+    let read = answer.read().await;
+    let (headers, body) =
+        read.map_err(|error| Error::BrokenOff { server, reason: error.to_string() })?;
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let next =
         text(NEXT_OFFSET).ok_or_else(|| Error::Strange("no Stream-Next-Offset".to_owned()))?;
@@ -352,6 +357,7 @@ fn info(answer: &Answer) -> Info {
     let text = |name: &str| answer.header(name).map(str::to_owned);
     Info {
         created: false,
+        in_doubt: false,
         content_type: text(CONTENT_TYPE.as_str()).unwrap_or_default(),
         tail: text(NEXT_OFFSET).unwrap_or_default(),
         closed: is_true(&answer.headers, CLOSED.as_str()),

@@ -1,5 +1,7 @@
 //! The control plane: subscriptions, and the work of a worker that fetches its wakes.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use hyper::{
     Method,
@@ -9,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     call::{Call, Repeat},
-    error::Error,
+    error::{ALREADY_CLAIMED, Error},
     names::segment,
     stream::{Client, header},
 };
@@ -29,8 +31,21 @@ pub struct Claim {
     wake_id: String,
     generation: Value,
     token: String,
+    /// How long it may be silent, if the server says so.
+    pub lease: Option<Duration>,
     /// The streams with work.
     pub streams: Vec<PendingStream>,
+}
+
+/// What came of asking for work.
+#[derive(Clone, Debug)]
+pub enum Claimed {
+    /// There is some.
+    Work(Claim),
+    /// There is none.
+    Nothing,
+    /// Another worker has it, which is this refusal.
+    ByAnother(Error),
 }
 
 /// A stream with work.
@@ -77,18 +92,23 @@ impl Subscriptions {
         self.ask(Method::DELETE, id, "", None, None, Repeat::Safe).await.map(drop)
     }
 
-    /// Takes the work there is; `None`: there is none.
+    /// Takes the work there is.
     ///
     /// # Errors
-    /// [`Error::SubscriptionConflict`]: another worker has it.
-    pub async fn claim(&self, id: &str, worker: &str) -> Result<Option<Claim>, Error> {
+    /// The server refuses, or the answer was lost.
+    pub async fn claim(&self, id: &str, worker: &str) -> Result<Claimed, Error> {
         let body = json!({ "worker": worker });
         let claimed = self.ask(Method::POST, id, "/claim", Some(&body), None, Repeat::Never).await;
         let claim = match claimed {
             Err(Error::SubscriptionConflict { message, .. })
                 if message.contains("NO_PENDING_WORK") =>
             {
-                return Ok(None);
+                return Ok(Claimed::Nothing);
+            }
+            Err(Error::SubscriptionConflict { id, message })
+                if message.contains(ALREADY_CLAIMED) =>
+            {
+                return Ok(Claimed::ByAnother(Error::SubscriptionConflict { id, message }));
             }
             claimed => claimed?,
         };
@@ -107,11 +127,12 @@ impl Subscriptions {
                 });
             }
         }
-        Ok(Some(Claim {
+        Ok(Claimed::Work(Claim {
             id: id.to_owned(),
             wake_id: text(&claim, "wake_id")?,
             generation: claim.get("generation").cloned().unwrap_or(Value::Null),
             token: text(&claim, "token")?,
+            lease: claim.get("lease_ttl_ms").and_then(Value::as_u64).map(Duration::from_millis),
             streams,
         }))
     }
@@ -178,7 +199,12 @@ impl Subscriptions {
             what: format!("subscription {id}"),
             ..self.client.stream("").get(&[])
         };
-        let answer = self.client.caller.call(&call).await?;
+        let answer = match self.client.caller.call(&call).await {
+            Err(Error::Unknown { reason }) => {
+                return Err(Error::SubscriptionUnknown { id: id.to_owned(), reason });
+            }
+            answer => answer?,
+        };
         match answer.status.as_u16() {
             200 | 201 => {
                 let read = answer.read().await;

@@ -106,4 +106,9 @@ async fn what_was_appended_before_is_counted_in_lines() {
     let again = weir_with(at, &args, "1\n2\n3\n4\n").await;
     assert!(again.err.contains("3 lines of this input were appended before"), "{again:?}");
     assert_eq!(weir(at, &["read", "a"]).await.ok(), "1\n2\n3\n4\n");
+    // A line without its end is one, and one is not several.
+    let args = ["append", "b", "--ndjson", "--create", "--producer-id", "p"];
+    weir_with(at, &args, "1").await.ok();
+    let again = weir_with(at, &args, "1\n2\n").await;
+    assert!(again.err.contains("1 line of this input was appended before"), "{again:?}");
 }

@@ -4,12 +4,15 @@
 mod advice;
 mod bench;
 mod commands;
+mod doubt;
 mod ends;
+mod export;
 mod https;
 mod liar;
 mod once;
 mod proxy;
 mod resume;
+mod script;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -31,6 +31,8 @@ pub(crate) enum Fault {
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     held: watch::Receiver<bool>,
+    /// Answers that came.
+    pub(crate) answers: Arc<AtomicUsize>,
     pub(crate) faults: Arc<AtomicUsize>,
     healed: Arc<AtomicBool>,
 }
@@ -44,9 +46,10 @@ impl Proxy {
         let (answers, faults) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let healed = Arc::new(AtomicBool::new(false));
         let (counted, well) = (Arc::clone(&faults), Arc::clone(&healed));
+        let came = Arc::clone(&answers);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (answers, faults) = (Arc::clone(&answers), Arc::clone(&counted));
+                let (answers, faults) = (Arc::clone(&came), Arc::clone(&counted));
                 let sender = Arc::clone(&sender);
                 let fault = if well.load(Ordering::SeqCst) { Fault::Lose(&[]) } else { fault };
                 tokio::spawn(async move {
@@ -55,7 +58,7 @@ impl Proxy {
                 });
             }
         });
-        Self { address, held, faults, healed }
+        Self { address, held, answers, faults, healed }
     }
 
     /// From now on connections are good.

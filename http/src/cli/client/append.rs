@@ -14,15 +14,19 @@ use super::{
     input::{self, Input},
     once::{DIFFERS, Sent},
     output::Form,
-    sink::{Sink, Source},
+    sink::{Goal, Sink, Source},
 };
-use crate::client::{Create, Error, Info, Stream};
+use crate::client::{Error, Stream};
 
 /// Lines that came in wait so long for more.
 const LINGER: Duration = Duration::from_millis(20);
 /// Said of an append that ended before its end, if it has no producer.
 const TWICE: &str = "part of the input is appended; the same command again appends that part twice: \
                      begin behind it, or next time use --producer-id, which goes on by itself";
+/// Said of one whose last request has no answer.
+const MAYBE_TWICE: &str = "part of the input is appended, and what was sent last may be; the same \
+                           command again appends that part twice: see what is there, or next time \
+                           use --producer-id, which goes on by itself";
 /// Said of a message without a letter.
 const NO_MESSAGE: &str = "there is nothing in -m '': a message has something in it, such as -m '\"\"' \
                           for an empty text in JSON";
@@ -40,51 +44,18 @@ pub(super) async fn run(context: Context, flags: AppendFlags) -> anyhow::Result<
     // Before anything is made: a file that is not there makes no stream.
     let inputs = inputs(&context, &flags).await?;
     let create = flags.create.then_some(flags.content_type.as_str());
-    let info = there(&stream, create).await?;
-    let appended = append(&context, &flags, &stream, &info, inputs).await;
-    take_back(&context, &stream, &info, &appended).await;
-    appended.map(|(exit, _)| exit)
+    let goal = goal(&stream, create).await?;
+    append(&context, &flags, &stream, goal, inputs).await
 }
 
-/// The stream, made with this type if it is not there.
-pub(super) async fn there(stream: &Stream, create: Option<&str>) -> Result<Info, Error> {
+/// The stream, or what is to be made with the first request if it is not there.
+pub(super) async fn goal(stream: &Stream, create: Option<&str>) -> Result<Goal, Error> {
     match (stream.head().await, create) {
         (Err(Error::NotFound { .. }), Some(content_type)) => {
-            let content_type = Some(content_type.to_owned());
-            stream.create(Create { content_type, ..Create::default() }).await
+            Ok(Goal { content_type: content_type.to_owned(), is_there: false })
         }
-        (head, _) => head,
+        (head, _) => Ok(Goal { content_type: head?.content_type, is_there: true }),
     }
-}
-
-/// Deletes a stream that was made for an input of which nothing was stored.
-pub(super) async fn take_back(
-    context: &Context,
-    stream: &Stream,
-    info: &Info,
-    appended: &anyhow::Result<(Exit, Stored)>,
-) {
-    let nothing = match appended {
-        Ok((exit, stored)) => *exit == Exit::Interrupted && *stored == Stored::Nothing,
-        // Of a request whose answer was lost nobody knows.
-        Err(error) => {
-            let did_nothing = error.downcast_ref().is_none_or(Error::did_nothing);
-            error.downcast_ref::<Partly>().is_none() && did_nothing
-        }
-    };
-    if !info.created || !nothing {
-        return;
-    }
-    if let Err(error) = stream.delete().await {
-        context.note(&format!("{} was made and stays: {error}", stream.name()));
-    }
-}
-
-/// Whether anything of an input was stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stored {
-    Nothing,
-    Something,
 }
 
 /// Before this went wrong something was stored.
@@ -101,17 +72,16 @@ async fn append(
     context: &Context,
     flags: &AppendFlags,
     stream: &Stream,
-    info: &Info,
+    goal: Goal,
     inputs: Vec<Input>,
-) -> anyhow::Result<(Exit, Stored)> {
-    let content_type = info.content_type.clone();
-    if flags.ndjson && Form::of(&content_type) != Form::Json {
-        bail!("{} is {content_type}: append lines to it with --lines", stream.name());
+) -> anyhow::Result<Exit> {
+    if flags.ndjson && Form::of(&goal.content_type) != Form::Json {
+        bail!("{} is {}: append lines to it with --lines", stream.name(), goal.content_type);
     }
     let total = inputs.iter().map(Input::bytes).sum();
     let (key, producer) = (flags.key.clone(), flags.producer_id.as_deref());
-    let source = Source { key, producer, total, into_new: info.created };
-    let mut sink = Sink::open(context, stream, content_type, source).await?;
+    let source = Source { key, producer, total };
+    let mut sink = Sink::open(context, stream, goal, source).await?;
     let appended = all(context, flags, inputs, &mut sink).await;
     if matches!(appended, Ok(Exit::Done)) && sink.is_empty() && !flags.close {
         context.note(&empty(flags));
@@ -133,18 +103,13 @@ fn empty(flags: &AppendFlags) -> String {
 /// Closes the stream if all went well and that is wanted, and says what was done.
 pub(super) async fn conclude(
     context: &Context,
-    mut sink: Sink,
+    mut sink: Sink<'_>,
     mut appended: anyhow::Result<Exit>,
     close: bool,
     resumes: bool,
-) -> anyhow::Result<(Exit, Stored)> {
+) -> anyhow::Result<Exit> {
     if matches!(appended, Ok(Exit::Done)) {
-        let closed = match (sink.end(), close) {
-            (Ok(()), true) => sink.close().await.map(|sent| matches!(sent, Sent::Before)),
-            (Ok(()), false) => Ok(false),
-            (Err(error), _) => Err(error),
-        };
-        match closed {
+        match ended(&mut sink, close).await {
             Ok(true) => {
                 context.note("the stream is closed already: an earlier run came to the end")
             }
@@ -153,25 +118,46 @@ pub(super) async fn conclude(
         }
     }
     sink.clear_progress();
-    let stored = if sink.has_done() { Stored::Something } else { Stored::Nothing };
-    if !matches!(appended, Ok(Exit::Done)) && stored == Stored::Something {
-        match (resumes, sink.how_far()) {
+    let stored = sink.has_done();
+    let lost = appended.as_ref().err().is_some_and(is_unknown);
+    if !matches!(appended, Ok(Exit::Done)) && (stored || lost) {
+        match (resumes, sink.how_far(lost)) {
             (true, _) => {
                 context.note("the same command with the same input goes on where this one ended");
             }
             (false, Some(far)) => context.note(&far),
+            (false, None) if !stored => {}
+            (false, None) if lost => context.note(MAYBE_TWICE),
             (false, None) => context.note(TWICE),
         }
     }
-    // What was appended before a failure is appended.
-    if appended.is_ok() || sink.has_done() {
+    // Of a request whose answer was lost nobody knows.
+    if let Err(error) = &appended
+        && !stored
+        && error.downcast_ref().is_none_or(Error::did_nothing)
+    {
+        sink.take_back(context).await;
+    }
+    // What was appended before a failure is appended; of what was not made there is nothing to say.
+    if stored || (appended.is_ok() && sink.is_there()) {
         sink.report(context).await?;
     }
     match appended {
-        Ok(exit) => Ok((exit, stored)),
-        Err(error) if stored == Stored::Something => Err(error.context(Partly)),
-        Err(error) => Err(error),
+        Err(error) if stored => Err(error.context(Partly)),
+        appended => appended,
     }
+}
+
+/// Makes what even an input without anything makes, and closes it if that is wanted. True if it
+/// was closed before.
+async fn ended(sink: &mut Sink<'_>, close: bool) -> anyhow::Result<bool> {
+    sink.end()?;
+    sink.make().await?;
+    Ok(close && matches!(sink.close().await?, Sent::Before))
+}
+
+fn is_unknown(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Error::Unknown { .. }))
 }
 
 async fn inputs(context: &Context, flags: &AppendFlags) -> anyhow::Result<Vec<Input>> {
@@ -193,7 +179,7 @@ async fn all(
     context: &Context,
     flags: &AppendFlags,
     inputs: Vec<Input>,
-    sink: &mut Sink,
+    sink: &mut Sink<'_>,
 ) -> anyhow::Result<Exit> {
     for (number, message) in (1..).zip(&flags.message) {
         let body = whole(message.clone().into_bytes(), sink);
@@ -227,7 +213,7 @@ async fn all(
     Ok(Exit::Done)
 }
 
-fn whole(bytes: Vec<u8>, sink: &mut Sink) -> Body {
+fn whole(bytes: Vec<u8>, sink: &mut Sink<'_>) -> Body {
     let (mut place, _) = sink.place();
     let consumed = u64::try_from(bytes.len()).expect("a length fits");
     place.pass(&bytes);
@@ -241,7 +227,7 @@ pub(super) async fn lines(
     context: &Context,
     input: Input,
     cut: Cut,
-    sink: &mut Sink,
+    sink: &mut Sink<'_>,
 ) -> anyhow::Result<Exit> {
     let name = input.name();
     if cut != Cut::Bytes {
@@ -311,8 +297,11 @@ pub(super) async fn lines(
     Ok(Exit::Done)
 }
 
-async fn send(sink: &mut Sink, body: Body, name: &str) -> anyhow::Result<()> {
+async fn send(sink: &mut Sink<'_>, body: Body, name: &str) -> anyhow::Result<()> {
     let (first, last, lines) = (body.first, body.last, body.lines);
+    if lines > 0 {
+        sink.goes_to(name, last);
+    }
     sink.take(body, || match lines {
         0 => name.to_owned(),
         1 => format!("{name}, line {first}"),

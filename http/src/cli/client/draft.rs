@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! FILE.partial           what came so far; locked while somebody writes it
-//! FILE.partial.state     how much of it is whole, the offset behind that, and of which stream
+//! FILE.partial.state     how much of it is whole, the offset behind that, where it begins, and of
+//!                        which stream
 //! ```
 //! The state is there before the first record, so a partial file without one is somebody else's.
 //! Records are synced before the state that counts them, so whatever interrupts it, the next call
@@ -20,9 +21,12 @@ use serde_json::{Value, json};
 use weir_io::{
     Disk, File, World,
     disk::{Create, Lock},
+    os::stream,
     tasks,
 };
 
+/// The offset before the first record, as the protocol has it.
+pub(super) const START: &str = "-1";
 /// Bytes of a state.
 const STATE_BYTES_MAX: u64 = 64 << 10;
 
@@ -31,6 +35,10 @@ const STATE_BYTES_MAX: u64 = 64 << 10;
 pub(super) struct State {
     /// Where the stream is.
     pub(super) source: String,
+    /// Its name. Older states have none.
+    pub(super) stream: Option<String>,
+    /// The offset that the file begins at. Older states do not say.
+    pub(super) start: Option<String>,
     /// Which one of that name, if its server tells.
     pub(super) made: Option<String>,
     /// Whole bytes, and the offset behind them.
@@ -47,6 +55,8 @@ impl State {
     fn to_text(&self) -> String {
         json!({
             "source": self.source,
+            "stream": self.stream,
+            "start": self.start,
             "made": self.made,
             "bytes": self.bytes,
             "offset": self.offset,
@@ -67,6 +77,8 @@ impl State {
         }
         Some(Self {
             source: text("source")?,
+            stream: text("stream"),
+            start: text("start"),
             made: text("made"),
             bytes,
             offset,
@@ -75,6 +87,19 @@ impl State {
             messages: number("messages"),
         })
     }
+}
+
+/// What is to be in a file.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    /// Where the stream is.
+    pub(super) source: String,
+    /// Its name.
+    pub(super) stream: String,
+    /// Which one of that name, if its server tells.
+    pub(super) made: Option<String>,
+    /// The offset to begin at.
+    pub(super) start: String,
 }
 
 /// A file that is not complete.
@@ -99,23 +124,22 @@ pub(super) enum Replace {
 }
 
 impl Draft {
-    /// Opens the part of `source` that is there, or begins one.
+    /// Opens the part of a stream that is there, or begins one.
     ///
     /// # Errors
-    /// The file is there, somebody else writes it, or it is a part of another stream.
+    /// The file is there or is no file, somebody else writes it, or it is a part of another stream.
     pub(super) async fn open(
         world: &World,
         target: &Path,
-        source: &str,
-        made: Option<String>,
+        wanted: Wanted,
         replace: Replace,
     ) -> anyhow::Result<Self> {
-        let (partial, state_path) =
-            (with_suffix(target, ".partial"), with_suffix(target, ".partial.state"));
-        let disk = Arc::clone(&world.disk);
-        let (there, draft, known) = (target.to_owned(), partial.clone(), state_path.clone());
+        let (disk, target) = (Arc::clone(&world.disk), target.to_owned());
+        let Wanted { source, stream, made, start } = wanted;
         let new = State {
-            source: source.to_owned(),
+            source,
+            stream: Some(stream),
+            start: Some(start),
             made,
             bytes: 0,
             offset: None,
@@ -123,48 +147,9 @@ impl Draft {
             page_bytes: 0,
             messages: Some(0),
         };
-        let opened = tasks::run(&*world.blocking, move || {
-            if replace == Replace::Nothing && disk.exists(&there)? {
-                bail!("it is there already: take another name, or replace it with --force");
-            }
-            let Some(lock) = disk.lock(&draft)? else {
-                bail!("another export writes {}: wait until it has ended", draft.display());
-            };
-            // Whoever had the lock may have come to the end meanwhile.
-            if replace == Replace::Nothing && disk.exists(&there)? {
-                bail!(
-                    "it is there now, by another export: take another name, or replace it with \
-                     --force"
-                );
-            }
-            let file = disk.open_to_write(&draft)?;
-            let state = match part(&*disk, &known, &new, &draft) {
-                Err(_) if replace == Replace::Anything => None,
-                part => part?,
-            };
-            if replace == Replace::Nothing && state.is_none() && !file.is_empty()? {
-                bail!(
-                    "{} is there and is no part of an export: move it away, take another name, or \
-                     replace it with --force",
-                    draft.display()
-                );
-            }
-            let state = match state {
-                Some(state) => state,
-                None => {
-                    self::replace(&*disk, &known, new.to_text().as_bytes())?;
-                    new
-                }
-            };
-            if file.len()? < state.bytes {
-                bail!("{} was cut: remove it to begin anew", draft.display());
-            }
-            file.set_len(state.bytes)?;
-            Ok((file, state, lock))
-        });
-        let (file, state, lock) = opened.await??;
-        let (world, target) = (world.clone(), target.to_owned());
-        Ok(Self { world, target, partial, state_path, file, state, _lock: lock })
+        let opened = tasks::run(&*world.blocking, move || begin(&*disk, &target, new, replace));
+        let Begun { target, partial, state_path, file, state, lock } = opened.await??;
+        Ok(Self { world: world.clone(), target, partial, state_path, file, state, _lock: lock })
     }
 
     /// The bytes of the last page, as they were written.
@@ -223,37 +208,136 @@ impl Draft {
         Ok(())
     }
 
+    /// Leaves nothing behind where nothing was written.
+    pub(super) async fn leave(self) -> anyhow::Result<()> {
+        if self.state.bytes > 0 {
+            return Ok(());
+        }
+        let disk = Arc::clone(&self.world.disk);
+        let removed = tasks::run(&*self.world.blocking, move || {
+            remove(&*disk, &self.partial)?;
+            remove(&*disk, &self.state_path)
+        });
+        Ok(removed.await??)
+    }
+
     /// Gives the file its name.
     pub(super) async fn finish(self) -> io::Result<()> {
         let disk = Arc::clone(&self.world.disk);
         let finished = tasks::run(&*self.world.blocking, move || {
             self.file.sync()?;
             disk.rename(&self.partial, &self.target)?;
-            match disk.remove(&self.state_path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            remove(&*disk, &self.state_path)?;
             disk.sync_dir(directory(&self.target))
         });
         finished.await.map_err(io::Error::other)?
     }
 }
 
-/// What an earlier call left of this stream.
-fn part(disk: &dyn Disk, path: &Path, new: &State, draft: &Path) -> anyhow::Result<Option<State>> {
+/// A draft that is open.
+struct Begun {
+    target: PathBuf,
+    partial: PathBuf,
+    state_path: PathBuf,
+    file: Arc<dyn File>,
+    state: State,
+    lock: Box<dyn Lock>,
+}
+
+fn begin(disk: &dyn Disk, target: &Path, new: State, replace: Replace) -> anyhow::Result<Begun> {
+    // Behind a link is what is to be replaced, and the link stays.
+    let Some(target) = stream::file_at(target)? else {
+        bail!("it is there and is no file: take another name; `-` is the standard output");
+    };
+    let (partial, state_path) =
+        (with_suffix(&target, ".partial"), with_suffix(&target, ".partial.state"));
+    if replace == Replace::Nothing && disk.exists(&target)? {
+        bail!("it is there already: take another name, or replace it with --force");
+    }
+    let Some(lock) = disk.lock(&partial)? else {
+        bail!("another export writes {}: wait until it has ended", partial.display());
+    };
+    // Whoever had the lock may have come to the end meanwhile.
+    if replace == Replace::Nothing && disk.exists(&target)? {
+        bail!("it is there now, by another export: take another name, or replace it with --force");
+    }
+    let file = disk.open_to_write(&partial)?;
+    let known = part(disk, &state_path, &new, &partial, file.len()?);
+    let state = match known {
+        Err(_) if replace == Replace::Anything => None,
+        known => known?,
+    };
+    if replace == Replace::Nothing && state.is_none() && !file.is_empty()? {
+        bail!(
+            "{} is there and is no part of an export: move it away, take another name, or replace \
+             it with --force",
+            partial.display()
+        );
+    }
+    let state = match state {
+        Some(state) => state,
+        None => {
+            self::replace(disk, &state_path, new.to_text().as_bytes())?;
+            new
+        }
+    };
+    file.set_len(state.bytes)?;
+    Ok(Begun { target, partial, state_path, file, state, lock })
+}
+
+/// What an earlier call left of this stream: the state of a part of so many bytes.
+fn part(
+    disk: &dyn Disk,
+    path: &Path,
+    new: &State,
+    draft: &Path,
+    length: u64,
+) -> anyhow::Result<Option<State>> {
     let Some(state) = read_state(disk, path)? else { return Ok(None) };
     let draft = draft.display();
     // Nothing is written of it.
     if state.bytes == 0 {
         return Ok(Some(new.clone()));
     }
-    if state.source != new.source {
+    let both_told = state.made.is_some() && new.made.is_some();
+    // A server may have several URLs, and another one each time it starts.
+    let is_of_it = match (&state.stream, both_told) {
+        (Some(_), true) => state.stream == new.stream,
+        _ => state.source == new.source,
+    };
+    if !is_of_it {
         bail!("{draft} is of {}: remove it, or replace it with --force", state.source);
     }
-    if state.made.is_some() && new.made.is_some() && state.made != new.made {
+    if both_told && state.made != new.made {
         bail!(REMADE);
     }
-    Ok(Some(state))
+    // What does not say where it begins is taken to begin where all do.
+    let (began, wanted) = (state.start.as_deref().unwrap_or(START), new.start.as_deref());
+    if wanted != Some(began) {
+        bail!(
+            "{draft} begins at {}, and this export at {}: go on with the first, take another name, \
+             or begin anew with --force",
+            place(began),
+            place(wanted.unwrap_or(START)),
+        );
+    }
+    if length < state.bytes {
+        bail!(
+            "{draft} was cut: {} bytes of it were written. Begin anew with --force, or remove it \
+             and {}",
+            state.bytes,
+            path.display()
+        );
+    }
+    Ok(Some(State { source: new.source.clone(), stream: new.stream.clone(), ..state }))
+}
+
+/// An offset as it is asked for.
+fn place(offset: &str) -> String {
+    match offset {
+        START => "the start (no --from)".to_owned(),
+        offset => format!("--from {offset}"),
+    }
 }
 
 /// Said of a part of a stream that is not there any more.
@@ -272,13 +356,18 @@ fn directory(path: &Path) -> &Path {
     parent.unwrap_or(Path::new("."))
 }
 
+/// Removes a file that may not be there.
+fn remove(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Replaces a small file as a whole.
 fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let draft = with_suffix(path, ".new");
-    match disk.remove(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove(disk, &draft)?;
     // Names and offsets of a stream are as private as its records.
     let file = disk.create(&draft, Create::Private)?;
     file.write_all_at(bytes, 0)?;

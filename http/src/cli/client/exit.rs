@@ -97,11 +97,10 @@ impl Voice {
                 advice.iter().for_each(|advice| eprintln!("      {advice}"));
             }
             Self::Json => {
-                let error = json!({
-                    "code": code,
-                    "message": format!("{error:#}"),
-                    "advice": advice,
-                });
+                let mut error = json!({ "code": code, "message": format!("{error:#}") });
+                if let Some(advice) = advice {
+                    error["advice"] = advice.into();
+                }
                 eprintln!("{}", json!({ "error": error }));
             }
         }
@@ -143,8 +142,8 @@ pub(super) const fn code(error: &Error) -> u8 {
         Error::Unauthorized { .. } | Error::KeyMissing { .. } | Error::Forbidden { .. } => {
             UNAUTHORIZED
         }
-        Error::Unreachable { .. } | Error::Busy { .. } => AWAY,
-        Error::Unknown { .. } => UNKNOWN,
+        Error::Unreachable { .. } | Error::BrokenOff { .. } | Error::Busy { .. } => AWAY,
+        Error::Unknown { .. } | Error::SubscriptionUnknown { .. } => UNKNOWN,
         Error::NoProducers
         | Error::TooLarge { .. }
         | Error::Unsupported { .. }

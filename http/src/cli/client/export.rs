@@ -8,26 +8,42 @@ use serde_json::json;
 
 use super::{
     Context,
-    draft::{Draft, REMADE, Replace, State},
+    draft::{Draft, REMADE, Replace, START, State, Wanted},
     exit::Exit,
     flags::ExportFlags,
     output::{Form, messages, one_line},
     progress::Progress,
+    read,
 };
 use crate::client::{Error, Follower, From, Known, Live, Stream};
 
 pub(super) async fn run(context: Context, flags: ExportFlags) -> anyhow::Result<Exit> {
     let stream = context.client.stream(&flags.on.stream);
-    let form = Form::of(&stream.head().await?.content_type);
-    let start = flags.from.clone().map_or(From::Start, From::Offset);
+    let start = match flags.from.as_deref() {
+        None | Some("start" | START) => From::Start,
+        Some(offset) => From::Offset(offset.to_owned()),
+    };
     if flags.file.as_os_str() == "-" {
-        return print(&context, &stream, start, form).await;
+        return read::print(&context, &flags.on.stream, start).await;
     }
-    let Known { made, bytes: total, .. } = stream.known().await?;
-    let source = format!("{}/{}", context.client.target(), stream.name());
+    let asked = async {
+        let info = stream.head().await?;
+        Ok::<_, Error>((info, stream.known().await?))
+    };
+    let Some(asked) = context.unless_interrupted(asked).await else {
+        return Ok(Exit::Interrupted);
+    };
+    let (info, Known { made, bytes: total, .. }) = asked?;
+    let form = Form::of(&info.content_type);
     let replace = if flags.force { Replace::Anything } else { Replace::Nothing };
     let knows = made.is_some();
-    let draft = Draft::open(&context.world, &flags.file, &source, made, replace);
+    let wanted = Wanted {
+        source: format!("{}/{}", context.client.target(), stream.name()),
+        stream: stream.name().to_owned(),
+        made,
+        start: place(&start),
+    };
+    let draft = Draft::open(&context.world, &flags.file, wanted, replace);
     let mut draft =
         draft.await.with_context(|| format!("cannot write {}", flags.file.display()))?;
     if draft.state.bytes > 0 && !(knows && draft.state.made.is_some()) {
@@ -43,11 +59,16 @@ pub(super) async fn run(context: Context, flags: ExportFlags) -> anyhow::Result<
     let from = draft.state.offset.clone().map_or(start, From::Offset);
     let mut progress = Progress::new(total);
     progress.skip(draft.state.bytes);
-    let filled = fill(&context, &stream, from, form, &mut draft, &mut progress).await?;
+    let filled = fill(&context, &stream, from, form, &mut draft, &mut progress).await;
     progress.clear();
-    if filled == Exit::Interrupted {
-        context.note("the same command goes on where this one ended");
-        return Ok(Exit::Interrupted);
+    if !matches!(filled, Ok(Exit::Done)) {
+        if filled.is_ok() && draft.state.bytes > 0 {
+            context.note("the same command goes on where this one ended");
+        }
+        if let Err(error) = draft.leave().await {
+            context.note(&format!("what there is of {} stays: {error:#}", flags.file.display()));
+        }
+        return filled;
     }
     let State { bytes, offset, messages, .. } = draft.state.clone();
     draft.finish().await.with_context(|| format!("cannot name {}", flags.file.display()))?;
@@ -98,24 +119,10 @@ async fn fill(
     }
 }
 
-/// Prints everything.
-async fn print(context: &Context, stream: &Stream, from: From, form: Form) -> anyhow::Result<Exit> {
-    let mut follower = Follower::new(stream, from, None, Live::No);
-    loop {
-        let next = tokio::select! {
-            biased;
-            () = context.interrupt.once() => return Ok(Exit::Interrupted),
-            next = follower.next() => next?,
-        };
-        let Some(batch) = next else { return Ok(Exit::Done) };
-        context.output.print(&lines(&batch.body, form)?.0)?;
-    }
-}
-
 /// Whether the last page of a part is in the stream, where it was.
 async fn is_same(stream: &Stream, draft: &Draft, form: Form) -> anyhow::Result<bool> {
     let Some(from) = draft.state.page_from.clone() else { return Ok(true) };
-    let from = if from == "-1" { From::Start } else { From::Offset(from) };
+    let from = if from == START { From::Start } else { From::Offset(from) };
     let (page, mut found) = (draft.page().await?, Vec::new());
     let mut follower = Follower::new(stream, from, None, Live::No);
     // It may come in smaller pages now.
@@ -147,6 +154,6 @@ fn lines(body: &[u8], form: Form) -> anyhow::Result<(Vec<u8>, u64)> {
 fn place(from: &From) -> String {
     match from {
         From::Offset(offset) => offset.clone(),
-        From::Start | From::Now | From::Since(_) => "-1".to_owned(),
+        From::Start | From::Now | From::Since(_) => START.to_owned(),
     }
 }

@@ -4,6 +4,11 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
+mod values;
+
+use self::values::{
+    parse_batch, parse_end, parse_lines, parse_retention, parse_stream, parse_type,
+};
 use super::since::{self, Origin};
 use crate::{bench::flags::TargetFlags, cli::flags::parse_duration};
 
@@ -57,6 +62,19 @@ impl ClientCommand {
             Self::Export(flags) => &flags.on.server,
         }
     }
+
+    /// Whether it asks once and prints the answer.
+    pub(super) const fn only_asks(&self) -> bool {
+        matches!(
+            self,
+            Self::Head(_) | Self::Ls(_) | Self::Details(_) | Self::Sub(SubCommand::Ls(_))
+        )
+    }
+
+    /// Whether it reads and says where it was when it is told to end.
+    pub(super) const fn only_reads(&self) -> bool {
+        matches!(self, Self::Read(_) | Self::Tail(_) | Self::Export(_))
+    }
 }
 
 /// The server, and how to show what it says.
@@ -96,11 +114,11 @@ pub struct LifeFlags {
     pub ttl: Option<Duration>,
 
     /// When it goes: 2027-01-01T00:00:00Z
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = parse_end)]
     pub expires_at: Option<String>,
 
     /// What it lets go of: "max-age=7d; max-bytes=1000000" (servers that can)
-    #[arg(long, value_name = "LIMITS")]
+    #[arg(long, value_name = "LIMITS", value_parser = parse_retention)]
     pub retention: Option<String>,
 }
 
@@ -239,9 +257,10 @@ pub struct TailFlags {
     #[arg(short, long)]
     pub follow: bool,
 
-    /// How to wait for it
-    #[arg(long, value_enum, value_name = "MODE", default_value = "sse")]
-    pub live: LiveFlag,
+    /// How to wait for it [default: sse; long-poll for a stream that is text, whose line breaks an
+    /// event stream does not keep as they are]
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub live: Option<LiveFlag>,
 }
 
 /// How to wait.
@@ -472,32 +491,4 @@ pub struct SubPullFlags {
     /// Go on with what comes
     #[arg(short, long, conflicts_with = "no_ack")]
     pub follow: bool,
-}
-
-fn parse_stream(text: &str) -> Result<String, String> {
-    match text.trim_matches('/') {
-        "" => Err("a stream has a name: `weir ls` lists them".to_owned()),
-        _ => Ok(text.to_owned()),
-    }
-}
-
-fn parse_type(text: &str) -> Result<String, String> {
-    Ok(match text {
-        "json" => "application/json",
-        "text" => "text/plain; charset=utf-8",
-        "binary" => "application/octet-stream",
-        _ if text.contains('/') => text,
-        _ => return Err("want json, text, binary or a type like image/png".to_owned()),
-    }
-    .to_owned())
-}
-
-fn parse_lines(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|it| (0..=1_000_000).contains(it));
-    number.ok_or_else(|| "want a number up to a million".to_owned())
-}
-
-fn parse_batch(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|it| (1..=100_000).contains(it));
-    number.ok_or_else(|| "want a number from 1 to 100000".to_owned())
 }

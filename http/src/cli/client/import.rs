@@ -10,17 +10,16 @@ use anyhow::bail;
 use ring::digest;
 
 use super::{
-    Context,
-    append::{self, Stored},
+    Context, append,
     cut::{Cut, Cutter, Place},
     exit::Exit,
     flags::ImportFlags,
     input::{self, Input},
     output::Form,
-    sink::{Sink, Source},
+    sink::{Goal, Sink, Source},
 };
 use crate::{
-    client::{Error, Info, Stream},
+    client::{Error, Stream},
     wire::hex::hex,
 };
 
@@ -52,25 +51,23 @@ pub(super) async fn run(context: Context, flags: ImportFlags) -> anyhow::Result<
         Form::Binary => Cut::Bytes,
     };
     let name = check(input, cut).await?;
-    let info = append::there(&stream, Some(&flags.content_type)).await?;
-    let imported = import(&context, &flags, &stream, &info, cut, &name).await;
-    append::take_back(&context, &stream, &info, &imported).await;
-    imported.map(|(exit, _)| exit)
+    let goal = append::goal(&stream, Some(&flags.content_type)).await?;
+    import(&context, &flags, &stream, goal, cut, &name).await
 }
 
 async fn import(
     context: &Context,
     flags: &ImportFlags,
     stream: &Stream,
-    info: &Info,
+    goal: Goal,
     cut: Cut,
     name: &str,
-) -> anyhow::Result<(Exit, Stored)> {
+) -> anyhow::Result<Exit> {
     let input = Input::open(&context.world, &flags.file).await?;
-    let (content_type, total) = (info.content_type.clone(), input.bytes());
+    let total = input.bytes();
     let producer = Some(flags.producer_id.as_deref().unwrap_or(name));
-    let source = Source { key: None, producer, total, into_new: info.created };
-    let mut sink = Sink::open(context, stream, content_type, source).await?;
+    let source = Source { key: None, producer, total };
+    let mut sink = Sink::open(context, stream, goal, source).await?;
     let imported = append::lines(context, input, cut, &mut sink).await;
     append::conclude(context, sink, imported, flags.close, true).await
 }

@@ -65,6 +65,15 @@ impl Context {
     fn note(&self, text: &str) {
         self.voice.note(text);
     }
+
+    /// What comes of work that changes nothing, unless somebody wants the command to end before.
+    async fn unless_interrupted<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.interrupt.once() => None,
+            done = work => Some(done),
+        }
+    }
 }
 
 /// Runs a command. Returns the exit code; what went wrong is said already.
@@ -76,8 +85,11 @@ pub async fn run(command: ClientCommand) -> anyhow::Result<u8> {
     let interrupt = Interrupt::listen()?;
     let voice = Voice::of(command.server().json);
     let so_far = SoFar::default();
+    let only_asks = command.only_asks();
     let outcome = tokio::select! {
         biased;
+        // There is nothing that it could leave undone.
+        () = interrupt.once(), if only_asks => return Ok(exit::INTERRUPTED),
         outcome = carry_out(command, interrupt.clone(), so_far.clone()) => outcome,
         () = interrupt.twice() => {
             so_far.tell(voice);
@@ -99,7 +111,8 @@ async fn carry_out(
     so_far: SoFar,
 ) -> anyhow::Result<Exit> {
     let context = Context { so_far, ..open(command.server(), interrupt)? };
-    let waiting = say_waiting(context.client.clone(), context.voice);
+    let changes = !(command.only_asks() || command.only_reads());
+    let waiting = say_waiting(context.client.clone(), context.voice, changes);
     tokio::select! {
         biased;
         outcome = dispatch(context, command) => outcome,
@@ -108,10 +121,11 @@ async fn carry_out(
 }
 
 /// Tells a person whom the command waits for, if its first answer takes long.
-async fn say_waiting(client: Client, voice: Voice) -> Infallible {
+async fn say_waiting(client: Client, voice: Voice, changes: bool) -> Infallible {
     if io::stderr().is_terminal() {
         client.unanswered(SILENCE_MAX).await;
-        voice.note(&format!("waiting for {} … (Ctrl-C ends it)", client.target()));
+        let how = if changes { "Ctrl-C twice" } else { "Ctrl-C" };
+        voice.note(&format!("waiting for {} … ({how} ends it)", client.target()));
     }
     std::future::pending().await
 }

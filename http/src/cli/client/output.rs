@@ -1,7 +1,11 @@
 //! What commands print: for people on a terminal, for pipes, and as JSON.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
+use anyhow::Context as _;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json, value::RawValue};
 
@@ -13,6 +17,8 @@ const DEPTH_MAX: usize = 32;
 /// Where output goes.
 pub(super) struct Output {
     style: Style,
+    /// The last byte that was printed is no line break.
+    within_line: AtomicBool,
 }
 
 /// Who reads it.
@@ -56,7 +62,7 @@ impl Output {
             false if io::stdout().is_terminal() => Style::Pretty,
             false => Style::Plain,
         };
-        Self { style }
+        Self { style, within_line: AtomicBool::new(false) }
     }
 
     pub(super) const fn style(&self) -> Style {
@@ -66,8 +72,18 @@ impl Output {
     /// Prints lines as they are.
     pub(super) fn print(&self, bytes: &[u8]) -> anyhow::Result<()> {
         let mut out = io::stdout().lock();
-        out.write_all(bytes)?;
-        Ok(out.flush()?)
+        let printed = out.write_all(bytes).and_then(|()| out.flush());
+        if let Some(last) = bytes.last() {
+            self.within_line.store(*last != b'\n', Ordering::Relaxed);
+        }
+        printed.context("cannot write to the standard output")
+    }
+
+    /// On a terminal, what is said next begins a line.
+    pub(super) fn end_line(&self) {
+        if self.within_line.swap(false, Ordering::Relaxed) && io::stdout().is_terminal() {
+            eprintln!();
+        }
     }
 
     /// One fact: JSON, a table for people, or `plain` for pipes.
@@ -127,8 +143,11 @@ fn json_line(mut line: Map<String, Value>, body: &[u8], form: Form) -> anyhow::R
             let head = head.trim_end_matches('}');
             return Ok(format!("{head},\"messages\":{body}}}\n"));
         }
-        Form::Text => line.insert("text".into(), String::from_utf8_lossy(body).into()),
-        Form::Binary => line.insert("base64".into(), STANDARD.encode(body).into()),
+        Form::Text | Form::Binary => match std::str::from_utf8(body) {
+            Ok(text) if form == Form::Text => line.insert("text".into(), text.into()),
+            // What is no UTF-8 keeps its bytes.
+            _ => line.insert("base64".into(), STANDARD.encode(body).into()),
+        },
     };
     Ok(format!("{}\n", Value::Object(line)))
 }
@@ -272,6 +291,7 @@ mod tests {
             "{\"offset\":\"0_2\",\"messages\":[1.0e2, {\"a\":12345678901234567890}]}\n"
         );
         assert_eq!(line(b"a\nb", Form::Text), "{\"offset\":\"0_2\",\"text\":\"a\\nb\"}\n");
+        assert_eq!(line(&[0xff], Form::Text), "{\"base64\":\"/w==\",\"offset\":\"0_2\"}\n");
         assert_eq!(line(&[0xff], Form::Binary), "{\"base64\":\"/w==\",\"offset\":\"0_2\"}\n");
     }
 

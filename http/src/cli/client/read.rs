@@ -23,20 +23,63 @@ const LINES: usize = 10;
 
 pub(super) async fn read(context: Context, flags: ReadFlags) -> anyhow::Result<Exit> {
     let from = from(&context, &flags.from, From::Start);
-    show(&context, &flags.on.stream, &flags.from, from, Live::No, None).await
+    let reader = Reader { key: flags.from.key.as_deref(), raw: flags.from.raw, ..PLAIN };
+    show(&context, &flags.on.stream, from, reader).await
+}
+
+/// Prints what there is from somewhere on.
+pub(super) async fn print(context: &Context, name: &str, from: From) -> anyhow::Result<Exit> {
+    show(context, name, from, PLAIN).await
 }
 
 pub(super) async fn tail(context: Context, flags: TailFlags) -> anyhow::Result<Exit> {
-    let live = match (flags.follow, flags.live) {
-        (false, _) => Live::No,
-        (true, LiveFlag::Sse) => Live::Sse,
-        (true, LiveFlag::LongPoll) => Live::LongPoll,
+    let wait = match (flags.follow, flags.live) {
+        (false, _) => Wait::Never,
+        (true, None) => Wait::Best,
+        (true, Some(LiveFlag::Sse)) => Wait::By(Live::Sse),
+        (true, Some(LiveFlag::LongPoll)) => Wait::By(Live::LongPoll),
     };
     let is_open = flags.from.from.is_none() && flags.from.since.is_none();
     let most = flags.lines.or((is_open && !flags.follow).then_some(LINES));
     let default = if most.is_none() && flags.follow { From::Now } else { From::Start };
     let from = from(&context, &flags.from, default);
-    show(&context, &flags.on.stream, &flags.from, from, live, most).await
+    let reader = Reader { key: flags.from.key.as_deref(), raw: flags.from.raw, wait, most };
+    show(&context, &flags.on.stream, from, reader).await
+}
+
+/// How a stream is read and shown.
+struct Reader<'a> {
+    /// Records of this key only.
+    key: Option<&'a str>,
+    /// Bytes as they are, on a terminal too.
+    raw: bool,
+    wait: Wait,
+    /// So many of the last messages, or lines, only.
+    most: Option<usize>,
+}
+
+const PLAIN: Reader<'static> = Reader { key: None, raw: false, wait: Wait::Never, most: None };
+
+/// Whether to wait for what comes, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    Never,
+    /// As it suits the stream.
+    Best,
+    By(Live),
+}
+
+impl Wait {
+    /// An event stream writes all line breaks of a text as one kind: what waits for text gets its
+    /// bytes as they are.
+    fn of(self, kind: Form) -> Live {
+        match (self, kind) {
+            (Self::Never, _) => Live::No,
+            (Self::By(live), _) => live,
+            (Self::Best, Form::Text) => Live::LongPoll,
+            (Self::Best, Form::Json | Form::Binary) => Live::Sse,
+        }
+    }
 }
 
 fn from(context: &Context, flags: &FromFlags, default: From) -> From {
@@ -54,40 +97,44 @@ fn from(context: &Context, flags: &FromFlags, default: From) -> From {
 async fn show(
     context: &Context,
     name: &str,
-    flags: &FromFlags,
     from: From,
-    live: Live,
-    most: Option<usize>,
+    reader: Reader<'_>,
 ) -> anyhow::Result<Exit> {
     let stream = context.client.stream(name);
-    let info = stream.head().await?;
+    let Some(info) = context.unless_interrupted(stream.head()).await else {
+        return Ok(Exit::Interrupted);
+    };
+    let info = info?;
     let kind = Form::of(&info.content_type);
-    let form = if flags.raw { Form::Text } else { kind };
+    let (form, live) = (if reader.raw { Form::Text } else { kind }, reader.wait.of(kind));
     if form == Form::Binary && context.output.style() == Style::Pretty {
         bail!(
-            "{name} is {}: not for a terminal; send it to a file, or use --raw or --json",
+            "{name} is {}: not for a terminal; send it to a file, or use --json or `weir read --raw`",
             info.content_type
         );
     }
     // What has no lines has no last ones.
-    let kept = most.filter(|_| kind != Form::Binary).map(|most| Last::new(most, kind));
-    let is_whole = from == From::Start && flags.key.is_none();
+    let kept = reader.most.filter(|_| kind != Form::Binary).map(|most| Last::new(most, kind));
+    let is_whole = from == From::Start && reader.key.is_none();
     let is_offset = matches!(from, From::Offset(_));
     // Somebody sees how far it is, and not the records themselves.
     let is_unseen = kept.is_some() || (live == Live::No && !io::stdout().is_terminal());
     let progress = match is_unseen && io::stderr().is_terminal() {
-        true if is_whole => Some(Progress::new(stream.known().await?.bytes)),
+        true if is_whole => match context.unless_interrupted(stream.known()).await {
+            Some(known) => Some(Progress::new(known?.bytes)),
+            None => return Ok(Exit::Interrupted),
+        },
         true => Some(Progress::new(None)),
         false => None,
     };
-    let follower = Follower::new(&stream, from, flags.key.as_deref(), live);
+    let follower = Follower::new(&stream, from, reader.key, live);
     let mut reading = Reading { context, follower, form, live, kept, progress, last: None };
     let outcome = reading.all().await;
     drop(reading.progress.take());
     let last = reading.last.as_ref();
     match outcome {
         Ok(Exit::Done) => {
-            say_end(last);
+            say_end(context, last);
             Ok(Exit::Done)
         }
         Err(error) if is_offset && last.is_none() && is_refused(&error) => {
@@ -197,8 +244,9 @@ fn is_empty(batch: &Batch, form: Form) -> bool {
 }
 
 /// Tells a person where it ended.
-fn say_end(last: Option<&Batch>) {
+fn say_end(context: &Context, last: Option<&Batch>) {
     let Some(last) = last.filter(|_| io::stderr().is_terminal()) else { return };
+    context.output.end_line();
     match last.closed {
         true => eprintln!("weir: closed {}", last.next),
         false => eprintln!("weir: {}", go_on(&last.next)),
@@ -208,6 +256,7 @@ fn say_end(last: Option<&Batch>) {
 /// Tells anybody where to go on with what ended early.
 fn say_where(context: &Context, last: Option<&Batch>) {
     if let Some(last) = last {
+        context.output.end_line();
         context.voice.note_at(&go_on(&last.next), Some(&last.next));
     }
 }

@@ -12,9 +12,8 @@ use super::{
     once::{DIFFERS, Once, Sent},
     output::Form,
     progress::{self, Progress},
-    so_far::SoFar,
 };
-use crate::client::{Append, Error, Producer, Stream};
+use crate::client::{Append, Create, Error, Producer, Stream};
 
 /// What comes in, and how it is to be stored.
 #[derive(Clone, Debug)]
@@ -25,19 +24,46 @@ pub(super) struct Source<'a> {
     pub(super) producer: Option<&'a str>,
     /// Its bytes, if they are known.
     pub(super) total: Option<u64>,
-    /// The stream was made for it just now: nothing of it can be there.
-    pub(super) into_new: bool,
+}
+
+/// The stream of an input.
+#[derive(Clone, Debug)]
+pub(super) struct Goal {
+    pub(super) content_type: String,
+    /// One that is not is made with the first request: who waits for input has made nothing.
+    pub(super) is_there: bool,
+}
+
+/// A stream that this process has made: another one of its name, or with more in it, is not its.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Own {
+    made: Option<String>,
+    tail: String,
 }
 
 /// A body of so many bytes may be too large for a proxy: the smallest bound they have by default.
 const LARGE_BYTES: u64 = 1 << 20;
 
+/// What an earlier process may have appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Past {
+    /// What its journal says.
+    Counts,
+    /// Nothing: the stream was not there.
+    Nothing,
+    /// What the beginning of this input was not compared with.
+    Unseen,
+}
+
 /// What takes the bodies.
-pub(super) struct Sink {
+pub(super) struct Sink<'a> {
+    context: &'a Context,
     stream: Stream,
-    content_type: String,
+    goal: Goal,
     key: Option<String>,
+    producer: Option<&'a str>,
     once: Option<Once>,
+    own: Option<Own>,
     /// What of the input is passed over, or was cut.
     place: Place,
     /// The input is cut into lines.
@@ -45,7 +71,6 @@ pub(super) struct Sink {
     /// The last byte that was passed over in this file is no line break.
     within_line: bool,
     progress: Progress,
-    so_far: SoFar,
     requests: u64,
     skipped: u64,
     /// Lines and bytes that an earlier process has appended.
@@ -56,58 +81,34 @@ pub(super) struct Sink {
     tail: String,
     /// The file that is stored in part, and how many of its lines are.
     far: Option<(String, u64)>,
+    /// The same with the request that was sent last.
+    goes_to: Option<(String, u64)>,
 }
 
-impl Sink {
+impl<'a> Sink<'a> {
     /// A sink for a stream. Nothing is sent yet.
     ///
     /// # Errors
     /// Another process works with this producer, or its memory can't be used.
     pub(super) async fn open(
-        context: &Context,
+        context: &'a Context,
         stream: &Stream,
-        content_type: String,
-        source: Source<'_>,
+        goal: Goal,
+        source: Source<'a>,
     ) -> anyhow::Result<Self> {
-        let once = match source.producer {
-            None => None,
-            Some(id) => {
-                let Some(directory) = &context.state else {
-                    bail!("nobody says where to remember what is done: set HOME or WEIR_STATE_DIR")
-                };
-                // Another stream of the same name knows nothing of this producer, and a server
-                // may have several URLs.
-                let of = match stream.known().await?.made {
-                    Some(made) => format!("{made} {}", stream.name()),
-                    None => format!("{}/{}", context.client.target(), stream.name()),
-                };
-                let opened = Journal::open(&context.world, directory, &of, id).await?;
-                let (journal, known) = opened;
-                // A server that does not say when a stream was made may have had another one of
-                // this name.
-                let resume = match source.into_new && known != Resume::default() {
-                    true => {
-                        journal.clear().await?;
-                        Resume::default()
-                    }
-                    false => known,
-                };
-                let done = resume.base.as_ref().map_or(0, |slot| slot.requests);
-                let producer = Producer::new(stream, &content_type, id, done)?;
-                Some(Once::new(producer, journal, resume))
-            }
-        };
-        Ok(Self {
+        let mut sink = Self {
+            context,
             stream: stream.clone(),
-            content_type,
+            goal,
             key: source.key,
-            skipped: once.as_ref().map_or(0, Once::before),
-            once,
+            producer: source.producer,
+            skipped: 0,
+            once: None,
+            own: None,
             place: Place::start(),
             is_cut: false,
             within_line: false,
             progress: Progress::new(source.total),
-            so_far: context.so_far.clone(),
             requests: 0,
             lines_before: 0,
             bytes_before: 0,
@@ -115,7 +116,104 @@ impl Sink {
             bytes: 0,
             tail: String::new(),
             far: None,
-        })
+            goes_to: None,
+        };
+        if let (Some(id), true) = (sink.producer, sink.goal.is_there) {
+            let made = stream.known().await?.made;
+            sink.begin(id, made, Past::Counts).await?;
+        }
+        Ok(sink)
+    }
+
+    /// Looks up what the producer has done in this stream.
+    async fn begin(&mut self, id: &str, made: Option<String>, past: Past) -> anyhow::Result<()> {
+        let context = self.context;
+        let Some(directory) = &context.state else {
+            bail!("nobody says where to remember what is done: set HOME or WEIR_STATE_DIR")
+        };
+        // Another stream of the same name knows nothing of this producer, and a server may have
+        // several URLs.
+        let of = match made {
+            Some(made) => format!("{made} {}", self.stream.name()),
+            None => format!("{}/{}", context.client.target(), self.stream.name()),
+        };
+        let (journal, known) = Journal::open(&context.world, directory, &of, id).await?;
+        let resume = match past {
+            Past::Counts => known,
+            Past::Nothing if known == Resume::default() => known,
+            // A server that does not say when a stream was made may have had another one of this
+            // name.
+            Past::Nothing => {
+                journal.clear().await?;
+                Resume::default()
+            }
+            Past::Unseen if known == Resume::default() => known,
+            Past::Unseen => bail!(
+                "{} was made meanwhile, and the producer {id} has appended to it: the same command \
+                 again goes on behind that",
+                self.stream.name()
+            ),
+        };
+        let done = resume.base.as_ref().map_or(0, |slot| slot.requests);
+        let producer = Producer::new(&self.stream, &self.goal.content_type, id, done)?;
+        let once = Once::new(producer, journal, resume);
+        self.skipped = once.before();
+        self.once = Some(once);
+        Ok(())
+    }
+
+    /// Makes the stream if it is not there.
+    pub(super) async fn make(&mut self) -> anyhow::Result<()> {
+        if self.goal.is_there {
+            return Ok(());
+        }
+        let content_type = Some(self.goal.content_type.clone());
+        let create = Create { content_type, ..Create::default() };
+        let info = match self.stream.create(create).await {
+            // Somebody else has made one meanwhile, which may live otherwise and take the same.
+            Err(error @ Error::Conflict { .. }) => match self.stream.head().await {
+                Ok(info) if info.content_type == self.goal.content_type => info,
+                _ => return Err(error.into()),
+            },
+            made => made?,
+        };
+        self.goal.is_there = true;
+        let known = self.stream.known().await;
+        if let (true, Ok(known)) = (info.created, &known) {
+            self.own = Some(Own { made: known.made.clone(), tail: info.tail });
+        }
+        if let Some(id) = self.producer {
+            let past = if info.created || info.in_doubt { Past::Nothing } else { Past::Unseen };
+            self.begin(id, known?.made, past).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the stream is there.
+    pub(super) const fn is_there(&self) -> bool {
+        self.goal.is_there
+    }
+
+    /// Deletes a stream that was made for an input of which nothing was stored, unless somebody
+    /// else has begun to use it.
+    pub(super) async fn take_back(&self, context: &Context) {
+        let Some(own) = &self.own else { return };
+        let name = self.stream.name();
+        let now = match (self.stream.head().await, self.stream.known().await) {
+            (Ok(info), Ok(known)) => Ok(Own { made: known.made, tail: info.tail }),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        };
+        let deleted = match now {
+            Ok(now) if now == *own => self.stream.delete().await,
+            Ok(_) => {
+                context.note(&format!("{name} was made and stays: others append to it"));
+                return;
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = deleted {
+            context.note(&format!("{name} was made and stays: {error}"));
+        }
     }
 
     /// What comes is lines.
@@ -125,14 +223,15 @@ impl Sink {
 
     /// Begins with the next file.
     pub(super) fn next_input(&mut self) {
+        self.lines_before += u64::from(self.within_line);
         self.within_line = false;
-        self.far = None;
+        (self.far, self.goes_to) = (None, None);
         self.place.next_input();
     }
 
     /// Passes over what an earlier process has sent of these bytes and is stored for sure. Returns
     /// what is left of them.
-    pub(super) fn pass<'a>(&mut self, piece: &'a [u8]) -> anyhow::Result<&'a [u8]> {
+    pub(super) fn pass<'p>(&mut self, piece: &'p [u8]) -> anyhow::Result<&'p [u8]> {
         let Some(base) = self.once.as_ref().and_then(Once::base) else { return Ok(piece) };
         let left = usize::try_from(base.bytes - self.place.bytes().min(base.bytes));
         let (passed, rest) = piece.split_at(piece.len().min(left.unwrap_or(usize::MAX)));
@@ -190,9 +289,10 @@ impl Sink {
         body: Body,
         what: impl FnOnce() -> String,
     ) -> anyhow::Result<()> {
+        self.make().await?;
         let Body { bytes, lines, consumed, mark, .. } = body;
         let length = wide(bytes.len());
-        let uncut = lines == 0 && Form::of(&self.content_type) == Form::Json;
+        let uncut = lines == 0 && Form::of(&self.goal.content_type) == Form::Json;
         let advice = uncut.then(|| match bytes.trim_ascii().contains(&b'\n') {
             true => "one message a line? use --ndjson",
             false => "a message is JSON: text stands in quotes, or in a stream of --type text",
@@ -213,7 +313,7 @@ impl Sink {
                 self.lines += lines;
                 self.bytes += length;
                 self.progress.add(consumed);
-                self.so_far.appended(self.requests, self.lines, self.bytes, &self.tail);
+                self.context.so_far.appended(self.requests, self.lines, self.bytes, &self.tail);
             }
             Sent::Before => {
                 self.skipped += 1;
@@ -229,7 +329,7 @@ impl Sink {
         if let Some(once) = &mut self.once {
             return once.send(body, mark).await;
         }
-        let (content_type, key) = (self.content_type.as_str(), self.key.as_deref());
+        let (content_type, key) = (self.goal.content_type.as_str(), self.key.as_deref());
         let append = Append { content_type, body, key, closed: false };
         Ok(Sent::Now(self.stream.append(append).await?))
     }
@@ -253,7 +353,7 @@ impl Sink {
             return once.close(self.place.mark()).await;
         }
         let append = Append {
-            content_type: &self.content_type,
+            content_type: &self.goal.content_type,
             body: Bytes::new(),
             key: None,
             closed: true,
@@ -268,17 +368,37 @@ impl Sink {
         self.far = Some((file.to_owned(), lines));
     }
 
+    /// The next request ends with this line of the file.
+    pub(super) fn goes_to(&mut self, file: &str, line: u64) {
+        self.goes_to = Some((file.to_owned(), line));
+    }
+
     /// What is stored of an input that did not come to its end, and how to go on without storing
-    /// it twice.
-    pub(super) fn how_far(&self) -> Option<String> {
-        let (file, lines) = self.far.as_ref()?;
+    /// it twice. Of a request whose answer was lost nobody knows.
+    pub(super) fn how_far(&self, lost: bool) -> Option<String> {
+        let far = self.far.as_ref();
+        if let (true, Some((file, last))) = (lost, &self.goes_to) {
+            let there = far.map_or(0, |(_, lines)| *lines);
+            let (next, name) = (there + 1, self.stream.name());
+            let sure = match there {
+                0 => String::new(),
+                there => format!("lines 1 to {there} of {file} are appended, "),
+            };
+            return Some(format!(
+                "{sure}lines {next} to {last} of {file} may be: `weir head {name}` and `weir tail \
+                 {name}` say what is there; next time use --producer-id, which goes on by itself"
+            ));
+        }
+        let (file, lines) = far?;
         let next = lines + 1;
         let (file, rest) = match file.as_str() {
             "standard input" => (file.clone(), format!("begin with line {next}")),
             file => (file.to_owned(), format!("`tail -n +{next} {file}` is the rest")),
         };
+        let (unit, are, them) =
+            if *lines == 1 { ("line", "is", "it") } else { ("lines", "are", "them") };
         Some(format!(
-            "{lines} lines of {file} are appended; the same command again appends them twice: \
+            "{lines} {unit} of {file} {are} appended; the same command again appends {them} twice: \
              {rest}, or next time use --producer-id, which goes on by itself"
         ))
     }
@@ -305,13 +425,21 @@ impl Sink {
             once.settle().await?;
         }
         if self.skipped > 0 {
-            let what = match self.is_cut {
-                true => format!("{} lines", self.lines_before),
-                false => format!("{} bytes", self.bytes_before),
+            // The last line that was passed over may have no line break.
+            let count = match self.is_cut {
+                true => self.lines_before + u64::from(self.within_line),
+                false => self.bytes_before,
             };
-            context.note(&format!(
-                "{what} of this input were appended before and are not appended again"
-            ));
+            let unit = if self.is_cut { "line" } else { "byte" };
+            let text = match count {
+                1 => {
+                    format!("1 {unit} of this input was appended before and is not appended again")
+                }
+                _ => format!(
+                    "{count} {unit}s of this input were appended before and are not appended again"
+                ),
+            };
+            context.note(&text);
         }
         if self.tail.is_empty() {
             // All of it was there already: where that ends, the stream says.

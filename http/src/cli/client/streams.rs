@@ -42,6 +42,17 @@ pub(super) async fn create(context: Context, flags: CreateFlags) -> anyhow::Resu
         Err(error) => return Err(explained(&stream, error, &asked).await),
         Ok(made) => made,
     };
+    if made.in_doubt && !body.is_empty() {
+        let reason = "an attempt before may have made it".to_owned();
+        let told = Told {
+            what: format!("{name} is there"),
+            advice: format!(
+                "`weir read {name}` says whether it begins with the message; if it does not, \
+                 `weir append` adds it"
+            ),
+        };
+        return Err(anyhow::Error::from(Error::Unknown { reason }).context(told));
+    }
     if !made.created && !body.is_empty() {
         // A server does nothing with the body of a stream that is there.
         let message = "it was there already, and what it was to begin with was not appended: \
@@ -165,7 +176,6 @@ async fn no_fork(
 /// A stream with this end, if that is still to come.
 fn with_life(context: &Context, life: LifeFlags) -> Result<Create, Usage> {
     let LifeFlags { ttl, expires_at, retention } = life;
-    // What is no time, or is one to other servers, they say.
     let end = expires_at.as_deref().and_then(date::parse);
     if end.is_some_and(|end| end.get() <= context.world.clock.wall_ms()) {
         return Err(Usage(PAST));
@@ -174,11 +184,11 @@ fn with_life(context: &Context, life: LifeFlags) -> Result<Create, Usage> {
 }
 
 fn show(context: &Context, name: &str, made: &Info) -> anyhow::Result<Exit> {
-    if !made.created && context.output.style() == Style::Pretty {
+    if !made.created && !made.in_doubt && context.output.style() == Style::Pretty {
         context.note(&format!("{name} was there already"));
     }
     let mut fact = info(name, made);
-    fact["created"] = made.created.into();
+    fact["created"] = (!made.in_doubt).then_some(made.created).into();
     context.output.fact(&fact, &made.tail)?;
     Ok(Exit::Done)
 }

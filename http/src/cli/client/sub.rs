@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use tokio::sync::oneshot;
 
 use super::{
     Context,
@@ -10,13 +11,15 @@ use super::{
     flags::{SubCommand, SubCreateFlags, SubPullFlags},
     output::{Form, Style, messages, one_line},
 };
-use crate::client::{Claim, Follower, From, Live, PendingStream};
+use crate::client::{Claim, Claimed, Follower, From, Live, PendingStream};
 
 /// Said when all subscriptions are asked for.
 const NO_LIST: &str = "the protocol has no list of subscriptions: `weir sub ls ID` shows the one of \
                        that ID";
 /// Before work is asked for again when there was none.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often a lease is renewed in its time.
+const RENEWALS: u32 = 3;
 
 pub(super) async fn run(context: Context, command: SubCommand) -> anyhow::Result<Exit> {
     let subscriptions = context.client.subscriptions();
@@ -86,8 +89,16 @@ async fn pull(context: &Context, flags: &SubPullFlags) -> anyhow::Result<Exit> {
     loop {
         let claimed = subscriptions.claim(&flags.on.id, &flags.worker).await?;
         let more = match claimed {
-            None => false,
-            Some(claim) => work(context, &claim, flags.no_ack).await?,
+            Claimed::Nothing => false,
+            // It comes back when the other one is done with it, or gone.
+            Claimed::ByAnother(_) if flags.follow => false,
+            Claimed::ByAnother(error) => return Err(error.into()),
+            Claimed::Work(claim) => {
+                let kept = keep(context, &claim);
+                let more = work(context, &claim, flags.no_ack).await?;
+                drop(kept);
+                more
+            }
         };
         if context.interrupt.came() {
             return Ok(Exit::Interrupted);
@@ -101,6 +112,28 @@ async fn pull(context: &Context, flags: &SubPullFlags) -> anyhow::Result<Exit> {
             },
         }
     }
+}
+
+/// Renews the lease until what is returned is dropped: whoever reads the output may be slow.
+fn keep(context: &Context, claim: &Claim) -> Option<oneshot::Sender<()>> {
+    let pause = claim.lease? / RENEWALS;
+    let (stop, mut stopped) = oneshot::channel::<()>();
+    let (subscriptions, claim) = (context.client.subscriptions(), claim.clone());
+    let renew = async move {
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut stopped => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            // That it is lost, the next ack is told.
+            if subscriptions.ack(&claim, &[], false).await.is_err() {
+                return;
+            }
+        }
+    };
+    context.world.tasks.spawn("lease", Box::pin(renew));
+    Some(stop)
 }
 
 /// Prints what is new and acks it stream by stream, so that an end in between repeats little.
