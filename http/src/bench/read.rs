@@ -146,7 +146,7 @@ pub(super) async fn check(
 ) -> anyhow::Result<(Passed, Verdict)> {
     let (mut checker, mut sum) = (Checker::new(part.stream), Sum::new(streams.is_json()));
     let request = |offset: &str| part.request(streams, offset);
-    let offset = setup::read_all(link, request, &mut checker, &mut sum, &streams.payload).await?;
+    let offset = setup::read_all(link, request, &mut checker, &mut sum, &streams.form).await?;
     let writers = match part.key {
         Some(key) => key..key + 1,
         None => 0..filling.writers(),

@@ -31,8 +31,8 @@ pub(super) struct Streams {
     common: String,
     pub(super) count: usize,
     pub(super) content_type: String,
-    /// What stands behind the mark of each of their records.
-    pub(super) payload: Arc<[u8]>,
+    /// How their records look.
+    pub(super) form: record::Form,
     /// Those that this run has made.
     made: Arc<[AtomicBool]>,
 }
@@ -72,7 +72,7 @@ impl Streams {
             common,
             count,
             content_type: content_type.to_owned(),
-            payload: record::payload(record_bytes),
+            form: record::Form::new(record_bytes, is_json(content_type)),
             made: (0..count).map(|_| AtomicBool::new(false)).collect(),
         }
     }
@@ -116,8 +116,7 @@ impl Streams {
 
     /// Whether bodies are JSON.
     pub(super) fn is_json(&self) -> bool {
-        let media = self.content_type.split(';').next().unwrap_or_default();
-        media.trim().eq_ignore_ascii_case("application/json")
+        is_json(&self.content_type)
     }
 
     /// A request without a body.
@@ -134,6 +133,11 @@ impl Streams {
         );
         head.into_bytes()
     }
+}
+
+fn is_json(content_type: &str) -> bool {
+    let media = content_type.split(';').next().unwrap_or_default();
+    media.trim().eq_ignore_ascii_case("application/json")
 }
 
 /// An append whose stream, sequence and records are written in place.

@@ -30,6 +30,8 @@ pub(crate) enum Lie {
     Repeat,
     Swap,
     Invent,
+    /// There is something else between two records.
+    Intrude,
     /// One byte behind the mark of a record is another.
     Damage,
     /// The same in every other read.
@@ -243,6 +245,7 @@ fn tell(mut bodies: Vec<Vec<u8>>, lie: Lie, is_other: bool) -> Vec<Vec<u8>> {
             record[15..27].copy_from_slice(b"000000000000");
             bodies.insert(VICTIM, record);
         }
+        Lie::Intrude => bodies.insert(VICTIM, b"{\"x\":1}\n".to_vec()),
         Lie::None | Lie::Rot | Lie::Shrink | Lie::Pause | Lie::Refuse | Lie::Stall => {}
     }
     bodies
