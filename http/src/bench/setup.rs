@@ -382,9 +382,9 @@ pub(super) fn next_offset(head: &Head, bytes: &[u8]) -> Option<String> {
     head.next_offset.as_ref().map(|_| String::from_utf8_lossy(bytes).into_owned())
 }
 
-/// Whether asking again makes sense.
+/// Whether asking again makes sense. What a server does not do at all it does not do later.
 pub(super) const fn is_busy(status: u16) -> bool {
-    matches!(status, 408 | 429 | 500..)
+    matches!(status, 408 | 429 | 500 | 502..)
 }
 
 /// How a request ended that was insisted on.
