@@ -314,7 +314,8 @@ async fn an_interrupt_does_not_wait_for_a_server_that_says_nothing() {
     for args in ["append --connections 2", "read --size 1MiB", "mixed --readers 2 --live long-poll"]
     {
         let (server, liar) = Liar::watched(Lie::Stall).await;
-        let args = format!("bench {args} --seconds 600 --content-type text/plain --json");
+        let args =
+            format!("bench {args} --warm-up 0 --seconds 600 --content-type text/plain --json");
         let child = command(server, &args.split(' ').collect::<Vec<_>>()).spawn().expect("starts");
         until("it writes", || async { liar.appends() > 0 }).await;
         signal(&child, "INT");
