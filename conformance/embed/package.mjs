@@ -105,6 +105,7 @@ const cases = {
     const { pid, http } = server.exports
     await assert.rejects(start({ name: "twice" }), (error) => {
       assert.match(error.message, new RegExp(`'twice' is running: pid ${pid}, .*${http.url}`))
+      assert.ok(error.message.endsWith("`weir local stop --name twice`, or take another `name`)"), error.message)
       return true
     })
     assert.ok(await serves(http.url))
@@ -113,6 +114,13 @@ const cases = {
   "what can't start says why": async () => {
     await assert.rejects(start({ name: ".." }), /invalid server name/)
     await assert.rejects(start({ name: "wide", hostname: "0.0.0.0" }), /loopback/)
+    const server = await start({ name: "there" })
+    const { port } = server.exports.http
+    await assert.rejects(start({ name: "late", port }), (error) => {
+      assert.ok(error.message.endsWith("`port: 0` takes a free one, or take another `port`"), error.message)
+      return true
+    })
+    await server.close()
     assert.throws(() => findBinary({ WEIR_BINARY: "/nowhere/weir" }), /WEIR_BINARY/)
     assert.equal(findBinary({ WEIR_BINARY: process.env.WEIR_BINARY }), process.env.WEIR_BINARY)
   },
@@ -277,6 +285,21 @@ const cases = {
     const [{ name, message }] = await warned
     assert.equal(name, "WeirVersionWarning")
     assert.match(message, /9\.9\.9/)
+  },
+  "a terminal's interrupt is the program's: its server goes on until it is closed": async () => {
+    const server = await start({ name: "handled" })
+    const { http } = server.exports
+    // As a terminal does, which sends it to both; a program with a handler of its own goes on.
+    process.kill(server.pid, "SIGINT")
+    for (let times = 0; times < 100; times += 1) {
+      assert.ok((await put(http.url, "last words")) < 300)
+      assert.equal(await read(http.url), "last words")
+    }
+    await server.close()
+    assert.equal(await serves(http.url), false)
+    const other = await start({ name: "handled" })
+    process.kill(other.pid, "SIGTERM")
+    await other.closed
   },
   "whoever waits for the end goes on until then": async () => {
     const child = spawn(process.execPath, [join(here, "waits.mjs")], { stdio: ["ignore", "pipe", "inherit"] })

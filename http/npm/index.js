@@ -195,12 +195,20 @@ function saidIn(line) {
   }
 }
 
+/** What speaks of the server's flags, in the options they stand for. Commands for a shell stay. */
+function inOptions(text) {
+  return text.replace(/`[^`]*`|--(name|hostname|port)\b( 0\b)?/g, (found, option, zero) => {
+    if (option === undefined) return found
+    return zero ? `\`${option}: 0\`` : `\`${option}\``
+  })
+}
+
 /** What the server complains of: the last line is JSON, if it has come that far. */
 function explained(complaint, how) {
   const text = complaint.trim()
   try {
     const { message, advice } = JSON.parse(text.split("\n").pop() ?? "").error
-    return advice ? `${message} (${advice})` : message
+    return inOptions(advice ? `${message} (${advice})` : message)
   } catch {
     return text ? `${how}: ${text}` : how
   }

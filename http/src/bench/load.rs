@@ -36,6 +36,7 @@ use super::{
     measure::{Books, Shared, Span},
     raw::{Failure, Link, Peer},
     report::Costs,
+    setup::Interrupted,
 };
 use crate::cli::{
     ONE_SIGNAL,
@@ -124,6 +125,11 @@ impl Run {
     /// Whether it was ended early.
     pub(super) fn was_stopped(&self) -> bool {
         self.span.was_stopped()
+    }
+
+    /// Whether it was ended before anything could be measured.
+    fn came_to_nothing(&self) -> bool {
+        self.span.stopped_at().is_some_and(|stopped| stopped <= self.span.start())
     }
 
     /// Ends it early.
@@ -282,7 +288,7 @@ pub(super) struct Outcome<T> {
 /// its thread.
 ///
 /// # Errors
-/// The first that a task failed with.
+/// The first that a task failed with; [`Interrupted`] if somebody ended it while it warmed up.
 pub(super) fn spread<T, F>(
     run: &Run,
     threads: usize,
@@ -346,6 +352,9 @@ where
                 all.results.extend(one.results);
             }
         }
+    }
+    if run.came_to_nothing() {
+        return Err(Interrupted.into());
     }
     Ok(all.expect("there is a thread"))
 }

@@ -39,7 +39,7 @@ use serde_json::{Value, json};
 use weir_io::{
     Clock as _, Entropy as _,
     net::Outbound as _,
-    os::{self, OsClock, OsEntropy, OsOutbound, tls::Tls, workers},
+    os::{self, OsClock, OsEntropy, OsOutbound, tls::Tls, usage, workers},
 };
 
 use self::{
@@ -172,6 +172,10 @@ struct Bench {
 impl Bench {
     fn new(flags: &RunFlags, connections: usize) -> anyhow::Result<Self> {
         let target = flags.target.target()?;
+        if let Some(pid) = flags.server_pid {
+            // What it has used until now is of no use but to know that it can be looked at.
+            usage::of(pid).with_context(|| format!("--server-pid {pid}: it can't be looked at"))?;
+        }
         crate::cli::raise_descriptors();
         let peer = resolve(&target)?;
         let mut chance = [0; 4];
@@ -238,6 +242,11 @@ impl Bench {
             true => self.crew.on_each(streams, Verb::Delete).and_then(|()| act(&mut report)),
             false => act(&mut report),
         };
+        // Which server it was that failed is not in what failed.
+        let done = done.map_err(|error| match error.is::<Interrupted>() {
+            true => error,
+            false => error.context(self.target.to_string()),
+        });
         report.judge(|stream| streams.name(stream));
         if flags.keep && done.is_ok() {
             return Ok(report);

@@ -146,7 +146,7 @@ pub(super) async fn check(
 ) -> anyhow::Result<(Passed, Verdict)> {
     let (mut checker, mut sum) = (Checker::new(part.stream), Sum::new(streams.is_json()));
     let request = |offset: &str| part.request(streams, offset);
-    let offset = setup::read_all(link, request, &mut checker, &mut sum, &streams.payload).await?;
+    let offset = setup::read_all(link, request, &mut checker, &mut sum, &streams.form).await?;
     let writers = match part.key {
         Some(key) => key..key + 1,
         None => 0..filling.writers(),
@@ -171,10 +171,19 @@ pub(super) struct Scanned {
     pub(super) times: u64,
     pub(super) stream: usize,
     /// What it read last, from the beginning to the end.
-    pub(super) passed: Option<Passed>,
+    passed: Option<Passed>,
+    /// What it read after that, if it was another thing: one of the two is wrong.
+    rival: Option<Passed>,
     /// What was wrong with its reads.
     pub(super) verdict: Verdict,
     pub(super) company: Company,
+}
+
+impl Scanned {
+    /// What it read last, unless it read something else as well: that is told already.
+    pub(super) fn certain(&self) -> Option<Passed> {
+        self.passed.clone().filter(|_| self.rival.is_none())
+    }
 }
 
 /// A reader that catches up until the run is over.
@@ -195,7 +204,7 @@ impl Scanner {
     pub(super) async fn work(self, tally: Shared) -> anyhow::Result<Scanned> {
         let (stream, verdict) = (self.part.stream, Verdict::default());
         let company = Company::Served;
-        let mut done = Scanned { times: 0, stream, passed: None, verdict, company };
+        let mut done = Scanned { times: 0, stream, passed: None, rival: None, verdict, company };
         let scanned = self.run.unless_overdue(self.scan(&tally, &mut done)).await;
         match scanned {
             Some(Err(error)) if is_away(&error) && self.run.is_over() => {
@@ -212,7 +221,7 @@ impl Scanner {
         self.run.connect(&mut link, "a reader").await?;
         while !self.run.is_over() {
             let (mut offset, mut sum) = ("-1".to_owned(), Sum::new(self.streams.is_json()));
-            done.passed.iter().for_each(|it| sum.pass(it.bytes));
+            done.passed.iter().chain(&done.rival).for_each(|it| sum.pass(it.bytes));
             let end = loop {
                 let began = self.run.now();
                 let (page, length) = self.page(&mut link, &offset, tally, &mut sum).await?;
@@ -238,23 +247,26 @@ impl Scanner {
         Ok(())
     }
 
-    /// Compares a whole read with the one before.
+    /// Compares a whole read with the one before. Of two that differ either may be the wrong one:
+    /// the next one says which, so that one bad answer is told once.
     fn compare(&self, now: Passed, sum: &Sum, done: &mut Scanned) {
-        let (before, is_as_before) = match (&self.expect, &done.passed) {
-            (Expect::Same(before), _) => {
-                (before, (before.bytes, before.crc) == (now.bytes, now.crc))
-            }
-            (Expect::More, Some(before)) => (before, sum.at(before.bytes) == Some(before.crc)),
-            (Expect::More, None) => {
-                done.passed = Some(now);
+        match &self.expect {
+            Expect::Same(before) if (before.bytes, before.crc) != (now.bytes, now.crc) => {
+                done.verdict.changed(done.stream, &now.offset, (before.bytes, now.bytes));
                 return;
             }
-        };
-        if is_as_before {
-            done.passed = Some(now);
-        } else {
-            done.verdict.changed(done.stream, &now.offset, (before.bytes, now.bytes));
+            Expect::Same(_) => {}
+            Expect::More => {
+                let goes_on = |it: &Passed| sum.at(it.bytes) == Some(it.crc);
+                let is_new = !done.passed.iter().chain(&done.rival).any(goes_on);
+                if let Some(before) = done.passed.as_ref().filter(|_| is_new) {
+                    done.verdict.changed(done.stream, &now.offset, (before.bytes, now.bytes));
+                    done.rival = Some(now);
+                    return;
+                }
+            }
         }
+        (done.passed, done.rival) = (Some(now), None);
     }
 
     /// Reads one page; one that breaks off or is refused for now is asked for again, for as long as

@@ -86,39 +86,87 @@ fn read_hex(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// What stands behind the mark of each record of this length.
-pub(super) fn payload(bytes: usize) -> Arc<[u8]> {
-    blank(bytes)[TIME.end..].into()
+/// How the records of a stream look, one behind the other.
+#[derive(Clone, Debug)]
+pub(super) struct Form {
+    /// What stands behind the mark of each.
+    payload: Arc<[u8]>,
+    /// Pages are arrays.
+    json: bool,
 }
 
-/// Finds the records in the pieces of a body, cut anywhere, and compares what stands in them.
+impl Form {
+    /// That of records of this length, in a stream that is JSON or not.
+    pub(super) fn new(bytes: usize, json: bool) -> Self {
+        Self { payload: blank(bytes)[TIME.end..].into(), json }
+    }
+
+    /// How many bytes at the beginning stand between records and are of none.
+    fn separators(&self, bytes: &[u8]) -> usize {
+        let is_one = |byte: &u8| match byte {
+            b'[' | b',' | b']' => self.json,
+            byte => byte.is_ascii_whitespace(),
+        };
+        bytes.iter().position(|byte| !is_one(byte)).unwrap_or(bytes.len())
+    }
+}
+
+/// What is wrong with the bytes of a page.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Flaws {
+    /// Records that had other bytes than they were written with; one that was cut off is one of
+    /// them.
+    pub(super) damaged: Vec<Mark>,
+    /// How often something stood between two records that is none, however long it was.
+    pub(super) strange: u64,
+}
+
+impl Flaws {
+    pub(super) fn add(&mut self, other: Self) {
+        self.damaged.extend(other.damaged);
+        self.strange += other.strange;
+    }
+}
+
+/// Finds the records in the pieces of a body, cut anywhere, and compares what stands in them and
+/// between them.
 #[derive(Debug)]
 pub(super) struct Finder {
     /// The end of what was seen, if a record may begin there.
     held: Vec<u8>,
-    /// What must follow each mark, and how much of it has.
-    payload: Arc<[u8]>,
+    form: Form,
+    /// How much of what must follow the last mark has.
     matched: usize,
     /// The record whose payload is compared.
     last: Option<Mark>,
-    damaged: Vec<Mark>,
+    /// Up to the next record nothing is expected any more: what is wrong there is counted.
+    astray: bool,
+    flaws: Flaws,
 }
 
 impl Finder {
-    /// One for records with this payload.
-    pub(super) fn new(payload: &Arc<[u8]>) -> Self {
-        let payload = Arc::clone(payload);
-        let (held, matched) = (Vec::new(), payload.len());
-        Self { held, matched, payload, last: None, damaged: Vec::new() }
+    /// One for records of this form.
+    pub(super) fn new(form: &Form) -> Self {
+        Self {
+            held: Vec::new(),
+            matched: form.payload.len(),
+            form: form.clone(),
+            last: None,
+            astray: false,
+            flaws: Flaws::default(),
+        }
     }
 
-    /// The records that had other bytes than they were written with; one that was cut off is one
-    /// of them.
-    pub(super) fn finish(mut self) -> Vec<Mark> {
-        if self.matched < self.payload.len() {
-            self.damaged.extend(self.last);
+    /// What was wrong.
+    pub(super) fn finish(mut self) -> Flaws {
+        if self.matched < self.form.payload.len() {
+            self.flaws.damaged.extend(self.last);
         }
-        self.damaged
+        // It could have become a record.
+        if !self.held.is_empty() {
+            self.stray();
+        }
+        self.flaws
     }
 
     /// Gives `found` each record whose mark ends in this piece.
@@ -150,43 +198,60 @@ impl Finder {
 
     /// Compares the payload that has begun. Returns what follows it.
     fn compare<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let left = &self.payload[self.matched..];
+        let left = &self.form.payload[self.matched..];
         let there = bytes.len().min(left.len());
         if bytes[..there] == left[..there] {
             self.matched += there;
             return &bytes[there..];
         }
         // Where the next record begins nobody knows: it is searched for.
-        self.damaged.extend(self.last);
-        self.matched = self.payload.len();
+        self.flaws.damaged.extend(self.last);
+        self.matched = self.form.payload.len();
+        self.astray = true;
         bytes
     }
 
     /// Returns how far `bytes` were seen: what follows may be the beginning of a record.
     fn scan(&mut self, bytes: &[u8], found: &mut impl FnMut(Mark)) -> usize {
         let mut at = 0;
-        while let Some(start) = memchr::memmem::find(&bytes[at..], OPENING) {
-            let start = at + start;
-            if bytes.len() - start < TIME.end {
-                return start;
+        loop {
+            if !self.astray {
+                at += self.form.separators(&bytes[at..]);
             }
-            match read(&bytes[start..]) {
-                Some(mark) => {
-                    found(mark);
-                    self.last = Some(mark);
-                    self.matched = 0;
-                    let rest = self.compare(&bytes[start + TIME.end..]).len();
-                    at = bytes.len() - rest;
+            if !bytes[at..].starts_with(OPENING) {
+                if !self.astray && OPENING.starts_with(&bytes[at..]) {
+                    return at;
                 }
-                None => at = start + OPENING.len(),
+                self.stray();
+                match memchr::memmem::find(&bytes[at..], OPENING) {
+                    Some(skipped) => at += skipped,
+                    // The last bytes may be the beginning of an opening.
+                    None => return at.max(bytes.len().saturating_sub(OPENING.len() - 1)),
+                }
+            }
+            if bytes.len() - at < TIME.end {
+                return at;
+            }
+            let Some(mark) = read(&bytes[at..]) else {
+                self.stray();
+                at += OPENING.len();
+                continue;
+            };
+            found(mark);
+            (self.last, self.matched, self.astray) = (Some(mark), 0, false);
+            let rest = self.compare(&bytes[at + TIME.end..]).len();
+            at = bytes.len() - rest;
+            if self.matched < self.form.payload.len() {
+                // All of it is seen: the payload goes on in the next piece.
+                return bytes.len();
             }
         }
-        if self.matched < self.payload.len() {
-            // All of it is seen: the payload goes on in the next piece.
-            return bytes.len();
-        }
-        // The last bytes may be the beginning of an opening.
-        at.max(bytes.len().saturating_sub(OPENING.len() - 1))
+    }
+
+    /// Here stands something that is no record.
+    fn stray(&mut self) {
+        self.flaws.strange += u64::from(!self.astray);
+        self.astray = true;
     }
 }
 
@@ -227,11 +292,78 @@ mod tests {
         }
     }
 
+    /// What is found in these pieces: the numbers of the records, and what is wrong.
+    fn find<'a>(form: &Form, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<u64>, Flaws) {
+        let (mut finder, mut numbers) = (Finder::new(form), Vec::new());
+        for piece in pieces {
+            finder.look(piece, |mark| numbers.push(mark.number));
+        }
+        (numbers, finder.finish())
+    }
+
+    fn strange(times: u64) -> Flaws {
+        Flaws { damaged: Vec::new(), strange: times }
+    }
+
     #[test]
     fn what_only_looks_like_a_record_is_none() {
-        let mut finder = Finder::new(&payload(BYTES_MIN));
         let text = br#"{"i":"no record, though it begins as one does, and it is long enough"}"#;
-        finder.look(text, |mark| panic!("{mark:?}"));
+        let found = find(&Form::new(BYTES_MIN, true), [&text[..]]);
+        assert_eq!(found, (vec![], strange(1)));
+    }
+
+    #[test]
+    fn brackets_and_commas_are_between_records_in_json_only() {
+        let (page, bare) = (page(2, 60), b"[ ]\r\n");
+        for step in [1, 7, 44, 1_000] {
+            let json = Form::new(60, true);
+            assert_eq!(find(&json, page.chunks(step)), (vec![0, 1], strange(0)), "by {step}");
+            assert_eq!(find(&json, bare.chunks(step)), (vec![], strange(0)), "by {step}");
+            let text = Form::new(60, false);
+            assert_eq!(find(&text, page.chunks(step)), (vec![0, 1], strange(3)), "by {step}");
+            let lines = String::from_utf8_lossy(&page[1..]).replace("},", "}\n");
+            assert_eq!(
+                find(&text, lines.as_bytes().chunks(step)),
+                (vec![0, 1], strange(0)),
+                "by {step}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_beginning_of_a_record_that_is_all_there_is_is_none() {
+        for end in 1..TIME.end {
+            let page = page(1, 60);
+            let found = find(&Form::new(60, true), [&page[..1 + end]]);
+            assert_eq!(found, (vec![], strange(1)), "{end} bytes of it");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_no_record_is_seen_wherever_it_is(
+            bytes in BYTES_MIN..120,
+            before in 0..=20_usize,
+            intruder in proptest::sample::select(vec![
+                r#"{"x":1}"#, "7", "\"\"", "{", r#"{"i":"#, r#"{"i":"}"#, r#"{"i":"{"i":""#, "null",
+                r#"{"i":"0000000g-000000000000-0000000000000000","p":"x"}"#,
+                r#"{"what":"much longer than any mark of a record is, and than two of them: 88"}"#,
+            ]),
+            cuts in proptest::collection::vec(1..90_usize, 1..80),
+        ) {
+            let mut page = page(20, bytes);
+            let at = 1 + before * (bytes + 1);
+            page.splice(at..at, format!("{intruder},").into_bytes());
+            let (mut pieces, mut rest) = (Vec::new(), &page[..]);
+            for cut in cuts.iter().cycle() {
+                let (piece, after) = rest.split_at((*cut).min(rest.len()));
+                pieces.push(piece);
+                rest = after;
+                if rest.is_empty() { break; }
+            }
+            let found = find(&Form::new(bytes, true), pieces);
+            prop_assert_eq!(found, ((0..20).collect::<Vec<_>>(), strange(1)));
+        }
     }
 
     proptest! {
@@ -241,7 +373,7 @@ mod tests {
             cuts in proptest::collection::vec(1..90_usize, 1..80),
         ) {
             let page = page(20, bytes);
-            let (mut finder, mut numbers, mut rest) = (Finder::new(&payload(bytes)), Vec::new(), &page[..]);
+            let (mut finder, mut numbers, mut rest) = (Finder::new(&Form::new(bytes, true)), Vec::new(), &page[..]);
             for cut in cuts.iter().cycle() {
                 let (piece, after) = rest.split_at((*cut).min(rest.len()));
                 finder.look(piece, |mark| numbers.push(mark.number));
@@ -249,7 +381,7 @@ mod tests {
                 if rest.is_empty() { break; }
             }
             prop_assert_eq!(numbers, (0..20).collect::<Vec<_>>());
-            prop_assert!(finder.finish().is_empty());
+            prop_assert_eq!(finder.finish(), Flaws::default());
         }
 
         #[test]
@@ -259,14 +391,15 @@ mod tests {
             let mut page = page(20, bytes);
             let at = 1 + record * (bytes + 1) + TIME.end + at % (bytes - TIME.end);
             page[at] ^= 1;
-            let (mut finder, mut count) = (Finder::new(&payload(bytes)), 0);
+            let (mut finder, mut count) = (Finder::new(&Form::new(bytes, true)), 0);
             page.chunks(step).for_each(|piece| finder.look(piece, |_| count += 1));
             let number = u64::try_from(record).expect("small");
-            prop_assert_eq!((count, finder.finish()), (20, vec![mark(number)]));
+            let flaws = Flaws { damaged: vec![mark(number)], strange: 0 };
+            prop_assert_eq!((count, finder.finish()), (20, flaws));
             // So is an end that is missing.
-            let mut finder = Finder::new(&payload(bytes));
+            let mut finder = Finder::new(&Form::new(bytes, true));
             finder.look(&page[..bytes], |_| {});
-            prop_assert_eq!(finder.finish(), vec![mark(0)]);
+            prop_assert_eq!(finder.finish(), Flaws { damaged: vec![mark(0)], strange: 0 });
         }
     }
 }

@@ -162,12 +162,14 @@ impl Report {
             .collect();
         if !wrong.is_empty() {
             let mut what = format!("of the records read {}", wrong.join(", "));
-            let first = found.iter().find_map(|it| Some((it, it.record?)));
-            if let Some((Violation { kind, stream, offset, .. }, (writer, number))) = first {
+            let first = found.iter().find(|it| it.kind != Kind::Changed);
+            if let Some(Violation { kind, stream, offset, record, .. }) = first {
                 let (kind, stream) = (kind.name(), name(*stream));
-                what.push_str(&format!(
-                    "; the first: number {number} of writer {writer} in {stream} at {offset}, {kind}"
-                ));
+                let record = record.map_or_else(
+                    || "something that is no record of a bench".to_owned(),
+                    |(writer, number)| format!("number {number} of writer {writer}"),
+                );
+                what.push_str(&format!("; the first: {record} in {stream} at {offset}, {kind}"));
             }
             self.problem(what);
         }
@@ -408,5 +410,15 @@ mod tests {
         assert!(text.contains("s2 up to 0_9, 90 bytes and 100 before"), "{text}");
         assert!(text.contains("records=7 lost=1 changed=1") || text.contains("lost=1"), "{text}");
         assert!(text.contains("settings") && text.contains("connections=4"), "{text}");
+        let counts = Violations { foreign: 1, ..Violations::default() };
+        let (kind, record, offset) = (Kind::Foreign, None, "0_7".to_owned());
+        let found = vec![Violation { kind, stream: 1, record, offset, bytes: None }];
+        let mut report = Report::new("append", "http://a", json!({}));
+        report.verified(Verdict { records: 7, counts, found });
+        report.judge(|stream| format!("s{stream}"));
+        let text = report.to_text();
+        let foreign = "1 written by nobody; the first: something that is no record of a bench in s1 \
+                       at 0_7, foreign";
+        assert!(text.contains(foreign), "{text}");
     }
 }

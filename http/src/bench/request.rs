@@ -29,10 +29,12 @@ pub(super) struct Streams {
     prefix: String,
     /// The part of each head that is the same.
     common: String,
+    /// The flags by which other commands find their server.
+    server: String,
     pub(super) count: usize,
     pub(super) content_type: String,
-    /// What stands behind the mark of each of their records.
-    pub(super) payload: Arc<[u8]>,
+    /// How their records look.
+    pub(super) form: record::Form,
     /// Those that this run has made.
     made: Arc<[AtomicBool]>,
 }
@@ -70,9 +72,10 @@ impl Streams {
         Self {
             prefix,
             common,
+            server: server_flags(target),
             count,
             content_type: content_type.to_owned(),
-            payload: record::payload(record_bytes),
+            form: record::Form::new(record_bytes, is_json(content_type)),
             made: (0..count).map(|_| AtomicBool::new(false)).collect(),
         }
     }
@@ -105,19 +108,19 @@ impl Streams {
         if first.is_empty() {
             return None;
         }
+        let server = &self.server;
         Some(match made.next() {
-            None => format!("`weir rm {}`", first.join(" ")),
+            None => format!("`weir rm {} {server}`", first.join(" ")),
             Some(_) => {
                 let prefix = &first[0][..first[0].len() - STREAM_DIGITS];
-                format!("`weir ls {prefix} | xargs weir rm`")
+                format!("`weir ls {prefix} {server} | xargs weir rm {server}`")
             }
         })
     }
 
     /// Whether bodies are JSON.
     pub(super) fn is_json(&self) -> bool {
-        let media = self.content_type.split(';').next().unwrap_or_default();
-        media.trim().eq_ignore_ascii_case("application/json")
+        is_json(&self.content_type)
     }
 
     /// A request without a body.
@@ -134,6 +137,24 @@ impl Streams {
         );
         head.into_bytes()
     }
+}
+
+/// As they are written in a shell.
+fn server_flags(target: &Target) -> String {
+    let url = target.to_string();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/%".contains(&byte);
+    let url = match url.bytes().all(is_plain) {
+        true => url,
+        false => format!("'{}'", url.replace('\'', "%27")),
+    };
+    // A URL without a path stands for another one.
+    let root = if target.root.is_empty() { " --root /" } else { "" };
+    format!("--url {url}{root}")
+}
+
+fn is_json(content_type: &str) -> bool {
+    let media = content_type.split(';').next().unwrap_or_default();
+    media.trim().eq_ignore_ascii_case("application/json")
 }
 
 /// An append whose stream, sequence and records are written in place.
@@ -310,9 +331,24 @@ mod tests {
         assert_eq!(streams.removal(), None, "there is nothing");
         [3, 8].iter().for_each(|stream| streams.made(*stream));
         let two = streams.removal().expect("two");
-        assert_eq!(two, "`weir rm bench-run-00000003 bench-run-00000008`");
+        let server = "--url http://127.0.0.1:7/v1/stream";
+        assert_eq!(two, format!("`weir rm bench-run-00000003 bench-run-00000008 {server}`"));
         (0..9).for_each(|stream| streams.made(stream));
-        assert_eq!(streams.removal().expect("many"), "`weir ls bench-run- | xargs weir rm`");
+        let many = format!("`weir ls bench-run- {server} | xargs weir rm {server}`");
+        assert_eq!(streams.removal().expect("many"), many);
+    }
+
+    #[test]
+    fn a_server_is_named_as_a_shell_takes_it() {
+        for (url, root, flags) in [
+            ("https://example.org", None, "--url https://example.org:443/v1/stream"),
+            ("http://h:1/a", None, "--url http://h:1/a"),
+            ("http://h:1", Some("/"), "--url http://h:1 --root /"),
+            ("http://[::1]:1/a;b'c", None, "--url 'http://[::1]:1/a;b%27c'"),
+        ] {
+            let target = Target::parse(url, root).expect("valid");
+            assert_eq!(server_flags(&target), flags);
+        }
     }
 
     #[test]

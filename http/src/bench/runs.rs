@@ -238,7 +238,7 @@ impl Together {
                 Role::Scanner(scanned) => {
                     all.alone += usize::from(scanned.company == Company::Alone);
                     all.whole_reads += scanned.times;
-                    all.read_before[scanned.stream].extend(scanned.passed);
+                    all.read_before[scanned.stream].extend(scanned.certain());
                     all.verdict.add(scanned.verdict);
                 }
             }

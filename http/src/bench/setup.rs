@@ -21,7 +21,7 @@ use super::{
     load::asked_to_end,
     measure::wide,
     raw::{Failure, Head, Link, Peer},
-    record::{Finder, Mark},
+    record::{Finder, Flaws, Form},
     request::Streams,
     sum::Sum,
     verify::{Checker, Verdict, Written},
@@ -283,8 +283,7 @@ impl Crew {
                     before.iter().for_each(|it| sum.pass(it.bytes));
                     let request =
                         |offset: &str| streams.plain("GET", stream, &format!("?offset={offset}"));
-                    let read =
-                        read_all(&mut link, request, &mut checker, &mut sum, &streams.payload);
+                    let read = read_all(&mut link, request, &mut checker, &mut sum, &streams.form);
                     let read = tokio::time::timeout_at(deadline, read).await;
                     let read = read.context("it takes too long: --no-verify goes without")?;
                     read.with_context(|| format!("cannot read {}", streams.path(stream)))?;
@@ -318,13 +317,13 @@ pub(super) async fn read_all(
     request: impl Fn(&str) -> Vec<u8>,
     checker: &mut Checker,
     sum: &mut Sum,
-    payload: &Arc<[u8]>,
+    form: &Form,
 ) -> anyhow::Result<String> {
     let mut offset = "-1".to_owned();
     loop {
         checker.at(&offset);
-        let (page, damaged) = page(link, &request(&offset), payload, checker, sum).await?;
-        checker.damaged(&damaged);
+        let (page, flaws) = page(link, &request(&offset), form, checker, sum).await?;
+        checker.flawed(&flaws);
         match page.next {
             Some(next) if !page.is_last && next != offset => offset = next,
             Some(next) => return Ok(next),
@@ -339,14 +338,14 @@ pub(super) struct Page {
     pub(super) is_last: bool,
 }
 
-/// Reads one page and gives its records to the checker. Returns those that had other bytes.
+/// Reads one page and gives its records to the checker. Returns what was wrong with it.
 async fn page(
     link: &mut Link,
     request: &[u8],
-    payload: &Arc<[u8]>,
+    form: &Form,
     checker: &mut Checker,
     sum: &mut Sum,
-) -> anyhow::Result<(Page, Vec<Mark>)> {
+) -> anyhow::Result<(Page, Flaws)> {
     let mut attempt = 0;
     loop {
         let (head, connection) = match link.ask(request).await {
@@ -365,7 +364,7 @@ async fn page(
             continue;
         }
         let next = next_offset(&head, connection.bytes(head.next_offset.clone().unwrap_or(0..0)));
-        let mut finder = Finder::new(payload);
+        let mut finder = Finder::new(form);
         sum.begin();
         while let Some(piece) = connection.piece().await? {
             let piece = connection.bytes(piece);
@@ -383,9 +382,9 @@ pub(super) fn next_offset(head: &Head, bytes: &[u8]) -> Option<String> {
     head.next_offset.as_ref().map(|_| String::from_utf8_lossy(bytes).into_owned())
 }
 
-/// Whether asking again makes sense.
+/// Whether asking again makes sense. What a server does not do at all it does not do later.
 pub(super) const fn is_busy(status: u16) -> bool {
-    matches!(status, 408 | 429 | 500..)
+    matches!(status, 408 | 429 | 500 | 502..)
 }
 
 /// How a request ended that was insisted on.

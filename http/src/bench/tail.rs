@@ -15,7 +15,7 @@ use super::{
     load::Run,
     measure::Shared,
     raw::{Failure, Link},
-    record::{Finder, Mark},
+    record::{Finder, Flaws, Form, Mark},
     request::Streams,
     setup::{Refusal, is_busy, next_offset},
     verify::{Checker, Verdict},
@@ -153,12 +153,12 @@ impl Reader {
             return refused(head.status, &excuse, seen.tally).await;
         }
         seen.away = false;
-        let mut events = Events::new(&self.streams.payload);
+        let mut events = Events::new(&self.streams.form);
         while let Some(piece) = seen.unless_complete(connection.piece()).await {
             let Some(piece) = piece? else { break };
             let now = self.run.now();
-            events.take(connection.bytes(piece), |marks, damaged, offset| {
-                seen.checker.damaged(damaged);
+            events.take(connection.bytes(piece), |marks, flaws, offset| {
+                seen.checker.flawed(flaws);
                 seen.see(marks, offset, now);
             })?;
             if seen.is_complete() {
@@ -180,11 +180,11 @@ impl Reader {
         }
         let offset = next_offset(&head, connection.bytes(head.next_offset.clone().unwrap_or(0..0)));
         let offset = offset.context("a long-poll names no next offset")?;
-        let (mut finder, mut marks) = (Finder::new(&self.streams.payload), Vec::new());
+        let (mut finder, mut marks) = (Finder::new(&self.streams.form), Vec::new());
         while let Some(piece) = connection.piece().await? {
             finder.look(connection.bytes(piece), |mark| marks.push(mark));
         }
-        seen.checker.damaged(&finder.finish());
+        seen.checker.flawed(&finder.finish());
         seen.see(&marks, &offset, self.run.now());
         Ok(())
     }
@@ -243,22 +243,22 @@ impl Seen<'_> {
 struct Events {
     held: Vec<u8>,
     marks: Vec<Mark>,
-    damaged: Vec<Mark>,
-    payload: Arc<[u8]>,
+    flaws: Flaws,
+    form: Form,
 }
 
 impl Events {
-    fn new(payload: &Arc<[u8]>) -> Self {
-        let payload = Arc::clone(payload);
-        Self { held: Vec::new(), marks: Vec::new(), damaged: Vec::new(), payload }
+    fn new(form: &Form) -> Self {
+        let form = form.clone();
+        Self { held: Vec::new(), marks: Vec::new(), flaws: Flaws::default(), form }
     }
 
-    /// Gives `each` the records before each control event, those of them that had other bytes, and
-    /// the offset in it.
+    /// Gives `each` the records before each control event, what was wrong with them, and the offset
+    /// in it.
     fn take(
         &mut self,
         piece: &[u8],
-        mut each: impl FnMut(&[Mark], &[Mark], &str),
+        mut each: impl FnMut(&[Mark], &Flaws, &str),
     ) -> anyhow::Result<()> {
         self.held.extend_from_slice(piece);
         let mut start = 0;
@@ -269,14 +269,14 @@ impl Events {
             let kind = kind.trim_ascii_start();
             if kind.starts_with(b"data") {
                 let marks = &mut self.marks;
-                let mut finder = Finder::new(&self.payload);
-                finder.look(event, |mark| marks.push(mark));
-                self.damaged.extend(finder.finish());
+                let mut finder = Finder::new(&self.form);
+                each_value(event, |value| finder.look(value, |mark| marks.push(mark)));
+                self.flaws.add(finder.finish());
             } else if kind.starts_with(b"control") {
                 let offset = control_offset(event).context("a control event has no offset")?;
-                each(&self.marks, &self.damaged, offset);
+                each(&self.marks, &self.flaws, offset);
                 self.marks.clear();
-                self.damaged.clear();
+                self.flaws = Flaws::default();
             }
         }
         self.held.drain(..start);
@@ -284,6 +284,17 @@ impl Events {
             bail!("an event has no end");
         }
         Ok(())
+    }
+}
+
+/// Gives `take` what stands in the data lines of an event.
+fn each_value(event: &[u8], mut take: impl FnMut(&[u8])) {
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', event).chain([event.len()]) {
+        if let Some(value) = event[start..end].strip_prefix(b"data:") {
+            take(value);
+        }
+        start = end + 1;
     }
 }
 
@@ -320,10 +331,10 @@ mod tests {
             record(4),
         );
         for step in [1, 2, 7, 100, 10_000] {
-            let (mut events, mut seen) = (Events::new(&record::payload(60)), Vec::new());
+            let (mut events, mut seen) = (Events::new(&Form::new(60, true)), Vec::new());
             for piece in text.as_bytes().chunks(step) {
-                let took = events.take(piece, |marks, damaged, offset| {
-                    assert!(damaged.is_empty());
+                let took = events.take(piece, |marks, flaws, offset| {
+                    assert_eq!(*flaws, Flaws { damaged: Vec::new(), strange: 0 });
                     let numbers = marks.iter().map(|mark| mark.number).collect::<Vec<_>>();
                     seen.push((numbers, offset.to_owned()));
                 });
@@ -334,7 +345,30 @@ mod tests {
             assert_eq!(seen, expect, "steps of {step}");
         }
         let broken =
-            Events::new(&record::payload(60)).take(b"event: control\ndata:{}\n\n", |_, _, _| {});
+            Events::new(&Form::new(60, true)).take(b"event: control\ndata:{}\n\n", |_, _, _| {});
         assert!(broken.is_err());
+    }
+
+    #[test]
+    fn what_is_no_record_is_seen_and_what_frames_it_is_not() {
+        let mut record = record::blank(60);
+        record::stamp(&mut record, Mark { writer: 1, number: 0, sent: Duration::ZERO });
+        let record = String::from_utf8(record).expect("ASCII");
+        for (data, strange) in [
+            (format!("data:{record}"), 0),
+            (format!("data: {record}\ndata:"), 0),
+            (format!("data:{record}\ndata:{{\"x\":1}}"), 1),
+            (format!("data:x\ndata:{record}\ndata:y"), 2),
+        ] {
+            let text = format!(
+                "event: data\nid: 7\n{data}\n\nevent: control\ndata:{{\"streamNextOffset\":\"0_4\"}}\n\n"
+            );
+            let (mut events, mut seen) = (Events::new(&Form::new(60, false)), Vec::new());
+            let took = events.take(text.as_bytes(), |marks, flaws, _| {
+                seen.push((marks.len(), flaws.strange));
+            });
+            took.expect("events");
+            assert_eq!(seen, [(1, strange)], "{data}");
+        }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::record::Mark;
+use super::record::{Flaws, Mark};
 
 /// Numbers that are waited for, of one writer; more are counted as lost at once.
 const MISSING_MAX: usize = 100_000;
@@ -22,7 +22,7 @@ pub(super) struct Violations {
     pub(super) repeated: u64,
     /// Records after a later one of their writer.
     pub(super) out_of_order: u64,
-    /// Records of writers that never wrote there.
+    /// Records of writers that never wrote there, and whatever else is no record of this run.
     pub(super) foreign: u64,
     /// Records with other bytes than were sent.
     pub(super) damaged: u64,
@@ -75,7 +75,7 @@ impl Kind {
 pub(super) struct Violation {
     pub(super) kind: Kind,
     pub(super) stream: usize,
-    /// Writer and number of the record, where it is one that is wrong.
+    /// Writer and number of the record, where it is one of a writer's that is wrong.
     pub(super) record: Option<(u32, u64)>,
     /// Where the page was read in which it was seen.
     pub(super) offset: String,
@@ -199,17 +199,25 @@ impl Checker {
         }
     }
 
-    /// These records had other bytes.
-    pub(super) fn damaged(&mut self, records: &[Mark]) {
-        self.verdict.counts.damaged += u64::try_from(records.len()).expect("a count fits");
-        for mark in records.iter().take(FOUND_MAX) {
+    /// This was wrong with the bytes that were read.
+    pub(super) fn flawed(&mut self, flaws: &Flaws) {
+        let Flaws { damaged, strange } = flaws;
+        self.verdict.counts.damaged += u64::try_from(damaged.len()).expect("a count fits");
+        for mark in damaged.iter().take(FOUND_MAX) {
             self.note(Kind::Damaged, mark.writer, mark.number);
+        }
+        self.verdict.counts.foreign += strange;
+        if *strange > 0 {
+            self.note_of(Kind::Foreign, None);
         }
     }
 
     fn note(&mut self, kind: Kind, writer: u32, number: u64) {
+        self.note_of(kind, Some((writer, number)));
+    }
+
+    fn note_of(&mut self, kind: Kind, record: Option<(u32, u64)>) {
         let (stream, offset) = (self.stream, self.offset.clone());
-        let record = Some((writer, number));
         self.verdict.note(Violation { kind, stream, record, offset, bytes: None });
     }
 
@@ -293,7 +301,7 @@ mod tests {
         checker.see(mark(0));
         checker.at("0_9");
         checker.see(mark(0));
-        checker.damaged(&[mark(0)]);
+        checker.flawed(&Flaws { damaged: vec![mark(0)], strange: 2 });
         let written = Written { sent: 100, doubtful: BTreeSet::new() };
         let written = BTreeMap::from([(7, written)]);
         assert_eq!(checker.distinct(&written), 1);
@@ -302,7 +310,10 @@ mod tests {
         let first = &verdict.found[0];
         assert_eq!((first.kind, first.stream, first.record), (Kind::Repeated, 3, Some((7, 0))));
         assert_eq!((&*first.offset, verdict.found[1].kind), ("0_9", Kind::Damaged));
+        let strange = &verdict.found[2];
+        assert_eq!((strange.kind, strange.record, &*strange.offset), (Kind::Foreign, None, "0_9"));
+        assert_eq!((verdict.counts.damaged, verdict.counts.foreign), (1, 2));
         verdict.excuse_lost();
-        assert_eq!((verdict.counts.lost, verdict.found.len()), (0, 2));
+        assert_eq!((verdict.counts.lost, verdict.found.len()), (0, 3));
     }
 }

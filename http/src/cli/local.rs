@@ -1,7 +1,7 @@
 //! `weir local …`: a server on a developer's machine, and looking after it.
 
 use std::{
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     net::{IpAddr, Ipv4Addr},
     path::Path,
     time::Duration,
@@ -61,7 +61,8 @@ pub struct StartFlags {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = parse_host)]
     pub hostname: IpAddr,
 
-    /// Stop when standard input is closed, as a pipe is when the process at its other end is gone
+    /// Stop when standard input is closed, as a pipe is when the process at its other end is gone;
+    /// Ctrl-C is then that process's alone
     #[arg(long)]
     pub until_stdin_closes: bool,
 
@@ -148,11 +149,16 @@ async fn carry_out(command: LocalCommand) -> anyhow::Result<u8> {
     start_log(log)?;
     let world = os::world().map_err(|source| io_error("the system", source))?;
     let root = local::root(&environment)?;
+    local::refuse_file(&world, &root)?;
     look_after(&world, &root, care).await
 }
 
 async fn start(flags: StartFlags, environment: &Environment) -> anyhow::Result<u8> {
     let mut signals = Signals::new()?;
+    // Who types at a terminal is nobody else who would end it.
+    if flags.until_stdin_closes && !io::stdin().is_terminal() {
+        signals = signals.without_interrupts();
+    }
     let config = LocalConfig::with(flags.one.name.as_str(), environment)?;
     let config = LocalConfig { host: flags.hostname, port: flags.port, ..config };
     let server = local::start(config).await?;

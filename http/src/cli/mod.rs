@@ -429,10 +429,19 @@ fn io_error(what: &str, source: io::Error) -> ServeError {
     ServeError::Io { what: what.to_owned(), source }
 }
 
+/// Whom a `SIGINT` is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Interrupts {
+    Own,
+    /// A terminal sends it to the parent as well, who ends this process when it is done with it.
+    Parent,
+}
+
 /// The two signals that end the server.
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    interrupts: Interrupts,
     /// When the last one came that counted.
     counted: Option<tokio::time::Instant>,
 }
@@ -443,8 +452,15 @@ impl Signals {
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
+            interrupts: Interrupts::Own,
             counted: None,
         })
+    }
+
+    /// Leaves `SIGINT` to the parent.
+    const fn without_interrupts(mut self) -> Self {
+        self.interrupts = Interrupts::Parent;
+        self
     }
 
     /// Returns with the name of the next one and says nothing of it. One that follows another at
@@ -454,7 +470,13 @@ impl Signals {
             let name = tokio::select! {
                 biased;
                 _ = self.terminate.recv() => "SIGTERM",
-                _ = self.interrupt.recv() => "SIGINT",
+                _ = self.interrupt.recv() => match self.interrupts {
+                    Interrupts::Own => "SIGINT",
+                    Interrupts::Parent => {
+                        info!("SIGINT is left to whoever holds standard input");
+                        continue;
+                    }
+                },
             };
             if self.counted.is_none_or(|counted| counted.elapsed() >= ONE_SIGNAL) {
                 self.counted = Some(tokio::time::Instant::now());

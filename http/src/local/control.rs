@@ -101,9 +101,26 @@ pub(crate) struct Status {
     is_healthy: bool,
     /// There is or was a server of this name.
     is_there: bool,
+    /// Why nobody knows more.
+    problem: Option<String>,
 }
 
 impl Status {
+    /// That of a server that can't be looked at.
+    fn unknown(root: &Path, name: Name, error: LocalError) -> Self {
+        let Place { name, dir } = Place::new(root, name);
+        Self {
+            name,
+            dir,
+            record: None,
+            other: None,
+            is_alive: false,
+            is_healthy: false,
+            is_there: true,
+            problem: Some(format!("{:#}", anyhow::Error::from(error))),
+        }
+    }
+
     const fn is_running(&self) -> bool {
         self.is_alive && self.is_healthy
     }
@@ -121,9 +138,9 @@ impl Status {
         self.record.is_some() && !self.is_running()
     }
 
-    /// With the peer's fields.
+    /// With the peer's fields, and `problem` where nobody knows more.
     pub(crate) fn json(&self) -> Value {
-        json!({
+        let mut status = json!({
             "name": self.name.as_str(),
             "dataDir": self.dir.to_string_lossy(),
             "dump": self.record.as_ref().map(Record::json),
@@ -131,12 +148,19 @@ impl Status {
             "healthy": self.is_healthy,
             "running": self.is_running(),
             "stale": self.is_stale(),
-        })
+        });
+        if let Some(problem) = &self.problem {
+            status["problem"] = json!(problem);
+        }
+        status
     }
 
     /// In a line.
     pub(crate) fn text(&self) -> String {
         let name = &self.name;
+        if let Some(problem) = &self.problem {
+            return format!("{name}  can't be looked at: {problem}");
+        }
         if let Some(holder) = &self.other {
             let holder = record::in_words(holder);
             return format!("{name}  starting, or in use by another process: {holder}");
@@ -179,7 +203,9 @@ pub(crate) async fn status(world: &World, root: &Path, name: Name) -> Result<Sta
         _ => false,
     };
     let is_there = is_there(world, &place)?;
-    Ok(Status { name: place.name, dir: place.dir, record, other, is_alive, is_healthy, is_there })
+    let Place { name, dir } = place;
+    let problem = None;
+    Ok(Status { name, dir, record, other, is_alive, is_healthy, is_there, problem })
 }
 
 fn is_there(world: &World, place: &Place) -> Result<bool, LocalError> {
@@ -205,7 +231,8 @@ pub(crate) async fn taken(
     LocalError::Taken { address, by: all.iter().find(listens).map(|it| it.name.clone()) }
 }
 
-/// Looks at all of them, by name.
+/// Looks at all of them, by name. One that can't be looked at is no reason to be silent of the
+/// others.
 pub(crate) async fn all(world: &World, root: &Path) -> Result<Vec<Status>, LocalError> {
     let listed = match world.disk.list(root) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -217,7 +244,8 @@ pub(crate) async fn all(world: &World, root: &Path) -> Result<Vec<Status>, Local
         if let Some(name) = name
             && world.disk.list(&path).is_ok()
         {
-            found.push(status(world, root, name).await?);
+            let looked = status(world, root, name.clone()).await;
+            found.push(looked.unwrap_or_else(|error| Status::unknown(root, name, error)));
         }
     }
     Ok(found)

@@ -103,11 +103,17 @@ impl LocalConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
     /// Not a name of a server.
-    #[error("invalid server name: {0:?} (one or more letters, digits, '.', '_' and '-')")]
+    #[error("invalid server name: {:?} ({})", .0, place::rule(.0))]
     Name(String),
     /// Nobody says where data goes.
     #[error("no directory for data is known: set DS_LOCAL_DATA_ROOT or HOME")]
     Root,
+    /// Something else is where the directories of all servers are to be.
+    #[error(
+        "{} is no directory: DS_LOCAL_DATA_ROOT names the one that has those of all local servers",
+        .0.display()
+    )]
+    NoDirectory(PathBuf),
     /// Other machines could reach it.
     #[error("{0} is no loopback address: a local server is for this machine only")]
     Host(IpAddr),
@@ -224,6 +230,7 @@ pub async fn start(config: LocalConfig) -> Result<LocalServer, LocalError> {
         return Err(LocalError::Host(config.host));
     }
     let world = os::world().map_err(LocalError::io("the system"))?;
+    refuse_file(&world, &config.root)?;
     let place = Place::new(&config.root, config.name.clone());
     // Before anything is made: a server that can't listen leaves no files. The port must be known
     // before the lock is taken, too, because the lock names it.
@@ -262,6 +269,17 @@ pub async fn start(config: LocalConfig) -> Result<LocalServer, LocalError> {
     };
     world.tasks.spawn("local server", Box::pin(life));
     Ok(LocalServer { name: config.name, url, port, sqlite_path, record, stop, ended })
+}
+
+/// Refuses a root that is a file, or lies below one.
+pub(crate) fn refuse_file(world: &World, root: &Path) -> Result<(), LocalError> {
+    match world.disk.list(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            Err(LocalError::NoDirectory(root.to_owned()))
+        }
+        // Whatever else is in the way is met by who uses it.
+        _ => Ok(()),
+    }
 }
 
 async fn bind(config: &LocalConfig) -> Result<(OsListener, SocketAddr), LocalError> {

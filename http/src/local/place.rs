@@ -37,8 +37,7 @@ impl Name {
     /// It has something else or nothing, or is `.` or `..`, or too long.
     pub fn new(text: &str) -> Result<Self, LocalError> {
         let name = text.trim();
-        let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        let fits = name.len() <= NAME_BYTES_MAX && name.bytes().all(good);
+        let fits = name.len() <= NAME_BYTES_MAX && name.bytes().all(is_good);
         if !fits || matches!(name, "" | "." | "..") {
             return Err(LocalError::Name(name.to_owned()));
         }
@@ -49,6 +48,23 @@ impl Name {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+fn is_good(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"._-".contains(&byte)
+}
+
+/// The rule that a name which is none does not keep.
+pub(super) fn rule(name: &str) -> String {
+    const LETTERS: &str = "letters, digits, '.', '_' and '-'";
+    match name {
+        "" => format!("one or more {LETTERS}"),
+        "." | ".." => format!("{LETTERS}, but not '.' or '..' alone"),
+        name if name.bytes().all(is_good) => {
+            format!("at most {NAME_BYTES_MAX} {LETTERS}, and these are {}", name.len())
+        }
+        _ => format!("{LETTERS} only"),
     }
 }
 
@@ -141,6 +157,21 @@ mod tests {
             assert!(
                 name.is_ok() || name.unwrap_err().to_string().starts_with("invalid server name")
             );
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_told_the_rule_that_it_breaks() {
+        for (text, expect) in [
+            (" ", "one or more letters"),
+            (".", "but not '.' or '..' alone"),
+            ("..", "but not '.' or '..' alone"),
+            (&"n".repeat(129), "at most 128 letters, digits, '.', '_' and '-', and these are 129"),
+            ("a b", "(letters, digits, '.', '_' and '-' only)"),
+            (&"/".repeat(129), "'-' only"),
+        ] {
+            let refused = Name::new(text).expect_err("no name").to_string();
+            assert!(refused.contains(expect), "{refused}");
         }
     }
 

@@ -84,6 +84,10 @@ async fn a_run_that_fails_leaves_nothing_and_says_how() {
     assert_eq!(weir(server.address, &["ls", "bench-"]).await.ok(), "");
     let nobody = bench(([127, 0, 0, 1], 1).into(), "append --streams 1").await;
     assert_eq!(nobody.code, Some(7), "{nobody:?}");
+    assert!(nobody.err.contains("http://127.0.0.1:1/v1/stream"), "it says where: {nobody:?}");
+    let nobody = bench(server.address, "append --server-pid 4294967295").await;
+    assert!(nobody.code == Some(1) && nobody.err.contains("--server-pid 4294967295"), "{nobody:?}");
+    assert_eq!(weir(server.address, &["ls", "bench-"]).await.ok(), "", "it was not begun");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,11 +102,12 @@ async fn a_schedule_is_kept_and_a_pause_of_the_server_is_seen() {
     assert!(late > 50_000.0, "{report}");
 }
 
-const LIES: [(Lie, &str); 5] = [
+const LIES: [(Lie, &str); 6] = [
     (Lie::Lose, "lost"),
     (Lie::Repeat, "repeated"),
     (Lie::Swap, "out_of_order"),
     (Lie::Invent, "foreign"),
+    (Lie::Intrude, "foreign"),
     (Lie::Damage, "damaged"),
 ];
 
@@ -135,10 +140,12 @@ async fn every_lie_is_caught() {
             let first = &report["violations"][0];
             assert_eq!(first["kind"], field, "{args}: {report}");
             assert!(first["stream"].as_str().is_some_and(|it| it.starts_with("bench-")), "{first}");
-            assert!(first["offset"].is_string() && first["number"].is_u64(), "{first}");
+            assert!(first["offset"].is_string(), "{first}");
+            assert_eq!(first["number"].is_u64(), lie != Lie::Intrude, "nobody numbers it: {first}");
             assert!(report["violations"].as_array().map(Vec::len) <= Some(20), "{report}");
             // What is wrong is there to be looked at.
             assert!(report["kept"] == true && done.err.contains("weir rm bench-"), "{done:?}");
+            assert!(done.err.contains(&format!("--url http://{server}/v1/stream`")), "{done:?}");
         }
         let honest = Liar::start(Lie::None).await;
         let done = bench(honest, &format!("{args} --content-type text/plain")).await;
@@ -171,6 +178,17 @@ async fn a_lie_that_begins_later_is_caught_by_whoever_reads_again() {
             assert!(done.err.contains("did not hold what one before had held"), "{done:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_answer_that_is_wrong_is_told_once() {
+    let server = Liar::start(Lie::Slip).await;
+    let args = "mixed --connections 1 --streams 1 --readers 1 --live long-poll --scanners 1 \
+                --rate 100 --content-type text/plain";
+    let done = bench(server, args).await;
+    assert_eq!(done.code, Some(3), "{done:?}");
+    let report = done.json();
+    assert_eq!(report["verified"]["changed"], 1, "those that follow hold what is there: {report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,7 +248,8 @@ async fn a_report_in_a_pipe_is_one_line_with_all_settings() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_that_comes_twice_at_once_is_one() {
     let server = Server::start().await;
-    let args = ["bench", "append", "--seconds", "600", "--json", "--connections", "2"];
+    let args = ["append", "--warm-up", "0", "--seconds", "600", "--json", "--connections", "2"];
+    let args = [&["bench"], &args[..]].concat();
     let child = command(server.address, &args).spawn().expect("starts");
     until("it writes", || async {
         let there = weir(server.address, &["ls", "bench-", "--json"]).await.out;
@@ -250,7 +269,8 @@ async fn a_signal_that_comes_twice_at_once_is_one() {
 async fn an_interrupted_run_verifies_and_cleans_up() {
     let server = Server::start().await;
     for name in ["INT", "TERM"] {
-        let args = ["bench", "append", "--seconds", "600", "--json", "--connections", "2"];
+        let args = ["append", "--warm-up", "0", "--seconds", "600", "--json", "--connections", "2"];
+        let args = [&["bench"], &args[..]].concat();
         let child = command(server.address, &args).spawn().expect("starts");
         until("it writes", || async {
             let there = weir(server.address, &["ls", "bench-", "--json"]).await.out;
@@ -269,15 +289,24 @@ async fn an_interrupted_run_verifies_and_cleans_up() {
         assert!(report["append"]["seconds"].as_f64() < Some(60.0), "{report}");
         assert_eq!(weir(server.address, &["ls", "bench-"]).await.ok(), "", "nothing is left");
     }
-    // Not even before there is anything to report.
-    let args = ["bench", "read", "--size", "64GiB", "--json"];
-    let child = command(server.address, &args).spawn().expect("starts");
-    until("it fills", || async { !weir(server.address, &["ls", "bench-"]).await.out.is_empty() })
+    // Not even before there is anything to report: while it fills, or warms up.
+    for args in [
+        &["bench", "read", "--size", "64GiB", "--json"][..],
+        &["bench", "append", "--warm-up", "600", "--json"],
+        &["bench", "mixed", "--warm-up", "600", "--readers", "2", "--scanners", "1", "--json"],
+    ] {
+        let child = command(server.address, args).spawn().expect("starts");
+        until("it writes", || async {
+            let there = weir(server.address, &["ls", "bench-", "--json"]).await.out;
+            there.lines().any(|stream| !stream.contains("\"next_offset\":\"0\""))
+        })
         .await;
-    signal(&child, "TERM");
-    let done = end(child).await;
-    assert_eq!((done.code, done.out.as_str()), (Some(130), ""), "{done:?}");
-    assert_eq!(weir(server.address, &["ls", "bench-"]).await.ok(), "", "nothing is left");
+        signal(&child, "TERM");
+        let done = end(child).await;
+        assert_eq!((done.code, done.out.as_str()), (Some(130), ""), "{args:?}: {done:?}");
+        assert!(done.err.contains("there is no report"), "{args:?}: {done:?}");
+        assert_eq!(weir(server.address, &["ls", "bench-"]).await.ok(), "", "nothing is left");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -285,7 +314,8 @@ async fn an_interrupt_does_not_wait_for_a_server_that_says_nothing() {
     for args in ["append --connections 2", "read --size 1MiB", "mixed --readers 2 --live long-poll"]
     {
         let (server, liar) = Liar::watched(Lie::Stall).await;
-        let args = format!("bench {args} --seconds 600 --content-type text/plain --json");
+        let args =
+            format!("bench {args} --warm-up 0 --seconds 600 --content-type text/plain --json");
         let child = command(server, &args.split(' ').collect::<Vec<_>>()).spawn().expect("starts");
         until("it writes", || async { liar.appends() > 0 }).await;
         signal(&child, "INT");
@@ -299,4 +329,12 @@ async fn a_server_that_refuses_ends_the_run_with_its_words() {
     let server = Liar::start(Lie::Refuse).await;
     let done = bench(server, "append --content-type text/plain").await;
     assert!(done.code == Some(1) && done.err.contains("no such thing"), "{done:?}");
+    // What it never does is not asked for again.
+    let server = Liar::start(Lie::Lack).await;
+    let done = bench(server, "append --content-type text/plain").await;
+    assert_eq!(done.code, Some(1), "{done:?}");
+    let error: serde_json::Value = serde_json::from_str(&done.err).expect("one line of JSON");
+    let message = error["error"]["message"].as_str().expect("a message");
+    assert!(message.ends_with("501 Error No PUT here."), "{message}");
+    assert!(error["error"]["advice"].as_str().is_some_and(|it| it.contains("--url")), "{error}");
 }

@@ -30,15 +30,21 @@ pub(crate) enum Lie {
     Repeat,
     Swap,
     Invent,
+    /// There is something else between two records.
+    Intrude,
     /// One byte behind the mark of a record is another.
     Damage,
     /// The same in every other read.
     Rot,
+    /// The same in one read, not waiting.
+    Slip,
     /// Every other read does not get all of it.
     Shrink,
     /// One append takes a quarter of a second, and all others wait for it.
     Pause,
     Refuse,
+    /// It makes no streams, and says so with a page for browsers.
+    Lack,
     /// Appends have no answer.
     Stall,
 }
@@ -59,6 +65,7 @@ pub(crate) struct Liar {
     turn: tokio::sync::Mutex<()>,
     gone: watch::Sender<bool>,
     paused: AtomicBool,
+    slipped: AtomicBool,
 }
 
 impl Liar {
@@ -91,6 +98,7 @@ impl Liar {
             turn: tokio::sync::Mutex::default(),
             gone: watch::Sender::new(false),
             paused: AtomicBool::new(false),
+            slipped: AtomicBool::new(false),
         });
         let serving = Arc::clone(&liar);
         tokio::spawn(async move {
@@ -144,6 +152,13 @@ impl Liar {
         let (method, target) = (words.next().expect("a verb"), words.next().expect("a path"));
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         match (method, self.lie) {
+            ("PUT", Lie::Lack) => {
+                let page =
+                    "<!DOCTYPE HTML>\n<html>\n  <title>Error</title>\n  <p>No PUT here.</p>\n";
+                let length = page.len();
+                let head = format!("HTTP/1.1 501 No\r\nContent-Length: {length}\r\n\r\n");
+                [head, page.to_owned()].concat().into_bytes()
+            }
             ("POST", Lie::Refuse) => {
                 b"HTTP/1.1 400 Bad\r\nContent-Length: 13\r\n\r\nno such thing".to_vec()
             }
@@ -188,7 +203,14 @@ impl Liar {
                 let mut reads = self.reads.lock();
                 let times = reads.entry(format!("{path} {key:?}")).or_default();
                 *times += 1;
-                times.is_multiple_of(2)
+                match self.lie {
+                    Lie::Slip => {
+                        let is_long =
+                            self.streams.lock().get(path).is_some_and(|it| it.len() > VICTIM);
+                        is_long && !self.slipped.swap(true, Ordering::SeqCst)
+                    }
+                    _ => times.is_multiple_of(2),
+                }
             }
         };
         let told = || {
@@ -233,7 +255,7 @@ fn tell(mut bodies: Vec<Vec<u8>>, lie: Lie, is_other: bool) -> Vec<Vec<u8>> {
         Lie::Swap if bodies.len() == VICTIM + 1 => bodies.truncate(VICTIM),
         Lie::Swap => bodies.swap(VICTIM, VICTIM + 1),
         Lie::Damage => bodies[VICTIM][70] ^= 1,
-        Lie::Rot if is_other => bodies[VICTIM][70] ^= 1,
+        Lie::Rot | Lie::Slip if is_other => bodies[VICTIM][70] ^= 1,
         Lie::Invent => {
             // Of a writer that does not exist.
             let whole = &bodies[VICTIM];
@@ -243,7 +265,15 @@ fn tell(mut bodies: Vec<Vec<u8>>, lie: Lie, is_other: bool) -> Vec<Vec<u8>> {
             record[15..27].copy_from_slice(b"000000000000");
             bodies.insert(VICTIM, record);
         }
-        Lie::None | Lie::Rot | Lie::Shrink | Lie::Pause | Lie::Refuse | Lie::Stall => {}
+        Lie::Intrude => bodies.insert(VICTIM, b"{\"x\":1}\n".to_vec()),
+        Lie::None
+        | Lie::Rot
+        | Lie::Slip
+        | Lie::Shrink
+        | Lie::Pause
+        | Lie::Refuse
+        | Lie::Lack
+        | Lie::Stall => {}
     }
     bodies
 }

@@ -1,6 +1,7 @@
 //! Local mode as a developer meets it: the commands, kill -9, several servers in one process.
 #![expect(clippy::disallowed_methods, reason = "tests wait for real processes")]
 
+mod ends;
 #[path = "../support/mod.rs"]
 mod support;
 mod told;
@@ -11,7 +12,7 @@ use std::{
     net::TcpStream,
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::{Child, ChildStdin, Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -398,19 +399,6 @@ fn bad_names_and_open_addresses_are_refused() {
     for own in ["localhost", "localhost:1", "127.0.0.1", address, "[::1]:1"] {
         assert_eq!(status(own), "200", "{own}");
     }
-}
-
-#[test]
-fn it_ends_when_its_input_closes_if_asked_to() {
-    let root = fresh_dir();
-    let mut command = weir(&root, &["start", "--json", "--until-stdin-closes"]);
-    command.stdin(Stdio::piped());
-    let mut server = Running::with(command);
-    let stdin: ChildStdin = server.child.stdin.take().expect("piped");
-    assert_eq!(ask(server.url(), "PUT", "/v1/stream/s", "kept").0, 201);
-    drop(stdin);
-    assert_eq!(server.end(), Some(0));
-    assert_eq!(names(&root.join("default")), ["durable-streams.sqlite", "server.lock"]);
 }
 
 fn config(root: &Path, name: &str) -> LocalConfig {

@@ -187,3 +187,36 @@ fn a_start_says_how_the_commands_find_it() {
     assert_eq!(answer(&root, &["stop", "--name", "a", "--json"])["stopped"], true);
     child.wait().expect("it ends");
 }
+
+#[test]
+fn a_directory_that_is_no_servers_is_told_beside_the_servers() {
+    let root = fresh_dir();
+    let server = Running::start(&root, "a");
+    fs::create_dir_all(root.join("odd/server.lock")).expect("made");
+    let (ok, text, stderr) = output(&root, &["status"]);
+    assert!(ok && text.contains(&format!("a  running  {}", server.url())), "{text}{stderr}");
+    assert!(text.contains("odd  can't be looked at: ") && text.contains("server.lock"), "{text}");
+    let all = answer(&root, &["status", "--json"]);
+    assert_eq!(all[0]["running"], true);
+    assert!(all[0].get("problem").is_none(), "{all}");
+    assert_eq!((&all[1]["name"], &all[1]["running"]), (&json!("odd"), &json!(false)));
+    assert!(all[1]["problem"].as_str().is_some_and(|it| it.contains("server.lock")), "{all}");
+    let (ok, _, stderr) = output(&root, &["status", "--name", "odd"]);
+    assert!(!ok && stderr.contains("server.lock"), "{stderr}");
+}
+
+#[test]
+fn a_root_that_is_a_file_is_told_with_the_variable_that_names_it() {
+    let dir = fresh_dir();
+    let file = dir.join("file");
+    fs::write(&file, "mine").expect("written");
+    for root in [file.clone(), file.join("below")] {
+        for command in ["start", "status", "stop", "verify", "reset"] {
+            let (ok, _, stderr) = output(&root, &[command]);
+            let said = format!("{} is no directory", root.display());
+            assert!(!ok && stderr.contains(&said), "{command}: {stderr}");
+            assert!(stderr.contains("DS_LOCAL_DATA_ROOT"), "{command}: {stderr}");
+        }
+    }
+    assert_eq!(fs::read(&file).expect("there"), b"mine");
+}

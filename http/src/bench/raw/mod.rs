@@ -178,7 +178,7 @@ impl Connection {
         Ok(bytes)
     }
 
-    /// Reads the body to its end and returns its beginning, for a person to read.
+    /// Reads the body to its end and returns its beginning on one line, for a person to read.
     pub(crate) async fn excuse(&mut self) -> Result<String, Failure> {
         let mut text = Vec::new();
         while let Some(piece) = self.piece().await? {
@@ -186,7 +186,7 @@ impl Connection {
             let piece = self.bytes(piece);
             text.extend_from_slice(&piece[..piece.len().min(room)]);
         }
-        Ok(String::from_utf8_lossy(&text).trim().to_owned())
+        Ok(in_a_line(&String::from_utf8_lossy(&text)))
     }
 
     fn take(&mut self, bytes: usize) -> Range<usize> {
@@ -243,6 +243,23 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// A text on one line. Of a page for a browser the words.
+fn in_a_line(text: &str) -> String {
+    let text = text.trim();
+    let mut words = String::new();
+    if text.starts_with('<') {
+        for part in text.split('<').skip(1) {
+            // The last mark may be cut off.
+            let (_, after) = part.split_once('>').unwrap_or_default();
+            words.push(' ');
+            words.push_str(after);
+        }
+    } else {
+        words.push_str(text);
+    }
+    words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn chunk_size(line: &[u8]) -> Result<u64, Malformed> {

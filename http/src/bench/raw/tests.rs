@@ -68,3 +68,15 @@ async fn an_answer_that_breaks_off_is_none() {
         assert!(ask(answer, 5, 64).await.is_err(), "{answer:?}");
     }
 }
+
+#[test]
+fn an_excuse_is_one_line_of_words() {
+    for (text, line) in [
+        ("", ""),
+        (" busy\r\n", "busy"),
+        ("{\"error\":\n  \"a < b\"}", "{\"error\": \"a < b\"}"),
+        ("<!DOCTYPE HTML>\n<p>Error\n code: <b>501</b></p>\n<p class=", "Error code: 501"),
+    ] {
+        assert_eq!(in_a_line(text), line);
+    }
+}
