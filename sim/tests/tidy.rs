@@ -219,7 +219,11 @@ fn expand<'a>(prefix: &str, text: &'a str, all: &mut Vec<String>) -> &'a str {
     let here = format!("{prefix}{path}");
     if !path.ends_with("::") || !rest.starts_with('{') {
         all.push(here);
-        return rest;
+        // What it is called here does not matter.
+        let renamed = rest.strip_prefix(" as ");
+        return renamed.map_or(rest, |name| {
+            name.trim_start_matches(|it: char| it.is_alphanumeric() || it == '_')
+        });
     }
     rest = &rest[1..];
     loop {

@@ -31,6 +31,8 @@ const BACK: Duration = Duration::from_secs(120);
 const RECOVERED: &str = "/data/recovered";
 /// That of another one.
 const PARTLY: &str = "/data/partly";
+/// Bytes behind the footer of a segment.
+const TRAILER_BYTES: usize = 28;
 
 /// The weather of a good day.
 fn fair() -> BucketFaults {
@@ -181,8 +183,10 @@ pub(super) fn damaged(stage: &mut Stage) {
         life.wait(LOOK).await;
     });
     let back = bucket.flip_bit(&first, byte, bit);
-    let last = bucket.peek(&first).map_or(0, |bytes| bytes.len().saturating_sub(1));
-    let flipped = bucket.flip_bit(&first, last, bit);
+    // Nothing makes up for a footer; it ends where the trailer begins.
+    let footer =
+        bucket.peek(&first).map_or(0, |bytes| bytes.len().saturating_sub(TRAILER_BYTES + 1));
+    let flipped = bucket.flip_bit(&first, footer, bit);
     stage.say(&format!("it flips back: {back}, and one in the segment's footer flips: {flipped}"));
     stage.boot(lose_all, async |life| {
         let life = life.elsewhere(PARTLY);
