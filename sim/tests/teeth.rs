@@ -20,6 +20,9 @@ const FORGETFUL: Choices =
     &[("streams_cached_max", "1"), ("seal_age_ms", "50"), ("memtable_bytes_max", "1024")];
 /// A bit of a file flips at the end.
 const FLIPPED: Choices = &[("bit_flip", "true"), ("one_file", "false")];
+/// A bucket, and machines that die in the middle of something.
+const PUBLISHING: Choices =
+    &[("bucket", "true"), ("crash_at_op", "true"), ("crash_at_time", "true")];
 const SLOW: Choices = &[("slow_disk", "true")];
 /// Two machines on one bucket.
 const RIVALS: Choices = &[("rivals", "true")];
@@ -38,8 +41,8 @@ const DEFECTS: [Planted; 68] = [
     Planted(Sabotage::NothingRemoved, "INV-14", 1, ANY),
     Planted(Sabotage::CommitsLost, "INV-20", 3, ANY),
     Planted(Sabotage::TrimmedTooEarly, "INV-20", 3, ANY),
-    Planted(Sabotage::TrimmedUnpublished, "INV-1", 0, ANY),
-    Planted(Sabotage::ReplayStopsShort, "INV-1", 0, ANY),
+    Planted(Sabotage::TrimmedUnpublished, "INV-1", 30, PUBLISHING),
+    Planted(Sabotage::ReplayStopsShort, "INV-1", 1, ANY),
     Planted(Sabotage::FastClock, "INV-12", 1, ANY),
     Planted(Sabotage::WallForElapsed, "INV-27", 4, ANY),
     Planted(Sabotage::LostJobs, "INV-20", 2, ANY),
@@ -56,7 +59,7 @@ const DEFECTS: [Planted; 68] = [
     Planted(Sabotage::StaleLoad, "INV-11", 56, FORGETFUL),
     Planted(Sabotage::ProducerBeforeSequence, "INV-5", 1, ANY),
     Planted(Sabotage::StaleAfterRecreate, "INV-11", 23, ANY),
-    Planted(Sabotage::BellBeforeCommit, "INV-18", 9, SLOW),
+    Planted(Sabotage::BellBeforeCommit, "INV-18", 15, SLOW),
     Planted(Sabotage::UndurableDuplicate, "INV-8", 52, CUT_OFF),
     Planted(Sabotage::UndurableRefusal, "INV-11", 9, CUT_OFF),
     Planted(Sabotage::ToldBeforeVisible, "INV-32", 1, ANY),
@@ -91,14 +94,14 @@ const DEFECTS: [Planted; 68] = [
     Planted(Sabotage::LostIsTaken, "INV-48", 1, ANY),
     Planted(Sabotage::CollectedTooEarly, "INV-41", 0, ANY),
     Planted(Sabotage::TailsLost, "INV-40", 1, ANY),
-    Planted(Sabotage::LedgerRowsLost, "INV-40", 0, ANY),
-    Planted(Sabotage::LedgerRowsLost, "INV-46", 1, ANY),
-    Planted(Sabotage::LedgerRowsLost, "INV-47", 7, ANY),
+    Planted(Sabotage::LedgerRowsLost, "INV-40", 1, ANY),
+    Planted(Sabotage::LedgerRowsLost, "INV-46", 0, ANY),
+    Planted(Sabotage::LedgerRowsLost, "INV-47", 2, ANY),
     Planted(Sabotage::LedgerSkipped, "INV-49", 3, DRILL),
     Planted(Sabotage::OldEra, "INV-42", 0, DRILL),
     Planted(Sabotage::NotClaimed, "INV-43", 3, DRILL),
-    Planted(Sabotage::AsideTooEarly, "INV-44", 15, DRILL),
-    Planted(Sabotage::VerifyForgets, "INV-45", 0, DRILL),
+    Planted(Sabotage::AsideTooEarly, "INV-44", 20, DRILL),
+    Planted(Sabotage::VerifyForgets, "INV-45", 10, DRILL),
 ];
 
 #[test]

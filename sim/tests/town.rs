@@ -26,8 +26,9 @@ const BESIDES: [&str; 9] = [
     "the bucket was away for a while",
 ];
 
-/// The fixed seeds, and those that are run as long as a mark was not reached.
-const SEEDS: [Range<u64>; 4] = [0..48, 48..72, 72..96, 96..120];
+/// The fixed seeds, one whose live reader is overtaken by a trim, and those that are run as long as a
+/// mark was not reached.
+const SEEDS: [Range<u64>; 5] = [0..48, 220..221, 48..72, 72..96, 96..120];
 
 #[test]
 fn fixed_seeds_over_http_hold_and_reach_every_mark() {

@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn a_server_is_named_as_a_shell_takes_it() {
         for (url, root, flags) in [
-            ("https://example.org", None, "--url https://example.org:443/v1/stream"),
+            ("https://example.org", None, "--url https://example.org/v1/stream"),
             ("http://h:1/a", None, "--url http://h:1/a"),
             ("http://h:1", Some("/"), "--url http://h:1 --root /"),
             ("http://[::1]:1/a;b'c", None, "--url 'http://[::1]:1/a;b%27c'"),

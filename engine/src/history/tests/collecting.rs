@@ -181,6 +181,8 @@ fn a_start_after_a_crash_looks_for_what_was_left_and_one_after_a_stop_does_not()
         town.engine.close().await;
     });
     live_on(&machine, short_grace(), async |town| {
+        // It looks for its manifest, and then at nothing any more.
+        tokio::time::sleep(Duration::from_secs(100)).await;
         assert!(is_silent(&town).await);
     });
 }

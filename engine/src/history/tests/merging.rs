@@ -161,10 +161,13 @@ fn a_file_that_the_disk_does_not_give_keeps_no_other_from_the_bucket() {
         let core = &town.engine.core;
         town.create("a").await;
         town.append("a", 0, 40).await;
+        // Nothing is published before the disk has failed.
+        let turn = core.chain.lock().await;
         seal::run(core).await;
         let bad = Arc::clone(&town.segments()[0]);
         let path = segment_path(&core.config, bad.id());
         town.machine.drive().set_readable(&path, false).expect("is there");
+        drop(turn);
         town.create("b").await;
         town.append("b", 0, 40).await;
         seal::run(core).await;
@@ -194,10 +197,12 @@ fn a_ledger_that_the_disk_does_not_give_is_made_good_by_one_of_all_rows() {
         let core = &town.engine.core;
         town.create("a").await;
         town.append("a", 0, 40).await;
+        let turn = core.chain.lock().await;
         seal::run(core).await;
         let bad = core.files.lock().ledgers()[0];
         let path = ledger_path(&core.config, bad.id);
         town.machine.drive().set_readable(&path, false).expect("is there");
+        drop(turn);
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(town.engine.metrics().publish.manifests.get(), 1);
         assert_eq!(town.unreadable(), 0);
