@@ -254,12 +254,7 @@ fn open_locked(
     }
     catalogue::wipe_deleted(&conn).map_err(failure)?;
     if origin == Origin::New {
-        let mut id = [0; 16];
-        world.entropy.fill(&mut id);
-        let meta: [(&str, &[u8]); 2] = [("format", &FORMAT.to_le_bytes()), ("store", &id)];
-        catalogue::create(&mut conn, config.layout, &meta).map_err(failure)?;
-        // SQLite does not make the name of a new database durable.
-        world.disk.sync_dir(&config.dir).map_err(io_error("syncing the store directory".into()))?;
+        begin(&world, &config, &mut conn)?;
     }
     let (store, writer_epoch) = claim(&conn)?;
     if config.bucket_is_volatile {
@@ -310,6 +305,16 @@ fn open_locked(
     *core.deaths.lock() = deaths.collect();
     let opened = Opened { core, lock, conn, link, writer_epoch, slices: received };
     Ok(Tried::Opened(Box::new(opened)))
+}
+
+/// Makes an empty catalogue of a store that nobody else is.
+fn begin(world: &World, config: &Config, conn: &mut Connection) -> Result<(), OpenError> {
+    let mut id = [0; 16];
+    world.entropy.fill(&mut id);
+    let meta: [(&str, &[u8]); 2] = [("format", &FORMAT.to_le_bytes()), ("store", &id)];
+    catalogue::create(conn, config.layout, &meta).map_err(failure)?;
+    // SQLite does not make the name of a new database durable.
+    world.disk.sync_dir(&config.dir).map_err(io_error("syncing the store directory".into()))
 }
 
 /// The number of the next file. Rows of files tell it, and manifests too: a file that was given up

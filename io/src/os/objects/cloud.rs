@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Pages that one listing looks at for keys of ours among those of others.
-const PAGES_MAX: usize = 100;
+const PAGES_MAX: u64 = 100;
 /// Bytes of a file from which on it goes up in parts. Below, one request says create-if-absent.
 const IN_PARTS_FROM: u64 = (128 << 20) + 1;
 /// Bytes of a part but the last, which are in memory; R2 wants all of one size.
@@ -169,9 +169,7 @@ impl<S: ObjectStore + PaginatedListStore> Cloud<S> {
         let limit = limit.min(LIST_MAX);
         let mut found = Vec::new();
         let mut token = None;
-        let mut requests = 0;
-        for _ in 0..PAGES_MAX {
-            requests += 1;
+        for requests in 1..=PAGES_MAX {
             let options = PaginatedListOptions {
                 offset: after.map(|key| key.as_str().to_owned()),
                 max_keys: Some(limit - found.len()),
