@@ -268,6 +268,20 @@ fn lost_answers_and_late_requests_never_make_a_writer_fence_itself() {
     }
 }
 
+/// Appends to stream `a`, which is sealed in between, until that is refused because too much waits for
+/// the bucket.
+async fn fill_the_backlog(engine: &Engine, body: &str) {
+    let mut refused = None;
+    for _ in 0..10 {
+        if let Err(error) = append(engine, "a", body).await {
+            refused = Some(error);
+            break;
+        }
+        pass(15).await;
+    }
+    assert!(matches!(refused, Some(Error::Backlogged)), "{refused:?}");
+}
+
 #[test]
 fn a_backlog_refuses_appends_and_drains_when_the_bucket_is_back() {
     let machine = Machine::new(6);
@@ -278,15 +292,7 @@ fn a_backlog_refuses_appends_and_drains_when_the_bucket_is_back() {
         pass(15).await;
         machine.bucket().set_faults(BucketFaults { outage: true, ..BucketFaults::default() });
         let body = "x".repeat(10_000);
-        let mut refused = None;
-        for _ in 0..10 {
-            if let Err(error) = append(&engine, "a", &body).await {
-                refused = Some(error);
-                break;
-            }
-            pass(15).await;
-        }
-        assert!(matches!(refused, Some(Error::Backlogged)), "{refused:?}");
+        fill_the_backlog(&engine, &body).await;
         machine.bucket().set_faults(BucketFaults::default());
         pass(90).await;
         append(&engine, "a", &body).await.unwrap();
@@ -306,15 +312,7 @@ fn what_is_deleted_waits_for_no_upload_any_more() {
         pass(15).await;
         machine.bucket().set_faults(BucketFaults { outage: true, ..BucketFaults::default() });
         let body = "x".repeat(10_000);
-        let mut refused = None;
-        for _ in 0..10 {
-            if let Err(error) = append(&engine, "a", &body).await {
-                refused = Some(error);
-                break;
-            }
-            pass(15).await;
-        }
-        assert!(matches!(refused, Some(Error::Backlogged)), "{refused:?}");
+        fill_the_backlog(&engine, &body).await;
         engine.delete(&name("a")).await.unwrap();
         pass(60).await;
         // Ledgers are left, which say that it is gone: nobody else can tell the bucket.

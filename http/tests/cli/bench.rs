@@ -1,6 +1,6 @@
 //! `weir bench`: what it measures is there, and a server that lies is caught.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, process::Child};
 
 use crate::{
     Done, command, end, ending,
@@ -245,17 +245,23 @@ async fn a_report_in_a_pipe_is_one_line_with_all_settings() {
     assert!(cpu.split('.').nth(1).is_none_or(|digits| digits.len() <= 3), "{cpu}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_signal_that_comes_twice_at_once_is_one() {
-    let server = Server::start().await;
+/// A run that has begun to write, and goes on for ten minutes.
+async fn writing(server: SocketAddr) -> Child {
     let args = ["append", "--warm-up", "0", "--seconds", "600", "--json", "--connections", "2"];
     let args = [&["bench"], &args[..]].concat();
-    let child = command(server.address, &args).spawn().expect("starts");
+    let child = command(server, &args).spawn().expect("starts");
     until("it writes", || async {
-        let there = weir(server.address, &["ls", "bench-", "--json"]).await.out;
+        let there = weir(server, &["ls", "bench-", "--json"]).await.out;
         there.contains("\"next_offset\":\"1")
     })
     .await;
+    child
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_that_comes_twice_at_once_is_one() {
+    let server = Server::start().await;
+    let child = writing(server.address).await;
     signal(&child, "INT");
     signal(&child, "INT");
     let done = end(child).await;
@@ -269,14 +275,7 @@ async fn a_signal_that_comes_twice_at_once_is_one() {
 async fn an_interrupted_run_verifies_and_cleans_up() {
     let server = Server::start().await;
     for name in ["INT", "TERM"] {
-        let args = ["append", "--warm-up", "0", "--seconds", "600", "--json", "--connections", "2"];
-        let args = [&["bench"], &args[..]].concat();
-        let child = command(server.address, &args).spawn().expect("starts");
-        until("it writes", || async {
-            let there = weir(server.address, &["ls", "bench-", "--json"]).await.out;
-            there.contains("\"next_offset\":\"1")
-        })
-        .await;
+        let child = writing(server.address).await;
         signal(&child, name);
         let done = end(child).await;
         assert!(done.code == Some(130) && done.err.contains("interrupted"), "{done:?}");
