@@ -12,6 +12,8 @@ use std::{
     sync::Arc,
 };
 
+use bytes::{Bytes, BytesMut};
+
 /// How to open a file for writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Create {
@@ -75,6 +77,13 @@ pub trait Lock: Send + Sync {
 pub trait File: Send + Sync {
     /// Reads exactly `buffer.len()` bytes at `offset`; `UnexpectedEof` if there are fewer.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+    /// The `len` bytes at `offset`, in memory of their own; `UnexpectedEof` if there are fewer. The caller
+    /// knows that a file may be as long as that: the memory is reserved first.
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let mut buffer = BytesMut::zeroed(len);
+        self.read_exact_at(&mut buffer, offset)?;
+        Ok(buffer.freeze())
+    }
     /// Writes all of `bytes` at `offset`, growing the file if needed.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Cuts or zero-extends the file to `len` bytes.

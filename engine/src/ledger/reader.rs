@@ -6,7 +6,7 @@
 
 use std::{io, sync::Arc};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use weir_io::File;
 
 use super::{
@@ -55,16 +55,10 @@ impl Source {
                 let start = usize::try_from(at).expect("inside bytes in memory");
                 Ok(bytes.slice(start..start + len))
             }
-            Self::File(file) => {
-                let mut buffer = BytesMut::zeroed(len);
-                match file.read_exact_at(&mut buffer, at) {
-                    Ok(()) => Ok(buffer.freeze()),
-                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                        Err(cut_short.into())
-                    }
-                    Err(source) => Err(ReadError::Failed { section, source }),
-                }
-            }
+            Self::File(file) => file.read_at(at, len).map_err(|source| match source.kind() {
+                io::ErrorKind::UnexpectedEof => cut_short.into(),
+                _ => ReadError::Failed { section, source },
+            }),
         }
     }
 

@@ -15,7 +15,7 @@ use std::{
     },
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use weir_io::{File, objects::Key};
 
 use super::{
@@ -374,12 +374,11 @@ pub(super) fn read(
     if at.checked_add(len).is_none_or(|end| end > file_len) {
         return Err(cut_short.into());
     }
-    let mut buffer = BytesMut::zeroed(usize::try_from(len).map_err(|_| cut_short)?);
-    match file.read_exact_at(&mut buffer, at) {
-        Ok(()) => Ok(buffer.freeze()),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(cut_short.into()),
-        Err(source) => Err(failed(source)),
-    }
+    let len = usize::try_from(len).map_err(|_| cut_short)?;
+    file.read_at(at, len).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => cut_short.into(),
+        _ => failed(error),
+    })
 }
 
 /// Reads an index whose checksum has been verified. Blocks must follow each other without a

@@ -90,6 +90,10 @@ fn a_read_past_the_end_is_refused_and_a_gap_reads_as_zeros(disk: &dyn Disk, root
     ok(file.set_len(5));
     assert_eq!(content(&*file), b"\0\0a\0\0", "what was cut does not come back");
     ok(file.read_exact_at(&mut [], 5));
+    assert_eq!(kind(file.read_at(2, 4)), io::ErrorKind::UnexpectedEof);
+    assert_eq!(kind(file.read_at(99, 1)), io::ErrorKind::UnexpectedEof);
+    assert!(ok(file.read_at(5, 0)).is_empty());
+    assert_eq!(&ok(file.read_at(1, 3))[..], b"\0a\0");
 }
 
 fn an_opened_file_is_read_only(disk: &dyn Disk, root: &Path) {

@@ -11,6 +11,9 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
+use rustix::{buffer::spare_capacity, io::Errno};
+
 use crate::disk::{Create, Disk, File, Lock};
 
 /// The file systems of the machine.
@@ -98,6 +101,22 @@ struct OsFile {
 impl File for OsFile {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.file.read_exact_at(buffer, offset)
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        // Not zeroed before: of a long read that would be a tenth of the time.
+        let mut buffer = Vec::with_capacity(len);
+        while buffer.len() < len {
+            let at = offset + u64::try_from(buffer.len()).expect("usize fits u64");
+            match rustix::io::pread(&self.file, spare_capacity(&mut buffer), at) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // The allocator may have given more than was asked for.
+        buffer.truncate(len);
+        Ok(buffer.into())
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {

@@ -20,7 +20,7 @@ use std::{
     sync::Arc,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
@@ -502,9 +502,7 @@ impl Listing<'_> {
 fn read(file: &dyn File, range: Range<u64>) -> Result<Bytes, ObjectError> {
     let size = usize::try_from(range.end - range.start);
     let size = size.map_err(|_| ObjectError::Refused("larger than the memory".into()))?;
-    let mut bytes = BytesMut::zeroed(size);
-    file.read_exact_at(&mut bytes, range.start).map_err(failed)?;
-    Ok(bytes.freeze())
+    file.read_at(range.start, size).map_err(failed)
 }
 
 fn copy(source: &dyn File, target: &dyn File) -> io::Result<()> {
