@@ -284,7 +284,7 @@ async fn a_bucket_that_cannot_be_opened_or_asked_is_refused() {
 async fn a_bucket_that_is_silent_is_given_up() {
     let world = os::world().expect("a runtime is running");
     // Somebody who never answers.
-    let listener = OsListener::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
+    let listener = OsListener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
     let address = listener.local_addr().expect("bound");
     let mut settings = settings(StoreKind::S3, Kind::S3);
     settings.bucket.name = Some("b".to_owned());

@@ -167,7 +167,7 @@ const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 #[tokio::test]
 async fn listeners_of_the_system_keep_the_laws() {
-    let (alone, shared) = (os::OsListener::bind(ANY).await, os::OsListener::bind_shared(ANY));
+    let (alone, shared) = (os::OsListener::bind(ANY), os::OsListener::bind_shared(ANY));
     for mut listener in [alone.unwrap(), shared.unwrap()] {
         let target = listener.local_addr().unwrap();
         let connect = || async move { TcpSocket::new_v4()?.connect(target).await };
@@ -199,8 +199,8 @@ async fn reaches(mut listener: impl Listener, outbound: Arc<dyn Outbound>, nobod
 
 #[tokio::test]
 async fn connections_of_the_system_keep_the_laws() {
-    let listener = os::OsListener::bind(ANY).await.unwrap();
-    let nobody = os::OsListener::bind(ANY).await.unwrap().local_addr().unwrap();
+    let listener = os::OsListener::bind(ANY).unwrap();
+    let nobody = os::OsListener::bind(ANY).unwrap().local_addr().unwrap();
     reaches(listener, os::world().unwrap().outbound, nobody).await;
 }
 

@@ -34,7 +34,7 @@ pub(super) enum Runtimes {
 pub(super) fn serve(address: SocketAddr, runtimes: Runtimes) -> anyhow::Result<()> {
     match runtimes {
         Runtimes::Shared(threads) => workers::share("ceiling", threads, async move {
-            let listener = OsListener::bind(address).await.context("cannot listen")?;
+            let listener = OsListener::bind(address).context("cannot listen")?;
             announce(&listener)?;
             accept(listener).await
         })?,

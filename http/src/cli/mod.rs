@@ -202,7 +202,7 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
         settings.http.connections_max.min(connections_within_descriptors());
 
     // First: a server that can't listen leaves the store alone, and the lock names the port.
-    let (listener, url) = port::bind(&world, &settings).await?;
+    let (listener, url) = port::bind(&world, &settings)?;
     if settings.bootstrap.is_some() {
         offline::refuse_one_file(&world, &settings.data)?;
     }

@@ -12,12 +12,9 @@ use super::{ServeError, io_error};
 use crate::{config::Settings, local::record};
 
 /// Listens where the settings say. Returns the URL too.
-pub(super) async fn bind(
-    world: &World,
-    settings: &Settings,
-) -> Result<(OsListener, String), ServeError> {
+pub(super) fn bind(world: &World, settings: &Settings) -> Result<(OsListener, String), ServeError> {
     let address = SocketAddr::new(settings.host, settings.port);
-    let listener = OsListener::bind(address).await.map_err(|source| match source.kind() {
+    let listener = OsListener::bind(address).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => taken(world, &settings.data.join("store"), address),
         _ => io_error(&format!("cannot listen on {address}"), source),
     })?;

@@ -234,7 +234,7 @@ pub async fn start(config: LocalConfig) -> Result<LocalServer, LocalError> {
     let place = Place::new(&config.root, config.name.clone());
     // Before anything is made: a server that can't listen leaves no files. The port must be known
     // before the lock is taken, too, because the lock names it.
-    let (listener, address) = match bind(&config).await {
+    let (listener, address) = match bind(&config) {
         Err(LocalError::Taken { address, .. }) => {
             return Err(control::taken(&world, &config.root, &config.name, address).await);
         }
@@ -282,10 +282,10 @@ pub(crate) fn refuse_file(world: &World, root: &Path) -> Result<(), LocalError> 
     }
 }
 
-async fn bind(config: &LocalConfig) -> Result<(OsListener, SocketAddr), LocalError> {
+fn bind(config: &LocalConfig) -> Result<(OsListener, SocketAddr), LocalError> {
     let address = SocketAddr::new(config.host, config.port);
     let failed = || LocalError::io(format!("listening on {address}"));
-    let listener = OsListener::bind(address).await.map_err(|error| match error.kind() {
+    let listener = OsListener::bind(address).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => LocalError::Taken { address, by: None },
         _ => failed()(error),
     })?;

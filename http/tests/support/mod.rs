@@ -126,7 +126,7 @@ impl Server {
         let objects = bucket.as_ref().map(|it| it.client(Arc::clone(&world.clock)));
         let engine = Engine::open_with(world.clone(), engine, objects, "a test").await;
         let engine = engine.expect("the store opens");
-        let listener = OsListener::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
+        let listener = OsListener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
         let address = listener.local_addr().expect("bound");
         let webhooks = Webhooks::open(&world, &dir, &config, None).await.expect("keys are made");
         let mut app = App::new(engine.clone(), config.clone(), world, webhooks);

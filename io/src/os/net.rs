@@ -28,8 +28,8 @@ impl OsListener {
     ///
     /// # Errors
     /// The address is taken or not ours.
-    pub async fn bind(address: SocketAddr) -> io::Result<OsListener> {
-        Ok(OsListener { listener: TcpListener::bind(address).await? })
+    pub fn bind(address: SocketAddr) -> io::Result<OsListener> {
+        Self::listen(socket_for(address)?, address)
     }
 
     /// Binds `address` so that others of this user can bind it too: the system spreads the
@@ -38,19 +38,30 @@ impl OsListener {
     /// # Errors
     /// The address is not ours, or taken by somebody who does not share it.
     pub fn bind_shared(address: SocketAddr) -> io::Result<OsListener> {
-        let socket = match address {
-            SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
-        };
-        socket.set_reuseaddr(true)?;
+        let socket = socket_for(address)?;
         socket.set_reuseport(true)?;
+        Self::listen(socket, address)
+    }
+
+    fn listen(socket: TcpSocket, address: SocketAddr) -> io::Result<OsListener> {
+        // Whoever was there before may still have connections that linger.
+        socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         Ok(OsListener { listener: socket.listen(BACKLOG)? })
     }
 }
 
-/// Connections that wait to be accepted, for a listener that shares its port.
+/// Connections that wait to be accepted. Whoever finds no place comes again a second later, so that
+/// many clients that connect at once, as after a restart, would be slow with few places. The system
+/// has its own bound too (`net.core.somaxconn`).
 const BACKLOG: u32 = 4_096;
+
+fn socket_for(address: SocketAddr) -> io::Result<TcpSocket> {
+    match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }
+}
 
 /// A plain connection of the caller's own runtime, for load that must cost next to nothing.
 ///

@@ -145,10 +145,11 @@ impl Sim {
         Some(length)
     }
 
-    /// Whether a start may be refused like this: a store that was never published needs its
-    /// bucket.
-    pub(crate) fn may_refuse(&self, error: &OpenError) -> bool {
-        if matches!(error, OpenError::Bucket(_)) && self.is_foul() {
+    /// Whether a start that began then may be refused like this: a store that was never published
+    /// needs its bucket, and one whose last question had no answer learns nothing of better weather.
+    pub(crate) fn may_refuse(&self, error: &OpenError, began: Duration) -> bool {
+        let was_foul = self.depot.cleared_at.get().is_some_and(|at| at >= began);
+        if matches!(error, OpenError::Bucket(_)) && (self.is_foul() || was_foul) {
             weir_io::sometimes!("a start was refused because of the bucket's weather");
             self.depot.refused.set(true);
             self.clear_up();

@@ -105,6 +105,7 @@ pub(crate) async fn death(drive: &Drive) {
 pub(crate) async fn open(sim: &Rc<Sim>, world: World, faulty: bool) -> Option<Rc<Host>> {
     let config = sim.options.config();
     let bucket = sim.bucket(&world);
+    let began = sim.now();
     let opening = Engine::open_with(world.clone(), config, bucket, "the simulator");
     let limit = if faulty { ANSWER_MAX * 4 } else { OPEN_MAX };
     let Some(opened) = in_time(sim, limit, opening).await else {
@@ -115,7 +116,7 @@ pub(crate) async fn open(sim: &Rc<Sim>, world: World, faulty: bool) -> Option<Rc
         Ok(engine) => engine,
         Err(error) => {
             sim.note(&format!("open: {error}"));
-            if !sim.may_refuse(&error) && !faulty {
+            if !sim.may_refuse(&error, began) && !faulty {
                 let what = format!("the store does not open: {error}");
                 sim.check::<()>(Breach::of(checks::SERVES, what));
             }

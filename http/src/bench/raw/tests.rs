@@ -12,7 +12,7 @@ async fn ask(
     step: usize,
     buffer: usize,
 ) -> Result<(Head, Vec<u8>), Failure> {
-    let mut listener = OsListener::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
+    let mut listener = OsListener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
     let address = listener.local_addr().expect("bound");
     let server = async {
         let (mut socket, _) = listener.accept().await.expect("a client");
