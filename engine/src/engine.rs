@@ -324,6 +324,8 @@ impl Engine {
         let core = &self.core;
         core.sequencer.drain();
         core.leaving.send_replace(true);
+        // Readers wait at their streams only: a place at one more bell would cost them with each record.
+        core.crowds.lock().ring();
         while core.sequencer.queued().0 > 0 && !*core.ended.borrow() {
             // One turn of the writer: it answers after what was queued before.
             if core.on_writer("drain", |_| ()).await.is_err() {

@@ -69,33 +69,29 @@ impl Watch {
 
     /// Waits until the stream has something other than an open tail at `from`; cancel safe.
     pub async fn changed(&self, from: Offset) -> Change {
-        let mut leaving = self.core.leaving.subscribe();
         let mut waited = false;
         loop {
             let bell = self.stream.bell.notified();
             let mut bell = std::pin::pin!(bell);
             // Enlist before looking, or a ring in between would be missed.
             bell.as_mut().enable();
-            if let Some(change) = self.look(from, *leaving.borrow_and_update()) {
-                if waited {
-                    self.core.metrics.wakes.inc();
-                }
-                return change;
+            let mut change = self.look(from);
+            if change.is_none() {
+                waited = true;
+                bell.await;
+                // Mostly something has come, and then no place at the bell is needed.
+                change = self.look(from);
             }
-            waited = true;
-            tokio::select! {
-                biased;
-                () = &mut bell => {}
-                left = leaving.changed() => {
-                    if left.is_err() {
-                        return Change::Gone;
-                    }
-                }
+            let Some(change) = change else { continue };
+            if waited {
+                self.core.metrics.wakes.inc();
             }
+            return change;
         }
     }
 
-    fn look(&self, from: Offset, leaving: bool) -> Option<Change> {
+    fn look(&self, from: Offset) -> Option<Change> {
+        let leaving = *self.core.leaving.borrow();
         let durable = self.stream.durable.lock();
         if durable.presence().is_err() {
             return Some(Change::Gone);

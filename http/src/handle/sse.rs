@@ -6,17 +6,18 @@
 //! The data event is encoded once for all readers of the stream who are at the same position;
 //! the control event is each reader's own.
 
-use std::sync::Arc;
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use hyper::{
     StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE},
 };
-use tokio::{
-    sync::watch::Receiver,
-    time::{Duration, Instant, sleep_until},
-};
+use tokio::time::{Duration, Instant, Sleep, sleep_until};
 use tracing::{debug, warn};
 use weir_engine::{
     Change, Watch,
@@ -68,7 +69,6 @@ pub(super) async fn answer(app: &Arc<App>, name: &StreamName, query: &ReadQuery<
         cursor: app.cursor(query.cursor),
         recycle: Instant::now() + recycle_after(app),
         spoke: Instant::now(),
-        phase: app.phase.subscribe(),
         _counted: app.metrics.reader(Mode::Sse),
         app: Arc::clone(app),
         watch,
@@ -98,7 +98,6 @@ struct Follower {
     recycle: Instant,
     /// When the last piece was handed over.
     spoke: Instant,
-    phase: Receiver<Phase>,
     /// The beginning of a character whose rest has not come yet.
     held: Vec<u8>,
     _counted: Reader,
@@ -118,6 +117,11 @@ enum Next {
 impl Follower {
     async fn run(mut self, mut page: Page, outbox: Outbox) {
         let mut said = None;
+        // Both are enlisted once and not for each record.
+        let mut phase = self.app.phase.subscribe();
+        let draining = async move { drop(phase.wait_for(|it| *it != Phase::Serving).await) };
+        let mut draining = pin!(draining);
+        let mut alarm = pin!(sleep_until(self.due()));
         loop {
             let standing = standing(&page);
             // Only other keys' records came: a reader who is told so each time would pay for
@@ -134,12 +138,12 @@ impl Follower {
             let mut next = if standing == Standing::Behind && !page.beyond_tail {
                 Next::Read
             } else {
-                self.wait(&page).await
+                self.wait(&page, draining.as_mut(), alarm.as_mut()).await
             };
             while matches!(next, Next::KeepAlive) {
                 outbox.put(sse::KEEPALIVE.into()).await;
                 self.spoke = Instant::now();
-                next = self.wait(&page).await;
+                next = self.wait(&page, draining.as_mut(), alarm.as_mut()).await;
             }
             let end = match next {
                 Next::Read | Next::KeepAlive => match self.read(page.next).await {
@@ -170,21 +174,40 @@ impl Follower {
         })
     }
 
-    async fn wait(&mut self, page: &Page) -> Next {
+    /// When this reader has to be told something, or to go. Moves on with each piece.
+    fn due(&self) -> Instant {
         // Wakes that bring this reader nothing do not break its silence.
-        let silence = self.spoke + self.app.config.sse_keepalive;
-        tokio::select! {
-            biased;
-            change = self.watch.changed(page.next) => match change {
-                Change::Data => Next::Read,
-                Change::Closed if page.beyond_tail => Next::Closed,
-                // Read once more: what came with the closure comes before it.
-                Change::Closed => Next::Read,
-                Change::Gone => Next::Leave,
-            },
-            _ = self.phase.wait_for(|phase| *phase != Phase::Serving) => Next::Leave,
-            () = sleep_until(self.recycle) => Next::Leave,
-            () = sleep_until(silence) => Next::KeepAlive,
+        self.recycle.min(self.spoke + self.app.config.sse_keepalive)
+    }
+
+    /// `alarm` rings when it is due, or before.
+    async fn wait(
+        &self,
+        page: &Page,
+        mut draining: Pin<&mut impl Future<Output = ()>>,
+        mut alarm: Pin<&mut Sleep>,
+    ) -> Next {
+        loop {
+            tokio::select! {
+                biased;
+                change = self.watch.changed(page.next) => return match change {
+                    Change::Data => Next::Read,
+                    Change::Closed if page.beyond_tail => Next::Closed,
+                    // Read once more: what came with the closure comes before it.
+                    Change::Closed => Next::Read,
+                    Change::Gone => Next::Leave,
+                },
+                () = draining.as_mut() => return Next::Leave,
+                () = alarm.as_mut() => {}
+            }
+            let now = Instant::now();
+            if now >= self.recycle {
+                return Next::Leave;
+            }
+            if now >= self.due() {
+                return Next::KeepAlive;
+            }
+            alarm.as_mut().reset(self.due());
         }
     }
 

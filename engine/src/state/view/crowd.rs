@@ -65,6 +65,11 @@ impl Crowds {
         }
     }
 
+    /// Wakes all readers.
+    pub(crate) fn ring(&self) {
+        self.by_stream.values().for_each(|(stream, _)| stream.bell.notify_waiters());
+    }
+
     /// The streams for which the most wait, most first.
     pub(crate) fn largest(&self, count: usize) -> Vec<(StreamName, Waiting)> {
         let ids = self.ranked.iter().rev().take(count).map(|(_, id)| id);
