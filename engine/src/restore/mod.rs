@@ -21,7 +21,7 @@ mod garbage;
 mod patch;
 mod place;
 mod report;
-mod search;
+pub(crate) mod search;
 mod settle;
 mod spare;
 pub(crate) mod tail;
@@ -131,6 +131,9 @@ pub enum RestoreError {
     /// The bucket holds what no process of ours would put there.
     #[error("the bucket holds something foreign: {0}")]
     Foreign(String),
+    /// What must be known of it can't be read.
+    #[error("{0}")]
+    Unreadable(String),
     /// The settings can't be meant.
     #[error(transparent)]
     Config(#[from] BadConfig),

@@ -10,12 +10,12 @@ use weir_io::{
     retry::Retrying,
 };
 
-use super::{Losses, Moment, Options, RestoreError, find, report::HOLE};
+use super::{Losses, Moment, Options, RestoreError, find, report::HOLE, search};
 use crate::{
     Config, Engine,
     limits::PAGE_ENTRIES,
     log::commit::{Link, StoreId},
-    motion::publish::{self, Stored},
+    motion::publish::Stored,
     publish::{
         keys::{self, Artifact, Digest, Generation, Nonce},
         listing::{Entry, Listing, Page, Presence},
@@ -173,7 +173,8 @@ fn a_page_that_is_gone_is_named_and_costs_what_it_lists() {
         assert_eq!(report.findings.iter().filter(|it| it.rule == HOLE).count(), 3, "{report}");
         let spared = Artifact::Spared(SegmentId::new(20_001)).key();
         assert!(machine.bucket().keys().contains(&spared), "what is older is spared");
-        let claimed = publish::newest(&bucket).await.unwrap().unwrap().manifest;
+        let found = search::newest_readable(&bucket).await.unwrap().unwrap();
+        let claimed = found.newest.unwrap().manifest;
         assert_eq!(claimed.next_segment, SegmentId::new(20_001), "what is new is not older");
         let engine =
             Engine::open_with(world.clone(), config.clone(), Some(objects), "test").await.unwrap();

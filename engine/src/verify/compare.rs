@@ -6,7 +6,7 @@ use super::Findings;
 use crate::{
     ledger::{Change, Key},
     motion::publish::Stored,
-    publish::{listing::Entry, manifest::Manifest},
+    publish::{keys::Generation, listing::Entry, manifest::Manifest},
     state::{catalogue::SegmentRow, files::Cut},
     types::SegmentId,
 };
@@ -37,8 +37,9 @@ impl Rows {
         }
     }
 
-    /// Whether the bucket's newest manifest is this store's.
-    pub(super) fn compare(&self, newest: &Stored, found: &mut Findings) {
+    /// Whether the bucket's newest manifest is this store's. `end`: the generation of the last one, which
+    /// may be one that can't be read.
+    pub(super) fn compare(&self, end: Generation, newest: &Stored, found: &mut Findings) {
         let Some(published) = &self.published else { return };
         let (mine, theirs) = (published.manifest.generation, newest.manifest.generation);
         // Manifests that follow mine may be this store's, of a process that is running.
@@ -55,8 +56,8 @@ impl Rows {
                  this one, and has taken over: what was acked here since is nowhere else"
             );
             found.add("overtaken", newest.manifest.artifact().key(), text);
-        } else if mine > theirs {
-            let text = format!("the bucket's newest is {theirs}, this store published {mine}");
+        } else if mine > end {
+            let text = format!("the bucket's newest is {end}, this store published {mine}");
             found.add("manifest", published.manifest.artifact().key(), text);
         }
     }

@@ -184,7 +184,7 @@ impl Engine {
         let empty = remote.is_none() && found.findings.len() == before;
         match (&rows, &remote) {
             (Some(rows), Some(remote)) => {
-                rows.compare(&remote.newest, &mut found);
+                rows.compare(remote.end, &remote.newest, &mut found);
                 for row in rows.unnamed(&remote.segments) {
                     rented(&world, &config, bucket, row, &mut found).await?;
                 }

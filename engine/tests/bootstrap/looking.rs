@@ -399,14 +399,14 @@ fn what_is_no_longer_needed_is_listed_and_left_alone() {
         let garbage = restore::garbage(&world, bucket).await.unwrap();
         assert_eq!(keys(machine.bucket(), ""), all);
         let merged = garbage.unneeded.iter().filter(|it| it.named_by.is_some()).count();
-        assert!(merged >= 14, "segments and ledgers were merged\n{garbage}");
+        assert!(merged >= 14, "segments and ledgers were merged\n{garbage:#?}");
         let orphans: Vec<&str> = garbage
             .unneeded
             .iter()
             .filter(|it| it.named_by.is_none() && it.since.is_none())
             .map(|it| it.object.as_str())
             .collect();
-        assert!(orphans.contains(&orphan.as_str()), "{garbage}");
+        assert!(orphans.contains(&orphan.as_str()), "{garbage:#?}");
         let objects =
             keys(machine.bucket(), "segments/").len() + keys(machine.bucket(), "rows/").len();
         // A server deletes manifests of old too, and lists them as what they are.

@@ -25,7 +25,7 @@ use weir_io::{
 
 use self::chain::{Attached, Contact};
 pub(crate) use self::{
-    attach::{Spoiled, boundary, newest, newest_slot, read, read_slot, spared},
+    attach::{Spoiled, boundary, newest_slot, read, read_slot, spared},
     chain::{Chain, Stored},
     upload::{ledger_key, segment_key, segment_object},
 };
