@@ -18,12 +18,14 @@ mod describe;
 pub(crate) mod fetch;
 pub(crate) mod find;
 mod garbage;
+pub(crate) mod object;
 mod patch;
 mod place;
 mod report;
 pub(crate) mod search;
 mod settle;
 mod spare;
+pub(crate) mod stretch;
 pub(crate) mod tail;
 pub(crate) mod window;
 

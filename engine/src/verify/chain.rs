@@ -21,9 +21,10 @@ use crate::{
     },
     restore::{
         RestoreError,
-        fetch::{Bad, is_the_ledger, is_the_segment, measure},
+        fetch::{is_the_ledger, is_the_segment},
         find,
         find::Shown,
+        object::{Bad, measure},
         search::{Readable, newest_readable},
         window,
     },
@@ -245,7 +246,7 @@ async fn marks(
     let ledgers = stream::iter(remote.ledgers.iter().filter(stored)).map(|entry| async move {
         let key = entry.ledger().key();
         let opened = window::open_ledger(bucket, &key, entry.bytes).await;
-        (key, opened.and_then(|it| is_the_ledger(&it, store, entry)))
+        (key, opened.and_then(|(it, _)| is_the_ledger(&it, store, entry)))
     });
     let mut results: Vec<(Key, Result<(), Bad>)> =
         segments.buffered(OBJECTS_AT_ONCE).collect().await;
