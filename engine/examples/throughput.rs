@@ -1,8 +1,11 @@
 //! Appends in a closed loop without HTTP: how fast the engine alone is on this disk.
 //!
-//! `cargo run --release -p weir-engine --example throughput -- DIR CLIENTS BYTES SECONDS`
+//! `cargo run --release -p weir-engine --example throughput -- DIR CLIENTS BYTES SECONDS [unwiped]`
+//!
+//! `unwiped` leaves deleted rows in SQLite's pages, to tell what `secure_delete=FAST` costs.
 
 use std::{
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -11,11 +14,30 @@ use std::{
 };
 
 use bytes::Bytes;
+use rusqlite::{
+    Connection,
+    hooks::{AuthAction, AuthContext, Authorization},
+};
 use weir_engine::{
     Config, Engine,
     request::{Append, Create},
     types::{ContentType, StreamName},
 };
+use weir_io::{Sqlite, sqlite::Role};
+
+/// SQLite that is deaf to `PRAGMA secure_delete`.
+struct Unwiped(Arc<dyn Sqlite>);
+
+impl Sqlite for Unwiped {
+    fn open(&self, path: &Path, role: Role) -> rusqlite::Result<Connection> {
+        let mut conn = self.0.open(path, role)?;
+        conn.authorizer(Some(|asked: AuthContext<'_>| match asked.action {
+            AuthAction::Pragma { pragma_name: "secure_delete", .. } => Authorization::Ignore,
+            _ => Authorization::Allow,
+        }))?;
+        Ok(conn)
+    }
+}
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
@@ -23,7 +45,12 @@ async fn main() {
     let dir = args.next().expect("DIR");
     let mut number = || args.next().and_then(|text| text.parse::<u64>().ok()).expect("a number");
     let (clients, bytes, seconds) = (number(), number(), number());
-    let world = weir_io::os::world().expect("inside a runtime");
+    let mut world = weir_io::os::world().expect("inside a runtime");
+    match args.next().as_deref() {
+        None => {}
+        Some("unwiped") => world.sqlite = Arc::new(Unwiped(Arc::clone(&world.sqlite))),
+        Some(other) => panic!("'{other}' is none of its flags"),
+    }
     let engine = Engine::open(world, Config::new(dir), "bench").await.expect("opens");
     let content = ContentType::parse("application/octet-stream").expect("a type");
     let body = Bytes::from(vec![b'x'; usize::try_from(bytes).expect("small")]);

@@ -16,7 +16,12 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use weir_io::{World, disk::Lock, objects::Objects, sqlite::Role};
+use weir_io::{
+    World,
+    disk::{Lock, is_full},
+    objects::Objects,
+    sqlite::Role,
+};
 
 use self::files::{Found, Lacking};
 use crate::{
@@ -203,10 +208,7 @@ fn start(
 
 fn io_error(what: String) -> impl FnOnce(io::Error) -> OpenError {
     move |source| {
-        let what = match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => format!("{what}: {FULL}"),
-            _ => what,
-        };
+        let what = if is_full(&source) { format!("{what}: {FULL}") } else { what };
         OpenError::Io { what, source }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use support::{End, live, name};
+use support::{End, live, live_published, name};
 use tokio::time::Instant;
 use weir_engine::{
     Engine, Health,
@@ -120,13 +120,7 @@ fn whoever_waits_sees_appends_and_seals_of_the_stream_and_no_other() {
 #[test]
 fn whoever_waits_for_a_stream_sleeps_through_seals_and_manifests_of_others() {
     let machine = Machine::new(20);
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
-    tokio::task::LocalSet::new().block_on(&runtime, async {
-        let world = machine.boot(Duration::ZERO);
-        let bucket = machine.bucket().client(std::sync::Arc::clone(&world.clock));
-        let config = weir_engine::Config::new("/data/store");
-        let engine = Engine::open_with(world, config, Some(bucket), "test").await.expect("opens");
+    live_published(&machine, End::Clean, async |engine| {
         create(&engine, "s").await;
         append(&engine, "s", "x").await;
         create(&engine, "other").await;
@@ -150,8 +144,6 @@ fn whoever_waits_for_a_stream_sleeps_through_seals_and_manifests_of_others() {
         inspection.changed(before.revision).await;
         let after = inspection.details().await.expect("there");
         assert_ne!(after.revision, before.revision);
-        engine.close().await;
-        machine.drive().kill();
     });
 }
 
@@ -259,13 +251,7 @@ fn the_server_tells_its_commits_and_where_memory_goes() {
 #[test]
 fn the_server_tells_what_is_on_its_way_to_the_bucket() {
     let machine = Machine::new(21);
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
-    tokio::task::LocalSet::new().block_on(&runtime, async {
-        let world = machine.boot(Duration::ZERO);
-        let bucket = machine.bucket().client(std::sync::Arc::clone(&world.clock));
-        let config = weir_engine::Config::new("/data/store");
-        let engine = Engine::open_with(world, config, Some(bucket), "test").await.expect("opens");
+    live_published(&machine, End::Clean, async |engine| {
         let under_way = || {
             let told = engine.server_details().publishing.expect("it has a bucket");
             let under_way = (told.under_way_files, told.under_way_bytes);
@@ -282,7 +268,5 @@ fn the_server_tells_what_is_on_its_way_to_the_bucket() {
         machine.bucket().set_faults(BucketFaults::default());
         tokio::time::sleep(Duration::from_secs(120)).await;
         assert_eq!(under_way(), ((0, 0), (0, 0)));
-        engine.close().await;
-        machine.drive().kill();
     });
 }

@@ -25,6 +25,11 @@ pub enum Create {
     Private,
 }
 
+/// Whether an error says that there is no room: the disk is full, or who asks has had all that it may take.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// A directory tree of files.
 pub trait Disk: Send + Sync {
     /// Opens an existing file for reading.

@@ -69,6 +69,55 @@ pub(crate) fn merge(
     Ok(())
 }
 
+/// Decides what a key becomes of which several ledgers say something. Keys have their turns in order.
+pub(crate) struct Overlay {
+    below: Below,
+    /// Deletions that concern the keys to come, each longer than the one before, and how new
+    /// they are.
+    deletions: Vec<(Key, usize)>,
+    /// What was said of the key whose turn it is, and how new that is.
+    row: Option<(usize, Op)>,
+    deletion: Option<usize>,
+}
+
+impl Overlay {
+    pub(crate) const fn new(below: Below) -> Self {
+        Self { below, deletions: Vec::new(), row: None, deletion: None }
+    }
+
+    /// Takes what a ledger says of the key whose turn it is, older ledgers first.
+    pub(crate) fn take(&mut self, age: usize, op: Op) {
+        match op {
+            Op::DeleteBelow => self.deletion = Some(age),
+            op => self.row = Some((age, op)),
+        }
+    }
+
+    /// Decides what that key becomes.
+    pub(crate) fn settle(&mut self, key: &Key, ready: &mut VecDeque<Change>) {
+        while self.deletions.pop_if(|(prefix, _)| !key.is_below(prefix)).is_some() {}
+        if let Some(age) = self.deletion.take() {
+            // One inside another says nothing new to older ledgers, but much to those here.
+            if self.concerns_others() {
+                ready.push_back(Change::delete_below(key.clone()));
+            }
+            self.deletions.push((key.clone(), age));
+        }
+        if let Some((age, op)) = self.row.take() {
+            let hidden = self.deletions.iter().any(|(_, newer)| *newer > age);
+            let said = matches!(op, Op::Put(_)) || self.concerns_others();
+            if !hidden && said {
+                ready.push_back(Change { key: key.clone(), op });
+            }
+        }
+    }
+
+    /// Whether a deletion tells older ledgers what they are not told yet.
+    fn concerns_others(&self) -> bool {
+        self.below == Below::Others && self.deletions.is_empty()
+    }
+}
+
 /// What several ledgers say together, in order of keys.
 ///
 /// A block that can't be read is an error, which comes before every key of the range it has
@@ -76,10 +125,7 @@ pub(crate) fn merge(
 pub(crate) struct Merge {
     /// Oldest first.
     cursors: Vec<Cursor>,
-    below: Below,
-    /// Deletions that concern the keys to come, each longer than the one before, and how new
-    /// they are.
-    deletions: Vec<(Key, usize)>,
+    overlay: Overlay,
     lost: VecDeque<Lost>,
     ready: VecDeque<Change>,
 }
@@ -100,8 +146,7 @@ impl Merge {
             inputs.iter().map(|ledger| Cursor { rows: ledger.rows(), head: None }).collect();
         let mut merge = Self {
             cursors,
-            below,
-            deletions: Vec::new(),
+            overlay: Overlay::new(below),
             lost: VecDeque::new(),
             ready: VecDeque::new(),
         };
@@ -132,39 +177,14 @@ impl Merge {
         // A handful of inputs: a linear search beats a heap.
         let heads = self.cursors.iter().filter_map(|cursor| cursor.head.as_ref());
         let Some(key) = heads.map(|change| &change.key).min().cloned() else { return false };
-        while self.deletions.pop_if(|(prefix, _)| !key.is_below(prefix)).is_some() {}
-
-        let mut row: Option<(usize, Op)> = None;
-        let mut deletion: Option<usize> = None;
         for age in 0..self.cursors.len() {
             while self.cursors[age].head.as_ref().is_some_and(|change| change.key == key) {
                 let change = self.advance(age).expect("just looked at");
-                match change.op {
-                    Op::DeleteBelow => deletion = Some(age),
-                    op => row = Some((age, op)),
-                }
+                self.overlay.take(age, change.op);
             }
         }
-        if let Some(age) = deletion {
-            // One inside another says nothing new to older ledgers, but much to those here.
-            if self.concerns_others() {
-                self.ready.push_back(Change::delete_below(key.clone()));
-            }
-            self.deletions.push((key.clone(), age));
-        }
-        if let Some((age, op)) = row {
-            let hidden = self.deletions.iter().any(|(_, newer)| *newer > age);
-            let said = matches!(op, Op::Put(_)) || self.concerns_others();
-            if !hidden && said {
-                self.ready.push_back(Change { key, op });
-            }
-        }
+        self.overlay.settle(&key, &mut self.ready);
         true
-    }
-
-    /// Whether a deletion tells older ledgers what they are not told yet.
-    fn concerns_others(&self) -> bool {
-        self.below == Below::Others && self.deletions.is_empty()
     }
 }
 

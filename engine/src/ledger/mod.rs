@@ -24,8 +24,8 @@ pub(crate) use builder::Builder;
 pub(crate) use change::{Change, Op};
 pub(crate) use format::{Footer, ReadError};
 pub(crate) use key::{Address, Key};
-pub(crate) use merge::{Below, Merge, MergeError, Tail, merge};
-pub(crate) use reader::{Ledger, Source};
+pub(crate) use merge::{Below, Merge, MergeError, Overlay, Tail, merge};
+pub(crate) use reader::{Ledger, Lost, LostCommits, Source};
 pub(crate) use row::Row;
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! Opening verifies every section but the blocks, which are verified when they are read. One that
 //! is damaged costs its own rows: the iterators name them and go on behind them.
 
-use std::{io, sync::Arc};
+use std::{io, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use weir_io::File;
@@ -133,6 +133,27 @@ impl Ledger {
         Commits { ledger: Arc::clone(self), next, block: Vec::new().into_iter() }
     }
 
+    /// How many blocks it has: those of rows, then those of commits.
+    pub(crate) fn blocks(&self) -> u32 {
+        u32::try_from(self.index.len()).expect("blocks are counted in u32")
+    }
+
+    /// Whether a block is one of rows.
+    pub(crate) const fn is_of_rows(&self, no: u32) -> bool {
+        no < self.footer.row_blocks
+    }
+
+    /// Where a block lies in the file.
+    pub(crate) fn span(&self, no: u32) -> Range<u64> {
+        let entry = self.entry(no);
+        entry.offset..entry.offset + entry.whole_len()
+    }
+
+    /// How many bytes a block has once it is decoded.
+    pub(crate) fn raw_len(&self, no: u32) -> u64 {
+        self.entry(no).raw_len.into()
+    }
+
     fn entry(&self, no: u32) -> &Entry {
         &self.index[usize::try_from(no).expect("u32 fits usize")]
     }
@@ -141,7 +162,8 @@ impl Ledger {
         self.source.read(Section::Block(no), entry.offset, entry.whole_len())
     }
 
-    fn changes(&self, no: u32) -> Result<Vec<Change>, Lost> {
+    /// Reads a block of rows.
+    pub(crate) fn changes(&self, no: u32) -> Result<Vec<Change>, Lost> {
         let entry = self.entry(no);
         let read = self.stored(no, entry);
         let read = read.and_then(|stored| Ok(block::decode_rows(no, entry, &stored)?));
@@ -153,7 +175,8 @@ impl Ledger {
         })
     }
 
-    fn tail(&self, no: u32) -> Result<Vec<(Lsn, Bytes)>, LostCommits> {
+    /// Reads a block of commits.
+    pub(crate) fn tail(&self, no: u32) -> Result<Vec<(Lsn, Bytes)>, LostCommits> {
         let entry = self.entry(no);
         let read = self.stored(no, entry);
         let read = read.and_then(|stored| Ok(block::decode_tail(no, entry, &stored)?));

@@ -20,25 +20,17 @@ use super::{
 };
 use crate::{
     core::{Burial, Core, ledger_dir, ledger_path},
-    ledger::{Address, Builder, Change, Footer, Key, Ledger, Row, Source, row},
+    ledger::{Address, Builder, Change, Footer, Key, Ledger, Row, Source},
     log::commit::Link,
     rack::Files,
     state::{
-        catalogue::{self, Failure, LedgerRow, Place},
+        catalogue::{self, AllRows, Failure, LedgerRow, Place},
         files::Fresh,
-        rows::StreamRow,
-        stream::Producer,
     },
-    subscribe::{
-        entry::Number,
-        fold as subscriptions,
-        rows::{LinkRow, SubscriptionRow},
-    },
-    types::{Epoch, Lsn, ProducerId, SegmentId, StreamId, StreamName},
+    subscribe::fold as subscriptions,
+    types::{Lsn, ProducerId, SegmentId, StreamId},
 };
 
-/// Rows that one statement finds.
-const ROWS_PER_SLICE: u32 = 256;
 /// Commits that one statement finds.
 const COMMITS_PER_SLICE: u64 = 64;
 
@@ -165,89 +157,13 @@ fn find(conn: &Connection, address: &Address) -> Result<Option<Row>, Failure> {
 
 /// Everything, in the order of the keys.
 fn put_all(conn: &Connection, builder: &mut Builder<'_>) -> Result<(), Failure> {
-    let streams = |after: &StreamId, take: Take<'_, _>| {
-        catalogue::scan_streams_after(conn, *after, ROWS_PER_SLICE, take)
-    };
-    in_slices(
-        StreamId::new(0),
-        streams,
-        |it| it.identity.id,
-        |stream: StreamRow| {
-            push(builder, &row::stream(&stream))?;
-            put_producers(conn, builder, stream.identity.id)
-        },
-    )?;
-    let tombstones = |after: &String, take: Take<'_, _>| {
-        let pair = |name, epoch| take((name, epoch));
-        catalogue::scan_tombstones_after(conn, after, ROWS_PER_SLICE, pair)
-    };
-    let name = |it: &(StreamName, Epoch)| it.0.as_str().to_owned();
-    in_slices(String::new(), tombstones, name, |(name, epoch)| {
-        push(builder, &row::tombstone(&name, epoch))
-    })?;
-    let subscriptions = |after: &Number, take: Take<'_, _>| {
-        catalogue::scan_subscriptions_after(conn, *after, ROWS_PER_SLICE, take)
-    };
-    in_slices(
-        Number::new(0),
-        subscriptions,
-        |it| it.number,
-        |subscription: SubscriptionRow| {
-            let number = subscription.number;
-            push(builder, &Row::Subscription(Box::new(subscription)).put())?;
-            put_links(conn, builder, number)
-        },
-    )
-}
-
-fn put_producers(
-    conn: &Connection,
-    builder: &mut Builder<'_>,
-    stream: StreamId,
-) -> Result<(), Failure> {
-    let producers = |after: &String, take: Take<'_, _>| {
-        let all = |id, producer, lsn| take((id, producer, lsn));
-        catalogue::scan_producers_after(conn, (stream, after), ROWS_PER_SLICE, all)
-    };
-    let name = |it: &(ProducerId, Producer, Lsn)| it.0.as_str().to_owned();
-    in_slices(String::new(), producers, name, |(id, producer, lsn)| {
-        push(builder, &row::producer(stream, &id, &producer, lsn))
-    })
-}
-
-fn put_links(conn: &Connection, builder: &mut Builder<'_>, number: Number) -> Result<(), Failure> {
-    let links = |after: &String, take: Take<'_, _>| {
-        catalogue::scan_links_after(conn, (number, after), ROWS_PER_SLICE, take)
-    };
-    let path = |it: &LinkRow| it.path.as_str().to_owned();
-    in_slices(String::new(), links, path, |link| push(builder, &Row::Link(link).put()))
-}
-
-/// Where a scan puts what it finds.
-type Take<'a, R> = &'a mut dyn FnMut(R) -> Result<(), Failure>;
-
-/// Hands every row that `scan` finds behind `start` to `each`. No statement is open meanwhile, nor any
-/// for longer than a slice takes: as long as one is, the WAL does not start over.
-fn in_slices<K, R>(
-    start: K,
-    scan: impl Fn(&K, Take<'_, R>) -> Result<(), Failure>,
-    key: impl Fn(&R) -> K,
-    mut each: impl FnMut(R) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let mut after = start;
+    let mut rows = AllRows::new();
     loop {
-        let mut rows = Vec::new();
-        scan(&after, &mut |row| {
-            rows.push(row);
-            Ok(())
-        })?;
-        let is_full = u32::try_from(rows.len()).is_ok_and(|count| count >= ROWS_PER_SLICE);
-        let Some(last) = rows.last() else { return Ok(()) };
-        after = key(last);
-        rows.into_iter().try_for_each(&mut each)?;
-        if !is_full {
+        let slice = rows.slice(conn)?;
+        if slice.is_empty() {
             return Ok(());
         }
+        slice.iter().try_for_each(|change| push(builder, change))?;
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! The copy of a segment that the bucket has is a cache at a start too: one that is missing, or damaged
 //! where its blocks are found by, is made anew from the object. Damaged blocks are found when they are
-//! read. A segment that only this disk had, and that a manifest names as a hole already, keeps no store
-//! from opening.
+//! read. A segment that only this disk has, and that is damaged so that nothing of it can be opened, keeps
+//! no store from opening: its file stays, and reads of its records fail. One whose file is missing does,
+//! unless a manifest names it as a hole already: somebody may know where it is.
 
 use std::{
     collections::BTreeSet,
@@ -28,12 +29,12 @@ use crate::{
     motion::publish::{self, chain},
     publish::listing::{Entry, Presence},
     rack::{self, Rack},
-    segment::{Lost, Segment},
+    segment::{Known, Lost, ReadError, Segment},
     state::{
         catalogue::{self, Failure, Place, SegmentRow, pieces},
         files::{Cut, Files, Held},
     },
-    types::SegmentId,
+    types::{Lsn, SegmentId},
 };
 
 /// Pieces taken out in one transaction.
@@ -76,8 +77,23 @@ enum Need {
 enum Unusable {
     /// The disk refused.
     Refused(OpenError),
-    /// It is missing, or not what was written.
-    Bad(String),
+    /// There is none.
+    Missing,
+    /// It is whole, and not this segment's.
+    Another(&'static str),
+    /// It is not what was written. What is left of it, if that is known.
+    Bad(String, Option<Lost>),
+}
+
+impl Unusable {
+    fn why(&self) -> String {
+        match self {
+            Self::Refused(error) => error.to_string(),
+            Self::Missing => "the file is missing".to_owned(),
+            Self::Another(why) => (*why).to_owned(),
+            Self::Bad(why, _) => why.clone(),
+        }
+    }
 }
 
 /// Opens every file that the catalogue names and, if none is lacking, removes every other one. Nothing
@@ -91,6 +107,8 @@ pub(super) fn open(
     has_bucket: bool,
 ) -> Result<Found, OpenError> {
     let rows = catalogue::segments(conn).map_err(failure)?;
+    let cut = Cut::load(conn).map_err(failure)?;
+    let folded = cut.map_or(Lsn::ZERO.next(), |cut| cut.folded.lsn);
     let mut held = Vec::with_capacity(rows.len());
     let mut lacking = Vec::new();
     let mut named = BTreeSet::new();
@@ -104,15 +122,20 @@ pub(super) fn open(
         let segment = match open_one(rack, &row, store, (&shown, need)) {
             Ok(segment) => segment,
             Err(unusable) if row.place != Place::Bucket => {
-                let hole = known_hole(conn, &row).map_err(failure)?;
-                lost(store, &row, (&shown, hole), unusable)?
+                match known_hole(conn, &row).map_err(failure)? {
+                    Some(hole) => lost(store, &row, &hole, &unusable),
+                    None => damaged(store, &row, folded, unusable)
+                        .map_err(|unusable| unopened(config.layout, &shown, unusable))?,
+                }
             }
             Err(Unusable::Refused(error)) => return Err(error),
-            Err(Unusable::Bad(why)) if need == Need::Everything => {
-                lacking.push(Lacking { store, row, shown, why });
+            Err(unusable) if need == Need::Everything => {
+                lacking.push(Lacking { store, row, shown, why: unusable.why() });
                 continue;
             }
-            Err(Unusable::Bad(why)) => return Err(OpenError::Corrupt(format!("{shown}: {why}"))),
+            Err(unusable) => {
+                return Err(OpenError::Corrupt(format!("{shown}: {}", unusable.why())));
+            }
         };
         if row.place == Place::Bucket {
             segment.set_remote(publish::segment_object(&row));
@@ -132,50 +155,35 @@ pub(super) fn open(
         }
     }
     let segments = held.iter().map(|held| Arc::clone(&held.segment)).collect();
-    let cut = Cut::load(conn).map_err(failure)?;
     Ok(Found { files: Files::new(held, ledgers, cut), segments, lacking })
 }
 
 /// What a manifest, or what is noted of a hole, says of a segment that is one.
 fn known_hole(conn: &Connection, row: &SegmentRow) -> Result<Option<Entry>, Failure> {
+    let is_it = |hole: &Entry| (hole.bytes, hole.nonce.get()) == (row.bytes, row.nonce);
     if let Some(noted) = catalogue::hole(conn, row.id)? {
-        return Ok(Some(noted));
+        return Ok(Some(noted).filter(is_it));
     }
     // Stores of earlier versions have no notes.
     for stored in [chain::published(conn)?, chain::pending(conn)?].into_iter().flatten() {
         let mut entries = stored.manifest.segments.rest.into_iter();
         let found = entries.find(|it| it.id == row.id && it.presence == Presence::Hole);
         if found.is_some() {
-            return Ok(found);
+            return Ok(found.filter(is_it));
         }
     }
     Ok(None)
 }
 
 /// What stands for a segment that can't be used and is known to be a hole.
-fn lost(
-    store: StoreId,
-    row: &SegmentRow,
-    (shown, hole): (&str, Option<Entry>),
-    unusable: Unusable,
-) -> Result<Segment, OpenError> {
-    let Some(hole) = hole.filter(|hole| (hole.bytes, hole.nonce.get()) == (row.bytes, row.nonce))
-    else {
-        return Err(match unusable {
-            Unusable::Refused(error) => error,
-            Unusable::Bad(why) => OpenError::Corrupt(format!("{shown}: {why}")),
-        });
-    };
-    let why = match unusable {
-        Unusable::Refused(error) => error.to_string(),
-        Unusable::Bad(why) => why,
-    };
+fn lost(store: StoreId, row: &SegmentRow, hole: &Entry, unusable: &Unusable) -> Segment {
+    let why = unusable.why();
     weir_io::sometimes!("a start went on without a segment that was given up before");
     tracing::error!(
         segment = %row.id, %why,
         "a segment that was given up as a hole can't be opened: reads of its records fail"
     );
-    Ok(Segment::lost(&Lost {
+    Segment::lost(&Lost {
         store: store.0,
         id: row.id,
         bytes: row.bytes,
@@ -183,7 +191,51 @@ fn lost(
         first_lsn: hole.first_lsn,
         last_lsn: hole.last_lsn,
         records: hole.records,
-    }))
+    })
+}
+
+/// What stands for a segment that only this disk has and of which nothing can be opened. If not even its
+/// footer can be read, it has its place with what was folded last.
+fn damaged(
+    store: StoreId,
+    row: &SegmentRow,
+    folded: Lsn,
+    unusable: Unusable,
+) -> Result<Segment, Unusable> {
+    let Unusable::Bad(why, remains) = unusable else { return Err(unusable) };
+    tracing::error!(
+        segment = %row.id, %why,
+        "a segment that only this disk has is damaged, and can't be opened: its file is kept, and reads \
+         of its records fail"
+    );
+    Ok(Segment::lost(&remains.unwrap_or(Lost {
+        store: store.0,
+        id: row.id,
+        bytes: row.bytes,
+        mark: 0,
+        first_lsn: folded,
+        last_lsn: folded,
+        records: 0,
+    })))
+}
+
+/// Why a start can't go on without a segment that only this disk had, and what to do about it.
+fn unopened(layout: Layout, shown: &str, unusable: Unusable) -> OpenError {
+    let elsewhere = match layout {
+        Layout::Tree => {
+            "; if there is none, keep the directory, make the store anew out of its bucket (`weir \
+             bootstrap`), and look for what was never published (`weir inspect unpublished`)"
+        }
+        Layout::OneFile => "",
+    };
+    match unusable {
+        Unusable::Refused(error) => error,
+        unusable => OpenError::Corrupt(format!(
+            "{shown}: {}, and nobody else has what was in it: put it back from wherever there is a \
+             copy, and start again{elsewhere}",
+            unusable.why()
+        )),
+    }
 }
 
 fn open_one(
@@ -193,23 +245,32 @@ fn open_one(
     (shown, need): (&str, Need),
 ) -> Result<Segment, Unusable> {
     let file = rack.open(row.id).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Unusable::Bad("the file is missing".to_owned()),
+        io::ErrorKind::NotFound => Unusable::Missing,
         _ => Unusable::Refused(io_error(format!("opening {shown}"))(error)),
     })?;
+    let known = Known { store: store.0, id: row.id, bytes: row.bytes };
     let opened = match need {
-        Need::Everything => Segment::open(file).map(|segment| (segment, None)),
-        Need::Blocks => Segment::salvage(file),
+        Need::Everything => Segment::open(Arc::clone(&file)).map(|segment| (segment, None)),
+        Need::Blocks => Segment::recover(Arc::clone(&file), &known),
     };
-    let (segment, wrong) = opened.map_err(|bad| Unusable::Bad(bad.to_string()))?;
+    let bad = |why: String| Unusable::Bad(why, Segment::remains(&*file, &known));
+    let (segment, wrong) = opened.map_err(|error| match error {
+        error @ ReadError::Damaged(_) => bad(error.to_string()),
+        ReadError::Failed { source, .. } if need == Need::Blocks => {
+            // Nobody knows what is there.
+            Unusable::Refused(OpenError::Corrupt(format!("{shown}: {source}")))
+        }
+        failed => bad(failed.to_string()),
+    })?;
     if let Some(wrong) = wrong {
         weir_io::sometimes!("a start did without an index or a filter that was damaged");
         tracing::warn!(segment = %row.id, %wrong, "a segment is damaged beside its blocks, which are all there");
     }
     if segment.store() != store.0 || segment.id() != row.id {
-        return Err(Unusable::Bad("it belongs to another store or row".to_owned()));
+        return Err(Unusable::Another("it belongs to another store or row"));
     }
     if segment.footer().file_bytes() != row.bytes {
-        return Err(Unusable::Bad("it is not as long as its row says".to_owned()));
+        return Err(Unusable::Another("it is not as long as its row says"));
     }
     Ok(segment)
 }

@@ -8,7 +8,7 @@ use weir_io::{objects::Key, retry::Retrying};
 
 use super::{
     RestoreError,
-    fetch::{Bad, TRIES_MAX, piece},
+    object::{Bad, TRIES_MAX, piece},
     patch,
     report::Finding,
 };

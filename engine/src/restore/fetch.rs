@@ -1,65 +1,39 @@
 //! Fetches what a manifest names, several objects at a time, and verifies it: sizes, marks, every
-//! block of rows. Records stay unread, their blocks are verified whenever they are read.
+//! block of rows. Records stay unread, their blocks are verified whenever they are read. Who only looks
+//! reads one ledger after the other, a stretch of its blocks at a time.
 
-use std::{collections::BTreeMap, ops::Range, path::Path, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
-use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
-use weir_io::{
-    World,
-    disk::Create,
-    objects::{Key, ObjectError},
-    retry::Retrying,
-};
+use weir_io::{World, objects::Key, retry::Retrying};
 
 use super::{
     RestoreError, blocking,
     find::Choice,
     io_error,
+    object::{Bad, TRIES_MAX, download, measure, whole},
     report::{Finding, HOLE, Report},
+    stretch::Stretches,
     tail, window,
 };
 use crate::{
     Config,
     core::{ledger_path, segment_path},
     history::{self, AdoptError, Adoption},
-    ledger::{self, Ledger, Row, Source},
+    ledger::{self, Change, Ledger, Lost as LostRows, LostCommits, Row, Source},
     log::commit::StoreId,
     motion::publish::Problem,
     publish::{
         keys::Nonce,
         listing::{Entry, Presence},
+        manifest::Manifest,
     },
     segment::{self, InMemory, Remote, Segment},
     types::SegmentId,
 };
 
-/// How often an object is asked for that seems damaged: it may have been spoiled on the way.
-pub(crate) const TRIES_MAX: u32 = 5;
 /// Objects fetched at a time.
 const OBJECTS_AT_ONCE: usize = 16;
-/// Bytes of one request: with [`OBJECTS_AT_ONCE`] the bytes in memory.
-const PIECE_BYTES: u64 = 8 << 20;
-
-/// What is wrong with an object.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Bad {
-    /// It is not there.
-    #[error("it is not in the bucket")]
-    Missing,
-    /// It is not what was published.
-    #[error("{0}")]
-    Damaged(String),
-    /// Nobody knows: the bucket did not answer, or the local disk refused.
-    #[error("{0}")]
-    Unknown(#[source] RestoreError),
-}
-
-impl From<RestoreError> for Bad {
-    fn from(error: RestoreError) -> Self {
-        Self::Unknown(error)
-    }
-}
 
 /// What becomes of what is fetched.
 pub(super) enum Wanted {
@@ -271,12 +245,13 @@ impl<'a> Fetcher<'a> {
             if let Some(known) = self.ledgers.get(&identity(entry)) {
                 return Ok(known.clone());
             }
-            let mut verified = self.ledger(manifest.store, entry).await?;
-            if matches!(self.wanted, Wanted::Looks) && choice.ledgers.last() != Some(entry) {
-                // Only the newest is looked at once more, and it lies in memory.
-                verified.ledger = None;
+            match &self.wanted {
+                Wanted::Looks => {
+                    let newest = choice.ledgers.last() == Some(entry);
+                    self.look_at_ledger(entry, (manifest, newest)).await
+                }
+                Wanted::Copies { config } => self.ledger(manifest.store, entry, config).await,
             }
-            Ok(verified)
         });
         let results: Vec<Result<Verified, Bad>> = match self.wanted {
             Wanted::Looks => all.buffered(1).collect().await,
@@ -323,29 +298,32 @@ impl<'a> Fetcher<'a> {
         Ok(())
     }
 
-    async fn ledger(&self, store: StoreId, entry: &Entry) -> Result<Verified, Bad> {
+    /// Makes a copy of a ledger, and verifies it.
+    async fn ledger(
+        &self,
+        store: StoreId,
+        entry: &Entry,
+        config: &Config,
+    ) -> Result<Verified, Bad> {
         let key = entry.ledger().key();
         measure(self.bucket, &key, entry.bytes).await?;
         let mut wrong = Err(Bad::Missing);
         for _ in 0..TRIES_MAX {
-            let source = self.source(entry, &key).await?;
+            let source = self.source(entry, &key, config).await?;
             let entry = *entry;
             let verify = move || Ok(verify(source, store, &entry));
             match blocking(self.world, verify).await? {
                 Ok(verified) if verified.findings.is_empty() => {
-                    return self.keep(&entry, verified).await;
+                    return self.keep(&entry, verified, config).await;
                 }
                 other => wrong = other,
             }
         }
-        self.keep(entry, wrong?).await
+        self.keep(entry, wrong?, config).await
     }
 
-    /// The bytes of a ledger, in memory or in a file that has no name yet.
-    async fn source(&self, entry: &Entry, key: &Key) -> Result<Source, Bad> {
-        let Wanted::Copies { config } = &self.wanted else {
-            return Ok(Source::Memory(whole(self.bucket, key, entry.bytes).await?));
-        };
+    /// The bytes of a ledger, in a file that has no name yet.
+    async fn source(&self, entry: &Entry, key: &Key, config: &Config) -> Result<Source, Bad> {
         let temporary = ledger_path(config, entry.id).with_extension("tmp");
         download(self.world, self.bucket, key, entry.bytes, &temporary).await?;
         let opened = self.world.disk.open(&temporary);
@@ -354,10 +332,12 @@ impl<'a> Fetcher<'a> {
         Ok(Source::File(opened?))
     }
 
-    async fn keep(&self, entry: &Entry, mut verified: Verified) -> Result<Verified, Bad> {
-        let Wanted::Copies { config } = &self.wanted else {
-            return Ok(verified);
-        };
+    async fn keep(
+        &self,
+        entry: &Entry,
+        mut verified: Verified,
+        config: &Config,
+    ) -> Result<Verified, Bad> {
         let path = ledger_path(config, entry.id);
         let disk = Arc::clone(&self.world.disk);
         let file = blocking(self.world, move || {
@@ -369,6 +349,63 @@ impl<'a> Fetcher<'a> {
         let ledger = Ledger::open(Source::File(file.await?));
         verified.ledger = Some(Arc::new(ledger.map_err(|bad| Bad::Damaged(bad.to_string()))?));
         Ok(verified)
+    }
+
+    /// Reads a ledger through and keeps nothing of it. The tail of the newest must be what the manifest
+    /// says.
+    async fn look_at_ledger(
+        &self,
+        entry: &Entry,
+        (manifest, newest): (&Manifest, bool),
+    ) -> Result<Verified, Bad> {
+        let key = entry.ledger().key();
+        measure(self.bucket, &key, entry.bytes).await?;
+        let mut read = Stretches::open(self.world, self.bucket, manifest.store, entry).await?;
+        let mut verified = Verified::new();
+        let mut tail = tail::Follow::new(manifest);
+        while let Some(stretch) = read.next().await? {
+            stretch.rows.into_iter().for_each(|change| verified.row(&key, change));
+            for commit in stretch.commits {
+                if let Ok((lsn, bytes)) = &commit {
+                    tail.take(*lsn, bytes);
+                }
+                verified.commit(&key, commit.map(drop));
+            }
+        }
+        if newest && verified.tail.is_ok() {
+            verified.tail = tail.end();
+        }
+        Ok(verified)
+    }
+}
+
+impl Verified {
+    fn new() -> Self {
+        Self { ledger: None, findings: Vec::new(), lost: Lost::default(), tail: Ok(()) }
+    }
+
+    fn row(&mut self, key: &Key, change: Result<Change, LostRows>) {
+        match change.map(|change| (Row::decode(&change), change)) {
+            Ok((Ok(_), _)) => {}
+            Ok((Err(malformed), change)) => {
+                let text = format!("{}: {malformed}; the row is lost", change.key);
+                self.findings.push(Finding::new("ledger", key, text));
+                self.lost.ranges.push((change.key.clone(), change.key));
+            }
+            Err(lost) => {
+                let text = format!("{lost}: {}", lost.error);
+                self.findings.push(Finding::new("ledger", key, text));
+                self.lost.ranges.push((lost.first, lost.last));
+            }
+        }
+    }
+
+    fn commit(&mut self, key: &Key, commit: Result<(), LostCommits>) {
+        if let Err(lost) = commit {
+            self.tail = Err(lost.to_string());
+            // Asked for again: it may have been spoiled on the way.
+            self.findings.push(Finding::new("ledger", key, lost.to_string()));
+        }
     }
 }
 
@@ -435,98 +472,8 @@ fn verify(source: Source, store: StoreId, entry: &Entry) -> Result<Verified, Bad
     is_the_ledger(&ledger, store, entry)?;
     let ledger = Arc::new(ledger);
     let key = entry.ledger().key();
-    let mut verified = Verified {
-        ledger: Some(Arc::clone(&ledger)),
-        findings: Vec::new(),
-        lost: Lost::default(),
-        tail: Ok(()),
-    };
-    for change in ledger.rows() {
-        match change.map(|change| (Row::decode(&change), change)) {
-            Ok((Ok(_), _)) => {}
-            Ok((Err(malformed), change)) => {
-                let text = format!("{}: {malformed}; the row is lost", change.key);
-                verified.findings.push(Finding::new("ledger", &key, text));
-                verified.lost.ranges.push((change.key.clone(), change.key));
-            }
-            Err(lost) => {
-                let text = format!("{lost}: {}", lost.error);
-                verified.findings.push(Finding::new("ledger", &key, text));
-                verified.lost.ranges.push((lost.first, lost.last));
-            }
-        }
-    }
-    for commit in ledger.commits() {
-        if let Err(lost) = commit {
-            verified.tail = Err(lost.to_string());
-            // Asked for again: it may have been spoiled on the way.
-            verified.findings.push(Finding::new("ledger", &key, lost.to_string()));
-        }
-    }
+    let mut verified = Verified { ledger: Some(Arc::clone(&ledger)), ..Verified::new() };
+    ledger.rows().for_each(|change| verified.row(&key, change));
+    ledger.commits().for_each(|commit| verified.commit(&key, commit.map(drop)));
     Ok(verified)
-}
-
-/// Whether an object is there and as long as it should be.
-pub(crate) async fn measure(bucket: &Retrying, key: &Key, bytes: u64) -> Result<(), Bad> {
-    match bucket.head(key).await {
-        Ok(None) | Err(ObjectError::NotFound) => Err(Bad::Missing),
-        Ok(Some(meta)) if meta.size == bytes => Ok(()),
-        Ok(Some(meta)) => Err(Bad::Damaged(format!("it has {} bytes, not {bytes}", meta.size))),
-        Err(error) => Err(RestoreError::from(Problem::from(error)).into()),
-    }
-}
-
-/// A few bytes of an object.
-pub(crate) async fn piece(bucket: &Retrying, key: &Key, range: Range<u64>) -> Result<Bytes, Bad> {
-    let expected = range.end - range.start;
-    let mut wrong = Bad::Missing;
-    for _ in 0..TRIES_MAX {
-        match bucket.get_range(key, range.clone()).await {
-            Ok(bytes) if u64::try_from(bytes.len()) == Ok(expected) => return Ok(bytes),
-            Ok(bytes) => {
-                let text = format!("bytes {range:?} were answered by {} bytes", bytes.len());
-                wrong = Bad::Damaged(text);
-            }
-            Err(ObjectError::NotFound) => return Err(Bad::Missing),
-            Err(error) => return Err(RestoreError::from(Problem::from(error)).into()),
-        }
-    }
-    Err(wrong)
-}
-
-fn pieces(bytes: u64) -> impl Iterator<Item = Range<u64>> {
-    let starts = (0..bytes).step_by(usize::try_from(PIECE_BYTES).expect("a small constant"));
-    starts.map(move |start| start..bytes.min(start + PIECE_BYTES))
-}
-
-/// All bytes of an object.
-pub(crate) async fn whole(bucket: &Retrying, key: &Key, bytes: u64) -> Result<Bytes, Bad> {
-    let mut all = BytesMut::new();
-    for range in pieces(bytes) {
-        all.extend_from_slice(&piece(bucket, key, range).await?);
-    }
-    Ok(all.freeze())
-}
-
-/// Makes a synced file of an object. The caller makes its name durable.
-async fn download(
-    world: &World,
-    bucket: &Retrying,
-    key: &Key,
-    bytes: u64,
-    path: &Path,
-) -> Result<(), Bad> {
-    let shown = path.display().to_string();
-    let failed = move |source| io_error(format!("writing {shown}"), source);
-    let (disk, path) = (Arc::clone(&world.disk), path.to_owned());
-    let sink = failed.clone();
-    let file = blocking(world, move || disk.create(&path, Create::Truncate).map_err(sink)).await?;
-    for range in pieces(bytes) {
-        let start = range.start;
-        let some = piece(bucket, key, range).await?;
-        let (target, sink) = (Arc::clone(&file), failed.clone());
-        blocking(world, move || target.write_all_at(&some, start).map_err(sink)).await?;
-    }
-    blocking(world, move || file.sync().map_err(failed)).await?;
-    Ok(())
 }

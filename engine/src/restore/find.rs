@@ -11,7 +11,7 @@ use weir_io::{
 
 use super::{
     Moment, RestoreError,
-    fetch::{Bad, TRIES_MAX, measure},
+    object::{Bad, TRIES_MAX, measure},
     report::Finding,
     search::{End, Searched, search},
 };

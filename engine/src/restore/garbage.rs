@@ -1,28 +1,35 @@
 //! What a bucket has that its newest manifest does not name, told from the bucket alone: nothing
 //! is deleted here. That is the server's to do, who knows for how long nobody has named it.
+//!
+//! If the newest manifest or one of its pages can't be read, nobody can tell from the bucket what is
+//! needed, as it may name any object that is there: then nothing is listed. What is wrong with an older
+//! one costs no more than the knowledge which manifest was the last to name an object.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     sync::Arc,
 };
 
 use weir_io::{
     World,
-    objects::{Key, Objects},
+    objects::{Key, ObjectError, Objects},
     retry::Retrying,
 };
 
-use super::{RestoreError, find};
+use super::{RestoreError, find, report::Finding, search::CHAIN};
 use crate::{
     history::Bucket,
-    motion::publish::{self, Problem},
+    motion::publish::{self, Problem, Spoiled},
     publish::{
-        keys::{self, Artifact, Digest},
-        listing::Listing,
+        keys::{self, Artifact, Digest, Generation},
+        listing::{Entry, Listing},
+        manifest::Manifest,
     },
     types::WallMs,
 };
+
+/// What follows for who asks if a list that must be known can't be read.
+const UNKNOWN: &str = "which objects it names nobody can tell, so none is called unneeded";
 
 /// What a bucket has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +49,9 @@ pub struct Garbage {
     /// What the newest manifest does not name, by key, then manifests and boundaries of old. A server
     /// deletes all of it that is not spared, now or later.
     pub unneeded: Vec<Unneeded>,
+    /// Older manifests, and pages of such, that can't be read: what only they named is listed as if none
+    /// did.
+    pub unreadable: Vec<Finding>,
 }
 
 /// An object that the newest manifest does not need.
@@ -61,69 +71,42 @@ pub struct Unneeded {
     pub spared: bool,
 }
 
-impl fmt::Display for Garbage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "manifests    {} ({} to {})", self.manifests, self.oldest, self.newest)?;
-        writeln!(f, "needed       {} objects, {} bytes", self.objects, self.bytes)?;
-        let bytes: u64 = self.unneeded.iter().map(|it| it.bytes).sum();
-        writeln!(f, "not needed   {} objects, {bytes} bytes", self.unneeded.len())?;
-        for it in &self.unneeded {
-            let why = match (it.named_by, it.since) {
-                (Some(by), Some(since)) => {
-                    format!("manifest {by} was the last to name it; waits since {since} ms")
-                }
-                (None, Some(since)) => format!("superseded; waits since {since} ms"),
-                _ if it.object.starts_with(keys::BOUNDARIES) => {
-                    "a higher boundary says more".to_owned()
-                }
-                _ if it.spared => "spared: a list that may have named it is lost".to_owned(),
-                _ => "no manifest names it".to_owned(),
-            };
-            writeln!(f, "  {}: {} bytes, {why}", it.object, it.bytes)?;
-        }
-        writeln!(f, "a server deletes each that is not spared once it has waited for --gc-grace")?;
-        writeln!(
-            f,
-            "what no manifest names may be on its way into the next one: only the server knows"
-        )
-    }
-}
-
 /// Says what could be deleted, now or once it has waited for the grace period.
 ///
 /// # Errors
-/// The bucket did not answer, or has no manifest.
+/// The bucket did not answer, or has no manifest, or its newest one can't be read.
 pub async fn garbage(world: &World, bucket: Arc<dyn Objects>) -> Result<Garbage, RestoreError> {
     let bucket = Bucket::new(bucket, Arc::clone(&world.entropy));
     look(&bucket.patient).await
 }
 
 async fn look(bucket: &Retrying) -> Result<Garbage, RestoreError> {
-    let newest = publish::newest(bucket).await?.ok_or(RestoreError::Empty)?;
+    let end = publish::newest_slot(bucket).await?.ok_or(RestoreError::Empty)?;
+    let newest = publish::read_slot(bucket, end).await?.map_err(|Spoiled { what, .. }| {
+        RestoreError::Unreadable(format!(
+            "{}: the newest manifest is damaged: {what}; {UNKNOWN}: start the server that published \
+             it, which publishes another one, or if there is none recover with `weir bootstrap \
+             --partial`, and look again",
+            Artifact::Manifest(end).key()
+        ))
+    })?;
     let kept = find::generations(bucket).await?;
     let mut names = Names { bucket, pages: BTreeMap::new() };
-    let needed = names.of(&newest.manifest).await?;
-    let mut later: BTreeMap<Key, (u64, WallMs)> = BTreeMap::new();
-    let mut old = BTreeMap::new();
-    let mut superseded = newest.manifest.created;
-    for generation in kept.iter().filter(|it| **it < newest.manifest.generation) {
-        let manifest = match publish::read(bucket, *generation).await {
-            Ok(stored) => stored.manifest,
-            // Collected since it was listed.
-            Err(Problem::Bucket(weir_io::objects::ObjectError::NotFound)) => continue,
-            Err(problem) => return Err(problem.into()),
-        };
-        old.insert(Artifact::Manifest(*generation).key(), superseded);
-        for key in names.of(&manifest).await? {
-            later.entry(key).or_insert((generation.get(), superseded));
-        }
-        superseded = manifest.created;
+    let mut unreadable = Vec::new();
+    let needed = names.of(&newest.manifest, &mut unreadable).await?;
+    if let Some(page) = unreadable.first() {
+        return Err(RestoreError::Unreadable(format!(
+            "{page}; {UNKNOWN}: restore it from the bucket's own versions, if it keeps any, or \
+             recover with `weir bootstrap --partial`, and look again"
+        )));
     }
+    let Older { later, old } = names.older(&newest.manifest, &kept, &mut unreadable).await?;
     let mut garbage = Garbage {
         newest: newest.manifest.generation.get(),
         created: newest.manifest.created,
         oldest: kept.last().copied().unwrap_or_default().get(),
         manifests: u64::try_from(kept.len()).unwrap_or(u64::MAX),
+        unreadable,
         ..Garbage::default()
     };
     let limit = publish::spared(bucket).await.map_err(Problem::from)?;
@@ -168,16 +151,61 @@ async fn look(bucket: &Retrying) -> Result<Garbage, RestoreError> {
     Ok(garbage)
 }
 
+/// What manifests before the newest name.
+#[derive(Default)]
+struct Older {
+    /// The newest of them that names an object, and when the one after that was made.
+    later: BTreeMap<Key, (u64, WallMs)>,
+    /// Themselves, and when the one after each was made.
+    old: BTreeMap<Key, WallMs>,
+}
+
 /// Says which objects manifests name.
 struct Names<'a> {
     bucket: &'a Retrying,
+    /// Of pages that can't be read those are none.
     pages: BTreeMap<(Digest, bool), Vec<Key>>,
 }
 
 impl Names<'_> {
+    /// What manifests before the newest name, as far as they can be read.
+    async fn older(
+        &mut self,
+        newest: &Manifest,
+        kept: &[Generation],
+        unreadable: &mut Vec<Finding>,
+    ) -> Result<Older, RestoreError> {
+        let mut older = Older::default();
+        let mut superseded = newest.created;
+        for generation in kept.iter().filter(|it| **it < newest.generation) {
+            let key = Artifact::Manifest(*generation).key();
+            let slot = match publish::read_slot(self.bucket, *generation).await {
+                Ok(slot) => slot,
+                // Collected since it was listed.
+                Err(Problem::Bucket(ObjectError::NotFound)) => continue,
+                Err(problem) => return Err(problem.into()),
+            };
+            older.old.insert(key.clone(), superseded);
+            let manifest = match slot {
+                Ok(stored) => stored.manifest,
+                Err(Spoiled { what, .. }) => {
+                    unreadable.push(Finding::new(CHAIN, key, format!("it is damaged: {what}")));
+                    continue;
+                }
+            };
+            for key in self.of(&manifest, unreadable).await? {
+                older.later.entry(key).or_insert((generation.get(), superseded));
+            }
+            superseded = manifest.created;
+        }
+        Ok(older)
+    }
+
+    /// What a manifest names, as far as its pages can be read. A page that can't is said once.
     async fn of(
         &mut self,
-        manifest: &crate::publish::manifest::Manifest,
+        manifest: &Manifest,
+        unreadable: &mut Vec<Finding>,
     ) -> Result<BTreeSet<Key>, RestoreError> {
         let mut named = BTreeSet::new();
         for (listing, segments) in [(&manifest.segments, true), (&manifest.ledgers, false)] {
@@ -185,12 +213,7 @@ impl Names<'_> {
                 named.insert(page.artifact().key());
                 if !self.pages.contains_key(&(page.digest, segments)) {
                     let one = Listing { pages: vec![*page], rest: Vec::new() };
-                    let mut findings = Vec::new();
-                    let entries = find::resolve(self.bucket, &one, &mut findings).await?;
-                    if let Some(finding) = findings.first() {
-                        // What it names must not look as if nobody needed it.
-                        return Err(RestoreError::Foreign(finding.to_string()));
-                    }
+                    let entries = find::resolve(self.bucket, &one, unreadable).await?;
                     let keys = entries.iter().map(|it| key(it, segments)).collect();
                     self.pages.insert((page.digest, segments), keys);
                 }
@@ -202,6 +225,6 @@ impl Names<'_> {
     }
 }
 
-fn key(entry: &crate::publish::listing::Entry, segment: bool) -> Key {
+fn key(entry: &Entry, segment: bool) -> Key {
     if segment { entry.segment().key() } else { entry.ledger().key() }
 }

@@ -18,12 +18,14 @@ mod describe;
 pub(crate) mod fetch;
 pub(crate) mod find;
 mod garbage;
+pub(crate) mod object;
 mod patch;
 mod place;
 mod report;
-mod search;
+pub(crate) mod search;
 mod settle;
 mod spare;
+pub(crate) mod stretch;
 pub(crate) mod tail;
 pub(crate) mod window;
 
@@ -131,6 +133,9 @@ pub enum RestoreError {
     /// The bucket holds what no process of ours would put there.
     #[error("the bucket holds something foreign: {0}")]
     Foreign(String),
+    /// What must be known of it can't be read.
+    #[error("{0}")]
+    Unreadable(String),
     /// The settings can't be meant.
     #[error(transparent)]
     Config(#[from] BadConfig),

@@ -56,6 +56,31 @@ impl Searched {
     }
 }
 
+/// The newest manifest of a chain that can be read, and those after it.
+pub(crate) struct Readable {
+    /// The generation of the last one, readable or not.
+    pub(crate) end: Generation,
+    /// None is there that can be read and whose objects are sure to be kept.
+    pub(crate) newest: Option<Stored>,
+    /// What is wrong with each that was stepped over, newest first.
+    pub(crate) spoiled: Vec<(Generation, String)>,
+}
+
+/// Finds the newest manifest that can be read. `None`: there is no manifest.
+pub(crate) async fn newest_readable(bucket: &Retrying) -> Result<Option<Readable>, RestoreError> {
+    let Some(end) = publish::newest_slot(bucket).await? else { return Ok(None) };
+    let mut slots = Slots { bucket, spoiled: BTreeMap::new() };
+    let mut newest = slots.read(end).await?;
+    if newest.is_none() {
+        let boundary = publish::boundary(bucket).await.map_err(Problem::from)?;
+        let mut kept = find::generations(bucket).await?;
+        kept.retain(|it| (boundary..end).contains(it));
+        newest = slots.first(&kept).await?;
+    }
+    let spoiled = slots.spoiled.into_iter().rev().collect();
+    Ok(Some(Readable { end, newest, spoiled }))
+}
+
 /// Finds the manifest of a moment.
 pub(super) async fn search(bucket: &Retrying, at: Moment) -> Result<Searched, RestoreError> {
     let last = publish::newest_slot(bucket).await?.ok_or(RestoreError::Empty)?;

@@ -5,17 +5,18 @@ use std::{ops::Range, path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::task::LocalSet;
 use weir_io::{
+    World,
     memory::Machine,
     objects::{Created, Key, Meta, ObjectError, Objects, Payload, Pending},
     retry::Retrying,
 };
 
-use super::{Losses, Moment, Options, RestoreError, find, report::HOLE};
+use super::{Losses, Moment, Options, RestoreError, find, report::HOLE, search};
 use crate::{
     Config, Engine,
     limits::PAGE_ENTRIES,
     log::commit::{Link, StoreId},
-    motion::publish::{self, Stored},
+    motion::publish::Stored,
     publish::{
         keys::{self, Artifact, Digest, Generation, Nonce},
         listing::{Entry, Listing, Page, Presence},
@@ -63,6 +64,33 @@ fn manifest() -> (Stored, Page) {
     (stored, pages.remove(0))
 }
 
+/// A machine, and a bucket that has that manifest and its page.
+struct Town {
+    machine: Machine,
+    world: World,
+    objects: Arc<dyn Objects>,
+    bucket: Retrying,
+    page: Page,
+    page_key: Key,
+}
+
+fn with_bucket(seed: u64, test: impl AsyncFnOnce(Town)) {
+    let machine = Machine::new(seed);
+    let (stored, page) = manifest();
+    let page_key = page.reference.artifact().key();
+    machine.bucket().put(stored.manifest.artifact().key(), stored.bytes.clone());
+    machine.bucket().put(page_key.clone(), page.bytes.clone());
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let world = machine.boot(Duration::ZERO);
+        let objects = machine.bucket().client(Arc::clone(&world.clock));
+        let patience = weir_io::retry::Patience::default();
+        let bucket = Retrying::new(Arc::clone(&objects), Arc::clone(&world.entropy), patience);
+        test(Town { machine, world, objects, bucket, page, page_key }).await;
+    });
+}
+
 /// A bucket that lets nobody have its pages.
 struct Forbidden(Arc<dyn Objects>);
 
@@ -102,16 +130,7 @@ impl Objects for Forbidden {
 
 #[test]
 fn a_page_that_nobody_gives_out_is_not_lost() {
-    let machine = Machine::new(2);
-    let (stored, page) = manifest();
-    let page_key = page.reference.artifact().key();
-    machine.bucket().put(stored.manifest.artifact().key(), stored.bytes.clone());
-    machine.bucket().put(page_key.clone(), page.bytes.clone());
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_time().start_paused(true).build().unwrap();
-    LocalSet::new().block_on(&runtime, async {
-        let world = machine.boot(Duration::ZERO);
-        let objects = machine.bucket().client(Arc::clone(&world.clock));
+    with_bucket(2, async |Town { machine, world, objects, bucket, page, page_key }| {
         let forbidden: Arc<dyn Objects> = Arc::new(Forbidden(Arc::clone(&objects)));
         let before = machine.bucket().keys();
         let options = Options { losses: Losses::Accept, ..Options::default() };
@@ -125,8 +144,6 @@ fn a_page_that_nobody_gives_out_is_not_lost() {
         // One that is too long to be a page is none, however it is refused.
         let longer = [&page.bytes[..], b"x"].concat();
         machine.bucket().put(page_key.clone(), longer.into());
-        let patience = weir_io::retry::Patience::default();
-        let bucket = Retrying::new(objects, Arc::clone(&world.entropy), patience);
         let damaged = find::find(&bucket, Moment::Newest).await.unwrap();
         let [finding] = &damaged.findings[..] else { panic!("{:?}", damaged.findings) };
         assert_eq!((finding.rule, finding.object.as_str()), ("page", page_key.as_str()));
@@ -135,18 +152,7 @@ fn a_page_that_nobody_gives_out_is_not_lost() {
 
 #[test]
 fn a_page_that_is_gone_is_named_and_costs_what_it_lists() {
-    let machine = Machine::new(1);
-    let (stored, page) = manifest();
-    let page_key = page.reference.artifact().key();
-    machine.bucket().put(stored.manifest.artifact().key(), stored.bytes.clone());
-    machine.bucket().put(page_key.clone(), page.bytes.clone());
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_time().start_paused(true).build().unwrap();
-    LocalSet::new().block_on(&runtime, async {
-        let world = machine.boot(Duration::ZERO);
-        let objects = machine.bucket().client(Arc::clone(&world.clock));
-        let patience = weir_io::retry::Patience::default();
-        let bucket = Retrying::new(Arc::clone(&objects), Arc::clone(&world.entropy), patience);
+    with_bucket(1, async |Town { machine, world, objects, bucket, page_key, .. }| {
         let all = find::find(&bucket, Moment::Newest).await.unwrap();
         assert_eq!((all.segments, all.findings), (holes(), Vec::new()));
 
@@ -173,7 +179,8 @@ fn a_page_that_is_gone_is_named_and_costs_what_it_lists() {
         assert_eq!(report.findings.iter().filter(|it| it.rule == HOLE).count(), 3, "{report}");
         let spared = Artifact::Spared(SegmentId::new(20_001)).key();
         assert!(machine.bucket().keys().contains(&spared), "what is older is spared");
-        let claimed = publish::newest(&bucket).await.unwrap().unwrap().manifest;
+        let found = search::newest_readable(&bucket).await.unwrap().unwrap();
+        let claimed = found.newest.unwrap().manifest;
         assert_eq!(claimed.next_segment, SegmentId::new(20_001), "what is new is not older");
         let engine =
             Engine::open_with(world.clone(), config.clone(), Some(objects), "test").await.unwrap();

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use weir_io::{File, objects::Key, retry::Retrying};
 
-use super::fetch::{Bad, TRIES_MAX, piece};
+use super::object::{Bad, TRIES_MAX, piece};
 use crate::{
     ledger::{self, Ledger, Source},
     segment::{self, Segment},
@@ -36,8 +36,13 @@ impl Window {
     pub(crate) fn whole(bytes: Bytes) -> Self {
         let len = u64::try_from(bytes.len()).expect("usize fits u64");
         let window = Self::empty(len);
-        window.here.lock().insert(0, bytes);
+        window.hold(0, bytes);
         window
+    }
+
+    /// From here on these bytes are here, and no others.
+    pub(super) fn hold(&self, start: u64, bytes: Bytes) {
+        *self.here.lock() = BTreeMap::from([(start, bytes)]);
     }
 }
 
@@ -93,16 +98,20 @@ pub(crate) async fn outline(bucket: &Retrying, key: &Key, len: u64) -> Vec<Strea
 
 /// Opens a segment in the bucket by two or three small requests. Its blocks can't be read.
 pub(crate) async fn open(bucket: &Retrying, key: &Key, len: u64) -> Result<Segment, Bad> {
-    opened(bucket, key, len, |window| match Segment::open(window) {
+    let opened = opened(bucket, key, len, |window| match Segment::open(window) {
         Ok(segment) => Ok(Some(segment)),
         Err(segment::ReadError::Damaged(damaged)) => Err(Bad::Damaged(damaged.to_string())),
         Err(segment::ReadError::Failed { .. }) => Ok(None),
-    })
-    .await
+    });
+    Ok(opened.await?.0)
 }
 
-/// The same for a ledger.
-pub(crate) async fn open_ledger(bucket: &Retrying, key: &Key, len: u64) -> Result<Ledger, Bad> {
+/// The same for a ledger, with the bytes that its blocks are read from once they are put there.
+pub(crate) async fn open_ledger(
+    bucket: &Retrying,
+    key: &Key,
+    len: u64,
+) -> Result<(Ledger, Arc<Window>), Bad> {
     opened(bucket, key, len, |window| match Ledger::open(Source::File(window)) {
         Ok(ledger) => Ok(Some(ledger)),
         Err(ledger::ReadError::Damaged(damaged)) => Err(Bad::Damaged(damaged.to_string())),
@@ -117,7 +126,7 @@ async fn opened<T>(
     key: &Key,
     len: u64,
     open: impl Fn(Arc<dyn File>) -> Result<Option<T>, Bad>,
-) -> Result<T, Bad> {
+) -> Result<(T, Arc<Window>), Bad> {
     let mut wrong = Bad::Missing;
     for _ in 0..TRIES_MAX {
         match once(bucket, key, len, &open).await {
@@ -134,7 +143,7 @@ async fn once<T>(
     key: &Key,
     len: u64,
     open: impl Fn(Arc<dyn File>) -> Result<Option<T>, Bad>,
-) -> Result<T, Bad> {
+) -> Result<(T, Arc<Window>), Bad> {
     let window = Arc::new(Window::empty(len));
     let tail = len.saturating_sub(TAIL_BYTES);
     if tail > 0 {
@@ -147,7 +156,7 @@ async fn once<T>(
         let bytes = piece(bucket, key, range.clone()).await?;
         window.here.lock().insert(range.start, bytes);
         match open(Arc::<Window>::clone(&window))? {
-            Some(opened) => return Ok(opened),
+            Some(opened) => return Ok((opened, window)),
             // Each round fetches a section that was not here, and there are few sections.
             None => next = window.missing.lock().take(),
         }

@@ -1,6 +1,6 @@
-//! A segment whose file is gone, or can't be opened, after a manifest has named it as a hole. What
-//! that says of it keeps its place among the others, so that the next manifest names it again; it has
-//! no record to show, and whoever looks for one of its records finds none.
+//! A segment whose file is gone after a manifest has named it as a hole, or can't be opened. What that
+//! manifest, or what is left of the file, says of it keeps its place among the others, so that the next
+//! manifest names it too; it has no record to show, and whoever looks for one of its records finds none.
 
 use std::{io, sync::Arc};
 

@@ -8,7 +8,7 @@
 //! [`Segment`] holds index and filter in memory and reads one block at a time. Every byte is
 //! covered by a checksum or compared with a known value: a damaged file yields a named
 //! [`format::Damaged`], never wrong records and never a panic. One whose blocks can be found without
-//! what is damaged can be opened all the same ([`Segment::salvage`]). The bytes are specified in
+//! what is damaged can be opened all the same ([`Segment::salvage`], [`Segment::recover`]). The bytes are specified in
 //! docs/FORMATS.md. Knows no stream state, no log and no catalogue; all of it is
 //! synchronous and runs where blocking is allowed.
 
@@ -36,6 +36,7 @@ pub(crate) use memory::InMemory;
 pub(crate) use merge::{MergeError, merge};
 pub(crate) use part::Part;
 pub(crate) use reader::{Remote, Segment, TAIL_LEN, outline, tail_start};
+pub(crate) use salvage::Known;
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 //! that writes is stepped to its end (`execute`), never cut off after a row. Positions are
 //! stored as SQLite's signed integers; none of ours comes near 2^63.
 
+mod all;
 mod deaths;
 mod objects;
 pub(crate) mod pieces;
@@ -15,6 +16,7 @@ mod whole;
 use rusqlite::{Connection, OptionalExtension, params};
 
 pub(crate) use self::{
+    all::{AllRows, scan_links_of, scan_producers, scan_streams, scan_subscriptions},
     deaths::{DEAD_BYTES_MAX, Death, add_death, deaths, drop_death},
     objects::{
         LedgerRow, Place, SegmentRow, collectable, drop_garbage, drop_ledger, drop_manifest,
@@ -25,11 +27,10 @@ pub(crate) use self::{
     readable::{lets_go, readable},
     subscriptions::{
         drop_links, drop_subscription, matching, put_link, put_subscription, scan_links,
-        scan_subscriptions, scan_subscriptions_after, tails,
+        scan_subscriptions_after, tails,
     },
     whole::{
-        count_rows, forks, link, put_tombstone, scan_links_after, scan_links_of, scan_log_between,
-        scan_producers, scan_producers_after, scan_streams, scan_streams_after,
+        count_rows, forks, link, put_tombstone, scan_log_between, scan_streams_after,
         scan_tombstones_after, subscription, subscription_named, tombstone,
     },
 };

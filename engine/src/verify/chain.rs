@@ -20,9 +20,12 @@ use crate::{
         manifest::Published,
     },
     restore::{
-        fetch::{Bad, is_the_ledger, is_the_segment, measure},
+        RestoreError,
+        fetch::{is_the_ledger, is_the_segment},
         find,
         find::Shown,
+        object::{Bad, measure},
+        search::{Readable, newest_readable},
         window,
     },
 };
@@ -30,38 +33,57 @@ use crate::{
 /// Objects looked at together.
 const OBJECTS_AT_ONCE: usize = 16;
 
-/// The newest manifest and what it names.
+/// The newest manifest that can be read, and what it names.
 pub(super) struct Remote {
+    /// The generation of the last manifest, readable or not.
+    pub(super) end: Generation,
     pub(super) newest: Stored,
     pub(super) segments: Vec<Entry>,
     pub(super) ledgers: Vec<Entry>,
 }
 
-/// Looks at the chain from its end. `None`: there is none.
+/// Looks at the chain from its end, or from the newest manifest that can be read. `None`: there is none.
 pub(super) async fn look(
     bucket: &Retrying,
     depth: Depth,
     found: &mut Findings,
 ) -> Result<Option<Remote>, VerifyError> {
-    let newest = match publish::newest(bucket).await {
-        Ok(Some(newest)) => newest,
-        Ok(None) => return Ok(None),
-        Err(Problem::Foreign(text) | Problem::Unreadable(text)) => {
-            found.add("manifest", "newest", text);
-            return Ok(None);
-        }
-        Err(problem) => return Err(problem.into()),
-    };
+    let Some((end, newest)) = newest(bucket, found).await? else { return Ok(None) };
     let mut walk = Walk { bucket, found, pages: BTreeMap::new(), shown: Shown::new() };
     for prefix in [keys::SEGMENTS, keys::LEDGERS, keys::PAGES] {
         walk.shown.append(&mut find::list(bucket, prefix).await?);
     }
     let (segments, ledgers) = walk.chain(&newest).await?;
-    let remote = Remote { newest, segments, ledgers };
+    let remote = Remote { end, newest, segments, ledgers };
     if depth != Depth::Deep {
         marks(bucket, &remote, found).await?;
     }
     Ok(Some(remote))
+}
+
+/// The generation of the last manifest, and the newest that can be read. Those after that are findings.
+async fn newest(
+    bucket: &Retrying,
+    found: &mut Findings,
+) -> Result<Option<(Generation, Stored)>, VerifyError> {
+    let Readable { end, newest, spoiled } = match newest_readable(bucket).await {
+        Ok(Some(readable)) => readable,
+        Ok(None) => return Ok(None),
+        Err(RestoreError::Foreign(text)) => {
+            found.add("manifest", "newest", text);
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let instead = match &newest {
+        Some(newest) => format!("what follows is said of manifest {}", newest.manifest.generation),
+        None => "nor can an older one be read".to_owned(),
+    };
+    for (generation, what) in spoiled {
+        let key = Artifact::Manifest(generation).key();
+        found.add("manifest", key, format!("it {what}; {instead}"));
+    }
+    Ok(newest.map(|newest| (end, newest)))
 }
 
 struct Walk<'a> {
@@ -224,7 +246,7 @@ async fn marks(
     let ledgers = stream::iter(remote.ledgers.iter().filter(stored)).map(|entry| async move {
         let key = entry.ledger().key();
         let opened = window::open_ledger(bucket, &key, entry.bytes).await;
-        (key, opened.and_then(|it| is_the_ledger(&it, store, entry)))
+        (key, opened.and_then(|(it, _)| is_the_ledger(&it, store, entry)))
     });
     let mut results: Vec<(Key, Result<(), Bad>)> =
         segments.buffered(OBJECTS_AT_ONCE).collect().await;

@@ -1,44 +1,32 @@
 //! What the tables of a store say, against what its bucket says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::Findings;
 use crate::{
-    ledger::{Change, Key},
     motion::publish::Stored,
-    publish::{listing::Entry, manifest::Manifest},
-    state::{catalogue::SegmentRow, files::Cut},
+    publish::{keys::Generation, listing::Entry},
+    state::catalogue::SegmentRow,
     types::SegmentId,
 };
 
 /// What the tables of a store say, for a comparison with its bucket.
 pub(super) struct Rows {
     pub(super) published: Option<Stored>,
-    pub(super) cut: Option<Cut>,
-    /// The ledgers say all that the tables do.
+    /// Nobody changed the tables when they were looked at, and they could be read.
     pub(super) comparable: bool,
-    /// The ledgers that the tables name, oldest first.
-    pub(super) ledgers: Vec<SegmentId>,
     /// The segments that the bucket has, as the tables say: a read may need them.
     pub(super) uploaded: Vec<SegmentRow>,
-    /// As a ledger would have them; kept while nobody changes them.
-    pub(super) rows: BTreeMap<Key, Change>,
 }
 
 impl Rows {
     pub(super) fn nothing() -> Self {
-        Self {
-            published: None,
-            cut: None,
-            comparable: false,
-            ledgers: Vec::new(),
-            uploaded: Vec::new(),
-            rows: BTreeMap::new(),
-        }
+        Self { published: None, comparable: false, uploaded: Vec::new() }
     }
 
-    /// Whether the bucket's newest manifest is this store's.
-    pub(super) fn compare(&self, newest: &Stored, found: &mut Findings) {
+    /// Whether the bucket's newest manifest is this store's. `end`: the generation of the last one, which
+    /// may be one that can't be read.
+    pub(super) fn compare(&self, end: Generation, newest: &Stored, found: &mut Findings) {
         let Some(published) = &self.published else { return };
         let (mine, theirs) = (published.manifest.generation, newest.manifest.generation);
         // Manifests that follow mine may be this store's, of a process that is running.
@@ -55,8 +43,8 @@ impl Rows {
                  this one, and has taken over: what was acked here since is nowhere else"
             );
             found.add("overtaken", newest.manifest.artifact().key(), text);
-        } else if mine > theirs {
-            let text = format!("the bucket's newest is {theirs}, this store published {mine}");
+        } else if mine > end {
+            let text = format!("the bucket's newest is {end}, this store published {mine}");
             found.add("manifest", published.manifest.artifact().key(), text);
         }
     }
@@ -75,32 +63,5 @@ impl Rows {
     pub(super) fn unnamed<'a>(&'a self, named: &[Entry]) -> impl Iterator<Item = &'a SegmentRow> {
         let named: BTreeSet<SegmentId> = named.iter().map(|entry| entry.id).collect();
         self.uploaded.iter().filter(move |row| !named.contains(&row.id))
-    }
-
-    /// Whether the bucket's rows are those of the tables, if these show the same commits.
-    pub(super) fn compare_all(
-        &self,
-        manifest: &Manifest,
-        ledgers: &[Entry],
-        shown: &[Change],
-        found: &mut Findings,
-    ) {
-        // After a recovery, and while files wait for a manifest, the tables are ahead of it.
-        let same = self.cut.is_some_and(|cut| cut.folded == manifest.folded)
-            && ledgers.iter().map(|entry| entry.id).eq(self.ledgers.iter().copied());
-        if !self.comparable || !same {
-            return;
-        }
-        for change in shown {
-            match self.rows.get(&change.key) {
-                Some(row) if row == change => {}
-                Some(_) => found.add("rows", &change.key, "the tables say something else"),
-                None => found.add("rows", &change.key, "the tables do not have it"),
-            }
-        }
-        let known: BTreeSet<&Key> = shown.iter().map(|it| &it.key).collect();
-        for key in self.rows.keys().filter(|key| !known.contains(key)) {
-            found.add("rows", key, "no ledger in the bucket has it");
-        }
     }
 }

@@ -3,7 +3,7 @@
 //! A server may be running: whatever is asked of the tables is asked in a short transaction of a
 //! connection of its own, so that SQLite's log can start over in between.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use rusqlite::Connection;
@@ -80,13 +80,21 @@ pub(super) async fn has_uploaded(
     config: &Config,
     id: SegmentId,
 ) -> Result<bool, VerifyError> {
+    let segments = asked(world, config, catalogue::segments).await??;
+    Ok(segments.iter().any(|row| row.id == id && row.place == Place::Bucket))
+}
+
+/// Asks the tables, all at one moment, whether a server is running or not.
+pub(super) async fn asked<R: Send + 'static>(
+    world: &World,
+    config: &Config,
+    question: impl Fn(&Connection) -> Result<R, Failure> + Send + 'static,
+) -> Result<Result<R, Failure>, VerifyError> {
     let (shared, config) = (world.clone(), config.clone());
     let ran = weir_io::tasks::run(&*world.blocking, move || {
         let mut found = Findings::default();
         let stillness = Stillness::Open;
-        let local = Local { world: &shared, config: &config, stillness, found: &mut found };
-        let segments = local.sure(catalogue::segments)?;
-        Ok(segments.iter().any(|row| row.id == id && row.place == Place::Bucket))
+        Local { world: &shared, config: &config, stillness, found: &mut found }.ask(question)
     });
     ran.await.map_err(|gone| VerifyError::Local(gone.to_string()))?
 }
@@ -134,10 +142,7 @@ impl Local<'_> {
         let store = store.unwrap_or_default().try_into();
         let store = store.map_err(|_| VerifyError::Local("the store has no identity".into()))?;
         let store = StoreId(store);
-        let mut rows = BTreeMap::new();
-        self.rows(|change| {
-            rows.insert(change.key.clone(), change);
-        })?;
+        self.rows()?;
         let head = self.sure(|conn| head(conn, store))?;
         self.found.checked.commits = head.commits;
         if let Some((lsn, what)) = head.wrong {
@@ -156,10 +161,9 @@ impl Local<'_> {
         for row in &head.ledgers {
             self.ledger(row, store)?;
         }
-        let ledgers = head.ledgers.iter().map(|row| row.id).collect();
         let uploaded = head.segments.into_iter().filter(|row| row.place == Place::Bucket).collect();
-        let comparable = head.whole && self.stillness == Stillness::Held;
-        Ok(Rows { published, cut: head.cut, comparable, ledgers, uploaded, rows })
+        let comparable = self.stillness == Stillness::Held;
+        Ok(Rows { published, comparable, uploaded })
     }
 
     /// Asks the tables, all at one moment.

@@ -13,7 +13,9 @@ mod compare;
 mod database;
 mod deep;
 mod files;
+mod ledgers;
 mod local;
+mod rows;
 mod tables;
 
 use std::sync::Arc;
@@ -25,7 +27,7 @@ use crate::{
     BadConfig, Config, Engine, Layout,
     history::Bucket,
     motion::publish::{Problem, segment_key},
-    restore::{Finding, RestoreError, fetch::Bad},
+    restore::{Finding, RestoreError, object::Bad},
     state::catalogue::{Failure, SegmentRow},
 };
 
@@ -170,7 +172,7 @@ impl Engine {
             Depth::Local | Depth::Both => {
                 Some(local::look(&world, &config, (Stillness::Open, depth), &mut found).await?)
             }
-            // Rows can only be compared while nobody changes them.
+            // Pages of the database that belong to nothing are known only while nobody changes them.
             Depth::Deep => {
                 let held = local::hold(&world, &config).await?;
                 let stillness = if held.is_some() { Stillness::Held } else { Stillness::Open };
@@ -184,7 +186,7 @@ impl Engine {
         let empty = remote.is_none() && found.findings.len() == before;
         match (&rows, &remote) {
             (Some(rows), Some(remote)) => {
-                rows.compare(&remote.newest, &mut found);
+                rows.compare(remote.end, &remote.newest, &mut found);
                 for row in rows.unnamed(&remote.segments) {
                     rented(&world, &config, bucket, row, &mut found).await?;
                 }
@@ -194,7 +196,9 @@ impl Engine {
             _ => {}
         }
         if let (Depth::Deep, Some(remote)) = (depth, &remote) {
-            deep::look(&world, bucket, remote, rows.as_ref(), &mut found).await?;
+            let comparable = rows.as_ref().is_some_and(|rows| rows.comparable);
+            let config = Some(&config).filter(|_| comparable);
+            deep::look(&world, bucket, remote, config, &mut found).await?;
         }
         Ok(found)
     }

@@ -8,13 +8,9 @@ use std::{cell::OnceCell, collections::BTreeSet};
 use bytes::Bytes;
 use rusqlite::Connection;
 
-use super::{
-    VerifyError,
-    local::{Local, Stillness},
-};
+use super::{VerifyError, local::Local};
 use crate::{
     core::database,
-    ledger::{Change, Row, row},
     log::{
         commit,
         entry::{self, Entry},
@@ -33,7 +29,6 @@ const ROWS_PER_SLICE: u32 = 256;
 
 /// Some rows of one table.
 struct Slice<At> {
-    rows: Vec<Change>,
     /// What is wrong with which.
     wrong: Vec<(String, String)>,
     /// The last one, if there may be more behind it.
@@ -43,7 +38,7 @@ struct Slice<At> {
 
 impl<At> Slice<At> {
     fn new() -> Self {
-        Self { rows: Vec::new(), wrong: Vec::new(), last: None, count: 0 }
+        Self { wrong: Vec::new(), last: None, count: 0 }
     }
 
     fn next(&mut self, at: At) {
@@ -57,13 +52,12 @@ impl<At> Slice<At> {
 }
 
 impl Local<'_> {
-    /// Reads every row, and counts forks. Rows are kept only while nobody changes them: those of
-    /// different moments can't be compared.
-    pub(super) fn rows(&mut self, mut keep: impl FnMut(Change)) -> Result<(), VerifyError> {
-        self.found.checked.streams = self.slices(StreamId::new(0), streams, &mut keep)?;
+    /// Reads every row, and counts forks.
+    pub(super) fn rows(&mut self) -> Result<(), VerifyError> {
+        self.found.checked.streams = self.slices(StreamId::new(0), streams)?;
         let names = |conn: &Connection, after: &String| tombstones(conn, after);
-        self.slices(String::new(), names, &mut keep)?;
-        self.slices(Number::new(0), subscriptions, &mut keep)?;
+        self.slices(String::new(), names)?;
+        self.slices(Number::new(0), subscriptions)?;
         Ok(())
     }
 
@@ -72,7 +66,6 @@ impl Local<'_> {
         &mut self,
         first: At,
         read: impl Fn(&Connection, &At) -> Result<Slice<At>, Failure>,
-        keep: &mut impl FnMut(Change),
     ) -> Result<u64, VerifyError> {
         let (mut at, mut count) = (first, 0);
         loop {
@@ -87,9 +80,6 @@ impl Local<'_> {
             let is_full = slice.is_full();
             for (object, text) in slice.wrong {
                 self.found.add("row", object, text);
-            }
-            if self.stillness == Stillness::Held {
-                slice.rows.into_iter().for_each(&mut *keep);
             }
             match slice.last {
                 Some(last) if is_full => at = last,
@@ -108,20 +98,15 @@ fn streams(conn: &Connection, after: &StreamId) -> Result<Slice<StreamId>, Failu
         if let Some(wrong) = forks(conn, &stream, &moving)? {
             slice.wrong.push((format!("stream '{}'", stream.identity.name), wrong));
         }
-        slice.rows.push(row::stream(&stream));
-        catalogue::scan_producers(conn, id, |name, producer, lsn| {
-            slice.rows.push(row::producer(id, &name, &producer, lsn));
-            Ok(())
-        })
+        catalogue::scan_producers(conn, id, |_, _, _| Ok(()))
     })?;
     Ok(slice)
 }
 
 fn tombstones(conn: &Connection, after: &str) -> Result<Slice<String>, Failure> {
     let mut slice = Slice::new();
-    catalogue::scan_tombstones_after(conn, after, ROWS_PER_SLICE, |name, epoch| {
+    catalogue::scan_tombstones_after(conn, after, ROWS_PER_SLICE, |name, _| {
         slice.next(name.as_str().to_owned());
-        slice.rows.push(row::tombstone(&name, epoch));
         Ok(())
     })?;
     Ok(slice)
@@ -132,11 +117,7 @@ fn subscriptions(conn: &Connection, after: &Number) -> Result<Slice<Number>, Fai
     catalogue::scan_subscriptions_after(conn, *after, ROWS_PER_SLICE, |subscription| {
         let number = subscription.number;
         slice.next(number);
-        slice.rows.push(Row::Subscription(Box::new(subscription)).put());
-        catalogue::scan_links_of(conn, number, |link| {
-            slice.rows.push(Row::Link(link).put());
-            Ok(())
-        })
+        catalogue::scan_links_of(conn, number, |_| Ok(()))
     })?;
     Ok(slice)
 }

@@ -117,6 +117,64 @@ fn a_newest_manifest_that_is_damaged_is_named_and_the_one_before_may_do() {
 }
 
 #[test]
+fn who_looks_goes_on_with_the_newest_manifest_that_can_be_read() {
+    let machine = Machine::new(418);
+    fill(&machine);
+    spoil(&machine, &manifest(3));
+    let lost = keys(machine.bucket(), "rows/").remove(0);
+    life(&machine, async |world| {
+        // What this store published itself is no other finding.
+        for depth in [Depth::Remote, Depth::Both, Depth::Deep] {
+            assert_eq!(verify(&world, &machine, depth).await, ["manifest"], "{depth:?}");
+        }
+        assert!(machine.bucket().lose(&lost));
+        let found = verify(&world, &machine, Depth::Remote).await;
+        assert!(found.contains(&"manifest") && found.contains(&"object"), "{found:?}");
+        // The one below goes, too.
+        spoil(&machine, &manifest(2));
+        let found = verify(&world, &machine, Depth::Remote).await;
+        assert_eq!(found.iter().filter(|it| **it == "manifest").count(), 2, "{found:?}");
+        spoil(&machine, &manifest(1));
+        assert_eq!(verify(&world, &machine, Depth::Remote).await, ["manifest"; 3]);
+    });
+}
+
+#[test]
+fn nothing_is_called_unneeded_by_what_a_damaged_newest_manifest_leaves_open() {
+    let machine = Machine::new(419);
+    fill(&machine);
+    spoil(&machine, &manifest(3));
+    life(&machine, async |world| {
+        let before = keys(machine.bucket(), "");
+        let listed = || {
+            let bucket = machine.bucket().client(world.clock.clone());
+            restore::garbage(&world, bucket)
+        };
+        match listed().await {
+            Err(RestoreError::Unreadable(what)) => {
+                assert!(what.starts_with(manifest(3).as_str()), "{what}");
+                assert!(what.contains("is damaged") && what.contains("start the server"), "{what}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(keys(machine.bucket(), ""), before);
+        // What was to be done, was done: another one follows, and the damaged one is named.
+        let engine = open(&world, &machine).await;
+        pass(15).await;
+        engine.close().await;
+        let garbage = listed().await.unwrap();
+        assert!(garbage.newest >= 4, "{garbage:#?}");
+        let [unreadable] = &garbage.unreadable[..] else { panic!("{garbage:#?}") };
+        assert_eq!(unreadable.object, manifest(3).as_str());
+        let old = |generation| {
+            let key = manifest(generation);
+            garbage.unneeded.iter().any(|it| it.object == key.as_str() && it.since.is_some())
+        };
+        assert!((1..4).all(old) && !old(garbage.newest), "{garbage:#?}");
+    });
+}
+
+#[test]
 fn a_manifest_that_can_be_read_is_restored_as_asked_whatever_the_newest_is() {
     let machine = Machine::new(407);
     fill(&machine);
@@ -261,7 +319,7 @@ fn what_a_lost_list_may_have_named_is_kept_until_somebody_says_otherwise() {
         let bucket = other.bucket().client(world.clock.clone());
         let garbage = restore::garbage(&world, bucket).await.unwrap();
         let shown = garbage.unneeded.iter().find(|it| it.object == alone.as_str());
-        assert!(shown.is_some_and(|it| it.spared), "{garbage}");
+        assert!(shown.is_some_and(|it| it.spared), "{garbage:#?}");
         // Who has seen enough of it deletes what spares it.
         assert!(other.bucket().lose(spared));
         append(&engine, "a", "newest ").await;

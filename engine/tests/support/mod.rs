@@ -1,9 +1,9 @@
 //! One life of a store on the simulated machine.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::task::LocalSet;
-use weir_engine::{Config, Engine, types::StreamName};
+use weir_engine::{Config, Engine, OpenError, types::StreamName};
 use weir_io::{World, memory::Machine};
 
 /// How a life ends.
@@ -48,11 +48,34 @@ pub(crate) fn live_in<F>(
 ) where
     F: Future<Output = ()>,
 {
+    live_on(machine, end, async |world| Engine::open(change(world), config, "test").await, life);
+}
+
+/// The same of a store that is published.
+#[allow(dead_code, reason = "every test file uses a part")]
+pub(crate) fn live_published<F>(machine: &Machine, end: End, life: impl FnOnce(Engine) -> F)
+where
+    F: Future<Output = ()>,
+{
+    let open = async |world: World| {
+        let bucket = machine.bucket().client(Arc::clone(&world.clock));
+        Engine::open_with(world, Config::new("/data/store"), Some(bucket), "test").await
+    };
+    live_on(machine, end, open, life);
+}
+
+fn live_on<F>(
+    machine: &Machine,
+    end: End,
+    open: impl AsyncFnOnce(World) -> Result<Engine, OpenError>,
+    life: impl FnOnce(Engine) -> F,
+) where
+    F: Future<Output = ()>,
+{
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
     LocalSet::new().block_on(&runtime, async {
-        let world = change(machine.boot(Duration::ZERO));
-        let engine = Engine::open(world, config, "test").await.expect("opens");
+        let engine = open(machine.boot(Duration::ZERO)).await.expect("opens");
         life(engine.clone()).await;
         if end == End::Clean {
             engine.close().await;

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     Disk,
-    disk::{Create, File},
+    disk::{Create, File, is_full},
     memory::Drive,
 };
 
@@ -232,5 +232,5 @@ fn result(result: io::Result<()>, failed: Code) -> Code {
 }
 
 fn code(error: &io::Error, failed: Code) -> Code {
-    if error.kind() == io::ErrorKind::StorageFull { ffi::SQLITE_FULL } else { failed }
+    if is_full(error) { ffi::SQLITE_FULL } else { failed }
 }

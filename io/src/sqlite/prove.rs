@@ -15,7 +15,7 @@ use std::{
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags, config::DbConfig, ffi};
 
 use super::Role;
-use crate::{Disk, File};
+use crate::{Disk, File, disk::is_full};
 
 /// How long a statement waits for a lock of another connection before `SQLITE_BUSY`.
 const BUSY_TIMEOUT_MS: u32 = 5000;
@@ -166,10 +166,7 @@ fn read_through(
 
 /// What the disk did not do with a file.
 fn refused(path: &Path, what: &str, error: &io::Error) -> Error {
-    let code = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ffi::SQLITE_FULL,
-        _ => ffi::SQLITE_IOERR,
-    };
+    let code = if is_full(error) { ffi::SQLITE_FULL } else { ffi::SQLITE_IOERR };
     let text = format!("{} can't be {what}: {error}", path.display());
     Error::SqliteFailure(ffi::Error::new(code), Some(text))
 }

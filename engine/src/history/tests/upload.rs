@@ -142,10 +142,11 @@ fn an_upload_that_is_refused_cuts_off_no_other() {
     }
 }
 
-/// What only this disk has is found by its blocks at a start, and goes up as it was written.
+/// What only this disk has is found by its blocks at a start, be it without header or footer, and goes up as it
+/// was written.
 #[test]
-fn a_start_does_without_an_index_or_a_filter_and_the_upload_makes_them_good() {
-    for section in [1, 2, 4] {
+fn a_start_does_without_what_is_beside_the_blocks_and_the_upload_makes_it_good() {
+    for section in 0..5 {
         let machine = Machine::new(40);
         let mut written = Vec::new();
         live_on(&machine, config(), async |town| {
@@ -250,7 +251,8 @@ async fn check_hole(town: &Town) {
 fn a_start_goes_on_without_a_segment_whose_damage_was_published() {
     let machine = Machine::new(60);
     let path = given_up(&machine, |town, segment| {
-        town.flip(segment, 20);
+        // Its blocks do not tell what stood in its footer.
+        town.flip(segment, segment.footer().file_bytes() - 100);
         town.damage(segment);
     });
     for life in 0..3 {
@@ -318,6 +320,63 @@ fn a_start_refuses_what_is_missing_and_was_never_named_so() {
         let world = machine.boot(Duration::ZERO);
         let bucket = machine.bucket().client(Arc::clone(&world.clock));
         let opened = Engine::open_with(world, config(), Some(bucket), "test").await;
-        assert!(matches!(opened.err(), Some(crate::OpenError::Corrupt(_))));
+        let Some(crate::OpenError::Corrupt(what)) = opened.err() else { panic!("it opened") };
+        let named = path.to_str().expect("a name");
+        assert!(what.contains(named) && what.contains("put it back"), "{what}");
     });
+}
+
+/// A block is damaged and what tells where blocks are: of the index, of which the footer tells more, or of the
+/// footer itself.
+#[test]
+fn a_start_goes_on_without_what_is_damaged_and_keeps_its_file() {
+    for section in [1, 3] {
+        let machine = Machine::new(63);
+        let mut path = std::path::PathBuf::new();
+        let mut damaged = Vec::new();
+        live_on(&machine, config(), async |town| {
+            town.uploaded("before", 50).await;
+            town.create("s").await;
+            town.append("s", 0, 100).await;
+            let nobody_publishes = town.engine.core.chain.lock().await;
+            seal::run(&town.engine.core).await;
+            let segment = town.segments().pop().expect("just sealed");
+            path = town.path(&segment);
+            let byte = beside_the_blocks(&town.bytes(&segment))[section];
+            town.flip(&segment, byte);
+            town.damage(&segment);
+            damaged = town.bytes(&segment);
+            town.machine.drive().kill();
+            drop(nobody_publishes);
+        });
+        for life in 0..2 {
+            live_on(&machine, config(), async |town| {
+                assert_eq!(town.read("before", 1 << 20).await, body("before", 50));
+                let lost = town.page("s", position(7), 1 << 20).await;
+                let Err(Error::Corrupt(what)) = lost else { panic!("{lost:?}") };
+                assert!(what.contains("lost are segments"), "{what}");
+                // Appends, seals and manifests go on.
+                let records = 100 + 100 * life;
+                town.append("s", records, records + 100).await;
+                town.seal().await;
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                let at = u64::try_from(records).expect("small");
+                let (read, error) = town.read_from("s", position(at), 1 << 20).await;
+                assert!(error.is_none(), "{error:?}");
+                assert!(read == body_from("s", records, records + 100));
+                let found = {
+                    let bucket = town.machine.bucket().client(Arc::clone(&town.world.clock));
+                    let depth = crate::verify::Depth::Remote;
+                    Engine::verify(town.world.clone(), config(), Some(bucket), depth).await
+                };
+                let found = found.expect("looks").findings;
+                assert!(found.iter().any(|it| it.rule == "hole"), "{found:?}");
+                let file = town.world.disk.open(&path).expect("it is kept");
+                let mut bytes = vec![0; damaged.len()];
+                file.read_exact_at(&mut bytes, 0).expect("reads");
+                assert!(bytes == damaged, "as it was");
+                town.engine.close().await;
+            });
+        }
+    }
 }

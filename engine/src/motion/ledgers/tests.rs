@@ -9,7 +9,8 @@ use crate::{
     Layout,
     ledger::tests::rows,
     log::commit::StoreId,
-    subscribe::{request::SubscriptionId, rows::encode_subscription},
+    subscribe::{entry::Number, request::SubscriptionId, rows::encode_subscription},
+    types::{Epoch, StreamName},
 };
 
 /// More than fits in a slice, and not a multiple of it.

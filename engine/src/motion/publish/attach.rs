@@ -29,14 +29,6 @@ const PROBES_MAX: u32 = 10_000;
 /// Times a manifest is read again that is none: it may have been damaged on its way.
 const READS_MAX: u32 = 4;
 
-/// Reads the newest manifest in a bucket, if there is one.
-pub(crate) async fn newest(bucket: &Retrying) -> Result<Option<Stored>, Problem> {
-    match newest_slot(bucket).await? {
-        None => Ok(None),
-        Some(newest) => read(bucket, newest).await.map(Some),
-    }
-}
-
 /// The generation of the newest manifest in a bucket, readable or not.
 pub(crate) async fn newest_slot(bucket: &Retrying) -> Result<Option<Generation>, Problem> {
     let listed = bucket.list(keys::MANIFESTS, None, 1).await?;

@@ -9,6 +9,7 @@
 
 mod attach;
 pub(crate) mod chain;
+mod draw;
 mod sweep;
 mod upload;
 
@@ -23,26 +24,29 @@ use weir_io::{
     retry::{Outcome, Retrying},
 };
 
-use self::chain::{Attached, Contact};
 pub(crate) use self::{
-    attach::{Spoiled, boundary, newest, newest_slot, read, read_slot, spared},
+    attach::{Spoiled, boundary, newest_slot, read, read_slot, spared},
     chain::{Chain, Stored},
     upload::{ledger_key, segment_key, segment_object},
+};
+use self::{
+    chain::{Attached, Contact},
+    draw::{draw, ledger_entry, presence, segment_entry, shows_the_same},
 };
 use crate::{
     core::Core,
     limits::GC_GRACE_MIN,
     publish::{
         invariants::{self, Proposal},
-        keys::{Digest, Generation, Nonce},
-        listing::{Entry, Listing, Page, Presence},
-        manifest::{Claim, Manifest},
+        keys::{Digest, Generation},
+        listing::{Entry, Presence},
+        manifest::Manifest,
     },
     state::{
         catalogue::{self, Place},
         files::{Held, Picture},
     },
-    types::{SegmentId, StoreMs, StreamId},
+    types::{SegmentId, StoreMs},
 };
 
 /// Pause after a try that failed; it doubles with each further one.
@@ -421,80 +425,6 @@ async fn claim(bucket: &Retrying, stored: &Stored) -> Result<(), Problem> {
         "another process has published manifest {} of this store",
         stored.manifest.generation
     )))
-}
-
-/// What the next manifest says.
-fn draw(
-    core: &Core,
-    last: Option<&Stored>,
-    picture: &Picture,
-    (segments, ledgers): (&[Entry], &[Entry]),
-) -> (Manifest, Vec<Page>) {
-    let mut claim = [0; 16];
-    core.world.entropy.fill(&mut claim);
-    let (segments, mut pages) = Listing::assemble(segments);
-    let (ledgers, more) = Listing::assemble(ledgers);
-    pages.extend(more);
-    let manifest = Manifest {
-        store: core.store,
-        generation: last.map_or(Generation::NONE, |last| last.manifest.generation).next(),
-        before: last.map_or(Digest::NONE, |last| last.digest),
-        claim: Claim(claim),
-        writer_epoch: core.writer_epoch,
-        created: core.now().wall,
-        recoveries: core.recoveries,
-        folded: picture.cut.folded,
-        through: picture.cut.through,
-        next_stream: StreamId::new(picture.cut.next_stream),
-        next_subscription: picture.cut.next_subscription,
-        next_segment: SegmentId::new(core.next_file.load(Ordering::Relaxed)),
-        store_ms: picture.cut.store_ms,
-        segments,
-        ledgers,
-    };
-    (manifest, pages)
-}
-
-/// Whether a store recovered from either would be the same.
-fn shows_the_same(last: &Manifest, next: &Manifest) -> bool {
-    (last.folded, last.through, last.recoveries) == (next.folded, next.through, next.recoveries)
-        && last.segments == next.segments
-        && last.ledgers == next.ledgers
-}
-
-const fn presence(place: Place) -> Presence {
-    match place {
-        Place::Hole => Presence::Hole,
-        Place::Local | Place::Bucket => Presence::Stored,
-    }
-}
-
-/// What a manifest says of a segment.
-fn segment_entry(held: &Held) -> Entry {
-    let footer = held.segment.footer();
-    Entry {
-        id: held.row.id,
-        nonce: Nonce::new(held.row.nonce),
-        bytes: held.row.bytes,
-        mark: held.segment.mark(),
-        first_lsn: footer.first_lsn,
-        last_lsn: footer.last_lsn,
-        records: footer.records,
-        presence: presence(held.row.place),
-    }
-}
-
-fn ledger_entry(row: &catalogue::LedgerRow) -> Entry {
-    Entry {
-        id: row.id,
-        nonce: Nonce::new(row.nonce),
-        bytes: row.bytes,
-        mark: row.mark,
-        first_lsn: row.first_lsn,
-        last_lsn: row.last_lsn,
-        records: row.rows,
-        presence: presence(row.place),
-    }
 }
 
 /// Tells those who look what is in the bucket.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::segment::{
-    BlockNo, ReadError,
+    BlockNo, Known, ReadError,
     block::{self, Block},
     format::{Entry, FOOTER_LEN, HEADER_LEN, Section, TRAILER_LEN},
 };
@@ -142,6 +142,69 @@ fn an_index_that_its_blocks_do_not_make_is_not_made_up() {
         damaged[at] ^= 1;
         assert!(matches!(salvaged(damaged), Err(ReadError::Damaged(_))), "{at}");
     }
+}
+
+/// A segment that is known to be the one of these tests.
+fn recovered(bytes: Vec<u8>, len: usize) -> Result<Segment, ReadError> {
+    let whole = u64::try_from(len).unwrap();
+    let known = Known { store: STORE, id: SegmentId::new(7), bytes: whole };
+    let (segment, wrong) = Segment::recover(MemoryFile::of(bytes), &known)?;
+    assert!(wrong.is_some(), "it is told");
+    Ok(segment)
+}
+
+#[test]
+fn of_a_known_segment_every_byte_beside_the_blocks_can_be_done_without() {
+    for codec in [Codec::None, Codec::Zstd] {
+        let (bytes, footer) = write(&sample(), codec);
+        assert_eq!(open(bytes.clone()).id(), SegmentId::new(7), "what these tests take it for");
+        let len = bytes.len();
+        let index_at = usize::try_from(footer.index.offset).unwrap();
+        for at in (0..HEADER_LEN).chain(index_at..len) {
+            for bits in [0x01, 0x80, 0xff] {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= bits;
+                let segment = recovered(damaged, len);
+                let segment = segment.unwrap_or_else(|bad| panic!("byte {at}: {bad}"));
+                assert_eq!((segment.store(), segment.id()), (STORE, SegmentId::new(7)));
+                assert_eq!(segment.mark(), footer.mark(), "byte {at}");
+                super::roundtrip::check_opened(segment, &footer, &sample());
+            }
+        }
+        // Header, index and all of the footer but the commits at once.
+        let footer_at = len - TRAILER_LEN - FOOTER_LEN;
+        let mut damaged = bytes.clone();
+        damaged[..HEADER_LEN].fill(0x5a);
+        damaged[index_at..usize::try_from(footer.filter.offset).unwrap()].fill(0x5a);
+        damaged[footer_at..footer_at + 28].fill(0x5a);
+        damaged[footer_at + 44..len - TRAILER_LEN].fill(0x5a);
+        super::roundtrip::check_opened(recovered(damaged, len).unwrap(), &footer, &sample());
+    }
+}
+
+#[test]
+fn a_footer_that_nothing_vouches_for_is_not_made_up() {
+    let (bytes, footer) = write(&sample(), Codec::None);
+    let len = bytes.len();
+    let index_at = usize::try_from(footer.index.offset).unwrap();
+    let footer_at = len - TRAILER_LEN - FOOTER_LEN;
+    let is_refused = |change: &dyn Fn(&mut [u8])| {
+        let mut damaged = bytes.clone();
+        damaged[footer_at] ^= 1;
+        change(&mut damaged);
+        matches!(recovered(damaged, len), Err(ReadError::Damaged(_)))
+    };
+    // A block is damaged, too; both checksums of it; more than a byte of the commits.
+    for at in HEADER_LEN..index_at {
+        assert!(is_refused(&|bytes| bytes[at] ^= 1), "{at}");
+    }
+    assert!(is_refused(&|bytes| bytes[len - TRAILER_LEN + 12..][..8].fill(0x5a)));
+    assert!(is_refused(&|bytes| bytes[footer_at + 28..][..16].fill(0x5a)));
+    // It is another length, or another segment.
+    assert!(matches!(recovered(bytes[..len - 1].to_vec(), len), Err(ReadError::Damaged(_))));
+    let mut other = bytes.clone();
+    other[footer_at] ^= 1;
+    assert!(matches!(recovered(other, len + 1), Err(ReadError::Damaged(_))));
 }
 
 #[test]

@@ -17,26 +17,25 @@ use std::{
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use proptest::prelude::*;
 use weir_io::File;
 
-use super::{Builder, Codec, Segment, format::Footer};
+use super::{Builder, Codec, InMemory, Segment, format::Footer};
 use crate::types::{Chunk, Ends, Form, Lsn, Records, SegmentId, Seq, StreamId, WallMs};
 
 pub(super) const STORE: [u8; 16] = *b"0123456789abcdef";
 
-/// A file in memory that counts reads and can refuse them.
+/// Bytes in memory as a file that counts reads and can refuse them.
 #[derive(Default)]
 pub(super) struct MemoryFile {
-    bytes: Mutex<Vec<u8>>,
+    bytes: InMemory,
     reads: AtomicUsize,
     refuses: AtomicBool,
 }
 
 impl MemoryFile {
     fn of(bytes: Vec<u8>) -> Arc<Self> {
-        Arc::new(Self { bytes: Mutex::new(bytes), ..Self::default() })
+        Arc::new(Self { bytes: InMemory(bytes.into()), ..Self::default() })
     }
 
     fn reads(&self) -> usize {
@@ -54,37 +53,27 @@ impl File for MemoryFile {
         if self.refuses.load(Ordering::SeqCst) {
             return Err(io::Error::other("refused"));
         }
-        let bytes = self.bytes.lock();
-        let start = usize::try_from(offset).unwrap();
-        let from = bytes.get(start..start + buffer.len());
-        buffer.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
+        self.bytes.read_exact_at(buffer, offset)
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let mut file = self.bytes.lock();
-        let start = usize::try_from(offset).unwrap();
-        let len = file.len().max(start + bytes.len());
-        file.resize(len, 0);
-        file[start..start + bytes.len()].copy_from_slice(bytes);
-        Ok(())
+        self.bytes.write_all_at(bytes, offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.bytes.lock().resize(usize::try_from(len).unwrap(), 0);
-        Ok(())
+        self.bytes.set_len(len)
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(u64::try_from(self.bytes.lock().len()).unwrap())
+        self.bytes.len()
     }
 
     fn allocated(&self) -> io::Result<u64> {
-        self.len()
+        self.bytes.allocated()
     }
 
     fn sync(&self) -> io::Result<()> {
-        Ok(())
+        self.bytes.sync()
     }
 }
 

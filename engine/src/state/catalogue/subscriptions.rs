@@ -22,15 +22,7 @@ CREATE TABLE links (
     PRIMARY KEY (subscription, path)) WITHOUT ROWID;
 ";
 
-/// Hands every subscription to `each`, by number.
-pub(crate) fn scan_subscriptions(
-    conn: &Connection,
-    each: impl FnMut(SubscriptionRow) -> Outcome<()>,
-) -> Outcome<()> {
-    scan_subscriptions_after(conn, Number::new(0), u32::MAX, each)
-}
-
-/// The same of up to `limit` subscriptions behind `after`.
+/// Hands up to `limit` subscriptions behind `after` to `each`, by number.
 pub(crate) fn scan_subscriptions_after(
     conn: &Connection,
     after: Number,

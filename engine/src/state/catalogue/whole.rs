@@ -1,4 +1,4 @@
-//! What a ledger asks: single rows of any table, and whole tables in the order of their keys.
+//! What a ledger asks: single rows of any table, and slices of tables in the order of their keys.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -83,16 +83,7 @@ pub(crate) fn link(
     }
 }
 
-/// Hands every kept link of a subscription to `each`, by path.
-pub(crate) fn scan_links_of(
-    conn: &Connection,
-    number: Number,
-    each: impl FnMut(LinkRow) -> Outcome<()>,
-) -> Outcome<()> {
-    scan_links_after(conn, (number, ""), u32::MAX, each)
-}
-
-/// The same of up to `limit` links behind `after`.
+/// Hands up to `limit` kept links of a subscription behind `after` to `each`, by path.
 pub(crate) fn scan_links_after(
     conn: &Connection,
     (number, after): (Number, &str),
@@ -110,15 +101,7 @@ pub(crate) fn scan_links_after(
     Ok(())
 }
 
-/// Hands every stream to `each`, by number.
-pub(crate) fn scan_streams(
-    conn: &Connection,
-    each: impl FnMut(StreamRow) -> Outcome<()>,
-) -> Outcome<()> {
-    scan_streams_after(conn, StreamId::new(0), u32::MAX, each)
-}
-
-/// The same of up to `limit` streams behind `after`.
+/// Hands up to `limit` streams behind `after` to `each`, by number.
 pub(crate) fn scan_streams_after(
     conn: &Connection,
     after: StreamId,
@@ -134,16 +117,7 @@ pub(crate) fn scan_streams_after(
     Ok(())
 }
 
-/// Hands every producer of a stream to `each`, by name.
-pub(crate) fn scan_producers(
-    conn: &Connection,
-    stream: StreamId,
-    each: impl FnMut(ProducerId, Producer, Lsn) -> Outcome<()>,
-) -> Outcome<()> {
-    scan_producers_after(conn, (stream, ""), u32::MAX, each)
-}
-
-/// The same of up to `limit` producers behind `after`.
+/// Hands up to `limit` producers of a stream behind `after` to `each`, by name.
 pub(crate) fn scan_producers_after(
     conn: &Connection,
     (stream, after): (StreamId, &str),

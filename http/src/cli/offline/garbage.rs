@@ -10,13 +10,14 @@ use crate::wire::date;
 
 /// How keys of boundaries begin, as docs/FORMATS.md has them.
 const BOUNDARIES: &str = "gc/";
+const UNREADABLE: &str = "what only these named is listed as if no manifest did";
 const EPILOGUE: &str = "a server deletes each that is not spared once it has waited for --gc-grace\n\
                         what no manifest names may be on its way into the next one: only the \
                         server knows\n";
 
 /// For people.
 pub(super) fn text(garbage: &Garbage) -> String {
-    let Garbage { newest, oldest, manifests, objects, bytes, unneeded, .. } = garbage;
+    let Garbage { newest, oldest, manifests, objects, bytes, unneeded, unreadable, .. } = garbage;
     let waiting: u64 = unneeded.iter().map(|it| it.bytes).sum();
     let mut text = format!(
         "manifests    {manifests} ({oldest} to {newest})\n\
@@ -26,6 +27,14 @@ pub(super) fn text(garbage: &Garbage) -> String {
     );
     for it in unneeded {
         let line = writeln!(text, "  {}: {} bytes, {}", it.object, it.bytes, why(it));
+        line.expect("a string takes everything");
+    }
+    if !unreadable.is_empty() {
+        let line = writeln!(text, "unreadable   {}: {UNREADABLE}", unreadable.len());
+        line.expect("a string takes everything");
+    }
+    for finding in unreadable {
+        let line = writeln!(text, "  {finding}");
         line.expect("a string takes everything");
     }
     text.push_str(EPILOGUE);
@@ -49,7 +58,8 @@ fn why(unneeded: &Unneeded) -> String {
 
 /// For programs.
 pub(super) fn json(garbage: &Garbage) -> String {
-    let Garbage { newest, created, oldest, manifests, objects, bytes, unneeded } = garbage;
+    let Garbage { newest, created, oldest, manifests, objects, bytes, unneeded, unreadable } =
+        garbage;
     let unneeded: Vec<Value> = unneeded
         .iter()
         .map(|Unneeded { object, bytes, named_by, since, spared }| {
@@ -67,13 +77,14 @@ pub(super) fn json(garbage: &Garbage) -> String {
         "created": date::rfc3339(*created),
         "needed": { "objects": objects, "bytes": bytes },
         "not_needed": unneeded,
+        "unreadable": super::work::findings(unreadable),
     });
     format!("{document:#}\n")
 }
 
 #[cfg(test)]
 mod tests {
-    use weir_engine::types::WallMs;
+    use weir_engine::{restore::Finding, types::WallMs};
 
     use super::*;
 
@@ -97,6 +108,11 @@ mod tests {
                 of("gc/1", None, None),
                 of("segments/c", None, None),
             ],
+            unreadable: vec![Finding {
+                rule: "chain",
+                object: "manifest/5".to_owned(),
+                text: "it is damaged".to_owned(),
+            }],
             ..Garbage::default()
         }
     }
@@ -111,6 +127,8 @@ mod tests {
             "segments/b: 7 bytes, no manifest names it\n",
             "gc/1: 7 bytes, a higher boundary says more\n",
             "segments/c: 7 bytes, spared: a list that may have named it is lost\n",
+            "unreadable   1: what only these named is listed as if no manifest did\n",
+            "  chain: manifest/5: it is damaged\n",
         ] {
             assert!(said.contains(part), "{part}: {said}");
         }
@@ -118,6 +136,7 @@ mod tests {
         assert_eq!(said["not_needed"][0]["since_ms"], 1_795_163_400_123_u64);
         assert_eq!(said["not_needed"][2]["spared"], false);
         assert_eq!(said["not_needed"][4]["spared"], true);
+        assert_eq!(said["unreadable"][0]["object"], "manifest/5");
         assert_eq!(
             (&said["manifests"]["count"], &said["not_needed"][2]["since_ms"]),
             (&7.into(), &Value::Null)

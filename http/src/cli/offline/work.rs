@@ -108,7 +108,7 @@ impl Engine for Work {
             Format::Text => garbage::text(&garbage),
             Format::Json => garbage::json(&garbage),
         };
-        Ok(Report { verdict: Verdict::Sound, text })
+        Ok(Report { verdict: verdict(&garbage.unreadable), text })
     }
 }
 
@@ -259,7 +259,7 @@ fn restored_json(report: &restore::Report, outcome: Outcome) -> String {
     format!("{document:#}\n")
 }
 
-fn findings(findings: &[Finding]) -> serde_json::Value {
+pub(super) fn findings(findings: &[Finding]) -> serde_json::Value {
     let told = findings.iter().map(
         |Finding { rule, object, text }| json!({ "rule": rule, "object": object, "text": text }),
     );

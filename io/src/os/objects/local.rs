@@ -12,6 +12,8 @@
 //! are called `.staging/<owner>-<number>`: so [`Local::sweep_staging`] takes away what a crash left
 //! and nothing else, whoever else has the directory open.
 
+mod listing;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -24,9 +26,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
+use self::listing::Listing;
 use crate::{
     Blocking, Disk, Entropy, World,
-    disk::{Create, File, Lock},
+    disk::{Create, File, Lock, is_full},
     objects::{
         Created, Delivery, Key, LIST_MAX, Meta, ObjectError, Objects, Payload, Pending, bounded,
         inside,
@@ -411,94 +414,6 @@ impl Shelf {
     }
 }
 
-/// Collects a page in the order of keys, looking at no more names than that takes.
-struct Listing<'a> {
-    shelf: &'a Shelf,
-    prefix: String,
-    after: Option<Key>,
-    limit: usize,
-    found: Vec<Meta>,
-}
-
-impl Listing<'_> {
-    /// Walks the directory whose keys begin with `base`, which ends with a slash or is empty.
-    fn walk(&mut self, base: &str) -> Result<(), ObjectError> {
-        let names = match self.shelf.disk.list(&self.shelf.root.join(base)) {
-            Err(error) if is_absent(&error) => return Ok(()),
-            listed => listed.map_err(failed)?,
-        };
-        let mut names: Vec<String> =
-            names.iter().filter_map(|path| self.name(base, path)).collect();
-        names.sort();
-        let mut rest = &names[..];
-        while let Some(first) = rest.first()
-            && self.found.len() < self.limit
-        {
-            // A directory sorts as if its name ended with a slash, so only the names that
-            // continue this one (`a`, `a-b`) may have to change places with it.
-            let kin = rest.iter().take_while(|name| name.starts_with(first.as_str())).count();
-            let (group, others) = rest.split_at(kin);
-            rest = others;
-            self.walk_group(group)?;
-        }
-        Ok(())
-    }
-
-    fn walk_group(&mut self, group: &[String]) -> Result<(), ObjectError> {
-        let mut entries: Vec<(String, Option<u64>)> = Vec::with_capacity(group.len());
-        for name in group {
-            let path = self.shelf.root.join(name);
-            match self.shelf.disk.list(&path) {
-                Ok(_) => entries.push((format!("{name}/"), None)),
-                Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                    match self.shelf.disk.open(&path).and_then(|file| file.len()) {
-                        Ok(size) => entries.push((name.clone(), Some(size))),
-                        // Deleted since the directory was read.
-                        Err(error) if is_absent(&error) => {}
-                        Err(error) => return Err(failed(error)),
-                    }
-                }
-                Err(error) if is_absent(&error) => {}
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        entries.sort();
-        for (name, size) in entries {
-            if self.found.len() == self.limit {
-                return Ok(());
-            }
-            match size {
-                None => self.walk(&name)?,
-                Some(size) => self.take(name, size),
-            }
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, name: String, size: u64) {
-        // Files that are no objects are somebody else's.
-        let Ok(key) = Key::new(name) else { return };
-        let after = self.after.as_ref().is_none_or(|after| key > *after);
-        if after && key.as_str().starts_with(&self.prefix) {
-            self.found.push(Meta { key, size, etag: None });
-        }
-    }
-
-    /// The key or directory that `path` stands for, unless nothing asked for can lie there.
-    fn name(&self, base: &str, path: &Path) -> Option<String> {
-        let last = path.file_name()?.to_str()?;
-        if last.starts_with('.') {
-            return None;
-        }
-        let name = format!("{base}{last}");
-        let wanted = name.starts_with(&self.prefix) || self.prefix.starts_with(&name);
-        // All keys at or below the name are smaller than the name followed by the character
-        // after the slash.
-        let after = self.after.as_ref().is_none_or(|it| format!("{name}0").as_str() > it.as_str());
-        (wanted && after).then_some(name)
-    }
-}
-
 fn read(file: &dyn File, range: Range<u64>) -> Result<Bytes, ObjectError> {
     let size = usize::try_from(range.end - range.start);
     let size = size.map_err(|_| ObjectError::Refused("larger than the memory".into()))?;
@@ -554,11 +469,9 @@ fn is_absent(error: &io::Error) -> bool {
 /// A full disk and a forbidden one say the same the next time; whatever else failed may have
 /// happened.
 fn failed(error: io::Error) -> ObjectError {
-    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    match error.kind() {
-        StorageFull | QuotaExceeded | PermissionDenied | ReadOnlyFilesystem => {
-            ObjectError::Refused(error.to_string())
-        }
-        _ => ObjectError::Transient(error.to_string()),
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    if is_full(&error) || matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem) {
+        return ObjectError::Refused(error.to_string());
     }
+    ObjectError::Transient(error.to_string())
 }
