@@ -19,6 +19,7 @@ pub mod log;
 pub mod meta;
 pub mod model;
 pub mod payload;
+pub mod report;
 pub mod run;
 pub mod sabotage;
 pub mod schedule;

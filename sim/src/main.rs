@@ -16,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use sim::{
     case::Case,
     meta,
+    report::{self, Kinds},
     run::{self, Over},
     sabotage::Sabotage,
     schedule, shrink,
@@ -75,6 +76,8 @@ enum Verb {
         /// Overrule a choice of all seeds: NAME=VALUE.
         #[arg(long, value_name = "NAME=VALUE")]
         set: Vec<String>,
+        #[command(flatten)]
+        report: ReportArgs,
     },
     /// Runs seeds in two processes each and compares their traces.
     Meta {
@@ -93,6 +96,8 @@ enum Verb {
         /// Overrule a choice of all seeds: NAME=VALUE.
         #[arg(long, value_name = "NAME=VALUE")]
         set: Vec<String>,
+        #[command(flatten)]
+        report: ReportArgs,
     },
     /// Looks for a smaller case that fails in the same way, and keeps it in a file.
     Shrink {
@@ -145,6 +150,37 @@ impl Ways {
             Ways::Http => Over::Http,
         }
     }
+}
+
+/// Whether a report is kept.
+#[derive(Args)]
+struct ReportArgs {
+    /// Keep a report in this file, in Markdown.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// The revision that it names; else the one that git tells.
+    #[arg(long, value_name = "TEXT", requires = "report")]
+    revision: Option<String>,
+}
+
+impl ReportArgs {
+    /// Writes the report of a run, if it is to be kept.
+    fn keep(
+        self,
+        kinds: Kinds,
+        took: Duration,
+        text: impl FnOnce(&report::Run) -> String,
+    ) -> anyhow::Result<()> {
+        let Some(file) = self.report else { return Ok(()) };
+        let revision = self.revision.or_else(report::revision);
+        let run = report::Run { command: said(), revision, kinds, took };
+        report::keep(&file, &text(&run))
+    }
+}
+
+/// The command line, without the program.
+fn said() -> String {
+    std::env::args().skip(1).collect::<Vec<_>>().join(" ")
 }
 
 #[derive(Args)]
@@ -201,16 +237,19 @@ fn main() -> anyhow::Result<ExitCode> {
             let cases: anyhow::Result<Vec<Case>> = cases.iter().map(|it| it.parse()).collect();
             run_here(&cases?, if trace_last { Trace::Last } else { Trace::None })
         }
-        Verb::Swarm { from, seeds, time, jobs, over, sabotage, set } => {
+        Verb::Swarm { from, seeds, time, jobs, over, sabotage, set, report } => {
             let case = |seed| overruled(Case::new(seed, over.of(seed), sabotage), &set);
             let began = Instant::now();
             let limit = time.map_or(Limit::Seeds(seeds), Limit::Time);
-            let (swarm, tally) = swarm(from, limit, swarm::children(jobs), case)?;
-            Ok(report(&swarm, &tally, began.elapsed()))
+            let (swarm, kinds) = swarm(from, limit, swarm::children(jobs), case)?;
+            let took = began.elapsed();
+            let code = told(&swarm, &kinds, took);
+            report.keep(kinds, took, |run| report::of_swarm(run, &swarm))?;
+            Ok(code)
         }
-        Verb::Meta { seed, seeds, over, sabotage, set } => {
+        Verb::Meta { seed, seeds, over, sabotage, set, report } => {
             let case = |seed| overruled(Case::new(seed, over.of(seed), sabotage), &set);
-            meta(&cases(seed, seeds, case)?)
+            meta(&cases(seed, seeds, case)?, report)
         }
         Verb::Shrink { case, out, tries } => shrunk(&case.case()?, out, tries),
         Verb::Replay { file, trace } => {
@@ -346,56 +385,32 @@ enum Limit {
     Time(Duration),
 }
 
-/// How many seeds there were, and of what kind.
-#[derive(Debug, Default)]
-struct Tally {
-    from: u64,
-    next: u64,
-    engine: u64,
-    http: u64,
-    with_bucket: u64,
-}
-
-impl Tally {
-    fn count(&mut self, cases: &[Case]) -> anyhow::Result<()> {
-        for case in cases {
-            match case.over {
-                Over::Engine => self.engine += 1,
-                Over::Http => self.http += 1,
-            }
-            self.with_bucket += u64::from(case.options()?.bucket.there);
-        }
-        Ok(())
-    }
-}
-
 /// One share of seeds after the other; what fails is told at once, and how far it is now and then.
 fn swarm(
     from: u64,
     limit: Limit,
     jobs: usize,
     case: impl Fn(u64) -> anyhow::Result<Case>,
-) -> anyhow::Result<(Swarm, Tally)> {
+) -> anyhow::Result<(Swarm, Kinds)> {
     let (exe, began) = (exe()?, Instant::now());
     let jobs_there = u64::try_from(jobs)?;
     let mut swarm = Swarm::default();
-    let mut tally = Tally { from, next: from, ..Tally::default() };
+    let mut kinds = Kinds::from(from);
     let mut told = began;
     loop {
         let share = match limit {
-            Limit::Seeds(seeds) => (100 * jobs_there).min(from + seeds - tally.next),
+            Limit::Seeds(seeds) => (100 * jobs_there).min(from + seeds - kinds.next),
             Limit::Time(time) if began.elapsed() < time => 20 * jobs_there,
             Limit::Time(_) => 0,
         };
         if share == 0 {
-            return Ok((swarm, tally));
+            return Ok((swarm, kinds));
         }
-        let cases = cases(tally.next, share, &case)?;
+        let cases = cases(kinds.next, share, &case)?;
         let part = swarm::run(&exe, &cases, jobs)?;
         part.failures.iter().for_each(|(seed, what)| eprintln!("failed {seed}: {what}"));
         swarm.add(part);
-        tally.count(&cases)?;
-        tally.next += share;
+        kinds.count(&cases)?;
         if told.elapsed() >= TELL {
             told = Instant::now();
             let (held, failed) = (swarm.hashes.len(), swarm.failures.len());
@@ -404,15 +419,10 @@ fn swarm(
     }
 }
 
-fn report(swarm: &Swarm, tally: &Tally, took: Duration) -> ExitCode {
+fn told(swarm: &Swarm, kinds: &Kinds, took: Duration) -> ExitCode {
     print!("{}", swarm.reports);
-    let said: Vec<String> = std::env::args().skip(1).collect();
-    println!("cargo run -p sim -- {}", said.join(" "));
-    let Tally { from, next, engine, http, with_bucket } = tally;
-    println!(
-        "seeds {from}..{next}: {engine} in the engine's process, {http} over HTTP, {with_bucket} of \
-         all with a bucket"
-    );
+    println!("cargo run -p sim -- {}", said());
+    println!("{kinds}");
     println!(
         "{} held, {} failed; {:?} simulated, {} boots; {}",
         swarm.hashes.len(),
@@ -422,7 +432,8 @@ fn report(swarm: &Swarm, tally: &Tally, took: Duration) -> ExitCode {
         swarm.work()
     );
     let seconds = took.as_secs_f64();
-    let per_second = f64::from(u32::try_from(next - from).unwrap_or(u32::MAX)) / seconds;
+    let seeds = f64::from(u32::try_from(kinds.next - kinds.from).unwrap_or(u32::MAX));
+    let per_second = report::per_second(seeds, took);
     println!("in {seconds:.0} s of real time, {per_second:.2} seeds a second");
     for (seed, what) in &swarm.failures {
         println!("failed {seed}: {what}");
@@ -433,9 +444,10 @@ fn report(swarm: &Swarm, tally: &Tally, took: Duration) -> ExitCode {
     if swarm.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn meta(cases: &[Case]) -> anyhow::Result<ExitCode> {
+fn meta(cases: &[Case], report: ReportArgs) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let compared = meta::compare(&exe()?, cases)?;
+    let took = began.elapsed();
     print!("{}", compared.one.reports);
     for (_, what) in &compared.differing {
         print!("two runs differ of {what}");
@@ -444,10 +456,12 @@ fn meta(cases: &[Case]) -> anyhow::Result<ExitCode> {
     let (differ, failed) = (compared.differing.len(), compared.failed.len());
     println!(
         "{} seeds twice, in other processes and other company, {http} of them over HTTP: {differ} \
-         differ, {failed} failed; {:.0?}",
+         differ, {failed} failed; {took:.0?}",
         cases.len(),
-        began.elapsed()
     );
+    let mut kinds = Kinds::from(cases.first().map_or(0, |case| case.seed));
+    kinds.count(cases)?;
+    report.keep(kinds, took, |run| report::of_meta(run, &compared.one, &compared.differing))?;
     let good = differ == 0 && failed == 0;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

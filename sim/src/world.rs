@@ -212,6 +212,11 @@ impl Sim {
         self.model.borrow_mut().wall_is(self.wall_ms());
     }
 
+    /// The process, which was stopped for long, goes on: much becomes due at once.
+    pub fn goes_on(&self) {
+        self.resumed_at.set(Some(self.now()));
+    }
+
     /// When the process last went on after a stop.
     #[must_use]
     pub fn resumed_at(&self) -> Option<Duration> {

@@ -21,13 +21,18 @@ const FOUND: [(u64, &str); 5] = [
     (100_243, "a fold was published before the details said that it was sealed"),
 ];
 
+/// Seeds that found one with a damaged bucket: a block that could not be read hid records of others.
+const RUINED: [u64; 4] = [20, 30, 111, 125];
+
 fn case(seed: u64) -> Case {
     Case::new(seed, Over::Engine, Sabotage::None).with("bucket", "true")
 }
 
 #[test]
 fn seeds_that_found_defects_of_buckets_hold() {
-    let cases: Vec<Case> = FOUND.iter().map(|(seed, _)| case(*seed)).collect();
+    let found = FOUND.iter().map(|(seed, _)| case(*seed));
+    let ruined = RUINED.iter().map(|seed| case(*seed).with("ruins", "true"));
+    let cases: Vec<Case> = found.chain(ruined).collect();
     let swarm = common::cases(&cases, 2);
     assert!(swarm.failures.is_empty(), "{}", swarm.reports);
 }

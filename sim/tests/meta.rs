@@ -1,5 +1,7 @@
 //! Two runs of a seed are compared, and what differs is named.
 
+#![expect(clippy::disallowed_methods, reason = "a report is a real file")]
+
 mod common;
 
 use std::process::Command;
@@ -37,6 +39,20 @@ fn without_it_the_same_seed_does_the_same_twice() {
     let (said, content) = meta(&["--set", "bucket=false"]);
     assert!(content, "{said}");
     assert!(said.contains(" 0 differ, 0 failed; "), "{said}");
+}
+
+#[test]
+fn what_was_compared_is_kept_in_a_file() {
+    let unique = format!("weir-sim-report-{}.md", std::process::id());
+    let file = std::env::temp_dir().join(unique);
+    let path = file.to_str().expect("a plain name");
+    let (said, content) =
+        meta(&["--set", "bucket=false", "--report", path, "--revision", "of today"]);
+    assert!(content, "{said}");
+    let kept = std::fs::read_to_string(&file).expect("it was written");
+    std::fs::remove_file(&file).expect("it is there");
+    assert!(kept.contains("\n| revision | of today |\n"), "{kept}");
+    assert!(kept.contains("\n| held | 1 |\n| failed | 0 |\n"), "{kept}");
 }
 
 #[test]

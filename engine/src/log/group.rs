@@ -25,6 +25,8 @@ pub(crate) struct Group {
     pub(crate) bytes: BytesMut,
     pub(crate) effects: Vec<Effect>,
     pub(crate) entries: u32,
+    /// How many requests of clients have something in it.
+    pub(crate) admitted: usize,
     pub(crate) gate: Arc<Gate>,
 }
 
@@ -43,7 +45,7 @@ impl Group {
         let mut bytes = BytesMut::with_capacity(bytes);
         bytes.resize(commit::HEADER_BYTES, 0);
         let effects = Vec::with_capacity(effects);
-        Self { lsn, bytes, effects, entries: 0, gate: Arc::default() }
+        Self { lsn, bytes, effects, entries: 0, admitted: 0, gate: Arc::default() }
     }
 
     /// Whether nothing begins or ends with it, and nobody's subscription changes.

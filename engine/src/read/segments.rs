@@ -361,8 +361,53 @@ fn newest(
     Ok(sight.block(segment, no, Purpose::Probe)?.part(stream).map(Part::newest))
 }
 
-/// The newest segment whose records of the stream begin at or before `position`.
+/// The segment that has a record. A block that can't be read hides its own records and no others.
 fn find_position(
+    sight: &Sight<'_>,
+    candidates: &[Arc<Segment>],
+    stream: StreamId,
+    position: Seq,
+) -> Result<Arc<Segment>, Stop> {
+    match halve(sight, candidates, stream, position) {
+        Err(Stop::Failed(Error::Corrupt(what))) => {
+            let found = find_beside(sight, candidates, stream, position)?;
+            found.ok_or_else(|| Error::Corrupt(what).into())
+        }
+        found => found,
+    }
+}
+
+/// The same, if a block that would tell where to look can't be read: every segment is asked that may
+/// have the record.
+fn find_beside(
+    sight: &Sight<'_>,
+    candidates: &[Arc<Segment>],
+    stream: StreamId,
+    position: Seq,
+) -> Result<Option<Arc<Segment>>, Stop> {
+    for segment in candidates.iter().rev() {
+        let later = segment.known_first(stream).is_some_and(|first| first > position);
+        let earlier = segment.known_limit(stream).is_some_and(|limit| limit <= position);
+        let Some(no) = segment.locate(stream, position).filter(|_| !later && !earlier) else {
+            continue;
+        };
+        match sight.block(segment, no, Purpose::Probe) {
+            Ok(block) => {
+                let has = |part: &Part| (part.first()..part.limit()).contains(&position);
+                if block.part(stream).is_some_and(has) {
+                    weir_io::sometimes!("a record was found beside a block that could not be read");
+                    return Ok(Some(Arc::clone(segment)));
+                }
+            }
+            Err(Stop::Failed(Error::Corrupt(_))) => {}
+            Err(stop) => return Err(stop),
+        }
+    }
+    Ok(None)
+}
+
+/// The newest segment whose records of the stream begin at or before `position`.
+fn halve(
     sight: &Sight<'_>,
     candidates: &[Arc<Segment>],
     stream: StreamId,

@@ -3,6 +3,7 @@
 use weir_engine::{
     request::{Append, Create, Error, Fork, From},
     restore::{Options, Report, RestoreError},
+    types::{Epoch, Offset, Seq},
 };
 use weir_io::{
     memory::{Machine, Verb},
@@ -88,6 +89,59 @@ fn a_damaged_block_is_a_clear_error_for_its_records_and_no_others() {
         assert_eq!(contents(&engine, "c").await.len(), 1001);
         engine.close().await;
     });
+}
+
+#[test]
+fn a_damaged_block_hides_no_records_of_the_segments_around_it() {
+    let machine = Machine::new(55);
+    let segments = life(&machine, async |world| {
+        let engine = open(&world, &machine).await;
+        let mut segments: Vec<Key> = Vec::new();
+        for round in 0..5 {
+            // Several streams in one block: its index does not tell where each of them begins.
+            for stream in ["a", "b", "c"] {
+                if round == 0 {
+                    create(&engine, stream).await;
+                }
+                append(&engine, stream, &format!("{stream}{round} ")).await;
+            }
+            pass(15).await;
+            let new = keys(machine.bucket(), "segments/");
+            segments.extend(new.into_iter().find(|key| !segments.contains(key)));
+        }
+        segments
+    });
+    assert_eq!(segments.len(), 5);
+    for damaged in 0..5 {
+        let mut other = Machine::new(80 + damaged);
+        other.share_bucket(&machine.bucket().copied(80 + damaged));
+        // In the head of its only block.
+        let segment = &segments[usize::try_from(damaged).unwrap()];
+        assert!(other.bucket().flip_bit(segment, 50, 0));
+        life(&other, async |world| {
+            let engine = recover(&world, &other).await;
+            for stream in ["a", "b", "c"] {
+                // What was there before the recovery is counted as it was.
+                let epoch = Epoch::new(0);
+                for at in 0..5 {
+                    let from = From::At(Offset { epoch, next: Seq::new(at) });
+                    let said = page(&engine, stream, from).await;
+                    match said {
+                        Err(error) => {
+                            assert!(matches!(error, Error::Corrupt(_)), "{error}");
+                            assert_eq!(at, damaged, "of '{stream}': {error}");
+                        }
+                        Ok(page) => {
+                            assert_ne!(at, damaged, "of '{stream}'");
+                            let text = String::from_utf8(page.pieces.concat()).unwrap();
+                            assert!(text.starts_with(&format!("{stream}{at} ")), "{at}: {text}");
+                        }
+                    }
+                }
+            }
+            engine.close().await;
+        });
+    }
 }
 
 #[test]

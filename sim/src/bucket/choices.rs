@@ -45,6 +45,14 @@ pub struct Choices {
     pub drill: bool,
     /// Hardly anything that is published stays on the disk.
     pub evicts: bool,
+    /// After everything an operator recovers the store as it was at an earlier manifest.
+    pub travels: bool,
+    /// After everything somebody asks what could be deleted.
+    pub dry_runs: bool,
+    /// After everything a damaged bucket is recovered from.
+    pub ruins: bool,
+    /// After everything the newest manifest is damaged beside its server.
+    pub spoils: bool,
 }
 
 fn one_of<T: Copy>(chance: &mut ChaCha8Rng, choices: &[T]) -> T {
@@ -77,6 +85,11 @@ impl Choices {
             rivals: c.random_bool(0.5),
             drill: c.random_bool(0.4),
             evicts: c.random_bool(0.4),
+            // Later choices come last, so that the earlier ones of a seed stay what they were.
+            travels: c.random_bool(0.4),
+            dry_runs: c.random_bool(0.4),
+            ruins: c.random_bool(0.5),
+            spoils: c.random_bool(0.3),
         }
     }
 
@@ -88,7 +101,7 @@ impl Choices {
     }
 
     /// The switches and their names.
-    pub fn switches(&mut self) -> [(&'static str, &mut bool); 13] {
+    pub fn switches(&mut self) -> [(&'static str, &mut bool); 17] {
         [
             ("bucket", &mut self.there),
             ("bucket_slow", &mut self.slow),
@@ -103,6 +116,10 @@ impl Choices {
             ("rivals", &mut self.rivals),
             ("drill", &mut self.drill),
             ("evicts", &mut self.evicts),
+            ("travels", &mut self.travels),
+            ("dry_runs", &mut self.dry_runs),
+            ("ruins", &mut self.ruins),
+            ("spoils", &mut self.spoils),
         ]
     }
 

@@ -4,22 +4,28 @@
 //! ```text
 //! choices ─▶ depot: the machine's bucket, fair or foul ─▶ store
 //!                      └─ audit, at any moment, past all faults: INV-40, 41, 46, 48
-//! at the end: everything is there, everything else goes, then silence (INV-47); a twin (INV-48)
+//! at the end: everything is there, everything else goes, then silence (INV-47); a twin (INV-48);
+//!            and copies that were kept: recovered as of then, asked for what is superfluous, damaged
 //! ```
 //! The bucket is another machine: no power cut touches it, its weather outlives boots, and a
 //! request that a dead process sent may still arrive.
 
+mod album;
 mod choices;
 mod drill;
 mod duel;
 mod frozen;
+mod garbage;
 mod linger;
 mod look;
 mod lying;
+mod past;
 mod rehearsal;
 mod rival;
 mod rot;
+mod ruin;
 mod settled;
+mod spoiled;
 
 use std::{
     cell::{Cell, RefCell},
@@ -39,6 +45,7 @@ pub(crate) use self::{
     duel::run as duel,
     linger::run as linger,
     look::{beside, look},
+    past::run as look_back,
     rehearsal::run as rehearse,
     rot::run as rot,
     settled::run as settled,
@@ -69,6 +76,8 @@ pub struct Depot {
     seen: Cell<u64>,
     /// Epoch and tail of each stream in the newest manifest.
     tails: RefCell<BTreeMap<StreamName, (u32, u64)>>,
+    /// Copies that are looked at when the seed is over.
+    album: album::Album,
 }
 
 impl Sim {

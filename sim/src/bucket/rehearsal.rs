@@ -2,7 +2,7 @@
 //! between two boots. What comes back is what was published, record for record what clients know;
 //! what was not is named as lost (INV-49). The store itself notices nothing.
 
-use std::{rc::Rc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rand::RngExt;
@@ -12,12 +12,12 @@ use weir_engine::{
     Config, Engine,
     audit::{Newest, Published},
     request::{Append, Error, From, Page, Read, Rejection},
-    restore::Options,
+    restore::{Options, Report},
     types::{Epoch, Expiry, Form, Offset, Seq, StoreMs, StreamName},
 };
-use weir_io::{World, memory::Machine};
+use weir_io::{World, memory::Machine, objects::Objects};
 
-use super::look;
+use super::{album, look};
 use crate::{
     checks::{self, Breach},
     faults::DIR,
@@ -40,6 +40,7 @@ const BOOTS: u32 = 1 << 20;
 
 /// Recovers a copy, perhaps.
 pub(crate) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
+    album::keep(sim);
     if !sim.options.bucket.there || !c.random_ratio(1, SHARE) {
         return;
     }
@@ -52,39 +53,47 @@ pub(crate) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
     let local = LocalSet::new();
     let played = local.block_on(&runtime, async {
         let world = machine.boot(sim.now());
-        play(sim, world, &machine, &newest).await
+        let asked = Asked::newest(&newest);
+        play(sim, world, &machine, &asked).await
     });
     machine.drive().kill();
     drop(local);
     sim.check(played);
 }
 
-async fn play(sim: &Sim, world: World, machine: &Machine, newest: &Newest) -> Result<(), Breach> {
-    let config = || sim.options.bucket.applied(Config::new(DIR));
-    let bucket = || machine.bucket().client(std::sync::Arc::clone(&world.clock));
-    let options = Options::default();
-    let report = Engine::bootstrap(world.clone(), config(), bucket(), options, "a rehearsal").await;
-    let report = match report {
-        Ok(report) => report,
-        Err(error) => return Breach::of(checks::RECOVERED, format!("no recovery: {error}")),
-    };
-    require!(
-        report.recoveries == newest.recoveries + 1 && report.through == newest.through,
-        checks::RECOVERED,
-        "manifest {} has {} recoveries and commit {}, restored was {report:?}",
-        newest.generation,
-        newest.recoveries,
-        newest.through
-    );
-    let opened = Engine::open_with(world.clone(), config(), Some(bucket()), "a rehearsal").await;
-    let engine = match opened {
-        Ok(engine) => engine,
-        Err(error) => {
-            return Breach::of(checks::RECOVERED, format!("recovered, not opened: {error}"));
+/// A recovery, and what must come of it.
+pub(super) struct Asked<'a> {
+    pub(super) options: Options,
+    /// What comes back.
+    pub(super) shown: &'a Newest,
+    /// The end of the chain: its generation, and how many recoveries there are after this one.
+    pub(super) end: u64,
+    pub(super) recoveries: u32,
+}
+
+impl<'a> Asked<'a> {
+    /// The newest manifest, of a bucket that is whole.
+    pub(super) fn newest(newest: &'a Newest) -> Self {
+        Self {
+            options: Options::default(),
+            shown: newest,
+            end: newest.generation,
+            recoveries: newest.recoveries + 1,
         }
-    };
+    }
+}
+
+/// Recovers a store and looks at all of it.
+pub(super) async fn play(
+    sim: &Sim,
+    world: World,
+    machine: &Machine,
+    asked: &Asked<'_>,
+) -> Result<(), Breach> {
+    let report = recover(sim, &world, machine, asked).await?;
+    let engine = open(sim, &world, machine).await?;
     weir_io::sometimes!("a store was recovered from a copy of its bucket");
-    let era = Epoch::first_of(report.recoveries);
+    let (newest, era) = (asked.shown, Epoch::first_of(report.recoveries));
     for stream in newest.streams.iter().filter(|it| !it.retired && it.name.as_str() != WAKES) {
         compare(sim, &engine, stream, era).await?;
     }
@@ -94,8 +103,62 @@ async fn play(sim: &Sim, world: World, machine: &Machine, newest: &Newest) -> Re
     Ok(())
 }
 
-async fn read(engine: &Engine, name: &StreamName, from: From) -> Result<Page, Error> {
-    engine.read(Read { name: name.clone(), from, key: None, bytes_max: PAGE_BYTES_MAX }).await
+pub(super) fn config(sim: &Sim) -> Config {
+    sim.options.bucket.applied(Config::new(DIR))
+}
+
+pub(super) fn client(machine: &Machine, world: &World) -> Arc<dyn Objects> {
+    machine.bucket().client(Arc::clone(&world.clock))
+}
+
+async fn recover(
+    sim: &Sim,
+    world: &World,
+    machine: &Machine,
+    asked: &Asked<'_>,
+) -> Result<Report, Breach> {
+    let Asked { options, shown, end, recoveries } = *asked;
+    let (config, bucket) = (config(sim), client(machine, world));
+    let report = Engine::bootstrap(world.clone(), config, bucket, options, "a rehearsal").await;
+    let report = match report {
+        Ok(report) => report,
+        Err(error) => return Breach::of(checks::RECOVERED, format!("no recovery: {error}")),
+    };
+    require!(
+        report.recoveries == recoveries
+            && (report.generation, report.through) == (shown.generation, shown.through)
+            && report.claimed == end + 1,
+        checks::RECOVERED,
+        "manifest {} has commit {}, {end} is the last and {recoveries} the recovery; restored was \
+         {report:?}",
+        shown.generation,
+        shown.through
+    );
+    Ok(report)
+}
+
+/// Opens what was recovered.
+pub(super) async fn open(sim: &Sim, world: &World, machine: &Machine) -> Result<Engine, Breach> {
+    let (config, bucket) = (config(sim), client(machine, world));
+    match Engine::open_with(world.clone(), config, Some(bucket), "a rehearsal").await {
+        Ok(engine) => Ok(engine),
+        Err(error) => Breach::of(checks::RECOVERED, format!("recovered, not opened: {error}")),
+    }
+}
+
+/// Everything from a position on.
+pub(super) async fn read(engine: &Engine, name: &StreamName, from: From) -> Result<Page, Error> {
+    part(engine, name, from, PAGE_BYTES_MAX).await
+}
+
+/// So many bytes, one record at least.
+pub(super) async fn part(
+    engine: &Engine,
+    name: &StreamName,
+    from: From,
+    bytes_max: usize,
+) -> Result<Page, Error> {
+    engine.read(Read { name: name.clone(), from, key: None, bytes_max }).await
 }
 
 /// One stream: what it shows, where it ends, and what it says of what was lost.
@@ -146,6 +209,18 @@ async fn compare(sim: &Sim, engine: &Engine, stream: &Published, era: Epoch) -> 
     if stream.closed {
         return Ok(());
     }
+    takes(sim, engine, stream, &page, era).await
+}
+
+/// An open stream takes an append where it ends.
+pub(super) async fn takes(
+    sim: &Sim,
+    engine: &Engine,
+    stream: &Published,
+    page: &Page,
+    era: Epoch,
+) -> Result<(), Breach> {
+    let name = &stream.name;
     let append = || Append::new(name.clone(), page.content.clone(), body(page.form()));
     let mut appended = engine.append(append()).await;
     for _ in 0..BUSY_MAX {
@@ -160,7 +235,7 @@ async fn compare(sim: &Sim, engine: &Engine, stream: &Published, era: Epoch) -> 
         return Ok(());
     }
     let appended = appended.map(|appended| appended.next);
-    let next = Offset { epoch: epoch.max(era), next: end.after(1) };
+    let next = Offset { epoch: stream.next.epoch.max(era), next: stream.next.next.after(1) };
     require!(
         matches!(&appended, Ok(it) if *it == next),
         checks::RECOVERED,
@@ -171,7 +246,7 @@ async fn compare(sim: &Sim, engine: &Engine, stream: &Published, era: Epoch) -> 
 
 /// Whether an answer may mean that the window of a stream has passed: at any moment, unless it is
 /// known to have none.
-fn may_be_over(sim: &Sim, stream: &Published, error: &Error) -> bool {
+pub(super) fn may_be_over(sim: &Sim, stream: &Published, error: &Error) -> bool {
     let model = sim.model.borrow();
     let lives = model.names.get(&stream.name).map(|named| &named.lives);
     let life = lives.and_then(|lives| lives.get(&stream.next.epoch.get()));
@@ -193,7 +268,12 @@ fn body(form: Form) -> Bytes {
 }
 
 /// What clients know of a position is what a page shows there.
-fn same(model: &Model, name: &StreamName, epoch: u32, page: &Page) -> Result<(), Breach> {
+pub(super) fn same(
+    model: &Model,
+    name: &StreamName,
+    epoch: u32,
+    page: &Page,
+) -> Result<(), Breach> {
     if model.is_murky(name, epoch) {
         return Ok(());
     }

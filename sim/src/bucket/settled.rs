@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, rc::Rc, time::Duration};
 use weir_engine::{audit::Newest, request::List, types::StoreMs};
 use weir_io::objects::Key;
 
-use super::{alone, look};
+use super::{album, alone, look};
 use crate::{
     checks::{self, Breach},
     require,
@@ -44,6 +44,7 @@ async fn settle(host: &Rc<Host>) -> Result<(), Breach> {
     crate::run::drain(host).await;
     tokio::time::sleep(options.seal_age + UPLOAD_MAX).await;
     kept_up(host).await?;
+    album::at_rest(&host.sim);
     let mut left = BTreeSet::new();
     for _ in 0..TURNS_MAX {
         tokio::time::sleep(grace + grace / 4 + UPLOAD_MAX).await;
@@ -54,6 +55,7 @@ async fn settle(host: &Rc<Host>) -> Result<(), Breach> {
         }
     }
     require!(left.is_empty(), checks::COLLECTED, "nobody needs {left:?}, and they stay");
+    album::at_rest(&host.sim);
     silent(host).await?;
     kept_up(host).await
 }

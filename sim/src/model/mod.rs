@@ -194,6 +194,15 @@ impl Model {
         }
     }
 
+    /// Bytes of so many of the largest requests that were ever sent, each record with so much beside it.
+    #[must_use]
+    pub fn largest(&self, count: usize, beside: usize) -> usize {
+        let bytes = |records: &[Vec<u8>]| records.iter().map(|it| it.len() + beside).sum();
+        let mut sizes: Vec<usize> = self.requests.iter().map(|it| bytes(&it.records)).collect();
+        sizes.sort_unstable_by(|a, b| b.cmp(a));
+        sizes.iter().take(count).sum()
+    }
+
     /// For a request that is about no stream.
     #[must_use]
     pub fn nameless(&self, name: StreamName) -> Ticket {

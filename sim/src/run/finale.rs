@@ -67,6 +67,7 @@ pub(super) fn run(sim: &Rc<Sim>, c: &mut ChaCha8Rng) {
         });
     }
     bucket::drill(sim, c);
+    bucket::look_back(sim);
 }
 
 async fn peace(host: &Rc<Host>, c: &mut ChaCha8Rng) {

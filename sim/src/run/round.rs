@@ -29,9 +29,14 @@ enum Ending {
     CloseQuiet,
 }
 
-/// What the server itself may write in one go beside what clients send: looks at subscriptions, ends
-/// of streams, renewals.
-const OWN_REQUESTS_MAX: usize = 2200;
+/// What the server writes itself is no longer, but for an event with a few names.
+const OWN_BYTES_MAX: usize = 1 << 10;
+/// What a record takes in memory beside its bytes, with its part of its request.
+const RECORD_BESIDE_BYTES: usize = 256;
+/// Changes of tables between two commits, and pages that they touch: a fold's rows and a checkpoint's rest.
+const SLICES_BYTES_MAX: usize = 512 << 10;
+/// Pieces of segments between two looks of the checkpointer, where they are kept in the database.
+const SEGMENTS_BYTES_MAX: usize = 4 << 20;
 
 /// How long live readers may take to see everything when nobody writes any more.
 const CATCH_UP_MAX: Duration = Duration::from_secs(4);
@@ -285,29 +290,61 @@ pub(crate) async fn close(host: &Host) {
     sim.note("closed");
 }
 
-/// Memory and log are within what the configuration says, with room for what is on its way, whatever
-/// the faults.
+/// Memory and log are within what the configuration says, whatever the faults, with room for what was
+/// let in before: at most two requests of each client, and what the server writes itself.
 pub(crate) fn bounded(sim: &Sim, engine: &Engine, disk: &dyn Disk) -> Result<(), Breach> {
-    let options = &sim.options;
-    let queued = usize::try_from(engine.metrics().queue_requests.get()).unwrap_or(0);
-    let most = options.queue_requests_max + OWN_REQUESTS_MAX;
-    require!(queued <= most, checks::BOUNDED, "{queued} requests are queued, at most {most}");
-    let room = 2 * options.fill_max * 4 * 41 * usize::try_from(options.clients).unwrap_or(1);
-    let held = usize::try_from(engine.metrics().memtable_bytes.get()).unwrap_or(0);
-    let most = 2 * options.memtable_bytes_max + room;
-    require!(held <= most, checks::BOUNDED, "{held} bytes in memory, at most {most}");
-    let cached = u64::try_from(engine.metrics().block_cache_bytes.get()).unwrap_or(0);
-    let most = options.block_cache_bytes + u64::try_from(room).unwrap_or(u64::MAX);
-    require!(cached <= most, checks::BOUNDED, "{cached} bytes of blocks, at most {most}");
+    let (options, metrics) = (&sim.options, engine.metrics());
+    let queued = usize::try_from(metrics.queue_requests.get()).unwrap_or(0);
+    within("requests are queued", queued, options.queue_requests_max, || own_requests(sim))?;
+    let held = usize::try_from(metrics.memtable_bytes.get()).unwrap_or(0);
+    within("bytes are in memory", held, 2 * options.memtable_bytes_max, || let_in(sim))?;
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let cached = usize::try_from(metrics.block_cache_bytes.get()).unwrap_or(0);
+    within("bytes of blocks are kept", cached, size(options.block_cache_bytes), || 0)?;
     let mut wal = options.database().into_os_string();
     wal.push("-wal");
     let wal = disk.open(std::path::Path::new(&wal));
     let Ok(len) = wal.and_then(|wal| wal.len()) else {
         return Ok(());
     };
-    let most = options.wal_bytes_max * 2 + (4 << 20) + u64::try_from(room).unwrap_or(u64::MAX);
-    require!(len <= most, checks::BOUNDED, "the WAL has {len} bytes, at most {most}");
+    within("bytes are in the WAL", size(len), size(options.wal_bytes_max), || {
+        // Pages are not filled, and have heads.
+        let commits = let_in(sim) / 8 * 9;
+        // In one file segments pass through it, a merged one as well.
+        let segments = size(options.wal_bytes_max) + SEGMENTS_BYTES_MAX;
+        commits + SLICES_BYTES_MAX + if options.is_one_file() { segments } else { 0 }
+    })
+}
+
+/// There are no more of them than `most` and what was let in before; the latter is looked at only if it
+/// matters.
+fn within(
+    what: &str,
+    count: usize,
+    most: usize,
+    room: impl FnOnce() -> usize,
+) -> Result<(), Breach> {
+    if count <= most {
+        return Ok(());
+    }
+    let room = room();
+    require!(count <= most + room, checks::BOUNDED, "{count} {what}, at most {most} and {room}");
     Ok(())
+}
+
+/// What the server has to write itself, at most at once: an end or a trim and a renewal of each stream,
+/// a wake and its event of each subscription, and what a deletion ends with it.
+fn own_requests(sim: &Sim) -> usize {
+    let clients = usize::try_from(sim.options.clients).unwrap_or(usize::MAX);
+    2 * (workload::targets().len() + workload::subscribers::kinds().len() + clients)
+}
+
+/// Bytes that may be let in while there is room for none: the largest requests that were ever sent, two
+/// of each client, and the server's own.
+fn let_in(sim: &Sim) -> usize {
+    let clients = usize::try_from(sim.options.clients).unwrap_or(usize::MAX);
+    let own = own_requests(sim) * OWN_BYTES_MAX;
+    sim.model.borrow().largest(2 * clients, RECORD_BESIDE_BYTES) + own
 }
 
 /// Faults come and go.

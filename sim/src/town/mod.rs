@@ -104,7 +104,7 @@ fn live(sim: &Rc<Sim>) {
     let mut weather = Weather::new(sim, Rc::clone(&post), c, links, receivers);
     sim.set_time(Duration::ZERO);
     let length = sim.options.round * sim.options.rounds;
-    while sim.now() < length && !over(sim) {
+    while sim.now() < length + weather.nights() && !over(sim) {
         step(sim, &mut net, &mut weather);
         weather.blow(sim, &mut net);
     }
@@ -194,7 +194,7 @@ fn step(sim: &Rc<Sim>, net: &mut turmoil::Sim<'static>, weather: &mut Weather) {
             sim.check::<()>(Breach::of(checks::SERVES, format!("a machine failed: {error}")));
         }
     }
-    sim.set_time(sim.now() + STEP);
+    sim.set_time(sim.now() + STEP + weather.night());
     if weather.runs() {
         sim.doubts.ran(STEP);
     }

@@ -32,6 +32,8 @@ pub struct TownOptions {
     pub receivers_slow: bool,
     /// Receivers of webhooks crash.
     pub receivers_crash: bool,
+    /// A pause may last for hours; machines of clients sleep through most of it.
+    pub nights: bool,
 }
 
 impl TownOptions {
@@ -52,11 +54,13 @@ impl TownOptions {
             receivers_fail: c.random_bool(0.5),
             receivers_slow: c.random_bool(0.4),
             receivers_crash: c.random_bool(0.4),
+            // Later choices come last, so that the earlier ones of a seed stay what they were.
+            nights: c.random_bool(0.4),
         }
     }
 
     /// The faults by name.
-    pub fn switches(&mut self) -> [(&'static str, &mut bool); 12] {
+    pub fn switches(&mut self) -> [(&'static str, &mut bool); 13] {
         [
             ("cuts", &mut self.cuts),
             ("resets", &mut self.resets),
@@ -70,6 +74,7 @@ impl TownOptions {
             ("receivers_fail", &mut self.receivers_fail),
             ("receivers_slow", &mut self.receivers_slow),
             ("receivers_crash", &mut self.receivers_crash),
+            ("nights", &mut self.nights),
         ]
     }
 }

@@ -74,6 +74,45 @@ pub struct Post {
     pub sipped: Cell<u32>,
     /// What happens to a store while it runs: its bucket's weather, rot, other processes.
     pub sky: RefCell<Vec<AbortHandle>>,
+    /// Hours through which the process, which is stopped, and every other machine sleep.
+    pub night: Night,
+}
+
+/// Time that passes on the server's machine alone, at once.
+#[derive(Debug, Default)]
+pub struct Night {
+    falls: Notify,
+    length: Cell<Option<Duration>>,
+    passed: Cell<Duration>,
+}
+
+impl Night {
+    /// The clock of the server's machine moves on by this in its next step.
+    pub fn fall(&self, length: Duration) {
+        self.length.set(Some(length));
+        self.falls.notify_one();
+    }
+
+    /// None falls: the machine has no power.
+    pub fn forget(&self) {
+        self.length.take();
+    }
+
+    /// How much has passed since this was asked before.
+    pub fn passed(&self) -> Duration {
+        self.passed.take()
+    }
+
+    /// Lets nights pass, in the runtime of the server's machine.
+    async fn pass(&self) {
+        loop {
+            self.falls.notified().await;
+            if let Some(length) = self.length.take() {
+                tokio::time::advance(length).await;
+                self.passed.set(self.passed.get() + length);
+            }
+        }
+    }
 }
 
 impl Post {
@@ -95,6 +134,7 @@ impl Post {
             sipping: Cell::new(true),
             sipped: Cell::default(),
             sky: RefCell::default(),
+            night: Night::default(),
         }
     }
 
@@ -119,7 +159,12 @@ pub async fn run(sim: Rc<Sim>, post: Rc<Post>, config: HttpConfig) {
     post.tags.begin();
     let world = World { outbound: Arc::new(post.calls.way.clone()), ..sim.plug() };
     let world = pause::stoppable(world, &gate);
-    Gated::new(&gate, Box::pin(live(sim, post, config, world))).await;
+    let process = Gated::new(&gate, Box::pin(live(sim, Rc::clone(&post), config, world)));
+    tokio::select! {
+        biased;
+        () = process => {}
+        () = post.night.pass() => {}
+    }
 }
 
 async fn live(sim: Rc<Sim>, post: Rc<Post>, config: HttpConfig, world: World) {

@@ -23,6 +23,10 @@ type Net = turmoil::Sim<'static>;
 const STOP_MAX: Duration = Duration::from_secs(60);
 /// Longest pause of the server's process.
 const PAUSE_MS_MAX: u64 = 12_000;
+/// The part of chance that decides on nights.
+const NIGHTS: u32 = 980;
+/// How long the machines of clients are awake after a night before the process goes on.
+const DAWN: Duration = Duration::from_millis(20);
 /// More operations than there are in any seed.
 const NEVER: u64 = 1 << 40;
 /// Bursts of one seed.
@@ -46,6 +50,16 @@ pub struct Weather {
     next: Duration,
     /// When the server's process goes on.
     paused_until: Option<Duration>,
+    /// What decides on nights, if there are any.
+    nights: Option<ChaCha8Rng>,
+    /// The night that ends the pause.
+    night: Option<Duration>,
+    /// The pause had one.
+    slept: bool,
+    /// All nights.
+    nights_passed: Duration,
+    /// The server was asked to stop.
+    stopping: bool,
     /// When the disk is well again.
     disk_until: Option<Duration>,
     log_failed_since: Option<Duration>,
@@ -76,6 +90,11 @@ impl Weather {
             power: Power::On,
             next,
             paused_until: None,
+            nights: sim.options.town.nights.then(|| sim.chance(NIGHTS)),
+            night: None,
+            slept: false,
+            nights_passed: Duration::ZERO,
+            stopping: false,
             disk_until: None,
             log_failed_since: None,
             receivers: receivers.into_iter().map(|name| (name, None)).collect(),
@@ -141,7 +160,7 @@ impl Weather {
             sim.note("the disk is well again");
         }
         if self.paused_until.is_some_and(|until| sim.now() >= until) {
-            self.resume(sim);
+            self.sleep_or_resume(sim);
         }
         for (name, until) in &mut self.receivers {
             if until.is_some_and(|until| sim.now() >= until) {
@@ -159,6 +178,8 @@ impl Weather {
         drive.kill();
         self.post.insight.replace(None);
         self.paused_until = None;
+        (self.night, self.slept, self.stopping) = (None, false, false);
+        self.post.night.forget();
         // A machine without power says no goodbye to its peers.
         if power && self.chance.random_bool(0.5) {
             self.links.silence(net, |net| net.crash(SERVER));
@@ -214,6 +235,7 @@ impl Weather {
             }
             3 if options.graceful && self.power == Power::On => {
                 sim.note("the server is asked to stop");
+                self.stopping = true;
                 self.post.stop.borrow().notify_one();
             }
             4 if options.wall_jumps => {
@@ -252,12 +274,45 @@ impl Weather {
         sim.note(&format!("the server's process stops for {length:?}"));
         self.post.gate.borrow().shut();
         self.paused_until = Some(sim.now() + length);
+        // Starts and stops have their time, which is not stretched.
+        let serves = self.post.insight.borrow().is_some() && !self.stopping;
+        let nights = self.nights.as_mut().filter(|_| serves);
+        self.night = nights.and_then(|c| c.random_bool(0.6).then(|| Options::pause(c)));
+    }
+
+    /// The pause is over, or the rest of it is slept through.
+    fn sleep_or_resume(&mut self, sim: &Sim) {
+        let Some(night) = self.night.take() else { return self.resume(sim) };
+        sim.note(&format!("everybody sleeps for {night:?}"));
+        if night > Duration::from_secs(3600) {
+            weir_io::sometimes!("the server's process was stopped for more than an hour");
+        }
+        self.post.night.fall(night);
+        self.slept = true;
+        self.paused_until = Some(sim.now() + night + DAWN);
+    }
+
+    /// A step is over: how much longer it was because everybody slept.
+    pub fn night(&mut self) -> Duration {
+        let passed = self.post.night.passed();
+        self.nights_passed += passed;
+        passed
+    }
+
+    /// How long everybody slept, all in all.
+    pub fn nights(&self) -> Duration {
+        self.nights_passed
     }
 
     fn resume(&mut self, sim: &Sim) {
         weir_io::sometimes!("the server's process stopped and went on");
         sim.note("the server's process goes on");
         self.paused_until = None;
+        self.night = None;
+        self.post.night.forget();
+        if std::mem::take(&mut self.slept) {
+            sim.goes_on();
+        }
         let lost = (sim.sabotage == Sabotage::TasksOversleep).then_some(3);
         self.post.gate.borrow().open(lost);
     }

@@ -58,8 +58,11 @@ struct Inner {
     mode: Mode,
     open: Group,
     full: VecDeque<Group>,
+    /// Effects that wait for a commit, and the bytes of their entries.
     requests: usize,
     bytes: usize,
+    /// The request being decided is a client's, and has put nothing into a group yet.
+    is_clients: bool,
     next_stream: u64,
 }
 
@@ -121,6 +124,7 @@ impl Sequencer {
                 full: VecDeque::new(),
                 requests: 0,
                 bytes: 0,
+                is_clients: false,
                 next_stream: next_stream.get(),
             }),
             shelf,
@@ -132,7 +136,7 @@ impl Sequencer {
         }
     }
 
-    /// Admits a client's write if there is room (INV-13).
+    /// Admits a client's write if there is room.
     fn admit(&self, body: usize) -> Result<parking_lot::MutexGuard<'_, Inner>, Error> {
         let mut inner = self.inner.lock();
         match &inner.mode {
@@ -148,7 +152,7 @@ impl Sequencer {
         {
             return Err(Error::Busy);
         }
-        assert!(inner.requests < self.queue_requests_max, "INV-13 the queue is bounded");
+        inner.is_clients = true;
         inner.close_if_full();
         Ok(inner)
     }
@@ -163,6 +167,7 @@ impl Sequencer {
             Mode::Overtaken(_) => return Err(Error::Overtaken),
             Mode::Draining => return Err(Error::Draining),
         }
+        inner.is_clients = false;
         inner.close_if_full();
         Ok(inner)
     }
@@ -213,6 +218,7 @@ impl Sequencer {
     /// The next group to commit, if anything waits.
     pub(crate) fn take(&self) -> Option<Group> {
         let mut inner = self.inner.lock();
+        inner.check(self.queue_requests_max);
         let group = match inner.full.pop_front() {
             Some(group) => group,
             None if inner.open.effects.is_empty() => return None,
@@ -304,9 +310,27 @@ impl Inner {
         payload
     }
 
+    /// What waits is what was counted, and clients have no more of it than they may: by what is in the
+    /// groups, not by what admits.
+    fn check(&self, queue_requests_max: usize) {
+        let (mut effects, mut bytes, mut admitted) = (0, 0, 0);
+        for group in self.full.iter().chain([&self.open]) {
+            effects += group.effects.len();
+            bytes += group.bytes.len() - commit::HEADER_BYTES;
+            admitted += group.admitted;
+        }
+        let counted = (self.requests, self.bytes);
+        assert_eq!(counted, (effects, bytes), "INV-13 the queue is bounded: it is counted right");
+        assert!(
+            admitted <= queue_requests_max,
+            "INV-13 the queue is bounded: {admitted} requests wait, at most {queue_requests_max}"
+        );
+    }
+
     /// The open group does this once it is durable.
     fn effect(&mut self, effect: Effect) {
         self.requests += 1;
+        self.open.admitted += usize::from(std::mem::take(&mut self.is_clients));
         self.open.effects.push(effect);
     }
 
@@ -371,4 +395,36 @@ fn refuse<A>(rejection: Rejection, gate: Option<Arc<Gate>>) -> Submitted<A> {
 
 fn pending(gate: Option<Arc<Gate>>) -> Option<Arc<Gate>> {
     gate.filter(|gate| gate.outcome() != Some(Outcome::Durable))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A queue with so many requests of clients in two groups, which counts so many effects.
+    fn queue(admitted: usize, requests: usize) -> Inner {
+        let mut full = Group::new(Lsn::new(1));
+        let mut open = full.next();
+        (full.admitted, open.admitted) = (admitted / 2, admitted - admitted / 2);
+        let mode = Mode::Serving;
+        let full = VecDeque::from([full]);
+        Inner { mode, open, full, requests, bytes: 0, is_clients: false, next_stream: 1 }
+    }
+
+    #[test]
+    fn a_queue_within_its_bound_is_let_be() {
+        queue(7, 0).check(7);
+    }
+
+    #[test]
+    #[should_panic(expected = "INV-13 the queue is bounded: 8 requests wait, at most 7")]
+    fn a_queue_beyond_its_bound_is_noticed_whatever_admits() {
+        queue(8, 0).check(7);
+    }
+
+    #[test]
+    #[should_panic(expected = "INV-13 the queue is bounded: it is counted right")]
+    fn a_queue_that_is_counted_wrong_is_noticed() {
+        queue(0, 1).check(7);
+    }
 }
