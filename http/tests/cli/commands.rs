@@ -233,6 +233,24 @@ async fn a_key_is_asked_for_and_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_blank_environment_gives_no_server_and_no_key() {
+    let server = Server::start().await;
+    let url = format!("http://{}", server.address);
+    let bench = ["bench", "append", "--connections", "1", "--seconds", "0.1", "--warm-up", "0"];
+    for blank in ["", " "] {
+        for args in [&["create", "a"][..], &["append", "a", "-m", "1"], &["ls"], &bench] {
+            let mut command = command(server.address, args);
+            command.args(["--url", &url]).env("WEIR_URL", blank).env("WEIR_AUTH", blank);
+            end(command.spawn().expect("starts")).await.ok();
+        }
+    }
+    let mut nonsense = command(server.address, &["ls"]);
+    let nonsense = nonsense.env("WEIR_URL", "nonsense").spawn().expect("starts");
+    let nonsense = end(nonsense).await;
+    assert!(nonsense.code == Some(2) && nonsense.err.contains("WEIR_URL"), "{nonsense:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_there_is_told_with_what_to_do() {
     let nobody = ([127, 0, 0, 1], 1).into();
     let began = std::time::Instant::now();

@@ -150,7 +150,8 @@ async fn dispatch(context: Context, command: ClientCommand) -> anyhow::Result<Ex
 
 fn open(flags: &ServerFlags, interrupt: Interrupt) -> anyhow::Result<Context> {
     let world = os::world()?;
-    let target = flags.target.target()?;
+    let environment = Environment::of_process();
+    let target = flags.target.target(&environment)?;
     let usual = Patience::default();
     let patience = match flags.retry_for {
         Some(total) => Patience { total, ..usual },
@@ -163,7 +164,7 @@ fn open(flags: &ServerFlags, interrupt: Interrupt) -> anyhow::Result<Context> {
         interrupt,
         voice: Voice::of(flags.json),
         so_far: SoFar::default(),
-        state: journal::directory(&Environment::of_process()),
+        state: journal::directory(&environment),
         world,
     })
 }
