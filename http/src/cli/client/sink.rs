@@ -204,15 +204,20 @@ impl<'a> Sink<'a> {
             (Err(error), _) | (_, Err(error)) => Err(error),
         };
         let deleted = match now {
-            Ok(now) if now == *own => self.stream.delete().await,
-            Ok(_) => {
-                context.note(&format!("{name} was made and stays: others append to it"));
-                return;
+            // Who appends meanwhile keeps it, on servers that know the condition.
+            Ok(now) if now == *own && !own.tail.is_empty() => {
+                self.stream.delete_at(&own.tail).await
             }
+            Ok(now) if now == *own => self.stream.delete().await,
+            Ok(_) => Err(Error::Conflict { what: name.to_owned(), message: String::new() }),
             Err(error) => Err(error),
         };
-        if let Err(error) = deleted {
-            context.note(&format!("{name} was made and stays: {error}"));
+        match deleted {
+            Ok(()) => {}
+            Err(Error::Conflict { .. }) => {
+                context.note(&format!("{name} was made and stays: others append to it"));
+            }
+            Err(error) => context.note(&format!("{name} was made and stays: {error}")),
         }
     }
 
