@@ -28,7 +28,7 @@ const MAYBE_TWICE: &str = "part of the input is appended, and what was sent last
                            command again appends that part twice: see what is there, or next time \
                            use --producer-id, which goes on by itself";
 /// Said of a message without a letter.
-const NO_MESSAGE: &str = "there is nothing in -m '': a message has something in it, such as -m '\"\"' \
+pub(super) const NO_MESSAGE: &str = "there is nothing in -m '': a message has something in it, such as -m '\"\"' \
                           for an empty text in JSON";
 /// Said of a file that is not there.
 const NO_FILE: &str = "what follows the stream are files; `-m TEXT` appends a message, and what \

@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 mod values;
 
 use self::values::{
-    parse_batch, parse_end, parse_lines, parse_retention, parse_stream, parse_type,
+    parse_batch, parse_end, parse_lines, parse_retention, parse_stream, parse_ttl, parse_type,
 };
 use super::since::{self, Origin};
 use crate::{bench::flags::TargetFlags, cli::flags::parse_duration};
@@ -110,7 +110,7 @@ pub struct StreamFlags {
 #[derive(Clone, Debug, Args)]
 pub struct LifeFlags {
     /// How long it stays without use: 30m, 7d
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "expires_at")]
+    #[arg(long, value_name = "TIME", value_parser = parse_ttl, conflicts_with = "expires_at")]
     pub ttl: Option<Duration>,
 
     /// When it goes: 2027-01-01T00:00:00Z

@@ -1,6 +1,20 @@
 //! What flags take, and what is said of what they do not.
 
-use crate::wire::{date, retention};
+use std::time::Duration;
+
+use crate::{
+    cli::flags::parse_duration,
+    wire::{date, retention},
+};
+
+pub(super) fn parse_ttl(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => {
+            Err("want more than no time, after which it would be gone: 30m, 7d".to_owned())
+        }
+        ttl => Ok(ttl),
+    }
+}
 
 pub(super) fn parse_end(text: &str) -> Result<String, String> {
     match date::parse(text) {
