@@ -4,6 +4,7 @@
 //! Errors go to stderr with what to do next, and to the exit code ([`exit`]). An interrupt lets the
 //! request on its way end, so that what was reported is what was done.
 
+mod again;
 mod append;
 mod cut;
 mod draft;
@@ -15,10 +16,12 @@ mod input;
 mod journal;
 mod last;
 mod list;
+mod numbers;
 mod once;
 mod output;
 pub(crate) mod progress;
 mod read;
+mod refused;
 mod since;
 mod sink;
 mod so_far;

@@ -7,6 +7,9 @@ use crate::{
     wire::{date, retention},
 };
 
+/// The largest number of a message that every client can write: 2⁵³ − 1.
+pub(super) const SEQ_MAX: u64 = (1 << 53) - 1;
+
 pub(super) fn parse_ttl(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
         Duration::ZERO => {
