@@ -149,6 +149,7 @@ const cases = {
     const forThis = place("installed", "streamweir-local", "bin", platform)
     assert.equal(findBinary(environment), forThis)
     assert.equal(findBinary({ ...environment, WEIR_BINARY: onPath }), onPath)
+    assert.equal(findBinary({ ...environment, WEIR_BINARY: " " }), forThis)
   },
   "options that are none are refused before anything starts": async () => {
     for (const options of [
@@ -250,6 +251,8 @@ const cases = {
         process.env.WEIR_START_SECONDS = seconds
         await assert.rejects(start({ name: "never" }), TypeError, seconds)
       }
+      process.env.WEIR_START_SECONDS = " "
+      await (await start({ name: "blank" })).close()
     } finally {
       delete process.env.WEIR_START_SECONDS
     }

@@ -24,7 +24,7 @@ use crate::{
     },
     state::{catalogue, stream::StreamState, view::Stream},
     subscribe::Subscriptions,
-    types::{Retention, Seq, StreamName},
+    types::{Offset, Retention, Seq, StreamName},
 };
 
 /// A running store. Clones share it.
@@ -205,9 +205,23 @@ impl Engine {
     /// # Errors
     /// [`Rejection::NotFound`](crate::request::Rejection::NotFound), or that the store takes no writes.
     pub async fn delete(&self, name: &StreamName) -> Result<(), Error> {
+        self.delete_at(name, None).await
+    }
+
+    /// Deletes a stream that ends at `expected`, if that is given: another one of its name, or one
+    /// that was appended to, stays.
+    ///
+    /// # Errors
+    /// [`Rejection::ExpectedOffset`](crate::request::Rejection::ExpectedOffset): it ends elsewhere;
+    /// and those of [`Self::delete`].
+    pub async fn delete_at(
+        &self,
+        name: &StreamName,
+        expected: Option<Offset>,
+    ) -> Result<(), Error> {
         let mut pins = Vec::new();
         loop {
-            match self.core.sequencer.delete(name, self.core.now())? {
+            match self.core.sequencer.delete(name, expected, self.core.now())? {
                 Submitted::Load(missing) => pins.extend(self.core.load(missing).await?),
                 Submitted::Decided(decision) => return settled(decision).await,
             }

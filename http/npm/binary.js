@@ -18,7 +18,7 @@ const runs = (path) => {
 
 /** The path of the binary. Throws an error that says where it was looked for. */
 export function findBinary(environment = process.env) {
-  const given = environment.WEIR_BINARY
+  const given = environment.WEIR_BINARY?.trim()
   if (given) {
     if (runs(given)) return given
     throw new Error(`WEIR_BINARY names no program: ${given}`)

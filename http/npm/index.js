@@ -111,7 +111,7 @@ function checkedHostname(hostname) {
 
 /** Seconds that a start may take. */
 function startSeconds() {
-  const text = process.env.WEIR_START_SECONDS
+  const text = process.env.WEIR_START_SECONDS?.trim()
   if (!text) return START_SECONDS
   const seconds = Number(text)
   // A timer takes no more than 2^31 ms.
@@ -133,7 +133,7 @@ function announced(child, ended, binary, seconds) {
   return new Promise((resolve, reject) => {
     let line = ""
     let complaint = ""
-    const which = process.env.WEIR_BINARY ? `WEIR_BINARY (${binary})` : binary
+    const which = process.env.WEIR_BINARY?.trim() ? `WEIR_BINARY (${binary})` : binary
     const kill = (error) => {
       // Its end, not that of its pipes: what it has started may hold them.
       child.once("exit", () => reject(error))

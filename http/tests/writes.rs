@@ -247,6 +247,29 @@ async fn a_client_that_goes_away_in_its_body_stores_nothing() {
 }
 
 #[tokio::test]
+async fn a_deletion_can_be_bound_to_the_tail() {
+    let server = Server::start().await;
+    let delete = async |offset: &str| {
+        server.send("DELETE", S, &[("stream-expected-offset", offset)], "").await
+    };
+    delete(ZERO).await.check(404);
+    server.create(S, "text/plain").await;
+    server.post(S, TEXT, "a").await.check(204);
+    assert_eq!(delete(ZERO).await.check(409).next(), ONE);
+    delete("nonsense").await.check(400);
+    assert_eq!(server.get(S).await.check(200).text(), "a");
+    delete(ONE).await.check(204);
+    // Another one of its name ends elsewhere, whatever it holds.
+    server.create(S, "text/plain").await;
+    server.post(S, TEXT, "b").await.check(204);
+    let tail = delete(ONE).await.check(409).next().to_owned();
+    assert_ne!(tail, ONE);
+    delete(ZERO).await.check(409);
+    delete(&tail).await.check(204);
+    server.get(S).await.check(404);
+}
+
+#[tokio::test]
 async fn an_append_can_be_bound_to_the_tail() {
     let server = Server::start().await;
     server.create(S, "text/plain").await;

@@ -112,7 +112,8 @@ fn duplicate(
     }
 }
 
-fn check_expected(
+/// Whether the stream ends where whoever asks says that it does.
+pub(crate) fn check_expected(
     expected: Option<Offset>,
     lineage: &Lineage,
     state: &StreamState,

@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{append, record, tail::Live};
 use crate::{
     cli::flags::{parse_duration, parse_size},
     client::{BadUrl, ROOT, Target},
+    config::Environment,
 };
+
+/// Where a server is that nobody names.
+const URL: &str = "http://127.0.0.1:8080";
 
 /// Measure a server: this one or any other of the protocol. Times are from before a request is sent
 /// until its answer is read
@@ -39,34 +44,39 @@ pub(super) enum BenchCommand {
 /// Which server, and how its streams are named.
 #[derive(Clone, Debug, Args)]
 pub struct TargetFlags {
-    /// URL of the server; a path in it is where its streams are
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "WEIR_URL",
-        default_value = "http://127.0.0.1:8080",
-        value_parser = parse_url
-    )]
-    pub url: String,
+    /// URL of the server; a path in it is where its streams are [env: WEIR_URL]
+    /// [default: http://127.0.0.1:8080]
+    #[arg(long, value_name = "URL", value_parser = parse_url)]
+    pub url: Option<String>,
 
     /// Path of the server that its streams are under [default: that of the URL, or /v1/stream]
     #[arg(long, value_name = "PATH")]
     pub root: Option<String>,
 
     /// Key that the server wants: a bearer token, or a whole value of `Authorization`
-    #[arg(long, value_name = "KEY", env = "WEIR_AUTH", hide_env_values = true)]
+    /// [env: WEIR_AUTH]
+    #[arg(long, value_name = "KEY")]
     pub auth: Option<String>,
 }
 
 impl TargetFlags {
-    /// The server they name.
+    /// The server they name; what they leave open `environment` says.
     ///
     /// # Errors
     /// The URL or the key makes no sense.
-    pub fn target(&self) -> anyhow::Result<Target> {
+    pub fn target(&self, environment: &Environment) -> anyhow::Result<Target> {
         debug_assert_eq!(ROOT, "/v1/stream", "the help says so");
-        let target = Target::parse(&self.url, self.root.as_deref())?;
-        Ok(target.with_auth(self.auth.as_deref())?)
+        let root = self.root.as_deref();
+        let target = match (&self.url, environment.get("WEIR_URL")) {
+            (Some(url), _) => Target::parse(url, root)?,
+            (None, Some(url)) => Target::parse(url.trim(), root).context("WEIR_URL")?,
+            (None, None) => Target::parse(URL, root)?,
+        };
+        match (&self.auth, environment.get("WEIR_AUTH")) {
+            (Some(auth), _) => Ok(target.with_auth(Some(auth))?),
+            (None, Some(auth)) => target.with_auth(Some(auth)).context("WEIR_AUTH"),
+            (None, None) => Ok(target),
+        }
     }
 }
 
@@ -350,5 +360,42 @@ fn parse_record_bytes(text: &str) -> Result<usize, String> {
     match bytes {
         record::BYTES_MIN..=0x400_0000 => Ok(bytes),
         _ => Err(format!("want {} bytes to 64MiB: a record says who wrote it", record::BYTES_MIN)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(flag: Option<&str>, environment: &[(&str, &str)], expect: &str, auth: Option<&str>) {
+        let url = flag.map(str::to_owned);
+        let flags = TargetFlags { url, root: None, auth: None };
+        let pairs =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let target = flags.target(&pairs.collect()).expect("a server");
+        assert_eq!(target.to_string(), expect, "{environment:?}");
+        assert_eq!(target.auth.as_deref(), auth, "{environment:?}");
+    }
+
+    #[test]
+    fn what_is_blank_in_the_environment_names_no_server_and_no_key() {
+        let usual = "http://127.0.0.1:8080/v1/stream";
+        check(None, &[], usual, None);
+        for blank in ["", " ", "\t \n"] {
+            check(None, &[("WEIR_URL", blank), ("WEIR_AUTH", blank)], usual, None);
+            check(Some("http://a"), &[("WEIR_URL", blank)], "http://a/v1/stream", None);
+        }
+        let given = [("WEIR_URL", " https://b/x "), ("WEIR_AUTH", " key ")];
+        check(None, &given, "https://b/x", Some("Bearer key"));
+        check(Some("http://a"), &given, "http://a/v1/stream", Some("Bearer key"));
+    }
+
+    #[test]
+    fn what_is_no_url_in_the_environment_is_told_to_be_there() {
+        let flags = TargetFlags { url: None, root: None, auth: None };
+        let environment = [("WEIR_URL".to_owned(), "nonsense".to_owned())];
+        let refused = flags.target(&environment.into_iter().collect()).expect_err("no URL");
+        assert!(format!("{refused:#}").starts_with("WEIR_URL: \"nonsense\""), "{refused:#}");
+        assert!(refused.is::<BadUrl>(), "a failure of usage");
     }
 }

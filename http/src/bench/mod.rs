@@ -57,6 +57,7 @@ use crate::{
         offline::PROBLEMS,
     },
     client::{Scheme, Target},
+    config::Environment,
 };
 
 /// Connections that prepare and clean up.
@@ -171,7 +172,7 @@ struct Bench {
 
 impl Bench {
     fn new(flags: &RunFlags, connections: usize) -> anyhow::Result<Self> {
-        let target = flags.target.target()?;
+        let target = flags.target.target(&Environment::of_process())?;
         if let Some(pid) = flags.server_pid {
             // What it has used until now is of no use but to know that it can be looked at.
             usage::of(pid).with_context(|| format!("--server-pid {pid}: it can't be looked at"))?;

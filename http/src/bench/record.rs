@@ -5,7 +5,8 @@
 //!       writer   number       nanoseconds           as long as wanted
 //! ```
 //! All in hexadecimal of a fixed width, so that they are written and found in place. A record is
-//! JSON; in a stream of another type each ends with a line break.
+//! JSON, and white space between two of those is nobody's. In a stream of another type each ends
+//! with a line break, and any other byte between two of them is of something else.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
@@ -89,24 +90,37 @@ fn read_hex(digits: &[u8]) -> Option<u64> {
 /// How the records of a stream look, one behind the other.
 #[derive(Clone, Debug)]
 pub(super) struct Form {
-    /// What stands behind the mark of each.
+    /// What stands behind the mark of each, with its line break where it has one.
     payload: Arc<[u8]>,
     /// Pages are arrays.
     json: bool,
 }
 
+/// Whether the line break at the end of what was read may be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LastBreak {
+    /// It was stored, so it is there.
+    Kept,
+    /// An event stream frames by line breaks, and some servers leave it out.
+    MayBeMissing,
+}
+
 impl Form {
     /// That of records of this length, in a stream that is JSON or not.
     pub(super) fn new(bytes: usize, json: bool) -> Self {
-        Self { payload: blank(bytes)[TIME.end..].into(), json }
+        let mut record = blank(bytes);
+        if !json {
+            record.push(b'\n');
+        }
+        Self { payload: record[TIME.end..].into(), json }
     }
 
     /// How many bytes at the beginning stand between records and are of none.
     fn separators(&self, bytes: &[u8]) -> usize {
-        let is_one = |byte: &u8| match byte {
-            b'[' | b',' | b']' => self.json,
-            byte => byte.is_ascii_whitespace(),
-        };
+        if !self.json {
+            return 0;
+        }
+        let is_one = |byte: &u8| b"[,]".contains(byte) || byte.is_ascii_whitespace();
         bytes.iter().position(|byte| !is_one(byte)).unwrap_or(bytes.len())
     }
 }
@@ -158,9 +172,10 @@ impl Finder {
     }
 
     /// What was wrong.
-    pub(super) fn finish(mut self) -> Flaws {
-        if self.matched < self.form.payload.len() {
-            self.flaws.damaged.extend(self.last);
+    pub(super) fn finish(mut self, last_break: LastBreak) -> Flaws {
+        match (&self.form.payload[self.matched..], last_break) {
+            ([], _) | (b"\n", LastBreak::MayBeMissing) => {}
+            _ => self.flaws.damaged.extend(self.last),
         }
         // It could have become a record.
         if !self.held.is_empty() {
@@ -298,7 +313,7 @@ mod tests {
         for piece in pieces {
             finder.look(piece, |mark| numbers.push(mark.number));
         }
-        (numbers, finder.finish())
+        (numbers, finder.finish(LastBreak::Kept))
     }
 
     fn strange(times: u64) -> Flaws {
@@ -320,13 +335,51 @@ mod tests {
             assert_eq!(find(&json, page.chunks(step)), (vec![0, 1], strange(0)), "by {step}");
             assert_eq!(find(&json, bare.chunks(step)), (vec![], strange(0)), "by {step}");
             let text = Form::new(60, false);
-            assert_eq!(find(&text, page.chunks(step)), (vec![0, 1], strange(3)), "by {step}");
+            // The bracket is something else, and the commas stand where line breaks were written.
+            let flaws = Flaws { damaged: vec![mark(0), mark(1)], strange: 1 };
+            assert_eq!(find(&text, page.chunks(step)), (vec![0, 1], flaws), "by {step}");
             let lines = String::from_utf8_lossy(&page[1..]).replace("},", "}\n");
             assert_eq!(
                 find(&text, lines.as_bytes().chunks(step)),
                 (vec![0, 1], strange(0)),
                 "by {step}"
             );
+        }
+    }
+
+    #[test]
+    fn a_record_of_white_space_is_seen_where_white_space_is_stored() {
+        let page = page(3, 60);
+        let lines = String::from_utf8_lossy(&page[1..]).replace("},", "}\n");
+        for blank in ["\n", " ", " \n", "\r\n", "\t\n\n"] {
+            for before in 0..=3 {
+                let mut lines = lines.clone();
+                lines.insert_str(before * 61, blank);
+                for step in [1, 7, 44, 61, 1_000] {
+                    let found = find(&Form::new(60, false), lines.as_bytes().chunks(step));
+                    assert_eq!(found, (vec![0, 1, 2], strange(1)), "{blank:?} by {step}");
+                }
+            }
+            let all = find(&Form::new(60, false), [blank.as_bytes()]);
+            assert_eq!(all, (vec![], strange(1)), "{blank:?} is all there is");
+            // No message of JSON is white space.
+            assert_eq!(find(&Form::new(60, true), [blank.as_bytes()]), (vec![], strange(0)));
+        }
+    }
+
+    #[test]
+    fn a_line_break_that_is_not_there_is_missed_where_it_was_stored() {
+        let page = page(1, 60);
+        let record = &page[1..61];
+        assert_eq!(
+            find(&Form::new(60, false), [record]),
+            (vec![0], Flaws { damaged: vec![mark(0)], strange: 0 })
+        );
+        for (bytes, damaged) in [(60, 0), (59, 1)] {
+            let mut finder = Finder::new(&Form::new(60, false));
+            finder.look(&record[..bytes], |_| {});
+            let flaws = finder.finish(LastBreak::MayBeMissing);
+            assert_eq!((flaws.damaged.len(), flaws.strange), (damaged, 0), "{bytes} bytes");
         }
     }
 
@@ -381,7 +434,7 @@ mod tests {
                 if rest.is_empty() { break; }
             }
             prop_assert_eq!(numbers, (0..20).collect::<Vec<_>>());
-            prop_assert_eq!(finder.finish(), Flaws::default());
+            prop_assert_eq!(finder.finish(LastBreak::Kept), Flaws::default());
         }
 
         #[test]
@@ -395,11 +448,11 @@ mod tests {
             page.chunks(step).for_each(|piece| finder.look(piece, |_| count += 1));
             let number = u64::try_from(record).expect("small");
             let flaws = Flaws { damaged: vec![mark(number)], strange: 0 };
-            prop_assert_eq!((count, finder.finish()), (20, flaws));
+            prop_assert_eq!((count, finder.finish(LastBreak::Kept)), (20, flaws));
             // So is an end that is missing.
             let mut finder = Finder::new(&Form::new(bytes, true));
             finder.look(&page[..bytes], |_| {});
-            prop_assert_eq!(finder.finish(), Flaws { damaged: vec![mark(0)], strange: 0 });
+            prop_assert_eq!(finder.finish(LastBreak::Kept), Flaws { damaged: vec![mark(0)], strange: 0 });
         }
     }
 }

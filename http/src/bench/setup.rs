@@ -21,7 +21,7 @@ use super::{
     load::asked_to_end,
     measure::wide,
     raw::{Failure, Head, Link, Peer},
-    record::{Finder, Flaws, Form},
+    record::{Finder, Flaws, Form, LastBreak},
     request::Streams,
     sum::Sum,
     verify::{Checker, Verdict, Written},
@@ -373,7 +373,7 @@ async fn page(
         }
         sum.end();
         let page = Page { next, is_last: head.up_to_date || head.closed };
-        return Ok((page, finder.finish()));
+        return Ok((page, finder.finish(LastBreak::Kept)));
     }
 }
 

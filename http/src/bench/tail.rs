@@ -15,7 +15,7 @@ use super::{
     load::Run,
     measure::Shared,
     raw::{Failure, Link},
-    record::{Finder, Flaws, Form, Mark},
+    record::{Finder, Flaws, Form, LastBreak, Mark},
     request::Streams,
     setup::{Refusal, is_busy, next_offset},
     verify::{Checker, Verdict},
@@ -184,7 +184,7 @@ impl Reader {
         while let Some(piece) = connection.piece().await? {
             finder.look(connection.bytes(piece), |mark| marks.push(mark));
         }
-        seen.checker.flawed(&finder.finish());
+        seen.checker.flawed(&finder.finish(LastBreak::Kept));
         seen.see(&marks, &offset, self.run.now());
         Ok(())
     }
@@ -271,7 +271,7 @@ impl Events {
                 let marks = &mut self.marks;
                 let mut finder = Finder::new(&self.form);
                 each_value(event, |value| finder.look(value, |mark| marks.push(mark)));
-                self.flaws.add(finder.finish());
+                self.flaws.add(finder.finish(LastBreak::MayBeMissing));
             } else if kind.starts_with(b"control") {
                 let offset = control_offset(event).context("a control event has no offset")?;
                 each(&self.marks, &self.flaws, offset);
@@ -287,12 +287,17 @@ impl Events {
     }
 }
 
-/// Gives `take` what stands in the data lines of an event.
+/// Gives `take` what the data lines of an event say: their values, with a line break between two.
 fn each_value(event: &[u8], mut take: impl FnMut(&[u8])) {
-    let mut start = 0;
+    let (mut start, mut is_first) = (0, true);
     for end in memchr::memchr_iter(b'\n', event).chain([event.len()]) {
         if let Some(value) = event[start..end].strip_prefix(b"data:") {
-            take(value);
+            if !is_first {
+                take(b"\n");
+            }
+            // One blank before a value is of the framing.
+            take(value.strip_prefix(b" ").unwrap_or(value));
+            is_first = false;
         }
         start = end + 1;
     }
@@ -359,6 +364,10 @@ mod tests {
             (format!("data: {record}\ndata:"), 0),
             (format!("data:{record}\ndata:{{\"x\":1}}"), 1),
             (format!("data:x\ndata:{record}\ndata:y"), 2),
+            // A record of white space, behind another one and alone.
+            (format!("data:{record}\ndata:\ndata:"), 1),
+            (format!("data:{record}\ndata:  "), 1),
+            (format!("data:\ndata:{record}\ndata:"), 1),
         ] {
             let text = format!(
                 "event: data\nid: 7\n{data}\n\nevent: control\ndata:{{\"streamNextOffset\":\"0_4\"}}\n\n"

@@ -5,38 +5,32 @@
 //! sent again only if the server can't have seen it or says that it did nothing. Whether a server is
 //! waited for that refuses the very first connection, [`Patience`] says.
 
-use std::{io, sync::Arc, time::Duration};
+mod connect;
+
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
     body::Incoming,
-    client::conn::http1::{self, SendRequest},
+    client::conn::http1::SendRequest,
     header::{
         AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
     },
 };
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
-use weir_io::{World, net::Socket, os::tls::Tls};
+use weir_io::{World, os::tls::Tls};
 
-use super::{
-    error::Error,
-    target::{Scheme, Target},
-};
+pub(crate) use self::connect::tls_failed;
+use super::{error::Error, target::Target};
 
 /// Connections kept for the next request.
 const IDLE_MAX: usize = 8;
-/// Addresses of one name that are tried, and how long each may take.
-const ADDRESSES_MAX: usize = 4;
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 /// The first pause before a repetition; it doubles up to the longest.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// The largest head of an answer.
-const HEAD_BYTES_MAX: usize = 128 << 10;
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("weir/", env!("CARGO_PKG_VERSION")));
 
@@ -333,59 +327,6 @@ impl Caller {
         }
         Ok(request)
     }
-
-    async fn connect(&self) -> Result<Sender, Failed> {
-        let Target { host, port, scheme, .. } = &self.target;
-        let addresses = self.world.outbound.resolve(host, *port).await;
-        let addresses = addresses.map_err(|error| Failed::Unsent(error.to_string()))?;
-        let mut refused = !addresses.is_empty();
-        let mut reason = "the name has no address".to_owned();
-        for address in addresses.into_iter().take(ADDRESSES_MAX) {
-            let connect = self.world.outbound.connect(address);
-            match tokio::time::timeout(CONNECT_TIME_MAX, connect).await {
-                Ok(Ok(socket)) => {
-                    self.reach(Contact::Connected);
-                    let made = match scheme {
-                        Scheme::Http => self.handshake(socket).await,
-                        Scheme::Https => match self.secure(socket).await {
-                            Ok(socket) => self.handshake(socket).await,
-                            Err(reason) => Err(reason),
-                        },
-                    };
-                    return made.map_err(Failed::Unsent);
-                }
-                Ok(Err(error)) => {
-                    refused &= error.kind() == io::ErrorKind::ConnectionRefused;
-                    reason = error.to_string();
-                }
-                Err(_) => {
-                    refused = false;
-                    reason = format!("no connection in {CONNECT_TIME_MAX:?}");
-                }
-            }
-        }
-        Err(if refused { Failed::Refused(reason) } else { Failed::Unsent(reason) })
-    }
-
-    async fn secure(&self, socket: Box<dyn Socket>) -> Result<impl Socket, String> {
-        let connector = self.tls.connector().await.map_err(|error| error.to_string())?;
-        let name = self.target.host.clone().try_into();
-        let name = name.map_err(|_| "the name can't have a certificate".to_owned())?;
-        let secure = tokio::time::timeout(CONNECT_TIME_MAX, connector.connect(name, socket)).await;
-        let secure = secure.map_err(|_| "TLS took too long".to_owned())?;
-        secure.map_err(|error: io::Error| tls_failed(&error))
-    }
-
-    async fn handshake(&self, socket: impl Socket) -> Result<Sender, String> {
-        let mut builder = http1::Builder::new();
-        builder.max_buf_size(HEAD_BYTES_MAX.max(1 << 20));
-        let made = builder.handshake(TokioIo::new(socket)).await;
-        let (sender, connection) = made.map_err(|error| error.to_string())?;
-        // What it ends with, the request on it learns too.
-        let connection = async { drop(connection.await) };
-        self.world.tasks.spawn("connection", Box::pin(connection));
-        Ok(sender)
-    }
 }
 
 /// Whether to ask again later instead of taking this for the answer.
@@ -403,20 +344,6 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// Why a connection could not be encrypted.
-pub(crate) fn tls_failed(error: &io::Error) -> String {
-    let behind = error.get_ref().and_then(|behind| behind.downcast_ref());
-    let is_plain = matches!(behind, Some(rustls::Error::InvalidMessage(_)));
-    let is_cut = matches!(
-        error.kind(),
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-    );
-    match is_plain || is_cut {
-        true => format!("TLS failed: {error}; does the server speak http:// there?"),
-        false => format!("TLS failed: {error}"),
-    }
-}
-
 /// An error of the library with what is behind it.
 fn describe(error: &hyper::Error) -> String {
     let behind = std::error::Error::source(error);
@@ -424,143 +351,4 @@ fn describe(error: &hyper::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        time::timeout,
-    };
-    use weir_io::{
-        memory::{Hang, Machine, MemoryListener},
-        net::Listener as _,
-    };
-
-    use super::*;
-    use crate::client::{Client, Info, Stream};
-
-    const ADDRESS: ([u8; 4], u16) = ([127, 0, 0, 1], 8080);
-    const HOUR: Duration = Duration::from_secs(3_600);
-
-    fn client(machine: &Machine, absent: Absent) -> Client {
-        let target = Target::parse("http://127.0.0.1:8080", None).expect("a URL");
-        let patience = Patience { absent, ..Patience::default() };
-        Client::new(machine.boot(Duration::ZERO), target, patience)
-    }
-
-    fn attempts(machine: &Machine) -> u64 {
-        machine.outbound().attempts().get(&ADDRESS.into()).copied().unwrap_or(0)
-    }
-
-    /// Asks a server that answers one request and is gone.
-    async fn asked_once(machine: &Machine, stream: &Stream) -> Result<Info, Error> {
-        // It listens before it is asked.
-        let listener = machine.outbound().listen(ADDRESS.into()).expect("nobody listens there");
-        let (answer, ()) = tokio::join!(stream.head(), answer_once(listener));
-        answer
-    }
-
-    async fn answer_once(mut listener: MemoryListener) {
-        let (mut socket, _) = listener.accept().await.expect("a connection");
-        drop(listener);
-        let mut request = [0; 1_024];
-        assert!(socket.read(&mut request).await.expect("a request") > 0);
-        let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-        socket.write_all(answer).await.expect("it listens");
-    }
-
-    async fn within_a_world(work: impl Future<Output = ()>) {
-        tokio::task::LocalSet::new().run_until(work).await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_server_that_was_never_there_is_tried_once_unless_it_may_come() {
-        within_a_world(async {
-            let machine = Machine::new(1);
-            let began = Instant::now();
-            let failed = client(&machine, Absent::IsAbsent).stream("a").head().await;
-            assert!(matches!(failed, Err(Error::Unreachable { .. })), "{failed:?}");
-            assert_eq!((attempts(&machine), began.elapsed()), (1, Duration::ZERO));
-            let failed = client(&machine, Absent::MayCome).stream("a").head().await;
-            assert!(matches!(failed, Err(Error::Unreachable { .. })), "{failed:?}");
-            assert!(attempts(&machine) > 5, "{}", attempts(&machine));
-            assert!(began.elapsed() >= Patience::default().total, "{:?}", began.elapsed());
-        })
-        .await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_server_that_was_there_is_waited_for() {
-        within_a_world(async {
-            let machine = Machine::new(1);
-            let stream = client(&machine, Absent::IsAbsent).stream("a");
-            let answer = asked_once(&machine, &stream).await;
-            assert!(matches!(answer, Err(Error::NotFound { .. })), "{answer:?}");
-            let failed = stream.head().await;
-            assert!(matches!(failed, Err(Error::Unreachable { .. })), "{failed:?}");
-            assert!(attempts(&machine) > 5, "{}", attempts(&machine));
-        })
-        .await;
-    }
-
-    /// Answers every request with a page that breaks off.
-    async fn cut_pages(mut listener: MemoryListener) -> Infallible {
-        loop {
-            let (mut socket, _) = listener.accept().await.expect("a connection");
-            let mut request = [0; 1_024];
-            assert!(socket.read(&mut request).await.expect("a request") > 0);
-            let page = b"HTTP/1.1 200 OK\r\nStream-Next-Offset: 1\r\nContent-Length: 9\r\n\r\npart";
-            socket.write_all(page).await.expect("it listens");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_page_that_breaks_off_is_asked_for_until_the_time_is_over() {
-        within_a_world(async {
-            let machine = Machine::new(1);
-            let listener = machine.outbound().listen(ADDRESS.into()).expect("nobody listens there");
-            let stream = client(&machine, Absent::IsAbsent).stream("a");
-            let began = Instant::now();
-            let page = tokio::select! {
-                page = stream.page(&crate::client::From::Start, None) => page,
-                never = cut_pages(listener) => match never {},
-            };
-            assert!(matches!(page, Err(Error::BrokenOff { .. })), "{page:?}");
-            assert!(attempts(&machine) > 5, "{}", attempts(&machine));
-            assert!(began.elapsed() >= Patience::default().total, "{:?}", began.elapsed());
-        })
-        .await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn only_the_first_answer_is_told_to_be_late() {
-        within_a_world(async {
-            let machine = Machine::new(1);
-            let late = Duration::from_secs(2);
-            for how in [Hang::Connecting, Hang::Answering] {
-                machine.outbound().hang(ADDRESS.into(), Some(how));
-                let client = client(&machine, Absent::IsAbsent);
-                let nothing_asked = timeout(HOUR, client.unanswered(late)).await;
-                assert!(nothing_asked.is_err(), "nobody waits");
-                let (stream, began) = (client.stream("a"), Instant::now());
-                tokio::select! {
-                    answer = stream.head() => panic!("{answer:?}"),
-                    () = client.unanswered(late) => assert_eq!(began.elapsed(), late, "{how:?}"),
-                }
-            }
-            machine.outbound().hang(ADDRESS.into(), None);
-            let client = client(&machine, Absent::IsAbsent);
-            let stream = client.stream("a");
-            let requests = async {
-                for _ in 0..2 {
-                    let answer = asked_once(&machine, &stream).await;
-                    assert!(matches!(answer, Err(Error::NotFound { .. })), "{answer:?}");
-                }
-            };
-            let late = timeout(HOUR, client.unanswered(late));
-            let (late, ()) = tokio::join!(late, requests);
-            assert!(late.is_err(), "it has answered");
-        })
-        .await;
-    }
-}
+mod tests;

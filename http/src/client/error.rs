@@ -245,8 +245,9 @@ impl Error {
                  server is yours, smaller pages (`--read-bytes-max`) may come through"
             }
             Self::Unknown { .. } => {
-                "read the stream's end to see; what comes by a file or a pipe with --producer-id \
-                 is sent again safely: `echo TEXT | weir append STREAM --producer-id ID`"
+                "read the stream's end to see; what has a --producer-id is sent again safely: a \
+                 file or what comes by a pipe as a whole, a message with its number: `weir append \
+                 STREAM -m TEXT --producer-id ID --producer-seq 0`, the next one with 1"
             }
             Self::NotFound { .. } => {
                 "`weir ls` lists streams, `weir create` makes one; is the path in --url right?"

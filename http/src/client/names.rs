@@ -8,6 +8,7 @@ pub(super) const TTL: HeaderName = HeaderName::from_static("stream-ttl");
 pub(super) const EXPIRES_AT: HeaderName = HeaderName::from_static("stream-expires-at");
 pub(super) const RETENTION: HeaderName = HeaderName::from_static("stream-retention");
 pub(super) const KEY: HeaderName = HeaderName::from_static("stream-key");
+pub(super) const EXPECTED_OFFSET: HeaderName = HeaderName::from_static("stream-expected-offset");
 pub(super) const FORKED_FROM: HeaderName = HeaderName::from_static("stream-forked-from");
 pub(super) const FORK_OFFSET: HeaderName = HeaderName::from_static("stream-fork-offset");
 pub(super) const FORK_SUB_OFFSET: HeaderName = HeaderName::from_static("stream-fork-sub-offset");

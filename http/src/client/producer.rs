@@ -14,7 +14,7 @@ use hyper::{
 use super::{
     call::{Call, Repeat},
     error::Error,
-    names::{CLOSED, PRODUCER_EPOCH, PRODUCER_ID, PRODUCER_SEQ},
+    names::{CLOSED, KEY, PRODUCER_EPOCH, PRODUCER_ID, PRODUCER_SEQ},
     stream::{Position, Stream, header},
 };
 
@@ -26,6 +26,8 @@ pub struct Producer {
     stream: Stream,
     content_type: HeaderValue,
     id: HeaderValue,
+    /// `Stream-Key` of all its records.
+    key: Option<HeaderValue>,
     epoch: u64,
     next: u64,
     /// The server has said something of this producer.
@@ -53,7 +55,17 @@ impl Producer {
     /// The type or the id can't stand in a header.
     pub fn new(stream: &Stream, content_type: &str, id: &str, done: u64) -> Result<Self, Error> {
         let (content_type, id) = (header(content_type)?, header(id)?);
-        Ok(Self { stream: stream.clone(), content_type, id, epoch: 0, next: done, met: false })
+        let stream = stream.clone();
+        Ok(Self { stream, content_type, id, key: None, epoch: 0, next: done, met: false })
+    }
+
+    /// With a key for its records, on servers that have keys.
+    ///
+    /// # Errors
+    /// It can't stand in a header.
+    pub fn with_key(mut self, key: Option<&str>) -> Result<Self, Error> {
+        self.key = key.map(header).transpose()?;
+        Ok(self)
     }
 
     /// Number of the next request, from 0.
@@ -97,10 +109,13 @@ impl Producer {
             (PRODUCER_EPOCH, self.epoch.into()),
             (PRODUCER_SEQ, self.next.into()),
         ];
+        let appends = !body.is_empty();
+        if let (Some(key), true) = (&self.key, appends) {
+            headers.push((KEY, key.clone()));
+        }
         if closed {
             headers.push((CLOSED, HeaderValue::from_static("true")));
         }
-        let appends = !body.is_empty();
         let number = self.next;
         let get = self.stream.get(&[]);
         let call = Call { method: Method::POST, headers, body, repeat: Repeat::Safe, ..get };

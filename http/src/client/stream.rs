@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use hyper::{
     HeaderMap, Method,
-    header::{CONTENT_TYPE, HeaderValue},
+    header::{CONTENT_TYPE, HeaderName, HeaderValue},
 };
 use tokio::{
     sync::watch,
@@ -17,8 +17,8 @@ use super::{
     call::{Answer, Call, Caller, Contact, Patience, Repeat},
     error::Error,
     names::{
-        CLOSED, EXPIRES_AT, FORK_OFFSET, FORK_SUB_OFFSET, FORKED_FROM, KEY, NEXT_OFFSET, RETENTION,
-        TTL, UP_TO_DATE, with_query,
+        CLOSED, EXPECTED_OFFSET, EXPIRES_AT, FORK_OFFSET, FORK_SUB_OFFSET, FORKED_FROM, KEY,
+        NEXT_OFFSET, RETENTION, TTL, UP_TO_DATE, with_query,
     },
     target::Target,
 };
@@ -262,7 +262,19 @@ impl Stream {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Gone`].
     pub async fn delete(&self) -> Result<(), Error> {
-        let call = Call { method: Method::DELETE, ..self.get(&[]) };
+        self.delete_with(Vec::new()).await
+    }
+
+    /// Deletes it if it ends at this offset. Servers that know no such condition delete it.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`]: it ends elsewhere; and those of [`Self::delete`].
+    pub async fn delete_at(&self, tail: &str) -> Result<(), Error> {
+        self.delete_with(vec![(EXPECTED_OFFSET, header(tail)?)]).await
+    }
+
+    async fn delete_with(&self, headers: Vec<(HeaderName, HeaderValue)>) -> Result<(), Error> {
+        let call = Call { method: Method::DELETE, headers, ..self.get(&[]) };
         let answer = self.caller.call(&call).await?;
         match answer.status.as_u16() {
             200 | 202 | 204 => {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// Environment variables by name. Empty ones are as good as none. Never shown: some are secrets.
+/// Environment variables by name. Blank ones are as good as none. Never shown: some are secrets.
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
 
@@ -31,6 +31,6 @@ impl Environment {
 
 impl FromIterator<(String, String)> for Environment {
     fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
-        Self(variables.into_iter().filter(|(_, value)| !value.is_empty()).collect())
+        Self(variables.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect())
     }
 }

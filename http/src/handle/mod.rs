@@ -236,7 +236,7 @@ async fn dispatch(
             Method::POST => append::answer(app, parts, incoming, name).await,
             Method::PUT => create::answer(app, parts, peer, incoming, name).await,
             Method::HEAD => head::answer(app, &name).await,
-            Method::DELETE => delete::answer(app, &name).await,
+            Method::DELETE => delete::answer(app, &parts.headers, &name).await,
             _ => Err(Refusal::method_not_allowed("GET, POST, PUT, DELETE, HEAD, OPTIONS")),
         },
         Route::Keyed(name, key) => match *method {

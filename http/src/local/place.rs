@@ -105,7 +105,7 @@ impl Place {
 /// # Errors
 /// Neither it nor the user's home is known.
 pub(crate) fn root(environment: &Environment) -> Result<PathBuf, LocalError> {
-    let given = environment.get("DS_LOCAL_DATA_ROOT").map(str::trim).filter(|it| !it.is_empty());
+    let given = environment.get("DS_LOCAL_DATA_ROOT").map(str::trim);
     let root = match given {
         Some(root) => PathBuf::from(root),
         None => of_user(environment, std::env::consts::OS).ok_or(LocalError::Root)?,

@@ -87,8 +87,11 @@ async fn an_input_of_nothing_is_told_to_be_empty() {
         assert!(done.code == Some(0) && done.err.contains(what), "{args:?}: {done:?}");
         assert!(done.err.contains("-m TEXT"), "{done:?}");
     }
-    let refused = weir(at, &["append", "a", "-m", ""]).await;
-    assert!(refused.code == Some(2) && refused.err.contains("nothing in -m"), "{refused:?}");
+    for args in [["append", "a", "-m", ""], ["create", "new", "-m", ""]] {
+        let refused = weir(at, &args).await;
+        assert!(refused.code == Some(2) && refused.err.contains("nothing in -m"), "{refused:?}");
+    }
+    assert_eq!(weir(at, &["head", "new"]).await.code, Some(4), "nothing was made");
     let closed = weir(at, &["append", "a", "--close"]).await;
     assert!(closed.code == Some(0) && closed.err.is_empty(), "{closed:?}");
 }
@@ -122,6 +125,7 @@ async fn a_command_line_that_makes_no_sense_is_not_carried_out() {
         (&["create", "http://h/v1/stream/a"], "--url http://HOST:PORT NAME"),
         (&["create", "a", "--expires-at", "tomorrow"], "2027-01-01T00:00:00Z"),
         (&["create", "a", "--retention", "foo"], "max-age=7d"),
+        (&["create", "a", "--ttl", "0s"], "more than no time"),
         (&["rm", "a", "/"], "a stream has a name"),
         (&["head", "a", "--url", "nonsense"], "http://HOST:PORT"),
         (&["head", "a", "--auth", "\u{e4}"], "visible ASCII"),
@@ -141,12 +145,15 @@ async fn files_offsets_and_names_that_are_none_are_told_with_those_that_are_some
     weir(at, &["create", "a"]).await.ok();
     let missing = dir.join("missing");
     let missing = missing.to_str().expect("text");
+    let out = dir.join("out");
+    let out = out.to_str().expect("text");
     for (args, parts) in [
         (&["append", "a", missing][..], &["is no file", "-m TEXT"][..]),
         (&["import", "a", missing], &["is no file", "weir import STREAM FILE"]),
         (&["create", "__ds/x"], &["the server's own", "take another"]),
         (&["read", "a", "--from", "bogus"], &["weir head a", "weir append"]),
         (&["tail", "-f", "a", "--from", "bogus"], &["weir head a", "weir append"]),
+        (&["export", "a", out, "--from", "bogus"], &["weir head a", "weir append"]),
     ] {
         let refused = weir(at, args).await;
         assert!(refused.code != Some(0) && refused.out.is_empty(), "{args:?}: {refused:?}");

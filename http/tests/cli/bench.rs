@@ -102,12 +102,13 @@ async fn a_schedule_is_kept_and_a_pause_of_the_server_is_seen() {
     assert!(late > 50_000.0, "{report}");
 }
 
-const LIES: [(Lie, &str); 6] = [
+const LIES: [(Lie, &str); 7] = [
     (Lie::Lose, "lost"),
     (Lie::Repeat, "repeated"),
     (Lie::Swap, "out_of_order"),
     (Lie::Invent, "foreign"),
     (Lie::Intrude, "foreign"),
+    (Lie::Blank, "foreign"),
     (Lie::Damage, "damaged"),
 ];
 
@@ -141,7 +142,8 @@ async fn every_lie_is_caught() {
             assert_eq!(first["kind"], field, "{args}: {report}");
             assert!(first["stream"].as_str().is_some_and(|it| it.starts_with("bench-")), "{first}");
             assert!(first["offset"].is_string(), "{first}");
-            assert_eq!(first["number"].is_u64(), lie != Lie::Intrude, "nobody numbers it: {first}");
+            let is_numbered = !matches!(lie, Lie::Intrude | Lie::Blank);
+            assert_eq!(first["number"].is_u64(), is_numbered, "nobody numbers it: {first}");
             assert!(report["violations"].as_array().map(Vec::len) <= Some(20), "{report}");
             // What is wrong is there to be looked at.
             assert!(report["kept"] == true && done.err.contains("weir rm bench-"), "{done:?}");

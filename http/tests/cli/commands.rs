@@ -217,6 +217,20 @@ async fn errors_are_one_line_of_json_too_and_say_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn work_that_is_no_json_says_of_which_stream_it_is() {
+    let server = Server::start().await;
+    let at = server.address;
+    let create = ["sub", "create", "jobs", "--pattern", "jobs/*", "--wake-stream", "wakes"];
+    weir(at, &create).await.ok();
+    weir(at, &["create", "wakes"]).await.ok();
+    weir(at, &["create", "jobs/a", "--type", "text", "-m", "one"]).await.ok();
+    let pulled = weir(at, &["sub", "pull", "jobs", "--json"]).await.json();
+    assert_eq!((&pulled["stream"], &pulled["text"]), (&"jobs/a".into(), &"one".into()));
+    weir(at, &["append", "jobs/a", "-m", "two"]).await.ok();
+    assert_eq!(weir(at, &["sub", "pull", "jobs"]).await.ok(), "two");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_asked_for_and_taken() {
     let key = ApiKey::new("0123456789".to_owned()).expect("long enough");
     let server = Server::start_with(|config| config.auth = Auth::ApiKey(key)).await;
@@ -230,6 +244,24 @@ async fn a_key_is_asked_for_and_taken() {
     let mut by_environment = command(at, &["head", "a"]);
     let child = by_environment.env("WEIR_AUTH", "Bearer 0123456789").spawn().expect("starts");
     end(child).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blank_environment_gives_no_server_and_no_key() {
+    let server = Server::start().await;
+    let url = format!("http://{}", server.address);
+    let bench = ["bench", "append", "--connections", "1", "--seconds", "0.1", "--warm-up", "0"];
+    for blank in ["", " "] {
+        for args in [&["create", "a"][..], &["append", "a", "-m", "1"], &["ls"], &bench] {
+            let mut command = command(server.address, args);
+            command.args(["--url", &url]).env("WEIR_URL", blank).env("WEIR_AUTH", blank);
+            end(command.spawn().expect("starts")).await.ok();
+        }
+    }
+    let mut nonsense = command(server.address, &["ls"]);
+    let nonsense = nonsense.env("WEIR_URL", "nonsense").spawn().expect("starts");
+    let nonsense = end(nonsense).await;
+    assert!(nonsense.code == Some(2) && nonsense.err.contains("WEIR_URL"), "{nonsense:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -68,6 +68,15 @@ async fn a_stream_that_others_have_begun_to_use_is_not_taken_back() {
     let own = own.await;
     let gone = weir(own.address, &args).await;
     assert_eq!((gone.code, own.asked("DELETE")), (Some(1), 1), "{gone:?}");
+    // Somebody may append after it has looked: then the server says so.
+    assert_eq!(own.sent("DELETE", "stream-expected-offset"), ["0_0"]);
+    let late = Script::start(|line, before| match line.split(' ').next() {
+        Some("DELETE") => ("409 Conflict", "Stream-Next-Offset: 0_1\r\n", "it ends elsewhere"),
+        _ => refused(line, before, "Content-Type: application/json\r\nStream-Next-Offset: 0_0\r\n"),
+    });
+    let late = late.await;
+    let kept = weir(late.address, &args).await;
+    assert!(kept.code == Some(1) && kept.err.contains("others append to it"), "{kept:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

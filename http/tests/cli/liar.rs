@@ -32,6 +32,8 @@ pub(crate) enum Lie {
     Invent,
     /// There is something else between two records.
     Intrude,
+    /// There is white space between two records, which nobody wrote.
+    Blank,
     /// One byte behind the mark of a record is another.
     Damage,
     /// The same in every other read.
@@ -266,6 +268,7 @@ fn tell(mut bodies: Vec<Vec<u8>>, lie: Lie, is_other: bool) -> Vec<Vec<u8>> {
             bodies.insert(VICTIM, record);
         }
         Lie::Intrude => bodies.insert(VICTIM, b"{\"x\":1}\n".to_vec()),
+        Lie::Blank => bodies.insert(VICTIM, b" \n".to_vec()),
         Lie::None
         | Lie::Rot
         | Lie::Slip

@@ -85,6 +85,97 @@ async fn a_process_that_was_killed_is_started_again_with_whatever_batch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_with_a_number_is_stored_once_and_the_next_has_the_next() {
+    let server = Server::start().await;
+    let at = server.address;
+    weir(at, &["create", "a"]).await.ok();
+    let numbered = |text: &'static str, number: &'static str| {
+        ["append", "a", "-m", text, "--producer-id", "p", "--producer-seq", number]
+    };
+    // HEAD, and the message, which is stored unheard.
+    let proxy = Proxy::start(at, Fault::Hold(1)).await;
+    let first = command(proxy.address, &numbered("1", "0")).spawn().expect("starts");
+    proxy.holds().await;
+    signal(&first, "KILL");
+    end(first).await;
+    assert_eq!(weir(at, &["read", "a"]).await.ok(), "1\n");
+    let again = weir(at, &numbered("1", "0")).await;
+    assert!(again.code == Some(0) && again.err.contains("--producer-seq 1"), "{again:?}");
+    assert_eq!(weir(at, &["read", "a"]).await.ok(), "1\n");
+    // The same text is another message when it has another number.
+    let proxy = Proxy::start(at, Fault::Lose(&[1])).await;
+    let second = weir(proxy.address, &numbered("1", "1")).await;
+    assert!(second.code == Some(0) && second.err.is_empty(), "{second:?}");
+    assert_eq!(weir(at, &["read", "a"]).await.ok(), "1\n1\n");
+    let left_out = weir(at, &numbered("2", "3")).await;
+    assert!(left_out.code == Some(5), "{left_out:?}");
+    assert!(left_out.err.contains("the next one has --producer-seq 2"), "{left_out:?}");
+    let several = [&numbered("5", "2")[..], &["-m", "6", "--json"]].concat();
+    for skipped in [0, 2] {
+        let done = weir(at, &several).await;
+        assert_eq!((done.code, &done.json()["skipped"]), (Some(0), &skipped.into()), "{done:?}");
+    }
+    assert_eq!(weir(at, &["read", "a"]).await.ok(), "1\n1\n5\n6\n");
+    // Its requests were not made of any input that this machine knows.
+    let input = weir_with(at, &APPEND, "7\n").await;
+    assert!(input.code == Some(1) && input.err.contains("another --producer-id"), "{input:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_of_a_producer_without_a_number_is_refused_with_what_to_do() {
+    let server = Server::start().await;
+    let at = server.address;
+    weir(at, &["create", "a"]).await.ok();
+    for (more, words) in [
+        (&["-m", "1", "--producer-id", "p"][..], "--producer-seq N"),
+        (&["-m", "1", "--producer-seq", "0"], "--producer-id"),
+        (&["--producer-id", "p", "--producer-seq", "0"], "--message"),
+        (&["-m", "1", "--producer-id", "p", "--producer-seq", "0", "--close"], "--close"),
+        (
+            &["-m", "1", "--producer-id", "p", "--producer-seq", "9007199254740992"],
+            "--producer-seq",
+        ),
+    ] {
+        let refused = weir(at, &[&["append", "a"][..], more].concat()).await;
+        assert!(refused.code == Some(2) && refused.err.contains(words), "{more:?}: {refused:?}");
+    }
+    assert_eq!(weir(at, &["read", "a"]).await.ok(), "");
+    // Who has lost an answer is told of it.
+    let proxy = Proxy::start(at, Fault::Lose(&[1])).await;
+    let lost = weir(proxy.address, &["append", "a", "-m", "1"]).await;
+    assert_eq!(lost.code, Some(8), "{lost:?}");
+    assert!(lost.err.contains("--producer-id ID --producer-seq 0"), "{lost:?}");
+    // The first of several is stored, and the second is no JSON.
+    let part = weir(at, &["append", "a", "-m", "2", "-m", "x"]).await;
+    assert!(part.code == Some(1) && part.err.contains("--producer-seq N"), "{part:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_with_a_key_are_a_producers_too() {
+    let server = Server::start().await;
+    let at = server.address;
+    weir(at, &["create", "a"]).await.ok();
+    let red = [&APPEND[..], &["--key", "red"]].concat();
+    for input in ["1\n", "1\n2\n", "1\n2\n"] {
+        weir_with(at, &red, input).await.ok();
+    }
+    assert_eq!(weir(at, &["read", "a", "--key", "red"]).await.ok(), "1\n2\n");
+    // With another key they would be others.
+    let blue = [&APPEND[..], &["--key", "blue"]].concat();
+    for other in [&APPEND[..], &blue[..]] {
+        let refused = weir_with(at, other, "1\n2\n").await;
+        assert!(refused.code == Some(1), "{refused:?}");
+        assert!(refused.err.contains("another --producer-id"), "{refused:?}");
+    }
+    let green = ["append", "a", "-m", "3", "--key", "green", "--producer-id", "q"];
+    for _ in 0..2 {
+        weir(at, &[&green[..], &["--producer-seq", "0"]].concat()).await.ok();
+    }
+    assert_eq!(weir(at, &["read", "a", "--key", "green"]).await.ok(), "3\n");
+    assert_eq!(weir(at, &["read", "a"]).await.ok(), "1\n2\n3\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bad_line_is_named_and_costs_nothing_when_it_is_mended() {
     let (server, dir) = (Server::start().await, fresh_dir());
     let at = server.address;

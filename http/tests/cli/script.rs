@@ -20,7 +20,13 @@ type Say = fn(&str, usize) -> Said;
 /// The server.
 pub(crate) struct Script {
     pub(crate) address: SocketAddr,
-    asked: Arc<Mutex<Vec<String>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+/// A request: its first line without the version, and all of its head.
+struct Asked {
+    line: String,
+    head: String,
 }
 
 impl Script {
@@ -40,12 +46,23 @@ impl Script {
 
     /// How often it was asked for what begins so.
     pub(crate) fn asked(&self, what: &str) -> usize {
-        self.asked.lock().iter().filter(|line| line.starts_with(what)).count()
+        self.asked.lock().iter().filter(|asked| asked.line.starts_with(what)).count()
+    }
+
+    /// The values of a header in the requests that begin so.
+    pub(crate) fn sent(&self, what: &str, header: &str) -> Vec<String> {
+        let asked = self.asked.lock();
+        let heads = asked.iter().filter(|asked| asked.line.starts_with(what));
+        let lines = heads.flat_map(|asked| asked.head.lines().filter_map(|it| it.split_once(": ")));
+        lines
+            .filter(|(name, _)| name.eq_ignore_ascii_case(header))
+            .map(|it| it.1.to_owned())
+            .collect()
     }
 }
 
 /// Answers one request: the next one has a connection of its own.
-async fn answer(mut socket: TcpStream, say: Say, all: &Mutex<Vec<String>>) {
+async fn answer(mut socket: TcpStream, say: Say, all: &Mutex<Vec<Asked>>) {
     let mut bytes = Vec::new();
     let head = loop {
         if let Some(at) = memchr::memmem::find(&bytes, b"\r\n\r\n") {
@@ -67,8 +84,8 @@ async fn answer(mut socket: TcpStream, say: Say, all: &Mutex<Vec<String>>) {
     let line = head.split(" HTTP/").next().expect("a request").to_owned();
     let before = {
         let mut all = all.lock();
-        all.push(line.clone());
-        all.iter().filter(|other| **other == line).count() - 1
+        all.push(Asked { line: line.clone(), head: head.clone() });
+        all.iter().filter(|other| other.line == line).count() - 1
     };
     let (status, headers, body) = say(&line, before);
     let more = if status == CUT { 10 } else { 0 };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{Inner, Missing, Sequencer, Submitted, absence, decided, pending, refuse};
 use crate::{
-    decide::Now,
+    decide::{Now, append::check_expected},
     log::{
         entry::{self, Entry, Why},
         gate::Gate,
@@ -16,7 +16,7 @@ use crate::{
     },
     request::{Error, Rejection},
     state::view::{Decided, Stream},
-    types::StreamName,
+    types::{Offset, StreamName},
 };
 
 /// What became of a stream whose time may have passed.
@@ -30,8 +30,13 @@ pub(crate) enum Expired {
 }
 
 impl Sequencer {
-    /// Decides a deletion.
-    pub(crate) fn delete(&self, name: &StreamName, now: Now) -> Result<Submitted<()>, Error> {
+    /// Decides a deletion, of a stream that ends at `expected` if that is given.
+    pub(crate) fn delete(
+        &self,
+        name: &StreamName,
+        expected: Option<Offset>,
+        now: Now,
+    ) -> Result<Submitted<()>, Error> {
         let mut inner = self.admit_internal()?;
         let stream = match self.named(name) {
             Ok((stream, _)) => stream,
@@ -42,6 +47,9 @@ impl Sequencer {
             return Ok(refuse(Rejection::Gone, pending(view.gate.clone())));
         }
         let expired = stream.has_expired(view.state.deadline, now);
+        if !expired && let Err(moved) = check_expected(expected, &view.state.lineage, &view.state) {
+            return Ok(refuse(moved, pending(view.gate.clone())));
+        }
         let why = if expired { Why::Expired } else { Why::Asked };
         let gate = match self.end(&mut inner, &stream, &mut view, why) {
             Ok(gate) => Some(gate),

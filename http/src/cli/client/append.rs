@@ -8,28 +8,27 @@ use weir_io::World;
 
 use super::{
     Context,
+    again::{self, Care},
     cut::{BadLine, Body, Cut, Cutter, Mark},
     exit::{Exit, Usage},
     flags::AppendFlags,
     input::{self, Input},
     once::{DIFFERS, Sent},
     output::Form,
-    sink::{Goal, Sink, Source},
+    sink::{By, Goal, Sink, Source},
 };
 use crate::client::{Error, Stream};
 
 /// Lines that came in wait so long for more.
 const LINGER: Duration = Duration::from_millis(20);
-/// Said of an append that ended before its end, if it has no producer.
-const TWICE: &str = "part of the input is appended; the same command again appends that part twice: \
-                     begin behind it, or next time use --producer-id, which goes on by itself";
-/// Said of one whose last request has no answer.
-const MAYBE_TWICE: &str = "part of the input is appended, and what was sent last may be; the same \
-                           command again appends that part twice: see what is there, or next time \
-                           use --producer-id, which goes on by itself";
 /// Said of a message without a letter.
-const NO_MESSAGE: &str = "there is nothing in -m '': a message has something in it, such as -m '\"\"' \
+pub(super) const NO_MESSAGE: &str = "there is nothing in -m '': a message has something in it, such as -m '\"\"' \
                           for an empty text in JSON";
+/// Said of a message of a producer that could be any of them.
+const NO_NUMBER: &str = "-m with --producer-id wants --producer-seq N, the number of the message \
+                         among those of the producer, from 0: what has the same number is stored \
+                         once, and the next message has the next one. A file, and what comes in by \
+                         a pipe, needs none";
 /// Said of a file that is not there.
 const NO_FILE: &str = "what follows the stream are files; `-m TEXT` appends a message, and what \
                        comes in by a pipe needs none";
@@ -39,6 +38,10 @@ const AHEAD_MAX: usize = 4;
 pub(super) async fn run(context: Context, flags: AppendFlags) -> anyhow::Result<Exit> {
     if flags.message.iter().any(String::is_empty) {
         return Err(Usage(NO_MESSAGE).into());
+    }
+    let wants_number = flags.producer_id.is_some() && flags.producer_seq.is_none();
+    if wants_number && !flags.message.is_empty() {
+        return Err(Usage(NO_NUMBER).into());
     }
     let stream = context.client.stream(&flags.on.stream);
     // Before anything is made: a file that is not there makes no stream.
@@ -79,14 +82,19 @@ async fn append(
         bail!("{} is {}: append lines to it with --lines", stream.name(), goal.content_type);
     }
     let total = inputs.iter().map(Input::bytes).sum();
-    let (key, producer) = (flags.key.clone(), flags.producer_id.as_deref());
-    let source = Source { key, producer, total };
+    let (by, care) = match (flags.producer_id.as_deref(), flags.producer_seq) {
+        (Some(id), Some(first)) => (By::Numbers { id, first }, Care::Resumes),
+        (Some(id), None) => (By::Producer(id), Care::Resumes),
+        (None, _) if flags.message.is_empty() => (By::Anybody, Care::OfInput),
+        (None, _) => (By::Anybody, Care::OfMessages),
+    };
+    let source = Source { key: flags.key.clone(), by, total };
     let mut sink = Sink::open(context, stream, goal, source).await?;
     let appended = all(context, flags, inputs, &mut sink).await;
     if matches!(appended, Ok(Exit::Done)) && sink.is_empty() && !flags.close {
         context.note(&empty(flags));
     }
-    conclude(context, sink, appended, flags.close, flags.producer_id.is_some()).await
+    conclude(context, sink, appended, flags.close, care).await
 }
 
 /// Said of an input that was empty.
@@ -106,7 +114,7 @@ pub(super) async fn conclude(
     mut sink: Sink<'_>,
     mut appended: anyhow::Result<Exit>,
     close: bool,
-    resumes: bool,
+    care: Care,
 ) -> anyhow::Result<Exit> {
     if matches!(appended, Ok(Exit::Done)) {
         match ended(&mut sink, close).await {
@@ -121,14 +129,13 @@ pub(super) async fn conclude(
     let stored = sink.has_done();
     let lost = appended.as_ref().err().is_some_and(is_unknown);
     if !matches!(appended, Ok(Exit::Done)) && (stored || lost) {
-        match (resumes, sink.how_far(lost)) {
-            (true, _) => {
+        match (care, sink.how_far(lost)) {
+            (Care::Resumes, _) => {
                 context.note("the same command with the same input goes on where this one ended");
             }
-            (false, Some(far)) => context.note(&far),
-            (false, None) if !stored => {}
-            (false, None) if lost => context.note(MAYBE_TWICE),
-            (false, None) => context.note(TWICE),
+            (_, Some(far)) => context.note(&far),
+            (_, None) if !stored => {}
+            (care, None) => context.note(&again::twice(care, lost)),
         }
     }
     // Of a request whose answer was lost nobody knows.

@@ -4,7 +4,7 @@ use std::{fmt, io};
 
 use serde_json::json;
 
-use crate::client::{BadAuth, Error};
+use crate::client::{BadAuth, BadUrl, Error};
 
 /// It was done.
 pub const DONE: u8 = 0;
@@ -79,7 +79,7 @@ impl Voice {
     pub(crate) fn explain_with(self, error: &anyhow::Error, advice: Option<String>) -> u8 {
         let code = match error.downcast_ref() {
             Some(error) => code(error),
-            None if error.is::<Usage>() || error.is::<BadAuth>() => USAGE,
+            None if error.is::<Usage>() || error.is::<BadAuth>() || error.is::<BadUrl>() => USAGE,
             None => FAILED,
         };
         self.explain_as(error, code, advice)

@@ -62,6 +62,13 @@ pub(super) async fn run(context: Context, flags: ExportFlags) -> anyhow::Result<
     let filled = fill(&context, &stream, from, form, &mut draft, &mut progress).await;
     progress.clear();
     if !matches!(filled, Ok(Exit::Done)) {
+        let is_new = draft.state.offset.is_none() && flags.from.is_some();
+        let filled = match filled {
+            Err(error) if is_new && read::is_refused(&error) => {
+                Err(error.context(read::no_offset(&flags.on.stream)))
+            }
+            filled => filled,
+        };
         if filled.is_ok() && draft.state.bytes > 0 {
             context.note("the same command goes on where this one ended");
         }

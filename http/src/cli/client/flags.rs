@@ -4,10 +4,13 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
+mod sub;
 mod values;
 
+pub use self::sub::{SubCommand, SubCreateFlags, SubFlags, SubLsFlags, SubPullFlags};
 use self::values::{
-    parse_batch, parse_end, parse_lines, parse_retention, parse_stream, parse_type,
+    SEQ_MAX, parse_batch, parse_end, parse_lines, parse_retention, parse_stream, parse_ttl,
+    parse_type,
 };
 use super::since::{self, Origin};
 use crate::{bench::flags::TargetFlags, cli::flags::parse_duration};
@@ -110,7 +113,7 @@ pub struct StreamFlags {
 #[derive(Clone, Debug, Args)]
 pub struct LifeFlags {
     /// How long it stays without use: 30m, 7d
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "expires_at")]
+    #[arg(long, value_name = "TIME", value_parser = parse_ttl, conflicts_with = "expires_at")]
     pub ttl: Option<Duration>,
 
     /// When it goes: 2027-01-01T00:00:00Z
@@ -185,8 +188,20 @@ pub struct AppendFlags {
     /// input again appends what is missing, also behind what it has grown by. Another input is
     /// refused: it needs another ID. What was sent is remembered in [env: WEIR_STATE_DIR], or else
     /// with the state of the user
-    #[arg(long, value_name = "ID", conflicts_with_all = ["message", "key"])]
+    #[arg(long, value_name = "ID")]
     pub producer_id: Option<String>,
+
+    /// Number of the first -m among the messages of the producer, from 0. A message whose number
+    /// the stream has is not appended again: the same command again is safe, and the next message
+    /// has the next number
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u64).range(..=SEQ_MAX),
+        requires_all = ["producer_id", "message"],
+        conflicts_with = "close"
+    )]
+    pub producer_seq: Option<u64>,
 
     /// Key of the records (servers that have keys)
     #[arg(long, value_name = "KEY")]
@@ -387,108 +402,4 @@ pub struct ExportFlags {
     /// Begin at this offset
     #[arg(long, value_name = "OFFSET", allow_hyphen_values = true)]
     pub from: Option<String>,
-}
-
-/// What can be done with subscriptions.
-#[derive(Clone, Debug, Subcommand)]
-pub enum SubCommand {
-    /// Create a subscription: streams that call somebody when there is something new
-    Create(SubCreateFlags),
-    /// Show a subscription and its streams
-    Ls(SubLsFlags),
-    /// Delete a subscription
-    Rm(SubFlags),
-    /// Take the work of a subscription, print its messages, and ack them
-    Pull(SubPullFlags),
-}
-
-impl SubCommand {
-    pub(super) const fn server(&self) -> &ServerFlags {
-        match self {
-            Self::Create(flags) => &flags.on.server,
-            Self::Ls(flags) => &flags.server,
-            Self::Rm(flags) => &flags.server,
-            Self::Pull(flags) => &flags.on.server,
-        }
-    }
-}
-
-/// A subscription.
-#[derive(Clone, Debug, Args)]
-pub struct SubFlags {
-    /// The server.
-    #[command(flatten)]
-    pub server: ServerFlags,
-
-    /// Name of the subscription
-    #[arg(value_name = "ID")]
-    pub id: String,
-}
-
-/// Flags of `weir sub ls`.
-#[derive(Clone, Debug, Args)]
-pub struct SubLsFlags {
-    /// The server.
-    #[command(flatten)]
-    pub server: ServerFlags,
-
-    /// Name of the subscription: the protocol has no list of them
-    #[arg(value_name = "ID")]
-    pub id: Option<String>,
-}
-
-/// Flags of `weir sub create`.
-#[derive(Clone, Debug, Args)]
-#[command(
-    group = ArgGroup::new("which").args(["pattern", "stream"]).multiple(true).required(true),
-    group = ArgGroup::new("how").args(["webhook", "wake_stream"]).required(true),
-)]
-pub struct SubCreateFlags {
-    /// The subscription.
-    #[command(flatten)]
-    pub on: SubFlags,
-
-    /// Streams whose names match: `*` is one part, `**` any number of them
-    #[arg(long, value_name = "PATTERN")]
-    pub pattern: Option<String>,
-
-    /// A stream; may be given several times
-    #[arg(long, value_name = "STREAM")]
-    pub stream: Vec<String>,
-
-    /// Call this URL when there is work
-    #[arg(long, value_name = "URL")]
-    pub webhook: Option<String>,
-
-    /// Append a message to this stream when there is work, for `weir sub pull`
-    #[arg(long, value_name = "STREAM")]
-    pub wake_stream: Option<String>,
-
-    /// How long a worker may be silent
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    pub lease: Option<Duration>,
-
-    /// What it is for
-    #[arg(long, value_name = "TEXT")]
-    pub description: Option<String>,
-}
-
-/// Flags of `weir sub pull`.
-#[derive(Clone, Debug, Args)]
-pub struct SubPullFlags {
-    /// The subscription.
-    #[command(flatten)]
-    pub on: SubFlags,
-
-    /// Who takes the work
-    #[arg(long, value_name = "NAME", default_value = "weir")]
-    pub worker: String,
-
-    /// Give the work back after printing it
-    #[arg(long)]
-    pub no_ack: bool,
-
-    /// Go on with what comes
-    #[arg(short, long, conflicts_with = "no_ack")]
-    pub follow: bool,
 }

@@ -10,13 +10,15 @@ use anyhow::bail;
 use ring::digest;
 
 use super::{
-    Context, append,
+    Context,
+    again::Care,
+    append,
     cut::{Cut, Cutter, Place},
     exit::Exit,
     flags::ImportFlags,
     input::{self, Input},
     output::Form,
-    sink::{Goal, Sink, Source},
+    sink::{By, Goal, Sink, Source},
 };
 use crate::{
     client::{Error, Stream},
@@ -65,11 +67,11 @@ async fn import(
 ) -> anyhow::Result<Exit> {
     let input = Input::open(&context.world, &flags.file).await?;
     let total = input.bytes();
-    let producer = Some(flags.producer_id.as_deref().unwrap_or(name));
-    let source = Source { key: None, producer, total };
+    let by = By::Producer(flags.producer_id.as_deref().unwrap_or(name));
+    let source = Source { key: None, by, total };
     let mut sink = Sink::open(context, stream, goal, source).await?;
     let imported = append::lines(context, input, cut, &mut sink).await;
-    append::conclude(context, sink, imported, flags.close, true).await
+    append::conclude(context, sink, imported, flags.close, Care::Resumes).await
 }
 
 /// Reads a file and sees that it can be cut. Returns a name made of all that is in it.

@@ -45,7 +45,7 @@ const LOCK_ATTEMPTS: u32 = 4;
 
 /// The directory for what is to be remembered, if the user has one.
 pub(super) fn directory(environment: &Environment) -> Option<PathBuf> {
-    let path = |name| environment.get(name).filter(|it| !it.is_empty()).map(PathBuf::from);
+    let path = |name| environment.get(name).map(PathBuf::from);
     path("WEIR_STATE_DIR")
         .or_else(|| Some(path("XDG_STATE_HOME")?.join("weir")))
         .or_else(|| Some(path("HOME")?.join(".local/state/weir")))
@@ -349,6 +349,7 @@ mod tests {
             (&[("WEIR_STATE_DIR", "/s"), ("HOME", "/h")][..], Some("/s")),
             (&[("XDG_STATE_HOME", "/x"), ("HOME", "/h")], Some("/x/weir")),
             (&[("WEIR_STATE_DIR", ""), ("HOME", "/h")], Some("/h/.local/state/weir")),
+            (&[("WEIR_STATE_DIR", " "), ("HOME", "/h")], Some("/h/.local/state/weir")),
             (&[], None),
         ] {
             assert_eq!(directory(&environment(pairs)), expect.map(PathBuf::from));

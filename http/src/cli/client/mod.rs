@@ -4,6 +4,7 @@
 //! Errors go to stderr with what to do next, and to the exit code ([`exit`]). An interrupt lets the
 //! request on its way end, so that what was reported is what was done.
 
+mod again;
 mod append;
 mod cut;
 mod draft;
@@ -15,10 +16,12 @@ mod input;
 mod journal;
 mod last;
 mod list;
+mod numbers;
 mod once;
 mod output;
 pub(crate) mod progress;
 mod read;
+mod refused;
 mod since;
 mod sink;
 mod so_far;
@@ -150,7 +153,8 @@ async fn dispatch(context: Context, command: ClientCommand) -> anyhow::Result<Ex
 
 fn open(flags: &ServerFlags, interrupt: Interrupt) -> anyhow::Result<Context> {
     let world = os::world()?;
-    let target = flags.target.target()?;
+    let environment = Environment::of_process();
+    let target = flags.target.target(&environment)?;
     let usual = Patience::default();
     let patience = match flags.retry_for {
         Some(total) => Patience { total, ..usual },
@@ -163,7 +167,7 @@ fn open(flags: &ServerFlags, interrupt: Interrupt) -> anyhow::Result<Context> {
         interrupt,
         voice: Voice::of(flags.json),
         so_far: SoFar::default(),
-        state: journal::directory(&Environment::of_process()),
+        state: journal::directory(&environment),
         world,
     })
 }

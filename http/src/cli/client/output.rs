@@ -108,9 +108,22 @@ impl Output {
 
     /// The records of a stream that came together.
     pub(super) fn batch(&self, batch: &Batch, form: Form) -> anyhow::Result<()> {
+        self.batch_of(None, batch, form)
+    }
+
+    /// The same, of one of several streams.
+    pub(super) fn batch_of(
+        &self,
+        stream: Option<&str>,
+        batch: &Batch,
+        form: Form,
+    ) -> anyhow::Result<()> {
         match (self.style, form) {
             (Style::Json, form) => {
                 let mut line = Map::new();
+                if let Some(stream) = stream {
+                    line.insert("stream".into(), stream.into());
+                }
                 line.insert("offset".into(), batch.next.clone().into());
                 if batch.closed {
                     line.insert("closed".into(), true.into());

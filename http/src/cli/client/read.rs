@@ -201,12 +201,12 @@ impl Reading<'_> {
     }
 }
 
-fn is_refused(error: &anyhow::Error) -> bool {
+pub(super) fn is_refused(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(Error::Refused { status: 400, .. }))
 }
 
 /// Said of an offset that is none.
-fn no_offset(name: &str) -> Told {
+pub(super) fn no_offset(name: &str) -> Told {
     let advice = format!(
         "offsets are the server's: `weir head {name}` says the one of the end, `weir append` the \
          one behind what it appended, and --json names one with each page; `start` and `now` are \

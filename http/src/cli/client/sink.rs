@@ -1,17 +1,19 @@
 //! What takes the bodies of an input, in order, and knows which of them are stored.
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use bytes::Bytes;
 use serde_json::json;
 
 use super::{
     Context,
+    again::Far,
     cut::{Body, Mark, Place},
-    exit::Told,
     journal::{Journal, Resume},
+    numbers::Numbers,
     once::{DIFFERS, Once, Sent},
     output::Form,
-    progress::{self, Progress},
+    progress::Progress,
+    refused,
 };
 use crate::client::{Append, Create, Error, Producer, Stream};
 
@@ -20,10 +22,21 @@ use crate::client::{Append, Create, Error, Producer, Stream};
 pub(super) struct Source<'a> {
     /// Key of its records.
     pub(super) key: Option<String>,
-    /// Who appends it exactly once. Without a name a lost answer leaves a doubt.
-    pub(super) producer: Option<&'a str>,
+    /// Who appends it.
+    pub(super) by: By<'a>,
     /// Its bytes, if they are known.
     pub(super) total: Option<u64>,
+}
+
+/// Who appends an input.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum By<'a> {
+    /// Nobody with a name: a lost answer leaves a doubt.
+    Anybody,
+    /// A producer, exactly once: this machine remembers how far it has come.
+    Producer(&'a str),
+    /// A producer whose messages are numbered by whoever appends them, exactly once.
+    Numbers { id: &'a str, first: u64 },
 }
 
 /// The stream of an input.
@@ -40,9 +53,6 @@ struct Own {
     made: Option<String>,
     tail: String,
 }
-
-/// A body of so many bytes may be too large for a proxy: the smallest bound they have by default.
-const LARGE_BYTES: u64 = 1 << 20;
 
 /// What an earlier process may have appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +73,7 @@ pub(super) struct Sink<'a> {
     key: Option<String>,
     producer: Option<&'a str>,
     once: Option<Once>,
+    numbers: Option<Numbers>,
     own: Option<Own>,
     /// What of the input is passed over, or was cut.
     place: Place,
@@ -79,10 +90,7 @@ pub(super) struct Sink<'a> {
     lines: u64,
     bytes: u64,
     tail: String,
-    /// The file that is stored in part, and how many of its lines are.
-    far: Option<(String, u64)>,
-    /// The same with the request that was sent last.
-    goes_to: Option<(String, u64)>,
+    far: Far,
 }
 
 impl<'a> Sink<'a> {
@@ -96,14 +104,24 @@ impl<'a> Sink<'a> {
         goal: Goal,
         source: Source<'a>,
     ) -> anyhow::Result<Self> {
+        let key = source.key;
+        let (producer, numbers) = match source.by {
+            By::Anybody => (None, None),
+            By::Producer(id) => (Some(id), None),
+            By::Numbers { id, first } => {
+                let producer = Producer::new(stream, &goal.content_type, id, first)?;
+                (None, Some(Numbers::new(producer.with_key(key.as_deref())?, id)))
+            }
+        };
         let mut sink = Self {
             context,
             stream: stream.clone(),
             goal,
-            key: source.key,
-            producer: source.producer,
+            key,
+            producer,
             skipped: 0,
             once: None,
+            numbers,
             own: None,
             place: Place::start(),
             is_cut: false,
@@ -115,8 +133,7 @@ impl<'a> Sink<'a> {
             lines: 0,
             bytes: 0,
             tail: String::new(),
-            far: None,
-            goes_to: None,
+            far: Far::default(),
         };
         if let (Some(id), true) = (sink.producer, sink.goal.is_there) {
             let made = stream.known().await?.made;
@@ -133,10 +150,14 @@ impl<'a> Sink<'a> {
         };
         // Another stream of the same name knows nothing of this producer, and a server may have
         // several URLs.
-        let of = match made {
+        let mut of = match made {
             Some(made) => format!("{made} {}", self.stream.name()),
             None => format!("{}/{}", context.client.target(), self.stream.name()),
         };
+        // The same records with another key are others.
+        if let Some(key) = &self.key {
+            of = format!("{of}\n{key}");
+        }
         let (journal, known) = Journal::open(&context.world, directory, &of, id).await?;
         let resume = match past {
             Past::Counts => known,
@@ -156,6 +177,7 @@ impl<'a> Sink<'a> {
         };
         let done = resume.base.as_ref().map_or(0, |slot| slot.requests);
         let producer = Producer::new(&self.stream, &self.goal.content_type, id, done)?;
+        let producer = producer.with_key(self.key.as_deref())?;
         let once = Once::new(producer, journal, resume);
         self.skipped = once.before();
         self.once = Some(once);
@@ -204,15 +226,20 @@ impl<'a> Sink<'a> {
             (Err(error), _) | (_, Err(error)) => Err(error),
         };
         let deleted = match now {
-            Ok(now) if now == *own => self.stream.delete().await,
-            Ok(_) => {
-                context.note(&format!("{name} was made and stays: others append to it"));
-                return;
+            // Who appends meanwhile keeps it, on servers that know the condition.
+            Ok(now) if now == *own && !own.tail.is_empty() => {
+                self.stream.delete_at(&own.tail).await
             }
+            Ok(now) if now == *own => self.stream.delete().await,
+            Ok(_) => Err(Error::Conflict { what: name.to_owned(), message: String::new() }),
             Err(error) => Err(error),
         };
-        if let Err(error) = deleted {
-            context.note(&format!("{name} was made and stays: {error}"));
+        match deleted {
+            Ok(()) => {}
+            Err(Error::Conflict { .. }) => {
+                context.note(&format!("{name} was made and stays: others append to it"));
+            }
+            Err(error) => context.note(&format!("{name} was made and stays: {error}")),
         }
     }
 
@@ -225,7 +252,7 @@ impl<'a> Sink<'a> {
     pub(super) fn next_input(&mut self) {
         self.lines_before += u64::from(self.within_line);
         self.within_line = false;
-        (self.far, self.goes_to) = (None, None);
+        self.far = Far::default();
         self.place.next_input();
     }
 
@@ -292,21 +319,10 @@ impl<'a> Sink<'a> {
         self.make().await?;
         let Body { bytes, lines, consumed, mark, .. } = body;
         let length = wide(bytes.len());
-        let uncut = lines == 0 && Form::of(&self.goal.content_type) == Form::Json;
-        let advice = uncut.then(|| match bytes.trim_ascii().contains(&b'\n') {
-            true => "one message a line? use --ndjson",
-            false => "a message is JSON: text stands in quotes, or in a stream of --type text",
-        });
-        let sent = match (self.send(bytes, mark).await, advice) {
-            (Err(error), _) if length >= LARGE_BYTES && is_lost(&error) => {
-                Err(error.context(Told { what: what(), advice: too_large(length) }))
-            }
-            (Err(error), Some(advice)) if is_no_json(&error) => {
-                Err(error.context(Told { what: what(), advice: advice.to_owned() }))
-            }
-            (sent, _) => sent.with_context(what),
-        };
-        match sent? {
+        let is_message = lines == 0 && Form::of(&self.goal.content_type) == Form::Json;
+        let advice = is_message.then(|| refused::no_message(&bytes));
+        let sent = self.send(bytes, mark).await;
+        match sent.map_err(|error| refused::explained(error, what(), length, advice))? {
             Sent::Now(position) => {
                 self.tail = position.tail;
                 self.requests += 1;
@@ -328,6 +344,9 @@ impl<'a> Sink<'a> {
     async fn send(&mut self, body: Bytes, mark: Mark) -> anyhow::Result<Sent> {
         if let Some(once) = &mut self.once {
             return once.send(body, mark).await;
+        }
+        if let Some(numbers) = &mut self.numbers {
+            return numbers.send(body).await;
         }
         let (content_type, key) = (self.goal.content_type.as_str(), self.key.as_deref());
         let append = Append { content_type, body, key, closed: false };
@@ -365,42 +384,18 @@ impl<'a> Sink<'a> {
 
     /// So many lines of this file are stored.
     pub(super) fn came_to(&mut self, file: &str, lines: u64) {
-        self.far = Some((file.to_owned(), lines));
+        self.far.stored = Some((file.to_owned(), lines));
     }
 
     /// The next request ends with this line of the file.
     pub(super) fn goes_to(&mut self, file: &str, line: u64) {
-        self.goes_to = Some((file.to_owned(), line));
+        self.far.sent = Some((file.to_owned(), line));
     }
 
     /// What is stored of an input that did not come to its end, and how to go on without storing
     /// it twice. Of a request whose answer was lost nobody knows.
     pub(super) fn how_far(&self, lost: bool) -> Option<String> {
-        let far = self.far.as_ref();
-        if let (true, Some((file, last))) = (lost, &self.goes_to) {
-            let there = far.map_or(0, |(_, lines)| *lines);
-            let (next, name) = (there + 1, self.stream.name());
-            let sure = match there {
-                0 => String::new(),
-                there => format!("lines 1 to {there} of {file} are appended, "),
-            };
-            return Some(format!(
-                "{sure}lines {next} to {last} of {file} may be: `weir head {name}` and `weir tail \
-                 {name}` say what is there; next time use --producer-id, which goes on by itself"
-            ));
-        }
-        let (file, lines) = far?;
-        let next = lines + 1;
-        let (file, rest) = match file.as_str() {
-            "standard input" => (file.clone(), format!("begin with line {next}")),
-            file => (file.to_owned(), format!("`tail -n +{next} {file}` is the rest")),
-        };
-        let (unit, are, them) =
-            if *lines == 1 { ("line", "is", "it") } else { ("lines", "are", "them") };
-        Some(format!(
-            "{lines} {unit} of {file} {are} appended; the same command again appends {them} twice: \
-             {rest}, or next time use --producer-id, which goes on by itself"
-        ))
+        self.far.words(lost, self.stream.name())
     }
 
     /// Whether there was nothing in the input.
@@ -418,28 +413,36 @@ impl<'a> Sink<'a> {
         self.requests > 0
     }
 
+    /// What of the input was appended before.
+    fn before(&self) -> Option<String> {
+        if self.skipped == 0 {
+            return None;
+        }
+        if let Some(numbers) = &self.numbers {
+            return numbers.before();
+        }
+        // The last line that was passed over may have no line break.
+        let count = match self.is_cut {
+            true => self.lines_before + u64::from(self.within_line),
+            false => self.bytes_before,
+        };
+        let unit = if self.is_cut { "line" } else { "byte" };
+        Some(match count {
+            1 => format!("1 {unit} of this input was appended before and is not appended again"),
+            _ => format!(
+                "{count} {unit}s of this input were appended before and are not appended again"
+            ),
+        })
+    }
+
     /// Says what was done.
     pub(super) async fn report(mut self, context: &Context) -> anyhow::Result<()> {
         self.progress.clear();
         if let Some(once) = &self.once {
             once.settle().await?;
         }
-        if self.skipped > 0 {
-            // The last line that was passed over may have no line break.
-            let count = match self.is_cut {
-                true => self.lines_before + u64::from(self.within_line),
-                false => self.bytes_before,
-            };
-            let unit = if self.is_cut { "line" } else { "byte" };
-            let text = match count {
-                1 => {
-                    format!("1 {unit} of this input was appended before and is not appended again")
-                }
-                _ => format!(
-                    "{count} {unit}s of this input were appended before and are not appended again"
-                ),
-            };
-            context.note(&text);
+        if let Some(before) = self.before() {
+            context.note(&before);
         }
         if self.tail.is_empty() {
             // All of it was there already: where that ends, the stream says.
@@ -458,26 +461,6 @@ impl<'a> Sink<'a> {
         });
         context.output.fact(&fact, tail.unwrap_or("-"))
     }
-}
-
-/// Whether a server refused a body as such.
-fn is_no_json(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(Error::Refused { status: 400, .. }))
-}
-
-/// Whether the connection broke before there was an answer.
-fn is_lost(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(Error::Unknown { .. } | Error::Unreachable { .. }))
-}
-
-/// Said of a large body with which a connection broke.
-fn too_large(bytes: u64) -> String {
-    format!(
-        "it had {}: a proxy that takes no request of this size may hang up instead of saying so; \
-         send less at a time, by --ndjson or --lines with a smaller --batch. The stream's end says \
-         whether it was appended: `weir head`",
-        progress::bytes(bytes)
-    )
 }
 
 fn wide(count: usize) -> u64 {

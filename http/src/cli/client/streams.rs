@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::{
     Context,
+    append::NO_MESSAGE,
     exit::{Exit, Told, Usage},
     flags::{CreateFlags, ForkFlags, LifeFlags, RmFlags, StreamFlags},
     output::{Style, info},
@@ -22,6 +23,9 @@ const RESERVED: &str = "__ds";
 const PAST: &str = "--expires-at is past: nothing was created; give a time to come, or --ttl 7d";
 
 pub(super) async fn create(context: Context, flags: CreateFlags) -> anyhow::Result<Exit> {
+    if flags.message.as_deref() == Some("") {
+        return Err(Usage(NO_MESSAGE).into());
+    }
     let name = &flags.on.stream;
     let body = flags.message.unwrap_or_default();
     let create = Create {

@@ -186,7 +186,7 @@ async fn print(context: &Context, pending: &PendingStream) -> anyhow::Result<Str
                     context.output.print(line.as_bytes())?;
                 }
             }
-            _ => context.output.batch(&batch, form)?,
+            _ => context.output.batch_of(Some(&pending.name), &batch, form)?,
         }
         upto = batch.next;
         // What came after the claim belongs to the next one.

@@ -1,6 +1,23 @@
 //! What flags take, and what is said of what they do not.
 
-use crate::wire::{date, retention};
+use std::time::Duration;
+
+use crate::{
+    cli::flags::parse_duration,
+    wire::{date, retention},
+};
+
+/// The largest number of a message that every client can write: 2⁵³ − 1.
+pub(super) const SEQ_MAX: u64 = (1 << 53) - 1;
+
+pub(super) fn parse_ttl(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => {
+            Err("want more than no time, after which it would be gone: 30m, 7d".to_owned())
+        }
+        ttl => Ok(ttl),
+    }
+}
 
 pub(super) fn parse_end(text: &str) -> Result<String, String> {
     match date::parse(text) {
