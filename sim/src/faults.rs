@@ -56,6 +56,8 @@ pub struct Options {
     pub crash_loop: bool,
     /// The store is one file.
     pub one_file: bool,
+    /// Some deletions say where the stream ends.
+    pub bound_deletions: bool,
     pub memtable_bytes_max: usize,
     pub seal_age: Duration,
     pub erase_within: Duration,
@@ -119,6 +121,7 @@ impl Options {
             second_process: c.random_bool(0.3),
             crash_loop: c.random_bool(0.3),
             one_file: c.random_bool(0.25),
+            bound_deletions: c.random_bool(0.2),
             bucket: Choices::draw(seed),
             town: TownOptions::draw(seed),
         }
@@ -208,7 +211,7 @@ impl Options {
             .collect()
     }
 
-    fn switches(&mut self) -> [(&'static str, &mut bool); 19] {
+    fn switches(&mut self) -> [(&'static str, &mut bool); 20] {
         [
             ("crash_at_op", &mut self.crash_at_op),
             ("crash_at_time", &mut self.crash_at_time),
@@ -229,6 +232,7 @@ impl Options {
             ("second_process", &mut self.second_process),
             ("crash_loop", &mut self.crash_loop),
             ("one_file", &mut self.one_file),
+            ("bound_deletions", &mut self.bound_deletions),
         ]
     }
 

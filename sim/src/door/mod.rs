@@ -62,10 +62,10 @@ impl Door {
     ///
     /// # Errors
     /// As [`Door::create`].
-    pub async fn delete(&self, name: &StreamName) -> Answer<()> {
+    pub async fn delete(&self, name: &StreamName, expected: Option<Offset>) -> Answer<()> {
         match self {
-            Door::Inside(engine) => engine.delete(name).await,
-            Door::Outside(client) => client.delete(name).await,
+            Door::Inside(engine) => engine.delete_at(name, expected).await,
+            Door::Outside(client) => client.delete(name, expected).await,
         }
     }
 

@@ -158,9 +158,12 @@ impl Outside {
         answer::appended(&append, &reply)
     }
 
-    pub(super) async fn delete(&self, name: &StreamName) -> Result<(), Error> {
-        let path = request::path(name);
-        let outgoing = request::build(Method::DELETE, &path, HeaderMap::new(), Bytes::new());
+    pub(super) async fn delete(
+        &self,
+        name: &StreamName,
+        expected: Option<Offset>,
+    ) -> Result<(), Error> {
+        let outgoing = request::delete(name, expected);
         answer::deleted(name, &self.change(outgoing).await?)
     }
 

@@ -119,6 +119,16 @@ pub fn append(append: &Append) -> Outgoing {
     build(Method::POST, &path(&append.name), headers, append.body.clone())
 }
 
+/// `DELETE`.
+#[must_use]
+pub fn delete(name: &StreamName, expected: Option<Offset>) -> Outgoing {
+    let mut headers = HeaderMap::new();
+    if let Some(expected) = expected {
+        put(&mut headers, "stream-expected-offset", &mint(expected));
+    }
+    build(Method::DELETE, &path(name), headers, Bytes::new())
+}
+
 /// `GET`, with more of a query behind the position.
 #[must_use]
 pub fn read(read: &Read, live: &str) -> Outgoing {

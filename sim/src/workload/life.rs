@@ -2,16 +2,20 @@
 
 use rand::RngExt;
 use weir_engine::{
-    request::List,
-    types::{Closing, Expiry, WallMs},
+    request::{From, List, Rejection},
+    types::{Closing, Expiry, Offset, Seq, WallMs},
 };
 
 use super::{Class, Client, Target, creation::Wish, verbs::Said};
 use crate::{
+    checks::{self, Breach},
     model::{Doubt, Ticket},
     payload, verify,
     world::Host,
 };
+
+/// Records that no stream has.
+const BEYOND: u64 = 1_000_000;
 
 /// Creates whatever may be missing.
 pub(super) async fn creator(mut client: Client) {
@@ -46,7 +50,14 @@ pub(super) async fn deleter(mut client: Client) {
         if client.chance.random_bool(spared) {
             continue;
         }
-        client.host.delete(&target).await;
+        let mut expected = None;
+        if client.host.sim.options.bound_deletions && client.chance.random_bool(0.5) {
+            expected = client.tail(&target).await;
+            if expected.is_none() {
+                continue;
+            }
+        }
+        client.host.delete_at(&target, expected).await;
         if client.chance.random_bool(0.5) {
             client.create(&target).await;
         }
@@ -61,6 +72,15 @@ pub(super) async fn lister(mut client: Client) {
 }
 
 impl Client {
+    /// Where a stream ends, three of ten times far beyond. `None`: that is not to be had.
+    async fn tail(&mut self, target: &Target) -> Option<Offset> {
+        let wrong = self.chance.random_bool(0.3);
+        let (_, said) = self.host.page(target, From::Now, None, 100).await;
+        let Said::Yes((page, _)) = said else { return None };
+        let next = page.tail.next.get() + if wrong { BEYOND } else { 0 };
+        Some(Offset { next: Seq::new(next), ..page.tail })
+    }
+
     async fn create(&mut self, target: &Target) {
         if target.class == Class::Forked {
             return self.fork(target).await;
@@ -99,17 +119,40 @@ impl Client {
 impl Host {
     /// Deletes a stream.
     pub async fn delete(&self, target: &Target) {
+        self.delete_at(target, None).await;
+    }
+
+    /// Deletes a stream if it ends where it is expected to.
+    async fn delete_at(&self, target: &Target, expected: Option<Offset>) {
         let ticket = self.ticket(target);
         self.sim.model.borrow_mut().deletion_begins(&target.name);
-        self.sim.note(&format!("delete {}", target.name));
-        let answer = self.door.delete(&target.name).await;
+        let bound = expected.map(|at| format!(" at {}_{}", at.epoch, at.next)).unwrap_or_default();
+        self.sim.note(&format!("delete {}{bound}", target.name));
+        let answer = self.door.delete(&target.name, expected).await;
         let said = self.sort(&ticket, &format!("delete {}", target.name), answer);
         let mut model = self.sim.model.borrow_mut();
         match said {
             Said::Yes(()) => {
+                let checked = match expected {
+                    Some(tail) if tail.next.get() >= BEYOND => {
+                        Breach::of(checks::TRACE, format!("a deletion at {tail:?} is done"))
+                    }
+                    Some(tail) => model.saw_tail(&ticket, tail),
+                    None => Ok(()),
+                };
+                self.sim.check(checked);
                 model.deletion_ends(&ticket, true);
                 drop(model);
                 self.sim.note(&format!("delete {}: done", target.name));
+            }
+            Said::No(Rejection::ExpectedOffset { tail }) => {
+                weir_io::sometimes!("a deletion met another tail than it was bound to");
+                let checked = match expected {
+                    Some(expected) if expected != tail => model.saw_tail(&ticket, tail),
+                    _ => Breach::of(checks::TRACE, format!("a deletion at {tail:?} met that tail")),
+                };
+                self.sim.check(checked);
+                model.deletion_ends(&ticket, false);
             }
             Said::No(_) | Said::Nothing => model.deletion_ends(&ticket, false),
             // Open until it is known to be over.
