@@ -18,8 +18,9 @@ pub(super) struct Sight<'a> {
     brought: &'a Brought,
 }
 
-/// Blocks that were brought for one read. It keeps them to its end: a page has them all in it.
-type Brought = BTreeMap<(SegmentId, BlockNo), Arc<Block>>;
+/// Blocks that were brought for one read, and what is wrong with those that can't be. It keeps them to
+/// its end: a page has them all in it.
+type Brought = BTreeMap<(SegmentId, BlockNo), Result<Arc<Block>, String>>;
 
 /// Why reading code ended early.
 pub(super) enum Stop {
@@ -44,8 +45,8 @@ impl Sight<'_> {
     ) -> Result<Arc<Block>, Stop> {
         let core = self.core;
         core.metrics.blocks_asked.inc();
-        if let Some(block) = self.brought.get(&(segment.id(), no)) {
-            return Ok(Arc::clone(block));
+        if let Some(brought) = self.brought.get(&(segment.id(), no)) {
+            return brought.clone().map_err(|damaged| Error::Corrupt(damaged).into());
         }
         segment.touch(core.history.now());
         if let Some(block) = core.blocks.get(segment.id(), no) {
@@ -68,7 +69,7 @@ impl Sight<'_> {
 }
 
 /// Runs reading code, and runs it again as often as it needs a block from the bucket, until its
-/// deadline.
+/// deadline. A block that is damaged there too is an error where the code asks for it.
 pub(super) async fn ask<R: Send + 'static>(
     core: &Arc<Core>,
     deadline: Deadline,
@@ -99,11 +100,15 @@ pub(super) async fn work<S: Send + 'static, R: Send + 'static>(
             Err(Stop::Failed(error)) => return Ok((state, Err(error))),
             Err(Stop::Cold(cold)) => cold,
         };
-        let (id, bytes) = (cold.segment.id(), cold.first_bytes());
+        let (id, first, bytes) = (cold.segment.id(), cold.blocks.start, cold.first_bytes());
         match deadline.wait(bytes, history::bring(core, cold)).await {
-            Ok(blocks) => brought.extend(blocks.iter().map(|(no, it)| ((id, *no), Arc::clone(it)))),
+            Ok(blocks) => {
+                brought.extend(blocks.iter().map(|(no, it)| ((id, *no), Ok(Arc::clone(it)))));
+            }
             // Merged meanwhile, and perhaps collected: the records are elsewhere now.
             Err(_) if !core.segments.load().has(id) => {}
+            // What is looked for may lie in another one: that is for the job to know.
+            Err(Error::Corrupt(damaged)) => drop(brought.insert((id, first), Err(damaged))),
             Err(error) => return Ok((state, Err(error))),
         }
     }
