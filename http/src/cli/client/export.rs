@@ -19,10 +19,7 @@ use crate::client::{Error, Follower, From, Known, Live, Stream};
 
 pub(super) async fn run(context: Context, flags: ExportFlags) -> anyhow::Result<Exit> {
     let stream = context.client.stream(&flags.on.stream);
-    let start = match flags.from.as_deref() {
-        None | Some("start" | START) => From::Start,
-        Some(offset) => From::Offset(offset.to_owned()),
-    };
+    let start = start(flags.from.as_deref());
     if flags.file.as_os_str() == "-" {
         return read::print(&context, &flags.on.stream, start).await;
     }
@@ -87,6 +84,14 @@ pub(super) async fn run(context: Context, flags: ExportFlags) -> anyhow::Result<
     });
     context.output.fact(&fact, offset.as_deref().unwrap_or("-"))?;
     Ok(Exit::Done)
+}
+
+/// Where an export begins.
+fn start(from: Option<&str>) -> From {
+    match from {
+        None | Some("start" | START) => From::Start,
+        Some(offset) => From::Offset(offset.to_owned()),
+    }
 }
 
 /// Writes everything from somewhere on, unless somebody wants it to end before.
